@@ -1,0 +1,65 @@
+# Each target does all the set-up it needs: a virtual environment in .venv, with the versions of constraints.txt.
+#
+#   make sweep     run the LoRA sweep; typed again, it goes on where it stopped
+#   make test      all tests              (make test ARGS="-m 'not slow and not ray'": the quick ones)
+#   make lint      ruff, ruff format, mypy
+#   make bench     the benchmarks; each prints its ratios and fails where a figure is not reached
+#   make clean     remove .venv and caches; never results
+#
+# Variables: PYTHON (3.11 or newer), ARGS (passed on), PIP_ARGS (passed to every `pip install`, for example
+# PIP_ARGS="--extra-index-url URL" with the index of PyTorch's CPU-only wheels, which saves gigabytes on a machine without a GPU).
+
+PYTHON ?= python3
+PIP_ARGS ?=
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PIP_INSTALL = $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup sweep test lint format bench clean
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+setup: $(READY)
+
+# torch goes first and alone: it is the long download, and a failure there should be seen as one.
+# setuptools is installed rather than fetched into an isolated build, so that its version is the pinned one too.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "jepa_ray needs Python 3.11 or newer; name one: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@echo "[1/3] making $(VENV) with $$($(PYTHON) --version)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "[2/3] installing torch (the largest download; takes some minutes)"
+	@$(PIP_INSTALL) setuptools torch
+	@echo "[3/3] installing Ray, transformers and the rest (takes some minutes)"
+	@$(PIP_INSTALL) --no-build-isolation --editable '.[dev]'
+	@touch $@
+
+sweep: $(READY)
+	$(BIN)/python -m jepa_ray.sweep search_spaces/lora.yaml $(ARGS)
+
+test: $(READY)
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# All of them run, also after one has failed.
+bench: $(READY)
+	@status=0; for name in step generation overhead; do \
+		echo "benchmarks.$$name"; $(BIN)/python -m benchmarks.$$name $(ARGS) || status=1; \
+	done; exit $$status
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	find . -path ./results -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

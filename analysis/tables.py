@@ -1,0 +1,55 @@
+"""Small tables of strings, as aligned text and as Markdown. Imports nothing but the standard library."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells are strings already; `empty` is the sentence that stands in place of no rows."""
+
+    title: str
+    header: list[str]
+    rows: list[list[str]]
+    empty: str
+
+
+def text(table: Table) -> str:
+    """Columns aligned: the first to the left, the others to the right where every cell starts with a digit or sign."""
+    if not table.rows:
+        return f"{table.title}\n{table.empty}"
+    columns = list(zip(table.header, *table.rows, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    right = [all(cell[:1] in "0123456789+-" for cell in column[1:]) for column in columns]
+    pads = [str.rjust if to_right else str.ljust for to_right in right]
+    lines = [
+        "  ".join(pad(cell, width) for pad, cell, width in zip(pads, row, widths, strict=True)).rstrip()
+        for row in [table.header, *table.rows]
+    ]
+    return "\n".join([table.title, lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
+
+
+def markdown(table: Table) -> str:
+    """A GitHub table under a heading."""
+    if not table.rows:
+        return f"## {table.title}\n\n{table.empty}"
+    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in [table.header, *table.rows]]
+    return "\n".join([f"## {table.title}", "", lines[0], "|" + " --- |" * len(table.header), *lines[1:]])
+
+
+def percent(moments: Mapping[str, Any], *, sign: bool = False) -> str:
+    """`mean ± sd` of a share in percent, two decimals; no sd at n = 1, a dash where there is nothing."""
+    if moments["mean"] is None:
+        return "-"
+    mean = f"{100 * moments['mean']:{'+' if sign else ''}.2f}"
+    return mean if moments["sd"] is None else f"{mean} ± {100 * moments['sd']:.2f}"
+
+
+def significant(value: Any) -> str:
+    """A cell: numbers to four significant digits, a dash for None."""
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

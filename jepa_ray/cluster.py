@@ -1,0 +1,187 @@
+"""Ray itself: quiet settings, a cluster to run on, how many trials fit on it, and prepared data in its object store.
+
+`settings()` must have run before `ray` is imported anywhere in the process. May import ray; knows nothing of trials' contents.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import os
+import signal
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from jepa_ray.config import ResourcesConfig, SweepConfig
+
+if TYPE_CHECKING:
+    from jepa_ray.training.prepare import Prepared
+    from jepa_ray.worker import Slot
+
+PrepareFamily = Callable[[SweepConfig, str, str], "Prepared"]
+
+SETTINGS = {
+    "RAY_AIR_NEW_OUTPUT": "0",  # with verbose=0: no progress tables of Tune's
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # no CSV, JSON and TensorBoard files
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # the console says what failed, once
+    "TUNE_RESULT_BUFFER_LENGTH": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # no snapshots of the experiment: the tables are the truth
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths in the YAML mean what they say
+    "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",  # Train runs on the dashboard
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # one process less per worker group
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DEDUP_LOGS": "1",
+}
+
+
+def settings() -> None:
+    """Set Ray's environment variables, where the user has not; workers inherit them."""
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+
+
+class Interrupt:
+    """Ctrl-C and SIGTERM. While Tune's loop runs (`armed`) they wait for its next turn, where nothing is half done; otherwise they act at once."""
+
+    def __init__(self) -> None:
+        self.wanted = self.armed = False
+
+    def install(self) -> None:
+        """Take over both signals; to be repeated after `ray.init`, which installs a handler of its own."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._handle)
+
+    def take_up(self) -> None:
+        """Called at every turn of the loop."""
+        if self.wanted:
+            raise KeyboardInterrupt
+
+    def _handle(self, number: int, frame: Any) -> None:
+        if self.armed and not self.wanted:
+            self.wanted = True
+        else:
+            raise KeyboardInterrupt
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A cluster that we are connected to, and what fits on it."""
+
+    slot: Slot
+    max_concurrent: int
+    """Trials at once."""
+    address: str | None
+    """Dashboard, without http://; None where it is switched off."""
+    local: bool
+    """Whether we started it."""
+
+
+@contextlib.contextmanager
+def connect(resources: ResourcesConfig, num_cpus: int | None = None) -> Iterator[Cluster]:
+    """Start Ray on this machine, or join `resources.address`; on leaving, what was started is shut down.
+
+    Inside a process that is connected already (tests), that cluster is used and left alone.
+    Raises ValueError where a single trial needs more than the cluster has, or the address leads nowhere.
+    """
+    settings()
+    import ray
+
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"ray\..*")
+    ours = not ray.is_initialized()
+    address = None
+    if ours:
+        options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+        if resources.address:
+            options |= {"address": resources.address, "runtime_env": {"env_vars": SETTINGS}}
+        else:
+            # "local": a cluster of our own, also where RAY_ADDRESS or a running `ray start` would lead to another.
+            options |= {"address": "local", "include_dashboard": resources.dashboard, "num_cpus": num_cpus}
+        try:
+            address = ray.init(**options).dashboard_url or None
+        except (ConnectionError, RuntimeError) as error:
+            raise ValueError(
+                f"resources.address: cannot reach a Ray cluster at {resources.address!r} ({error}); start one with `ray start --head`, "
+                "or leave the address out to run on this machine"
+            ) from error
+    try:
+        yield _fit(resources, ray.nodes(), address if resources.dashboard else None, local=ours and not resources.address)
+    finally:
+        if ours:
+            ray.shutdown()
+
+
+def _fit(resources: ResourcesConfig, nodes: list[dict[str, Any]], address: str | None, local: bool) -> Cluster:
+    from jepa_ray.worker import Slot
+
+    alive = [node["Resources"] for node in nodes if node["Alive"]]
+    all_gpus = sum(node.get("GPU", 0.0) for node in alive)
+    gpus = resources.gpus_per_worker if resources.gpus_per_worker is not None else (1.0 if all_gpus else 0.0)
+    slot = Slot(workers=resources.workers_per_trial, cpus=resources.cpus_per_worker, gpus=gpus)
+    # A worker lies on one node: three nodes with 3 CPUs each hold three workers of 2 CPUs, not four.
+    places = sum(min(_times(node.get("CPU", 0.0), slot.cpus), _times(node.get("GPU", 0.0), gpus)) for node in alive)
+    fit = places // slot.workers
+    if fit < 1:
+        has = f"{sum(node.get('CPU', 0.0) for node in alive):g} CPUs and {all_gpus:g} GPUs on {len(alive)} node{'s' if len(alive) != 1 else ''}"
+        raise ValueError(
+            f"resources: a trial needs workers_per_trial = {slot.workers} workers of {slot.cpus} CPUs and {gpus:g} GPUs each, but the cluster has "
+            f"room for {places} ({has}); lower workers_per_trial or cpus_per_worker, or join a larger cluster with resources.address"
+        )
+    return Cluster(slot=slot, max_concurrent=min(fit, resources.max_concurrent or fit), address=address, local=local)
+
+
+def _times(have: float, need: float) -> int:
+    return int(have / need + 1e-9) if need else 10**9
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A family's prepared data: small facts here, arrays in the object store."""
+
+    dataset_sha: str
+    report: dict[str, Any]
+    references: list[Any]
+    """Of the data without its test table, and of the test table: the search stage is never even given the second."""
+
+
+def prepare(sweep: SweepConfig, cluster: Cluster, prepare_family: PrepareFamily | None = None) -> dict[str, Stored]:
+    """Tokenise (and for `model: tiny` pre-train the base of) all families at once, on the cluster, into its object store.
+
+    Raises ValueError as `training.prepare.prepare` does.
+    """
+    import ray
+    from ray.exceptions import RayTaskError
+
+    cpus = max(1, int(ray.cluster_resources().get("CPU", 1)) // len(sweep.families))
+    task = ray.remote(num_cpus=cpus, num_returns=3, max_retries=1)(_prepare_family)
+    tasks = {family: task.remote(sweep, family, cpus, prepare_family) for family in sweep.families}
+    stored = {}
+    for family, (facts, data, test) in tasks.items():
+        try:
+            sha, report = ray.get(facts)
+        except RayTaskError as error:
+            if isinstance(error.cause, (ValueError, OSError)):
+                raise ValueError(str(error.cause)) from error
+            raise
+        stored[family] = Stored(dataset_sha=sha, report=report, references=[data, test])
+    return stored
+
+
+def _prepare_family(sweep: SweepConfig, family: str, cpus: int, prepare_family: PrepareFamily | None) -> tuple[Any, Any, Any]:
+    import torch
+
+    if prepare_family is None:
+        from jepa_ray.training.prepare import prepare as prepare_family
+    torch.set_num_threads(cpus)
+    prepared = prepare_family(sweep, family, sweep.model if isinstance(sweep.model, str) else sweep.model[family])
+    return (prepared.dataset_sha, prepared.report), dataclasses.replace(prepared, test=None), prepared.test

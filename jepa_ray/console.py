@@ -1,0 +1,237 @@
+"""What a sweep prints: a live table on a terminal, else one line per finished trial; at the end both stages side by side.
+
+Only this module and the command line print. It is told what happens (`search.Listener`) and asks nobody but the tables.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from jepa_ray import results
+from jepa_ray.config import SweepConfig, TrialConfig, columns
+from jepa_ray.results import Stage
+from jepa_ray.worker import Job
+
+SHOWN = 16
+"""Running trials in the live table; more are counted in its last line."""
+
+
+@dataclass
+class _Running:
+    job: Job
+    since: float
+    epoch: int = 0
+    value: float | None = None
+
+
+@dataclass
+class Board:
+    """State of the sweep as far as it is shown. Its methods are those of `search.Listener`."""
+
+    sweep: SweepConfig
+    console: Console = field(default_factory=lambda: Console(highlight=False, soft_wrap=True))
+
+    def __post_init__(self) -> None:
+        self._running: dict[str, _Running] = {}
+        self._best: dict[str, float] = {}
+        self._durations: list[float] = []
+        self._stage: Stage = "search"
+        self._total = self._done = self._failed = 0
+        self._concurrent = 1
+        self._live: Live | None = None
+
+    @contextmanager
+    def shown(self) -> Iterator[Board]:
+        """The live table, while inside; on a terminal only."""
+        if not self.console.is_terminal:
+            yield self
+            return
+        with Live(get_renderable=self.table, console=self.console, refresh_per_second=2, transient=True) as self._live:
+            yield self
+
+    def stage(self, stage: Stage, total: int, done: int, concurrent: int) -> None:
+        self._stage, self._total, self._done, self._concurrent = stage, total, done, concurrent
+        self._best.clear()
+        self._running.clear()
+        if total == 0:
+            return
+        going_on = f"continuing: {done} of {total} done" if done else f"{total} trials"
+        what = "Search" if stage == "search" else "Confirmation on fresh seeds and the sealed test split"
+        self.say(f"{what}: {going_on}, {concurrent} at a time")
+
+    def best_before(self, rows: pd.DataFrame) -> None:
+        """What earlier runs of the sweep found counts for "best so far"."""
+        metric = self.sweep.search.metric
+        known = rows[(rows["stage"] == "search") & (rows["state"] == "COMPLETE")].dropna(subset=[metric])
+        for arm, value in zip(known["arm"], known[metric], strict=True):
+            self._improve(str(arm), float(value))
+
+    def started(self, job: Job) -> None:
+        self._running.setdefault(job.trial_id, _Running(job, time.monotonic()))
+
+    def progress(self, job: Job, metrics: dict[str, Any]) -> None:
+        running = self._running.setdefault(job.trial_id, _Running(job, time.monotonic()))
+        running.epoch, running.value = int(metrics["epoch"]), metrics.get(self.sweep.search.metric)
+
+    def finished(self, job: Job, outcome: dict[str, Any]) -> None:
+        running = self._running.pop(job.trial_id, None)
+        seconds = time.monotonic() - running.since if running else None
+        if seconds is not None:
+            self._durations.append(seconds)
+        self._count(job, outcome, f"{seconds:.1f} s" if seconds is not None else "")
+
+    def repeated(self, job: Job, outcome: dict[str, Any]) -> None:
+        self._count(job, outcome, "known already, not run again")
+
+    def restarted(self, job: Job, reason: str) -> None:
+        self.say(f"{job.arm} {job.trial_id}: its process died, it goes on from its last epoch ({reason})")
+
+    def say(self, sentence: str) -> None:
+        self.console.print(Text(sentence))
+
+    def table(self) -> Table:
+        """The live table: what is running, and what is left."""
+        table = Table(box=None, pad_edge=False, header_style="bold", caption_justify="left", caption=self._caption())
+        for name in ("arm", "lambda", "k", "learning rate", "loss dropout", "epoch", self.sweep.search.metric.replace("_", " "), "best so far", "ETA"):
+            table.add_column(name, justify="left" if name == "arm" else "right", no_wrap=True)
+        for running in list(self._running.values())[:SHOWN]:
+            job, best = running.job, self._best.get(running.job.arm)
+            epochs = job.config.optim.num_epochs
+            left = (time.monotonic() - running.since) / running.epoch * (epochs - running.epoch) if running.epoch else None
+            table.add_row(job.arm, *_settings(job.config), f"{running.epoch}/{epochs}", _share(running.value), _share(best), _duration(left))
+        return table
+
+    def _caption(self) -> str:
+        more = f", {len(self._running) - SHOWN} more running" if len(self._running) > SHOWN else ""
+        failed = f", {self._failed} failed" if self._failed else ""
+        eta = f", about {_duration(self.seconds_left())} left" if self._durations else ""
+        return f"{self._stage}: {self._done} of {self._total} done{failed}{more}{eta}"
+
+    def seconds_left(self) -> float:
+        """Until the end of both stages, if trials go on taking as long as they did."""
+        if not self._durations:
+            return 0.0
+        left = self._total - self._done
+        if self._stage == "search":
+            left += len(self.sweep.confirm.seeds) * len(self.sweep.methods) * len(self.sweep.families)
+        return left * statistics.fmean(self._durations) / self._concurrent
+
+    def _count(self, job: Job, outcome: dict[str, Any], remark: str) -> None:
+        metric, state = self.sweep.search.metric, outcome.get("state", "FAILED")
+        self._done += 1
+        self._failed += state == "FAILED"
+        value = outcome.get(metric)
+        if state == "COMPLETE" and value is not None:
+            self._improve(job.arm, value)
+        if state == "FAILED":
+            result = f"FAILED: {outcome.get('error')}"
+        else:
+            result = f"{state} {metric} {_share(value)} (best {_share(self._best.get(job.arm))})"
+        if not self.console.is_terminal or state == "FAILED":
+            names = ("lambda", "k", "lr", "loss dropout")
+            settings = " ".join(f"{name} {value}" for name, value in zip(names, _settings(job.config), strict=True) if value != "-")
+            seed = f" seed {job.config.seed}" if self._stage == "confirm" else ""
+            remark = f", {remark}" if remark else ""
+            self.say(f"[{self._done}/{self._total}] {job.arm}{seed} {settings}: {result}{remark}")
+
+    def _improve(self, arm: str, value: float) -> None:
+        better = max if self.sweep.search.mode == "max" else min
+        self._best[arm] = better(self._best.get(arm, value), value)
+
+
+def report(sweep: SweepConfig, folder: Path, console: Console) -> None:
+    """The final tables: each arm's best on validation, the confirmation side by side, and the trials that failed."""
+    trials = results.read_trials(folder)
+    search = trials[(trials["stage"] == "search") & (trials["arm"].isin(_arms(sweep)))]
+    metric = sweep.search.metric
+    found = Table(title="Search: best of each arm on validation", title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for name in ("arm", "trials", "cut early", "failed", "lambda", "k", "learning rate", "loss dropout", metric.replace("_", " ")):
+        found.add_column(name, justify="left" if name == "arm" else "right")
+    for arm in _arms(sweep):
+        rows = search[search["arm"] == arm]
+        counts = [str(len(rows)), *(str(int((rows["state"] == state).sum())) for state in ("PRUNED", "FAILED"))]
+        done = rows[rows["state"] == "COMPLETE"].dropna(subset=[metric])
+        if done.empty:
+            found.add_row(arm, *counts, "-", "-", "-", "-", "none complete")
+            continue
+        best = done.loc[done[metric].idxmax() if sweep.search.mode == "max" else done[metric].idxmin()]
+        found.add_row(arm, *counts, *_shown(best), _share(best[metric]))
+    console.print(found)
+    if sweep.confirm.seeds:
+        console.print()
+        console.print(side_by_side(sweep, trials))
+    attempts = trials.assign(attempt=trials["trial_id"].str.partition("-")[2].replace("", "1").astype(int)) if len(trials) else trials
+    last = attempts.sort_values("attempt").groupby("config_id").tail(1) if len(trials) else trials
+    for _, row in last[last["state"] == "FAILED"].iterrows():
+        console.print(Text(f"FAILED {row['trial_id']} ({row['arm']}, {row['stage']}): {row['error']}"))
+
+
+def side_by_side(sweep: SweepConfig, trials: pd.DataFrame) -> Table:
+    """Confirmation: mean and standard deviation over seeds, and the difference to the family's baseline, seed by seed."""
+    metric = "test_exact" if len(trials) and trials["test_exact"].notna().any() else sweep.search.metric
+    title = f"Confirmation: {metric.replace('_', ' ')} on seeds {', '.join(map(str, sweep.confirm.seeds))}"
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for name in ("arm", "seeds", "mean", "sd", "minus baseline", "sd of difference", "prefix", "contains", "stopped"):
+        table.add_column(name, justify="left" if name == "arm" else "right")
+    done = trials[(trials["stage"] == "confirm") & (trials["state"] == "COMPLETE") & trials["seed"].isin(sweep.confirm.seeds)]
+    # After --extend an arm may have been confirmed twice, with two configurations: the latest counts, as in the frozen selection.
+    done = done.sort_values("finished_at").groupby(["arm", "seed"]).tail(1)
+    split = metric.partition("_")[0]
+    baseline = next((name for name, objective in sweep.methods.items() if objective is None), None)
+    for arm in _arms(sweep):
+        method, _, family = arm.partition("/")
+        mine = done[done["arm"] == arm].set_index("seed")
+        if mine.empty:
+            table.add_row(arm, "0", *["-"] * 7)
+            continue
+        difference = pd.Series(dtype=float)
+        if baseline is not None and method != baseline:
+            theirs = done[done["arm"] == f"{baseline}/{family}"].set_index("seed")
+            difference = (mine[metric] - theirs[metric]).dropna()
+        others = [_share(mine[f"{split}_{name}"].mean()) for name in ("prefix", "contains", "stopped")]
+        paired = [f"{difference.mean():+.4f}" if len(difference) else "-", _share(difference.std()) if len(difference) > 1 else "-"]
+        table.add_row(arm, str(len(mine)), _share(mine[metric].mean()), _share(mine[metric].std()), *paired, *others)
+    return table
+
+
+def _arms(sweep: SweepConfig) -> list[str]:
+    return [f"{method}/{family}" for family in sweep.families for method in sweep.methods]
+
+
+def _settings(config: TrialConfig) -> tuple[str, str, str, str]:
+    return _shown(columns(config))
+
+
+def _shown(row: Any) -> tuple[str, str, str, str]:
+    """lambda, k, learning rate and loss dropout of a row of the trials table; a dash where there is no JEPA term."""
+    jepa = row["objective"] != "none"
+    return (
+        f"{row['lambda']:.3g}" if jepa else "-",
+        f"{int(row['k'])}" if jepa else "-",
+        f"{row['learning_rate']:.3g}",
+        f"{row['loss_dropout']:.3g}" if jepa and row["loss_dropout"] is not None else "-",
+    )
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None or value != value else f"{value:.4f}"
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "-"
+    minutes, rest = divmod(int(seconds + 0.5), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s" if minutes else f"{rest} s"

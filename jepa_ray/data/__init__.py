@@ -1,0 +1,1 @@
+"""Examples, their splits, the views a model sees of them, and how token sequences share rows."""

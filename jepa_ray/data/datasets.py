@@ -1,0 +1,133 @@
+"""Tasks, and the three splits of a sweep: which examples train, validate and test, and what they have in common.
+
+A task is one record in DATASETS: built-in generator, system prompt, and the name of its judge. All trials of a sweep share one
+`Splits`, which depends on DataConfig and the files' contents only: not on a trial's seed, nor on where the files lie.
+
+May import: streams, config, and data/ below. Not torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from jepa_ray.config import DataConfig
+from jepa_ray.data import nlrx
+from jepa_ray.data.example import Example
+from jepa_ray.data.jsonl import read_jsonl
+from jepa_ray.data.splits import split_base, split_groups, subset
+
+__all__ = ["DATASETS", "Splits", "Task", "load_splits", "split_base"]
+
+GENERATED_TRAIN, GENERATED_TEST = 4000, 512
+"""Sizes of the generated splits where `num_train` and `num_test` are not given."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is particular to one task."""
+
+    name: str
+    generate: Callable[[int, int, str, Iterable[Example]], list[Example]]
+    """(n, seed, split, exclude) -> examples that share neither text nor code with each other or with `exclude`."""
+    system: str
+    """System prompt of the generated examples, and of file rows that carry none."""
+    judge: str
+    """How an answer is judged: `text` is string comparison (evaluation/metrics.py)."""
+
+
+DATASETS: dict[str, Task] = {
+    "nl-rx": Task("nl-rx", nlrx.generate, nlrx.SYSTEM, "text"),
+}
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The resolved data of a sweep."""
+
+    train: tuple[Example, ...]
+    val: tuple[Example, ...]
+    """From the training data, by whole groups: shares no text and no code with `train`."""
+    test: tuple[Example, ...]
+    """Sealed until confirmation; empty where `train` is a file and no test file is named."""
+    dataset_sha: str
+    """SHA-256 over the contents of all three splits, in order; independent of where files lie and what they are called."""
+    report: dict[str, Any]
+    """Counts for the plan and the tables: see `_report`."""
+
+
+def load_splits(data: DataConfig) -> Splits:
+    """Read or generate the splits that `data` describes. Raises ValueError, one clear sentence, on bad input."""
+    if data.task not in DATASETS:
+        raise ValueError(f"data.task {data.task!r} is unknown; there are: {', '.join(sorted(DATASETS))}")
+    if data.train is None and data.test is not None:
+        raise ValueError(f"data.test is the file {data.test} but data.train is not given: name both, or neither for the built-in generator")
+    task = DATASETS[data.task]
+    train, val, test = _generated(task, data) if data.train is None else _from_files(task, data, Path(data.train))
+    sha = hashlib.sha256("".join(digest(split) for split in (train, val, test)).encode()).hexdigest()
+    return Splits(tuple(train), tuple(val), tuple(test), sha, _report(data, train, val, test))
+
+
+def digest(examples: Sequence[Example]) -> str:
+    """SHA-256 of what examples say, in order. Ids are left out: they carry file names."""
+    sha = hashlib.sha256()
+    for example in examples:
+        sha.update(json.dumps([example.system, example.text, example.code, example.extra], sort_keys=True).encode() + b"\n")
+    return sha.hexdigest()
+
+
+def _generated(task: Task, data: DataConfig) -> tuple[list[Example], list[Example], list[Example]]:
+    # Test first, then validation: more training data then leaves the other two as they are.
+    test = task.generate(data.num_test or GENERATED_TEST, data.split_seed, "test", ())
+    val = task.generate(data.num_val, data.split_seed, "val", test)
+    train = task.generate(data.num_train or GENERATED_TRAIN, data.split_seed, "train", [*test, *val])
+    return train, val, test
+
+
+def _from_files(task: Task, data: DataConfig, path: Path) -> tuple[list[Example], list[Example], list[Example]]:
+    pool = _with_system(task, read_jsonl(path))
+    test: list[Example] = []
+    if data.test is not None:
+        test = subset(_with_system(task, read_jsonl(Path(data.test))), data.num_test, data.split_seed, "test subset")
+        if not test:
+            raise ValueError(f"{data.test}: no example in it; the test split would be empty")
+    if not pool:
+        raise ValueError(f"{path}: no example in it; the training split would be empty")
+    val, rest = split_groups(pool, data.num_val, data.split_seed, "validation split")
+    train = subset(rest, data.num_train, data.split_seed, "train subset")
+    for name, split in (("validation", val), ("training", train)):
+        if not split:
+            raise ValueError(
+                f"the {name} split is empty: of the {len(pool)} examples in {path}, {len(val)} went to validation "
+                f"(data.num_val = {data.num_val}, in whole groups of equal text or answer); change data.num_val, "
+                "or give a file with more distinct answers"
+            )
+    return train, val, test
+
+
+def _with_system(task: Task, examples: Sequence[Example]) -> list[Example]:
+    return [example if example.system else replace(example, system=task.system) for example in examples]
+
+
+def _report(data: DataConfig, train: Sequence[Example], val: Sequence[Example], test: Sequence[Example]) -> dict[str, Any]:
+    """Sizes, repeated pairs and digest of each split; how many test examples have a text (an answer) that train or val has too."""
+    texts = {example.text for split in (train, val) for example in split}
+    codes = {example.code for split in (train, val) for example in split}
+    overlap_text = sum(example.text in texts for example in test)
+    overlap_target = sum(example.code in codes for example in test)
+    splits = {"train": train, "val": val, "test": test}
+    return {
+        "task": data.task,
+        "files": {"train": data.train, "test": data.test},
+        "sizes": {name: len(split) for name, split in splits.items()},
+        "duplicates": {name: len(split) - len({(example.text, example.code) for example in split}) for name, split in splits.items()},
+        "sha": {name: digest(split) for name, split in splits.items()},
+        "overlap_text": overlap_text,
+        "overlap_text_share": overlap_text / len(test) if test else 0.0,
+        "overlap_target": overlap_target,
+        "overlap_target_share": overlap_target / len(test) if test else 0.0,
+    }

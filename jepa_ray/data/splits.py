@@ -1,0 +1,74 @@
+"""Cutting a set of examples in two so that nothing leaks: whole groups of examples that share a text or an answer move together.
+
+May import: streams, data/example. Not torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from jepa_ray.data.example import Example
+from jepa_ray.streams import stream
+
+
+def groups(examples: Sequence[Example]) -> list[list[Example]]:
+    """Connected components of "same text or same code", in order of first appearance.
+
+    Three pairs (a, x), (b, x), (b, y) are one group: the first two share an answer, the last two a text.
+    """
+    parent = list(range(len(examples)))
+
+    def root(index: int) -> int:
+        while parent[index] != index:
+            parent[index] = parent[parent[index]]
+            index = parent[index]
+        return index
+
+    seen: dict[tuple[str, str], int] = {}
+    for index, example in enumerate(examples):
+        for key in (("text", example.text), ("code", example.code)):
+            first = seen.setdefault(key, index)
+            older, younger = sorted((root(first), root(index)))
+            parent[younger] = older
+    found: dict[int, list[Example]] = {}
+    for index, example in enumerate(examples):
+        found.setdefault(root(index), []).append(example)
+    return list(found.values())
+
+
+def split_groups(examples: Sequence[Example], size: int, seed: int, purpose: str) -> tuple[list[Example], list[Example]]:
+    """(part, rest): whole groups, taken in seeded order while they fit, until `part` has `size` examples.
+
+    `part` is smaller than `size` only where no remaining group fits. Both keep the order of `examples`.
+    """
+    found = groups(examples)
+    taken: set[str] = set()
+    for index in stream(seed, purpose).permutation(len(found)):
+        group = found[int(index)]
+        if len(taken) + len(group) <= size:
+            taken.update(example.id for example in group)
+        if len(taken) == size:
+            break
+    return [example for example in examples if example.id in taken], [example for example in examples if example.id not in taken]
+
+
+def split_base(train: Sequence[Example], fraction: float, seed: int) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
+    """(base, finetune): about `fraction` of the training split pre-trains the tiny base, the rest is fine-tuned on.
+
+    No text and no answer is in both. Raises ValueError where either half would be empty.
+    """
+    base, finetune = split_groups(train, round(fraction * len(train)), seed, "base split")
+    if not base or not finetune:
+        raise ValueError(
+            f"data.base_fraction {fraction} of {len(train)} training examples leaves {len(base)} to pre-train the tiny base "
+            f"and {len(finetune)} to fine-tune: give more training examples (data.num_train), or another data.base_fraction"
+        )
+    return tuple(base), tuple(finetune)
+
+
+def subset(examples: Sequence[Example], size: int | None, seed: int, purpose: str) -> list[Example]:
+    """A seeded subset of at most `size`, in the order of `examples`; a larger one contains the smaller ones of its seed."""
+    if size is None or size >= len(examples):
+        return list(examples)
+    kept = sorted(stream(seed, purpose).permutation(len(examples))[:size].tolist())
+    return [examples[index] for index in kept]

@@ -1,0 +1,170 @@
+"""From a sweep to its trials: arms, the configuration an assignment stands for, and the plan that is printed before any money is spent.
+
+Imports neither torch nor Ray: a dry run answers at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jepa_ray.config import SweepConfig, TrialConfig, canonical
+from jepa_ray.space import Distribution, enumerate_grid
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One method on one family: tuned on its own, with the same budget as every other."""
+
+    method: str
+    family: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.method}/{self.family}"
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What one trial of an arm at its defaults amounts to, counted from the tokenised data."""
+
+    train_examples: int
+    train_tokens: float
+    train_flops: float
+    checkpoint_bytes: float
+
+
+def arms(sweep: SweepConfig) -> list[Arm]:
+    """Families x methods, in the order of the file."""
+    return [Arm(method, family) for family in sweep.families for method in sweep.methods]
+
+
+def space(sweep: SweepConfig, arm: Arm) -> dict[str, Distribution]:
+    """What is searched in an arm: all of the space, but nothing of the objective where the arm has none."""
+    objective = sweep.methods[arm.method] is not None
+    return {path: distribution for path, distribution in sweep.space.items() if objective or not path.startswith("objective.")}
+
+
+def trial_config(sweep: SweepConfig, arm: Arm, params: Mapping[str, Any]) -> TrialConfig:
+    """The resolved configuration of an assignment: the arm's defaults with `params` (paths in YAML's words) put in."""
+    tree = _tree(sweep, arm)
+    for path, value in params.items():
+        part, _, leaf = path.partition(".")
+        tree[part] = {**tree[part], leaf: value}
+    return TrialConfig.model_validate(tree)
+
+
+def defaults(sweep: SweepConfig, arm: Arm) -> dict[str, Any]:
+    """The arm's own values of what is searched, as far as they lie in the space: its first trial."""
+    tree = _tree(sweep, arm)
+    out: dict[str, Any] = {}
+    for path, distribution in space(sweep, arm).items():
+        part, _, leaf = path.partition(".")
+        value = (tree[part] or {}).get(leaf)
+        if distribution.applies(out) and distribution.contains(value):
+            out[path] = value
+    return out
+
+
+def grid(sweep: SweepConfig, arm: Arm) -> list[dict[str, Any]]:
+    """Every distinct assignment of the arm's space. ValueError where a range has no step."""
+    return enumerate_grid(space(sweep, arm), {})
+
+
+def _tree(sweep: SweepConfig, arm: Arm) -> dict[str, Any]:
+    model = sweep.model if isinstance(sweep.model, str) else sweep.model[arm.family]
+    objective = sweep.methods[arm.method]
+    base = canonical(sweep.base)
+    return {
+        "model": {**base["model"], "family": arm.family, "model": model},
+        "lora": base["lora"],
+        "data": canonical(sweep.data),
+        "objective": canonical(objective) if objective is not None else None,
+        "optim": base["optim"],
+        "evaluation": base["evaluation"],
+        "seed": sweep.base.seed,
+    }
+
+
+def notes(sweep: SweepConfig) -> list[str]:
+    """Repeated and no-op configurations that the space contains, each with its reason."""
+    out = []
+    for arm in arms(sweep):
+        own = space(sweep, arm)
+        try:
+            size = len(enumerate_grid(own, {}))
+        except ValueError:
+            continue
+        if size < sweep.search.num_trials:
+            ending = "the arm ends early" if sweep.search.algorithm == "grid" else "repeats are answered from the table, not run again"
+            out.append(f"{arm.name}: only {size} distinct configurations for {sweep.search.num_trials} trials; {ending}")
+    for path, distribution in sweep.space.items():
+        values = distribution.probes()
+        if len(values) == 1:
+            out.append(f"{path}: a single value ({values[0]}): nothing is searched")
+        if path == "objective.lambda" and 0 in values:
+            out.append("objective.lambda = 0 is the baseline, whatever the other knobs of the objective")
+    for name, objective in sweep.methods.items():
+        if objective is not None and objective.lambda_ == 0 and "objective.lambda" not in sweep.space:
+            searched = [path for path in sweep.space if path.startswith("objective.")]
+            also = f"; {', '.join(searched)} change nothing" if searched else ""
+            out.append(f"method {name}: lambda = 0 equals the baseline bit for bit{also}")
+    return out
+
+
+def describe(sweep: SweepConfig, estimates: Mapping[str, Estimate] | None = None, facts: Sequence[str] = ()) -> str:
+    """The plan as text: arms, space, budget, confirmation, notes; with estimates also tokens, FLOPs and disk."""
+    own = arms(sweep)
+    search = sweep.search
+    model = sweep.model if isinstance(sweep.model, str) else ", ".join(f"{family}: {name}" for family, name in sweep.model.items())
+    adapters = f"LoRA r = {sweep.base.lora.r}" if sweep.base.lora is not None else "full fine-tuning"
+    optim = sweep.base.optim
+    source = sweep.data.train or "built-in generator"
+    scheduler = sweep.scheduler
+    stopping = "none" if scheduler.name == "none" else f"ASHA on {scheduler.time_attr}, keeps 1/{scheduler.reduction_factor:g} after {scheduler.grace_period:g}"
+    seeds = sweep.confirm.seeds
+    lines = [
+        f"Sweep {sweep.name}   ->   {sweep.output}/{sweep.name}",
+        f"  task      {sweep.task} from {source}; model {model}, {adapters}; {optim.num_epochs} epochs, batch {optim.batch_size}, {optim.schedule} schedule",
+        f"  search    {search.algorithm}, {search.num_trials} trials per arm, by {search.metric} ({search.mode}); seed {sweep.base.seed}; early stopping: {stopping}",
+        f"  confirm   best of each arm on seeds {', '.join(map(str, seeds))}, test split opened once" if seeds else "  confirm   no",
+        f"  total     {len(own)} arms x {search.num_trials} trials" + (f" + {len(own)} x {len(seeds)} confirmations" if seeds else "") + f" = {total_trials(sweep)} runs",
+        "  space",
+        *_table([(f"    {path}", distribution.text()) for path, distribution in sweep.space.items()] or [("    (empty)", "every trial of an arm is the same")]),
+        "  arms",
+        *_table(_arm_rows(sweep, own, estimates)),
+    ]
+    if estimates:
+        flops = sum(estimates[arm.name].train_flops * (search.num_trials + len(seeds)) for arm in own)
+        lines.append(f"  cost      at most {flops:.3g} FLOPs of training in all (early stopping spends less)")
+    lines += [f"  data      {fact}" for fact in facts]
+    lines += [f"  note      {note}" for note in notes(sweep)]
+    return "\n".join(lines)
+
+
+def total_trials(sweep: SweepConfig) -> int:
+    """Runs of the whole sweep, search and confirmation."""
+    return len(arms(sweep)) * (sweep.search.num_trials + len(sweep.confirm.seeds))
+
+
+def _arm_rows(sweep: SweepConfig, own: Iterable[Arm], estimates: Mapping[str, Estimate] | None) -> list[tuple[str, ...]]:
+    rows = []
+    for arm in own:
+        objective = sweep.methods[arm.method]
+        method = "next-token loss only" if objective is None else f"{objective.distance}, lambda {objective.lambda_:g}, k {objective.k}"
+        row = (f"    {arm.name}", method, f"{len(space(sweep, arm))} searched")
+        if estimates:
+            estimate = estimates[arm.name]
+            row += (
+                f"{estimate.train_examples} examples, {estimate.train_tokens:.3g} tokens, {estimate.train_flops:.3g} FLOPs a trial, "
+                f"{estimate.checkpoint_bytes / 1e6:.1f} MB working checkpoint",
+            )
+        rows.append(row)
+    return rows
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Rows with their columns aligned."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

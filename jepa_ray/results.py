@@ -1,0 +1,328 @@
+"""Tables of a sweep: what they hold, how one trial is written (atomically, once), how they are read.
+
+    results/<name>/trials/<trial_id>.parquet        one row: configuration, final metrics, cost, provenance
+                   metrics/<trial_id>.parquet       long: one row per (step, split, name)
+                   predictions/<trial_id>.parquet   one row per evaluated example
+
+Every file of a table has the same explicit schema, so `pandas.read_parquet("results/lora/trials")` works whatever is null
+in whichever trial. A file appears by renaming a finished temporary file (its name starts with ".", which readers skip), and
+the `trials` row comes last: it is the commit. Without it a trial does not exist, whatever else a crash left behind.
+
+May import: config, pyarrow, pandas. Not torch, not ray. Deciding what to run again is the sweep's business, not this module's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from jepa_ray import __version__
+from jepa_ray.config import TrialConfig, columns
+
+State = Literal["COMPLETE", "PRUNED", "FAILED", "RUNNING"]
+Stage = Literal["search", "confirm"]
+Filters = Sequence[tuple[str, str, Any]]
+
+TEXT, REAL, INTEGER, FLAG = pa.string(), pa.float64(), pa.int64(), pa.bool_()
+
+
+def _fields(kind: pa.DataType, names: str) -> dict[str, pa.DataType]:
+    return dict.fromkeys(names.split(), kind)
+
+
+IDENTITY: dict[str, pa.DataType] = _fields(TEXT, "trial_id config_id arm method stage state error")
+"""Which trial this is and how it ended. `error` is null unless the state is FAILED."""
+
+CONFIG: dict[str, pa.DataType] = {
+    **_fields(TEXT, "family model init precision packing"),
+    **_fields(FLAG, "trust_remote_code gradient_checkpointing"),
+    **_fields(TEXT, "task train_file test_file"),
+    **_fields(INTEGER, "num_train num_val num_test split_seed max_length"),
+    **_fields(REAL, "base_fraction"),
+    **_fields(TEXT, "objective"),
+    **_fields(REAL, "lambda gamma"),
+    **_fields(INTEGER, "k"),
+    **_fields(REAL, "loss_dropout learning_rate"),
+    **_fields(INTEGER, "lora_r"),
+    **_fields(REAL, "lora_alpha lora_dropout"),
+    **_fields(INTEGER, "num_epochs batch_size micro_batch_size"),
+    **_fields(TEXT, "schedule loss_on"),
+    **_fields(FLAG, "train_end_of_turn"),
+    **_fields(REAL, "warmup_ratio weight_decay beta1 beta2 max_grad_norm"),
+    **_fields(INTEGER, "eval_batch_size max_new_tokens eval_every"),
+    **_fields(FLAG, "evaluate_test"),
+    **_fields(INTEGER, "seed"),
+}
+"""Every leaf of a TrialConfig, under the names that `config.columns` gives them."""
+
+SUMMARY: dict[str, pa.DataType] = {
+    **_fields(REAL, "val_exact val_prefix val_contains val_stopped val_ce"),
+    **_fields(REAL, "test_exact test_prefix test_contains test_stopped test_ce"),
+    **_fields(REAL, "train_ce train_jepa"),
+    **_fields(REAL, "train_tokens train_flops train_seconds val_seconds test_seconds wall_seconds peak_memory_bytes"),
+    **_fields(INTEGER, "epochs_done steps num_parameters num_trainable num_workers train_examples dropped_examples"),
+    **_fields(INTEGER, "overlap_text overlap_target"),
+    **_fields(TEXT, "packing_used"),
+    **_fields(REAL, "attention_error"),
+    **_fields(TEXT, "dataset_sha git_sha versions device started_at finished_at"),
+}
+"""What a trial may put in `TrialResult.summary`; a key that is absent is stored as null.
+
+`packing_used` is the packing that `packing: auto` came to. `attention_error` is the largest difference that the start-up
+self-check saw between packed and separate passes. `versions` is a JSON object in a string. Times are UTC, ISO 8601.
+"""
+
+TRIALS = pa.schema(list({**IDENTITY, **CONFIG, **SUMMARY}.items()))
+METRICS = pa.schema(
+    [
+        ("trial_id", TEXT),
+        ("step", INTEGER),
+        ("epoch", REAL),
+        ("split", TEXT),
+        ("name", TEXT),
+        ("value", REAL),
+        ("train_flops", REAL),
+        ("train_seconds", REAL),
+    ]
+)
+PREDICTIONS = pa.schema(
+    [
+        ("trial_id", TEXT),
+        ("split", TEXT),
+        ("example_id", TEXT),
+        ("prediction", TEXT),
+        ("reference", TEXT),
+        ("correct", FLAG),
+        ("prefix_correct", FLAG),
+        ("contains", FLAG),
+        ("stopped", FLAG),
+        ("error", TEXT),
+    ]
+)
+assert len(TRIALS) == len(IDENTITY) + len(CONFIG) + len(SUMMARY), "a column of the trials table is named twice"
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """What a trial hands back. RUNNING appears in a progress file only, never in a table."""
+
+    state: State
+    error: str | None = None
+    summary: dict[str, float | int | str | None] = field(default_factory=dict)
+    """Final numbers and provenance; the legal keys are `SUMMARY`."""
+    metrics: list[dict[str, Any]] = field(default_factory=list)
+    """Rows of the metrics table without `trial_id`."""
+    predictions: list[dict[str, Any]] = field(default_factory=list)
+    """Rows of the predictions table without `trial_id`."""
+
+    def __post_init__(self) -> None:
+        assert self.state in get_args(State), f"state {self.state!r} is none of {get_args(State)}"
+
+    def to_json(self) -> str:
+        """One JSON object. Non-finite numbers are kept (`NaN`, `Infinity`), as Python's json reads them back."""
+        return json.dumps(asdict(self), default=_plain)
+
+    @classmethod
+    def from_json(cls, text: str) -> TrialResult:
+        """Inverse of `to_json`."""
+        return cls(**json.loads(text))
+
+
+def save_progress(path: Path, result: TrialResult) -> None:
+    """Write the state of an unfinished trial; a reader sees the previous one or this one, never a part of either."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _temporary(path)
+    with temporary.open("w", encoding="utf-8") as stream:
+        stream.write(result.to_json())
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(temporary, path)
+
+
+def load_progress(path: Path) -> TrialResult | None:
+    """The progress file at `path`, or None where there is none."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    return TrialResult.from_json(text)
+
+
+def write_trial(folder: Path, trial_id: str, config: TrialConfig, arm: str, stage: Stage, result: TrialResult) -> None:
+    """Write a terminal trial: metrics, predictions, and last the row of `trials` that makes it exist.
+
+    `trial_id` is the config_id, or `<config_id>-2` and so on for later attempts; `arm` is `<method>/<family>`. Metrics and
+    predictions without a row in `trials` are what a crash left between two of these writes; they are replaced.
+    Raises FileExistsError where the trial is already written: a result is never overwritten.
+    """
+    assert result.state != "RUNNING", "a running trial belongs in a progress file, not in the tables"
+    assert stage in get_args(Stage), f"stage {stage!r} is none of {get_args(Stage)}"
+    row = folder / "trials" / f"{trial_id}.parquet"
+    if row.exists():
+        raise FileExistsError(f"{row}: trial {trial_id} is already written, and a result is never overwritten; use the id of a new attempt")
+    values = {
+        "trial_id": trial_id,
+        "config_id": trial_id.partition("-")[0],
+        "arm": arm,
+        "method": arm.rpartition("/")[0] or arm,
+        "stage": stage,
+        "state": result.state,
+        "error": result.error,
+        **_expected(columns(config), CONFIG, "configuration column"),
+        **_expected(result.summary, SUMMARY, "summary key"),
+    }
+    # All three tables are built before the first is written: a row that does not fit its schema leaves nothing behind.
+    tables = {
+        folder / "metrics" / row.name: _table(METRICS, ({**line, "trial_id": trial_id} for line in result.metrics)),
+        folder / "predictions" / row.name: _table(PREDICTIONS, ({**line, "trial_id": trial_id} for line in result.predictions)),
+        row: _table(TRIALS, [values]),
+    }
+    for path, table in tables.items():
+        _write(path, table)
+
+
+def read_trials(folder: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """One row per terminal trial of the sweep in `folder`, in order of trial_id; no rows where nothing is written yet."""
+    return _frame(_read(folder / "trials", TRIALS, columns))
+
+
+def read_metrics(folder: Path, columns: Sequence[str] | None = None, filters: Filters | None = None) -> pd.DataFrame:
+    """Long table of curves, of committed trials only; `filters` as in pandas: `[("split", "==", "val")]`."""
+    return _frame(_read(folder / "metrics", METRICS, columns, filters, committed=folder / "trials"))
+
+
+def read_predictions(folder: Path, columns: Sequence[str] | None = None, filters: Filters | None = None) -> pd.DataFrame:
+    """Every scored answer, of committed trials only; `filters` as in pandas: `[("trial_id", "==", "..."), ("split", "==", "val")]`."""
+    return _frame(_read(folder / "predictions", PREDICTIONS, columns, filters, committed=folder / "trials"))
+
+
+def finished(folder: Path) -> dict[str, dict[str, Any]]:
+    """config_id -> row of `trials` (None for null), the last attempt where there are several."""
+    rows: list[dict[str, Any]] = _read(folder / "trials", TRIALS).to_pylist()
+    rows.sort(key=lambda row: _attempt(str(row["trial_id"])))
+    return {str(row["config_id"]): row for row in rows}
+
+
+def attempt_id(config_id: str, attempt: int) -> str:
+    """Trial id of the attempt-th try (from 1) of a configuration: `<config_id>`, then `<config_id>-2`, `<config_id>-3`, ..."""
+    assert attempt >= 1 and "-" not in config_id, (config_id, attempt)
+    return config_id if attempt == 1 else f"{config_id}-{attempt}"
+
+
+def provenance() -> dict[str, str | None]:
+    """Where numbers come from: git_sha (None outside a checkout; `-dirty` with uncommitted changes), versions, started_at."""
+    return {"git_sha": _git_sha(Path(__file__).resolve().parent), "versions": json.dumps(_versions(), sort_keys=True), "started_at": now()}
+
+
+def now() -> str:
+    """This moment, UTC, ISO 8601, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _versions() -> dict[str, str | None]:
+    versions: dict[str, str | None] = {"python": platform.python_version(), "jepa_ray": __version__}
+    for name in ("torch", "ray", "transformers", "peft", "optuna"):
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = None
+    return versions
+
+
+def _git_sha(package: Path) -> str | None:
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(["git", "-C", str(package), *arguments], capture_output=True, text=True, timeout=10, check=False)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    # Inside somebody else's checkout (a virtual environment in a repository) the commit would say nothing about this package.
+    if git("ls-files", "--error-unmatch", "__init__.py") is None:
+        return None
+    sha = git("rev-parse", "HEAD")
+    return f"{sha}-dirty" if sha and git("status", "--porcelain", "--untracked-files=no") else sha
+
+
+def _plain(value: Any) -> Any:
+    """A NumPy scalar as Python's own."""
+    if not hasattr(value, "item"):
+        raise TypeError(f"a trial's result holds {type(value).__name__}, which is no number and no text")
+    return value.item()
+
+
+def _expected(values: Mapping[str, Any], legal: Mapping[str, pa.DataType], what: str) -> dict[str, Any]:
+    unknown = sorted(set(values) - set(legal))
+    assert not unknown, f"unknown {what} {unknown}: add it to the schema in results.py, or leave it out"
+    return dict(values)
+
+
+def _table(schema: pa.Schema, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
+    listed = list(rows)
+    for row in listed:
+        _expected(row, dict.fromkeys(schema.names, TEXT), "column")
+    # pyarrow refuses to store an int beyond 2**53 as a float, and FLOPs counted in Python ints get there.
+    real = [name for name in schema.names if schema.field(name).type == REAL]
+    exact = [{**row, **{name: float(row[name]) for name in real if row.get(name) is not None}} for row in listed]
+    return pa.Table.from_pylist(exact, schema=schema)
+
+
+def _temporary(path: Path) -> Path:
+    # Same folder, so that the rename stays within one file system; a leading dot, so that pyarrow and pandas skip it.
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+def _write(path: Path, table: pa.Table) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _temporary(path)
+    with temporary.open("wb") as stream:
+        pq.write_table(table, stream)
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(temporary, path)
+
+
+def _read(
+    folder: Path,
+    schema: pa.Schema,
+    columns: Sequence[str] | None = None,
+    filters: Filters | None = None,
+    committed: Path | None = None,
+) -> pa.Table:
+    paths = _files(folder)
+    if committed is not None:
+        # Listed after the table itself, a trial committed in between has its file missing here, never half of it.
+        paths = [path for path in paths if (committed / path.name).exists()]
+    unknown = sorted(set(columns or ()) - set(schema.names))
+    if unknown:
+        raise ValueError(f"no column {unknown} in {folder.name}; there are {', '.join(schema.names)}")
+    # The explicit schema also reads files of older versions of the package: columns they lack come back as null.
+    dataset = ds.dataset([str(path) for path in paths], schema=schema, format="parquet") if paths else ds.dataset(schema.empty_table())
+    return dataset.to_table(columns=list(columns) if columns else None, filter=pq.filters_to_expression(list(filters)) if filters else None)
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("*.parquet") if not path.name.startswith((".", "_")))
+
+
+def _frame(table: pa.Table) -> pd.DataFrame:
+    frame = table.to_pandas()
+    assert isinstance(frame, pd.DataFrame)
+    return frame
+
+
+def _attempt(trial_id: str) -> int:
+    return int(trial_id.partition("-")[2] or 1)

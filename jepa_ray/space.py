@@ -1,0 +1,162 @@
+"""Search distributions: what `space:` in a YAML file may say, and how a value is drawn.
+
+One class with four spellings:
+
+    optim.learning_rate: {float: [1e-4, 1e-2], log: true}
+    objective.lambda:    {float: [0, 4], step: 0.5}
+    objective.k:         {int: [0, 4]}
+    objective.loss_dropout: {choice: [0, 0.5, 0.75], when: {objective.k: [1, 2]}}
+
+`when` names parameters that stand earlier in the space and the values of theirs at which this one is searched at all; otherwise
+it keeps its value of the method or of `base`. Optuna is imported only when a value is drawn.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+    from optuna.trial import Trial
+
+Value = bool | int | float | str | None
+
+
+class Distribution(BaseModel):
+    """A set of values with a way to draw from it. Exactly one of `float`, `int`, `choice`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False, serialize_by_alias=True)
+
+    float_: tuple[float, float] | None = Field(None, alias="float")
+    """[low, high], both included."""
+    int_: tuple[int, int] | None = Field(None, alias="int")
+    """[low, high], both included."""
+    choice: tuple[Value, ...] | None = None
+    """One of these, without order."""
+    log: bool = False
+    """Uniform in the logarithm."""
+    step: float | None = None
+    """Only low, low + step, low + 2 step, ... up to high."""
+    when: dict[str, tuple[Value, ...]] | None = None
+    """Searched only where each of these parameters has one of the values given."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _single_when_value(cls, value: Any) -> Any:
+        if isinstance(value, dict) and isinstance(value.get("when"), dict):
+            when = {name: wanted if isinstance(wanted, (list, tuple)) else [wanted] for name, wanted in value["when"].items()}
+            return {**value, "when": when}
+        return value
+
+    @model_validator(mode="after")
+    def _lawful(self) -> Distribution:
+        kinds = [kind for kind, given in (("float", self.float_), ("int", self.int_), ("choice", self.choice)) if given is not None]
+        if len(kinds) != 1:
+            raise ValueError(f"a distribution is exactly one of float, int, choice; got {' and '.join(kinds) or 'none'}, e.g. {{float: [0.1, 10], log: true}}")
+        if self.choice is not None:
+            if not self.choice:
+                raise ValueError("choice is empty: give at least one value")
+            if self.log or self.step is not None:
+                raise ValueError("choice takes neither log nor step: list the values")
+            if len({_key(value) for value in self.choice}) < len(self.choice):
+                raise ValueError(f"choice names a value twice: {list(self.choice)}")
+            return self
+        low, high = self.bounds
+        if low > high:
+            raise ValueError(f"the range is empty: low = {low:g} is above high = {high:g}; swap them")
+        if self.log and low <= 0:
+            raise ValueError(f"a log range needs low > 0, got {low:g}; raise low or drop log")
+        if self.step is not None:
+            if self.log:
+                raise ValueError("log and step exclude each other: drop one")
+            if self.step <= 0:
+                raise ValueError(f"step must be positive, got {self.step:g}")
+            if self.int_ is not None and self.step != int(self.step):
+                raise ValueError(f"step of an int range must be whole, got {self.step:g}")
+        return self
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """(low, high) of a range."""
+        pair = self.float_ if self.float_ is not None else self.int_
+        assert pair is not None, "a choice has no bounds"
+        return pair
+
+    def probes(self) -> list[Any]:
+        """Values that must be legal for all to be: both ends of a range, every choice."""
+        return list(self.choice) if self.choice is not None else list(dict.fromkeys(self.bounds))
+
+    def contains(self, value: Any) -> bool:
+        """Whether a value can be drawn."""
+        if self.choice is not None:
+            return any(_key(value) == _key(option) for option in self.choice)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or (self.int_ is not None and value != int(value)):
+            return False
+        low, high = self.bounds
+        on_grid = self.step is None or math.isclose((value - low) / self.step, round((value - low) / self.step), abs_tol=1e-9)
+        return low <= value <= high and on_grid
+
+    def applies(self, drawn: Mapping[str, Any]) -> bool:
+        """Whether the parameter is searched, given those drawn (or fixed) before it."""
+        return self.when is None or all(
+            name in drawn and any(_key(drawn[name]) == _key(value) for value in wanted) for name, wanted in self.when.items()
+        )
+
+    def grid(self) -> list[Any]:
+        """All values, in order. ValueError where there are infinitely many."""
+        if self.choice is not None:
+            return list(self.choice)
+        low, high = self.bounds
+        if self.int_ is not None:
+            return list(range(int(low), int(high) + 1, int(self.step or 1)))
+        if self.step is None:
+            raise ValueError(f"a grid needs finitely many values: give the range [{low:g}, {high:g}] a step, or list values with choice")
+        return [low + number * self.step for number in range(int((high - low) / self.step + 1e-9) + 1)]
+
+    def to_optuna(self) -> BaseDistribution:
+        """The same as an Optuna distribution."""
+        from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+        if self.choice is not None:
+            return CategoricalDistribution(self.choice)
+        low, high = self.bounds
+        if self.int_ is not None:
+            return IntDistribution(int(low), int(high), log=self.log, step=int(self.step or 1))
+        return FloatDistribution(low, high, log=self.log, step=self.step)
+
+    def suggest(self, trial: Trial, path: str) -> Any:
+        """Draw a value through an Optuna trial."""
+        return trial._suggest(path, self.to_optuna())
+
+    def text(self) -> str:
+        """One line for the plan."""
+        if self.choice is not None:
+            said = "one of " + ", ".join(map(_say, self.choice))
+        else:
+            low, high = self.bounds
+            said = f"{low:g} to {high:g}" + (", whole" if self.int_ is not None else "") + (", log" if self.log else "")
+            said += f", step {self.step:g}" if self.step is not None else ""
+        conditions = [f"{name} in {', '.join(map(_say, wanted))}" for name, wanted in (self.when or {}).items()]
+        return said + (f"   when {' and '.join(conditions)}" if conditions else "")
+
+
+def enumerate_grid(space: Mapping[str, Distribution], fixed: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Every distinct assignment of a space, in order; a parameter whose `when` does not hold is left out."""
+    points: list[dict[str, Any]] = [{}]
+    for path, distribution in space.items():
+        extended = ([{**point, path: value} for value in distribution.grid()] if distribution.applies({**fixed, **point}) else [point] for point in points)
+        points = list(itertools.chain.from_iterable(extended))
+    return points
+
+
+def _key(value: Any) -> tuple[bool, Any]:
+    return isinstance(value, bool), value  # True is not 1 here
+
+
+def _say(value: Any) -> str:
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,219 @@
+"""Command line: one YAML file in, tables of results out.
+
+    python -m jepa_ray.sweep FILE [key=value ...] [--dry-run] [--extend] [--fresh] [--schema]
+
+Exit code 0: every trial is terminal and none FAILED; 1: some FAILED; 2: bad input, nothing was started; 130: stopped by Ctrl-C.
+The same command again goes on where the last one ended. Everything is validated before torch or Ray is imported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import itertools
+import json
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from jepa_ray.cluster import Interrupt
+from jepa_ray.config import SweepConfig, canonical
+from jepa_ray.loading import json_schema, load_sweep
+
+if TYPE_CHECKING:
+    from jepa_ray.cluster import PrepareFamily
+    from jepa_ray.worker import RunTrial
+
+OK, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+FREE = ("name", "output", "resources")
+"""Keys that say where a sweep runs and is written, not what it is: they may change from one run to the next."""
+EXTENDABLE = ("search.num_trials", "search.algorithm", "search.seed", "space", "scheduler", "confirm", "methods", "families", "model")
+"""Keys that `--extend` may change. `methods`, `families` and `model` may only grow."""
+GROWING = ("methods", "families", "model")
+
+
+def main(argv: Sequence[str] | None = None, prepare_family: PrepareFamily | None = None, run_trial: RunTrial | None = None) -> int:
+    """Run the command line and return its exit code. The two functions replace training's own (tests, benchmarks)."""
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    options = _parser().parse_intermixed_args(arguments)
+    if options.schema:
+        print(json.dumps(json_schema(), indent=2))
+        return OK
+    if options.file is None:
+        print("FILE is missing: give a YAML file, such as search_spaces/lora.yaml", file=sys.stderr)
+        return BAD_INPUT
+    try:
+        sweep = load_sweep(options.file, options.overrides)
+        if options.dry_run:
+            from jepa_ray.plan import describe
+
+            print(describe(sweep))
+            return OK
+        with _signals() as interrupt, claim(sweep, extend=options.extend, fresh=options.fresh) as (claimed, folder):
+            again = _same_command(arguments, sweep, claimed)
+            try:
+                return _run(claimed, folder, interrupt, prepare_family, run_trial)
+            except KeyboardInterrupt:
+                done = sum(1 for _ in (folder / "trials").glob("[!.]*.parquet"))
+                print(f"\nStopped. {done} finished trials are in {folder}; unfinished ones go on from their last epoch.\nTo continue: {again}")
+                return INTERRUPTED
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        print("\nStopped before anything was started.")
+        return INTERRUPTED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m jepa_ray.sweep", description="Tune, compare and confirm LLM-JEPA on your model and data.")
+    parser.add_argument("file", nargs="?", metavar="FILE", help="YAML file of the sweep, such as search_spaces/lora.yaml")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="any key of the file, such as search.num_trials=40")
+    parser.add_argument("--dry-run", action="store_true", help="print the resolved plan and stop")
+    parser.add_argument("--extend", action="store_true", help="add to a sweep of the same name whose file has changed")
+    parser.add_argument("--fresh", action="store_true", help="start over in a new folder, <name>-2 and so on")
+    parser.add_argument("--schema", action="store_true", help="print the JSON schema of the file, for editors")
+    return parser
+
+
+def _run(sweep: SweepConfig, folder: Path, interrupt: Interrupt, prepare_family: PrepareFamily | None, run_trial: RunTrial | None) -> int:
+    from jepa_ray.cluster import connect, settings
+
+    settings()
+    from rich.console import Console
+    from rich.text import Text
+
+    from jepa_ray import results, search
+    from jepa_ray.console import Board, report
+    from jepa_ray.plan import describe
+
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(Text(describe(sweep)))
+    with connect(sweep.resources) as cluster:
+        interrupt.install()  # Ray has put its own handler of SIGTERM in the place of ours
+        if cluster.address:
+            console.print(Text(f"Dashboard: http://{cluster.address} (it asks for a token: `ray get-auth-token` prints it)"))
+        board = Board(sweep, console)
+        board.best_before(results.read_trials(folder))
+        with board.shown():
+            outcome = search.run(sweep, folder, cluster, board, interrupt, prepare_family, run_trial)
+    console.print()
+    report(sweep, folder, console)
+    console.print(Text(f"\nTables: {folder}/trials, {folder}/metrics, {folder}/predictions"))
+    return SOME_FAILED if outcome.failed or outcome.unconfirmed else OK
+
+
+@contextlib.contextmanager
+def claim(sweep: SweepConfig, extend: bool = False, fresh: bool = False) -> Iterator[tuple[SweepConfig, Path]]:
+    """The sweep's folder, locked and with its sweep.yaml, and the sweep under the name it has there (`--fresh` gives a new one).
+
+    Raises ValueError where another process holds the folder, or where it holds another sweep of the same name.
+    """
+    if extend and fresh:
+        raise ValueError("--extend adds to the sweep that is there, --fresh leaves it alone: give one of the two")
+    if fresh:
+        names = itertools.chain([sweep.name], (f"{sweep.name}-{number}" for number in itertools.count(2)))
+        sweep = sweep.model_copy(update={"name": next(name for name in names if not _begun(Path(sweep.output) / name))})
+    folder = Path(sweep.output) / sweep.name
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise ValueError(
+                f"{folder} is in use by another process ({lock.read().strip() or 'unknown'}): wait for it, or start a sweep of another name with name=..."
+            ) from None
+        lock.truncate(0)
+        lock.write(f"pid {os.getpid()}")
+        lock.flush()
+        _write_yaml(sweep, folder, extend)
+        yield sweep, folder
+
+
+def _begun(folder: Path) -> bool:
+    """Whether a search has been started there: a folder that bad input was refused in counts as empty."""
+    return (folder / "study.db").exists()
+
+
+def _write_yaml(sweep: SweepConfig, folder: Path, extend: bool) -> None:
+    path, new = folder / "sweep.yaml", canonical(sweep)
+    if _begun(folder) and path.exists():
+        old = yaml.safe_load(path.read_text(encoding="utf-8"))
+        changes = _changes(old, yaml.safe_load(_dump(new)))
+        if changes and not extend:
+            raise ValueError(
+                f"{folder} holds another sweep of the name {sweep.name!r}; changed since:\n"
+                + "\n".join(f"  {key}: {before!r} -> {after!r}" for key, before, after in changes)
+                + "\n--extend adds to it, --fresh starts over in a new folder; nothing is ever deleted"
+            )
+        refused = [sentence for change in changes if (sentence := _refusal(old, *change))]
+        if refused:
+            raise ValueError("--extend only adds trials:\n" + "\n".join(f"  {line}" for line in refused) + "\n--fresh starts over in a new folder")
+        if changes:
+            number = next(number for number in itertools.count(1) if not (folder / f"sweep-{number}.yaml").exists())
+            (folder / f"sweep-{number}.yaml").write_bytes(path.read_bytes())
+    temporary = folder / ".sweep.yaml.tmp"
+    temporary.write_text(_dump(new), encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _dump(tree: dict[str, Any]) -> str:
+    return str(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True))
+
+
+def _changes(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    """(path, before, after) of every leaf that differs, but for FREE keys."""
+    before, after = _leaves(old), _leaves(new)
+    keys = [key for key in {**before, **after} if key.partition(".")[0] not in FREE]
+    return [(key, before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)]
+
+
+def _leaves(tree: Any, path: str = "") -> dict[str, Any]:
+    if not isinstance(tree, dict) or not tree:
+        return {path: tree}
+    return {key: value for name, branch in tree.items() for key, value in _leaves(branch, f"{path}.{name}" if path else name).items()}
+
+
+def _refusal(old: dict[str, Any], key: str, before: Any, after: Any) -> str | None:
+    """Why `--extend` cannot change this; None where it can."""
+    if not any(key == allowed or key.startswith(f"{allowed}.") for allowed in EXTENDABLE):
+        return f"{key}: {before!r} -> {after!r} would change what the trials so far have measured"
+    top, _, name = key.partition(".")
+    if top == "families":
+        return f"families: {', '.join(sorted(set(before) - set(after)))} would be dropped" if set(before) - set(after) else None
+    if top in GROWING and (not name or not isinstance(old[top], dict) or name.split(".")[0] in old[top]):
+        return f"{key}: {before!r} -> {after!r} would mix two things under one name; give the new one a name of its own"
+    return None
+
+
+def _same_command(arguments: Sequence[str], asked: SweepConfig, claimed: SweepConfig) -> str:
+    kept = [argument for argument in arguments if argument not in ("--extend", "--fresh") and not argument.startswith("name=")]
+    names = [argument for argument in arguments if argument.startswith("name=")]
+    if claimed.name != asked.name:
+        names = [f"name={claimed.name}"]
+    return shlex.join(["python", "-m", "jepa_ray.sweep", *kept, *names])
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[Interrupt]:
+    interrupt = Interrupt()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    interrupt.install()
+    try:
+        yield interrupt
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

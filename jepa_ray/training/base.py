@@ -1,0 +1,90 @@
+"""The tiny base: what a LoRA sweep on the built-in models adapts. Pre-trained once per family and data, kept in a cache by digest.
+
+It is the family's own architecture, trained from random weights with plain next-token loss on the *base half* of the training
+split: fine-tuning never sees those examples, and the base never sees validation or test. The result is an ordinary checkpoint
+folder, read by the same code as any other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM
+
+from jepa_ray.config import ModelConfig, OptimConfig, TrialConfig
+from jepa_ray.data.datasets import digest
+from jepa_ray.data.example import Example
+from jepa_ray.data.views import Renderer, tokenize_split
+from jepa_ray.models.families import ModelFamily
+from jepa_ray.models.loading import load_network, seeded
+from jepa_ray.models.tiny import VOCAB_SIZE, tiny_config, tiny_tokenizer
+from jepa_ray.streams import derive_seed
+from jepa_ray.training.layout import layout_for
+from jepa_ray.training.step import Runtime, epoch_steps, make_optimizer, train_step
+
+SEED = 0
+STEPS = 400
+OPTIM = OptimConfig(learning_rate=6e-3, num_epochs=1, batch_size=32, schedule="cosine", warmup_ratio=0.05, beta2=0.95)
+"""Recipe of the pre-training; part of the cache's key. `num_epochs` is replaced by as many as STEPS takes."""
+
+
+def cache_folder() -> Path:
+    """Where tiny bases are kept: JEPA_RAY_CACHE, else ~/.cache/jepa_ray."""
+    return Path(os.environ.get("JEPA_RAY_CACHE", Path.home() / ".cache" / "jepa_ray")) / "tiny"
+
+
+def tiny_base(family: ModelFamily, examples: Sequence[Example], max_length: int, num_threads: int = 1) -> Path:
+    """Folder of the family's tiny base for these examples; trains it (about a minute on one core) unless it is in the cache."""
+    folder = cache_folder() / f"{family.name}-{_key(family, examples, max_length)}"
+    if (folder / "config.json").is_file():
+        return folder
+    building = folder.with_name(f".{folder.name}.{os.getpid()}")
+    try:
+        _pretrain(family, examples, max_length, building, num_threads)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.replace(building, folder)
+        except OSError:  # another process was faster; what it built is the same
+            assert (folder / "config.json").is_file()
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return folder
+
+
+def _pretrain(family: ModelFamily, examples: Sequence[Example], max_length: int, folder: Path, num_threads: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer = tiny_tokenizer(family, [])
+    renderer = Renderer(tokenizer, family)
+    tokenizer = tiny_tokenizer(family, [renderer.conversation(e.system, e.text, e.code) for e in examples])
+    tokenizer.save_pretrained(folder)
+    with seeded(derive_seed(SEED, "tiny base", family.name)):
+        model = AutoModelForCausalLM.from_config(tiny_config(family, tokenizer), dtype=torch.float32)
+    model.save_pretrained(folder)
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(num_threads)
+    table = tokenize_split(examples, tokenizer, family, max_length)
+    optim = OPTIM.model_copy(update={"num_epochs": -(-STEPS * OPTIM.batch_size // len(table))})
+    config = TrialConfig(model=ModelConfig(family=family.name, model=str(folder), precision="fp32"), optim=optim, seed=SEED)
+    network = load_network(str(folder), config.model, None, k=0, seed=SEED)
+    layout = layout_for(network.causal_lm, table, config)
+    optimizer = make_optimizer(network, optim)
+    network.train()
+    steps = [rows for epoch in range(optim.num_epochs) for rows in epoch_steps(len(table), optim, SEED, epoch)][:STEPS]
+    for step, rows in enumerate(steps):
+        train_step(network, optimizer, table, rows, config, step, len(steps), layout, Runtime())
+    network.causal_lm.save_pretrained(folder)
+    torch.set_num_threads(before)
+
+
+def _key(family: ModelFamily, examples: Sequence[Example], max_length: int) -> str:
+    """Digest of everything that determines the base's weights."""
+    versions = {name: metadata.version(name) for name in ("torch", "transformers", "tokenizers")}
+    parts = [repr(family), digest(examples), max_length, SEED, STEPS, VOCAB_SIZE, OPTIM.model_dump_json(), versions, torch.backends.cpu.get_cpu_capability()]
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]

@@ -1,0 +1,36 @@
+"""A trial's working checkpoint: what it takes to go on from the last finished epoch. Trained tensors only; no pickled code is loaded."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from jepa_ray.models.network import Network
+
+_FILE = "checkpoint.pt"
+
+
+def save(scratch: Path, network: Network, optimizer: torch.optim.Optimizer, **state: Any) -> None:
+    """Write atomically: a crash leaves the previous checkpoint whole."""
+    scratch.mkdir(parents=True, exist_ok=True)
+    trained = {name: parameter.detach() for name, parameter in network.named_parameters() if parameter.requires_grad}
+    temporary = scratch / f".{_FILE}.{os.getpid()}"
+    torch.save({"trained": trained, "optimizer": optimizer.state_dict(), **state}, temporary)
+    os.replace(temporary, scratch / _FILE)
+
+
+def load(scratch: Path, network: Network, optimizer: torch.optim.Optimizer) -> dict[str, Any] | None:
+    """Put the last checkpoint into network and optimizer; what else was saved is returned. None where there is none."""
+    path = scratch / _FILE
+    if not path.is_file():
+        return None
+    state: dict[str, Any] = torch.load(path, map_location=network.device, weights_only=True)
+    parameters = dict(network.named_parameters())
+    with torch.no_grad():
+        for name, value in state.pop("trained").items():
+            parameters[name].copy_(value)
+    optimizer.load_state_dict(state.pop("optimizer"))
+    return state

@@ -1,0 +1,45 @@
+"""Floating-point operations of training, counted from shapes (model FLOPs): the same on every machine and for every packing kernel.
+
+Per token and weight a matrix product costs 2 operations forward; its backward costs 2 for the gradient of the input and 2 for the
+gradient of the weight. Frozen weights (LoRA) save the last. Attention: 4 * head_size * heads operations per query-key pair and
+layer forward, twice that backward. The head runs at label positions only. Recomputation under gradient checkpointing, norms and
+activations are not counted. Source: Kaplan et al. 2020, section 2.1, with the terms written out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from jepa_ray.models.network import Network
+from jepa_ray.training.step import StepTotals
+
+
+@dataclass(frozen=True)
+class FlopModel:
+    """Operations as a linear function of what a step carried."""
+
+    per_token: int
+    per_pair: int
+    per_label: int
+
+    @classmethod
+    def of(cls, network: Network) -> FlopModel:
+        causal_lm = network.causal_lm
+        config = causal_lm.config
+        per_token = 0
+        for module in causal_lm.base_model.modules():
+            if isinstance(module, nn.Linear):
+                weight = module.weight
+                per_token += weight.numel() * (6 if weight.requires_grad else 4)
+        head = causal_lm.get_output_embeddings().weight
+        size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        return cls(
+            per_token=per_token,
+            per_pair=12 * size * config.num_attention_heads * config.num_hidden_layers,
+            per_label=head.numel() * (6 if head.requires_grad else 4),
+        )
+
+    def train_flops(self, totals: StepTotals) -> int:
+        return self.per_token * totals.tokens + self.per_pair * totals.attended + self.per_label * totals.num_labels

@@ -1,0 +1,61 @@
+"""Start-up self-check: packed rows against separate passes on the very model that will be trained.
+
+Each path goes alone, unpadded, through the model's own attention. A leak between segments, a wrong position or a mask that a
+model ignores shows as an error of the order of the states themselves; rounding does not. Training is refused on any.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from jepa_ray.data.packing import make_batch
+from jepa_ray.data.views import TokenTable
+from jepa_ray.models.network import DeviceBatch, Network
+from jepa_ray.training.layout import Layout
+
+TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1}
+"""Largest relative error (norm of the difference over norm of the states) that passes as rounding."""
+
+
+class PackingError(RuntimeError):
+    """The packed step does not compute what separate passes compute on this model."""
+
+
+def attention_error(network: Network, table: TokenTable, layout: Layout, *, k: int | None, bf16: bool, examples: int = 4) -> float:
+    """Relative error of the packed hidden states at labels and readouts, on a few examples.
+
+    Raises:
+        PackingError: it is above TOLERANCE, or not finite.
+    """
+    rows = list(np.unique(np.linspace(0, len(table) - 1, min(examples, len(table))).astype(int)))
+    batch = make_batch(table, rows, backend=layout.backend, row_tokens=layout.row_tokens, k=k)
+    was_training = network.training
+    network.eval()
+    with torch.inference_mode(), torch.autocast(network.device.type, dtype=torch.bfloat16, enabled=bf16):
+        packed_XD = network.encode(DeviceBatch.of(batch, network.device)).float()
+        worst = 0.0
+        for path_nodes in batch.packed.nodes:
+            ids = batch.packed.input_ids.reshape(-1)[path_nodes].astype(np.int32)
+            alone_LD = separate_pass(network, ids)
+            difference = (packed_XD[torch.from_numpy(path_nodes).to(network.device)] - alone_LD).norm() / alone_LD.norm()
+            worst = max(worst, float(difference)) if torch.isfinite(difference) else float("inf")
+    network.train(was_training)
+    tolerance = TOLERANCE[torch.bfloat16 if bf16 else torch.float32]
+    if worst > tolerance:
+        raise PackingError(
+            f"packed rows ({layout.backend}) differ from separate passes by {worst:.2g} of the hidden states' norm, over {tolerance:g}: "
+            f"tokens see what they must not; set base.model.packing=plain and report this model"
+        )
+    return worst
+
+
+def separate_pass(network: Network, ids: np.ndarray) -> Tensor:  # type: ignore[type-arg]
+    """(L, D) hidden states of one sequence alone, with the model's own causal attention: the definition of what is right."""
+    device = network.device
+    with network.attention(None):
+        states: Tensor = network.causal_lm.base_model(
+            inputs_embeds=network.embed(torch.from_numpy(ids.astype(np.int64))[None].to(device)), use_cache=False
+        ).last_hidden_state
+    return states[0].float()

@@ -1,0 +1,218 @@
+"""One optimizer step of LLM-JEPA, and what surrounds it: data order, loss dropout, schedule.
+
+    loss = gamma * sum CE / num_labels + lambda * sum d(source, target) / num_pairs
+
+Both sums run over the whole step, all micro-batches and all workers, and are divided once by the step's counts. So gradient
+accumulation and data parallelism change nothing but rounding. The counts are known from the token table, without communication.
+
+The JEPA term is *active* in a step unless there is none, lambda is 0, or loss dropout skips the step; an inactive step carries
+no view tokens and is, bit for bit, a step of the baseline.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from jepa_ray.config import ObjectiveConfig, OptimConfig, TrialConfig
+from jepa_ray.data.packing import ViewBatch, count_labels, make_batch
+from jepa_ray.data.views import TokenTable
+from jepa_ray.models.loading import uses_bf16
+from jepa_ray.models.network import DeviceBatch, Network
+from jepa_ray.objectives.distances import DISTANCES
+from jepa_ray.streams import derive_seed, stream
+from jepa_ray.training.layout import Layout
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Where a trial runs: filled in by Ray's worker, or by hand."""
+
+    rank: int = 0
+    world_size: int = 1
+    device: str = "cpu"
+    num_threads: int = 1
+
+
+@dataclass
+class StepTotals:
+    """Sums over the micro-batches of one or many steps on this rank."""
+
+    ce_sum: float = 0.0
+    num_labels: int = 0
+    jepa_sum: float = 0.0
+    num_pairs: int = 0
+    tokens: int = 0
+    attended: int = 0
+    """Query-key pairs that attention had to cover."""
+
+    def add(self, other: StepTotals) -> None:
+        for name, value in vars(other).items():
+            setattr(self, name, getattr(self, name) + value)
+
+
+class NonFinite(ArithmeticError):
+    """A loss or gradient that is not a finite number."""
+
+
+def active_objective(config: TrialConfig) -> ObjectiveConfig | None:
+    """The JEPA term, or None where it has no effect: the baseline, and lambda = 0."""
+    return config.objective if config.objective is not None and config.objective.lambda_ > 0 else None
+
+
+def epoch_steps(num_examples: int, optim: OptimConfig, seed: int, epoch: int) -> list[NDArray[np.int64]]:
+    """Example indices of each step of an epoch (counted from 0): a permutation from the stream "data order", cut into batches."""
+    order = stream(seed, "data order", epoch).permutation(num_examples)
+    return [order[start : start + optim.batch_size] for start in range(0, num_examples, optim.batch_size)]
+
+
+def is_dropped(objective: ObjectiveConfig, seed: int, step: int) -> bool:
+    """Whether loss dropout skips the JEPA term in this step: the same answer on every rank."""
+    return bool(stream(seed, "loss dropout", step).random() < objective.loss_dropout)
+
+
+def lr_factor(step: int, total: int, optim: OptimConfig) -> float:
+    """Multiple of the peak learning rate at `step` (from 0) of `total`: linear warm-up, then decay that ends at 0 after the last step."""
+    warmup = round(optim.warmup_ratio * total)
+    if step < warmup:
+        return (step + 1) / warmup
+    left = (total - step) / max(1, total - warmup)
+    if optim.schedule == "linear":
+        return left
+    return 0.5 * (1 + math.cos(math.pi * (1 - left))) if optim.schedule == "cosine" else 1.0
+
+
+def make_optimizer(network: nn.Module, optim: OptimConfig) -> torch.optim.AdamW:
+    """AdamW over what is trained; weight decay on matrices only."""
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": optim.weight_decay},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    return torch.optim.AdamW(groups, lr=optim.learning_rate, betas=(optim.beta1, optim.beta2), fused=True)
+
+
+def train_step(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    table: TokenTable,
+    rows: NDArray[np.int64],
+    config: TrialConfig,
+    step: int,
+    total_steps: int,
+    layout: Layout,
+    runtime: Runtime,
+) -> StepTotals:
+    """One optimizer step on the examples `rows`, of which this rank takes every world_size-th.
+
+    Args:
+        model: a Network, or the same wrapped in DistributedDataParallel.
+        layout: how token paths are packed (see `training/layout.py`).
+    Raises:
+        NonFinite: the loss or the gradient norm is not finite; names the step.
+    """
+    optim = config.optim
+    totals = StepTotals()
+    optimizer.zero_grad(set_to_none=True)
+    batches = list(micro_batches(table, rows, config, step, layout, runtime))
+    num_labels = max(1, count_labels(table, rows, loss_on=optim.loss_on, train_end_of_turn=optim.train_end_of_turn))
+    for number, batch in enumerate(batches):
+        torch.manual_seed(derive_seed(config.seed, "dropout", step, runtime.rank, number))
+        last = number == len(batches) - 1
+        hold_back = nullcontext() if last or runtime.world_size == 1 else model.no_sync()  # type: ignore[operator]
+        with hold_back:
+            ce_sum, jepa_sum = losses(model, batch, config, torch.device(runtime.device))
+            loss = loss_of_sums(ce_sum, jepa_sum, config.objective, num_labels, len(rows))
+            (loss * runtime.world_size).backward()  # data-parallel training averages gradients over ranks
+        totals.add(
+            StepTotals(
+                ce_sum=float(ce_sum.detach()),
+                num_labels=batch.num_labels,
+                jepa_sum=float(jepa_sum.detach()),
+                num_pairs=batch.num_pairs,
+                tokens=batch.packed.num_tokens,
+                attended=attended_pairs(batch),
+            )
+        )
+    norm = clip_gradients(model, optim.max_grad_norm)
+    if not (math.isfinite(totals.ce_sum) and math.isfinite(totals.jepa_sum) and math.isfinite(norm)):
+        raise NonFinite(f"step {step + 1}: cross-entropy sum {totals.ce_sum:g}, JEPA sum {totals.jepa_sum:g}, gradient norm {norm:g}")
+    rate = optim.learning_rate * lr_factor(step, total_steps, optim)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.step()
+    return totals
+
+
+def micro_batches(
+    table: TokenTable, rows: NDArray[np.int64], config: TrialConfig, step: int, layout: Layout, runtime: Runtime
+) -> Iterator[ViewBatch]:
+    """This rank's share of a step, packed. Every rank gets the same number of micro-batches; a short one may be empty."""
+    objective = active_objective(config)
+    k = None if objective is None or is_dropped(objective, config.seed, step) else objective.k
+    mine = rows[runtime.rank :: runtime.world_size]
+    share = -(-len(rows) // runtime.world_size)
+    size = min(config.optim.micro_batch_size or share, share)
+    for start in range(0, share, size):
+        yield make_batch(
+            table,
+            mine[start : start + size].tolist(),
+            backend=layout.backend,
+            row_tokens=layout.row_tokens,
+            k=k,
+            loss_on=config.optim.loss_on,
+            train_end_of_turn=config.optim.train_end_of_turn,
+        )
+
+
+def losses(model: nn.Module, batch: ViewBatch, config: TrialConfig, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Sums over the batch: cross-entropy of its labels, and distance of its pairs (0 where it carries no views)."""
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=uses_bf16(config.model, device)):
+        on_device = DeviceBatch.of(batch, device)
+        logits_NV, source_PD, target_PD = model(on_device)
+    ce_sum = F.cross_entropy(logits_NV.float(), on_device.label_ids_N, reduction="sum")
+    if config.objective is None or batch.num_pairs == 0:
+        return ce_sum, ce_sum.new_zeros(())
+    return ce_sum, DISTANCES[config.objective.distance](source_PD, target_PD).sum()
+
+
+def loss_of_sums(ce_sum: Tensor, jepa_sum: Tensor, objective: ObjectiveConfig | None, num_labels: int, num_pairs: int) -> Tensor:
+    """gamma * CE + lambda * JEPA, each divided by its count over the whole step."""
+    gamma = objective.gamma if objective is not None else 1.0
+    loss = ce_sum * (gamma / num_labels)
+    return loss if objective is None or objective.lambda_ == 0 else loss + jepa_sum * (objective.lambda_ / num_pairs)
+
+
+def clip_gradients(model: nn.Module, max_norm: float | None) -> float:
+    """Global gradient norm before clipping."""
+    parameters = [parameter for parameter in model.parameters() if parameter.grad is not None]
+    norm: Any = nn.utils.clip_grad_norm_(parameters, max_norm if max_norm is not None else math.inf)
+    return float(norm)
+
+
+def attended_pairs(batch: ViewBatch) -> int:
+    """Query-key pairs of the rule `allow`: a token at depth d sees d + 1 tokens. (Sliding windows are not subtracted.)"""
+    packed = batch.packed
+    if packed.backend == "plain":
+        return int((packed.segments * (packed.segments + 1) // 2).sum())
+    real = packed.position_ids.reshape(-1)
+    if packed.backend == "trie":  # padding columns have depth 0 and attend to themselves only: not counted
+        return int(real.sum()) + packed.num_tokens
+    return int((real + 1).sum())
+
+
+def unwrap(model: nn.Module) -> Network:
+    """The Network inside a data-parallel wrapper, or itself."""
+    inner = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
+    assert isinstance(inner, Network)
+    return inner

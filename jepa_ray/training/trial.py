@@ -1,0 +1,241 @@
+"""One trial, from configuration to result; the paper's procedure as one function.
+
+    network  <- checkpoint (+ LoRA) (+ k predictor tokens)
+    for each epoch:
+        for each batch of the epoch's order:
+            one step on  gamma * CE(answer) + lambda * d(Pred(Enc(Text)), Enc(Code))        (`step.py`)
+        generate and judge on validation; save; report
+    at the end, in the confirmation stage only: generate and judge once on the sealed test split
+
+Ray is not known here: `runtime` says which worker this is, `report` passes metrics on. Nothing is written but the working
+checkpoint under `scratch`; the caller owns the tables.
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from jepa_ray.config import TrialConfig
+from jepa_ray.data.views import TokenTable
+from jepa_ray.evaluation.generate import generate
+from jepa_ray.evaluation.metrics import judge_text, summarise
+from jepa_ray.models.families import get_family
+from jepa_ray.models.loading import load_network, load_tokenizer, uses_bf16
+from jepa_ray.models.network import Network
+from jepa_ray.results import TrialResult, load_progress, now, provenance, save_progress
+from jepa_ray.training import checkpoint
+from jepa_ray.training.flops import FlopModel
+from jepa_ray.training.layout import layout_for
+from jepa_ray.training.prepare import Prepared
+from jepa_ray.training.selfcheck import PackingError, attention_error
+from jepa_ray.training.step import NonFinite, Runtime, StepTotals, active_objective, epoch_steps, make_optimizer, train_step, unwrap
+
+Report = Callable[[dict[str, float]], None]
+
+
+def run_trial(config: TrialConfig, prepared: Prepared, runtime: Runtime, report: Report, scratch: Path) -> TrialResult:
+    """Train and evaluate one configuration.
+
+    Called by every worker of a trial; all return the same metrics, and rank 0's result counts. Goes on from `scratch` where that
+    holds a checkpoint. `report` is called on every rank after each validated epoch, once the checkpoint is safe on disk.
+
+    Returns:
+        state COMPLETE, or FAILED with the reason where training itself failed (non-finite loss, packing self-check, out of memory).
+    """
+    progress = _start(config, prepared, runtime, scratch)
+    try:
+        return _train(config, prepared, runtime, report, scratch, progress)
+    except (NonFinite, PackingError, torch.OutOfMemoryError, ValueError) as error:
+        latest = load_progress(scratch / "progress.json") or progress
+        last = {name: value for name, value in latest.summary.items() if name in ("train_ce", "train_jepa", "val_exact")}
+        text = f"{type(error).__name__}: {error}" + (f" (last finite values: {last})" if last else "")
+        return replace(latest, state="FAILED", error=text, summary=latest.summary | {"finished_at": now()})
+
+
+def _train(
+    config: TrialConfig, prepared: Prepared, runtime: Runtime, report: Report, scratch: Path, progress: TrialResult
+) -> TrialResult:
+    torch.set_num_threads(runtime.num_threads)
+    began = time.perf_counter()
+    objective = active_objective(config)
+    k = objective.k if objective is not None else None
+    bf16 = uses_bf16(config.model, torch.device(runtime.device))
+
+    tokenizer = load_tokenizer(prepared.checkpoint, config.model)
+    network = load_network(prepared.checkpoint, config.model, config.lora, k=k or 0, seed=config.seed, device=runtime.device)
+    layout = layout_for(network.causal_lm, prepared.train, config, world_size=runtime.world_size)
+    optimizer = make_optimizer(network, config.optim)
+    flop_model = FlopModel.of(network)
+    summary = dict(progress.summary)
+    summary["attention_error"] = attention_error(network, prepared.train, layout, k=k, bf16=bf16)
+    summary["packing_used"] = layout.backend
+    summary["num_parameters"] = sum(parameter.numel() for parameter in network.parameters())
+    summary["num_trainable"] = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+
+    saved = checkpoint.load(scratch, network, optimizer)
+    first_epoch = saved["epoch"] if saved is not None else 0
+    if saved is None:
+        progress = replace(progress, metrics=[], predictions=[])
+    metrics, predictions = list(progress.metrics), list(progress.predictions)
+    spent: dict[str, Any] = (
+        saved["spent"] if saved is not None else {"step": 0, "tokens": 0, "flops": 0, "train_seconds": 0.0, "val_seconds": 0.0, "wall": 0.0}
+    )
+    earlier = spent["wall"]
+    model = _data_parallel(network, runtime)
+
+    epochs = [epoch_steps(len(prepared.train), config.optim, config.seed, epoch) for epoch in range(config.optim.num_epochs)]
+    total_steps = sum(map(len, epochs))
+    for epoch in range(first_epoch, config.optim.num_epochs):
+        started = time.perf_counter()
+        network.train()
+        totals = StepTotals()
+        for rows in epochs[epoch]:
+            totals.add(train_step(model, optimizer, prepared.train, rows, config, spent["step"], total_steps, layout, runtime))
+            spent["step"] += 1
+        totals = _over_ranks(totals, runtime)
+        spent["tokens"] += totals.tokens
+        spent["flops"] += flop_model.train_flops(totals)
+        spent["train_seconds"] += time.perf_counter() - started
+
+        values = {"train_ce": totals.ce_sum / max(1, totals.num_labels)}
+        if totals.num_pairs:
+            values["train_jepa"] = totals.jepa_sum / totals.num_pairs
+        last = epoch + 1 == config.optim.num_epochs
+        if last or (epoch + 1) % config.evaluation.every == 0:
+            started = time.perf_counter()
+            scores, rows_of_epoch = _evaluate(network, tokenizer, prepared.val, "val", config, runtime)
+            spent["val_seconds"] += time.perf_counter() - started
+            values |= scores
+            predictions = rows_of_epoch
+        spent["wall"] = earlier + time.perf_counter() - began
+
+        cost = {"train_flops": float(spent["flops"]), "train_seconds": spent["train_seconds"]}
+        metrics += [
+            {"step": spent["step"], "epoch": epoch + 1, "split": name.split("_")[0], "name": name, "value": value, **cost}
+            for name, value in values.items()
+        ]
+        summary |= values | cost
+        summary |= {
+            "train_tokens": float(spent["tokens"]),
+            "val_seconds": spent["val_seconds"],
+            "wall_seconds": spent["wall"],
+            "peak_memory_bytes": _peak_memory(runtime),
+            "epochs_done": epoch + 1,
+            "steps": spent["step"],
+        }
+        progress = replace(progress, summary=dict(summary), metrics=metrics, predictions=predictions)
+        if runtime.rank == 0:
+            save_progress(scratch / "progress.json", progress)
+            checkpoint.save(scratch, network, optimizer, epoch=epoch + 1, spent=spent)
+        if last and config.evaluation.test:
+            progress = _score_test(progress, network, tokenizer, prepared, config, runtime)
+        if "val_exact" in values and not last:
+            report({"epoch": epoch + 1, "step": spent["step"], **cost, **values})
+
+    final = {**progress.summary, "wall_seconds": earlier + time.perf_counter() - began, "finished_at": now()}
+    return replace(progress, state="COMPLETE", summary=final)
+
+
+def _score_test(
+    progress: TrialResult, network: Network, tokenizer: Any, prepared: Prepared, config: TrialConfig, runtime: Runtime
+) -> TrialResult:
+    if prepared.test is None:
+        raise ValueError("evaluation.test is on, but no test split was loaded; set data.test")
+    started = time.perf_counter()
+    scores, rows = _evaluate(network, tokenizer, prepared.test, "test", config, runtime)
+    last = progress.metrics[-1]
+    cost = {name: last[name] for name in ("step", "epoch", "train_flops", "train_seconds")}
+    return replace(
+        progress,
+        summary={**progress.summary, **scores, "test_seconds": time.perf_counter() - started},
+        metrics=[*progress.metrics, *({**cost, "split": "test", "name": name, "value": value} for name, value in scores.items())],
+        predictions=[*progress.predictions, *rows],
+    )
+
+
+def _evaluate(
+    network: Network, tokenizer: Any, table: TokenTable, split: str, config: TrialConfig, runtime: Runtime
+) -> tuple[dict[str, float], list[dict[str, Any]]]:
+    """Generate for every example (each rank its share) and judge; metrics named `<split>_exact` and so on, and one row per example."""
+    mine = list(range(runtime.rank, len(table), runtime.world_size))
+    written = generate(
+        network,
+        tokenizer,
+        [table.prompt(i) for i in mine],
+        turn_end=get_family(config.model.family).turn_end,
+        batch_size=config.evaluation.batch_size,
+        max_new_tokens=config.evaluation.max_new_tokens,
+        bf16=uses_bf16(config.model, torch.device(runtime.device)),
+    )
+    rows = []
+    for i, generation in zip(mine, written, strict=True):
+        score = judge_text(generation.text, table.references[i])
+        rows.append(
+            {
+                "split": split,
+                "example_id": table.example_ids[i],
+                "prediction": generation.text,
+                "reference": table.references[i],
+                "correct": score.correct,
+                "prefix_correct": score.prefix_correct,
+                "contains": score.contains,
+                "stopped": generation.stopped,
+                "error": score.error,
+            }
+        )
+    if runtime.world_size > 1:
+        shares: list[Any] = [None] * runtime.world_size
+        dist.all_gather_object(shares, list(zip(mine, rows, strict=True)))
+        rows = [row for _, row in sorted((pair for share in shares for pair in share), key=lambda pair: pair[0])]
+    return {f"{split}_{name}": value for name, value in summarise(rows).items()}, rows
+
+
+def _start(config: TrialConfig, prepared: Prepared, runtime: Runtime, scratch: Path) -> TrialResult:
+    """The progress so far, or a new record with what is known before training."""
+    progress = load_progress(scratch / "progress.json")
+    if progress is not None:
+        return progress
+    facts = {
+        "dataset_sha": prepared.dataset_sha,
+        "device": runtime.device,
+        "num_workers": runtime.world_size,
+        "train_examples": len(prepared.train),
+        "dropped_examples": prepared.train.dropped,
+        **prepared.facts,
+    }
+    return TrialResult(state="RUNNING", error=None, summary={**provenance(), **facts}, metrics=[], predictions=[])
+
+
+def _data_parallel(network: Network, runtime: Runtime) -> nn.Module:
+    if runtime.world_size == 1:
+        return network
+    device_ids = [torch.device(runtime.device)] if runtime.device.startswith("cuda") else None
+    return nn.parallel.DistributedDataParallel(network, device_ids=device_ids)
+
+
+def _over_ranks(totals: StepTotals, runtime: Runtime) -> StepTotals:
+    if runtime.world_size == 1:
+        return totals
+    names = list(vars(totals))
+    sums = torch.tensor([float(getattr(totals, name)) for name in names], dtype=torch.float64, device=runtime.device)
+    dist.all_reduce(sums)
+    return StepTotals(**{name: type(getattr(totals, name))(value) for name, value in zip(names, sums.tolist(), strict=True)})
+
+
+def _peak_memory(runtime: Runtime) -> float:
+    """Bytes: the GPU's high-water mark; on a CPU the process's, which includes earlier trials of a reused process."""
+    if runtime.device.startswith("cuda"):
+        return float(torch.cuda.max_memory_allocated(runtime.device))
+    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * 1024
+
+
+__all__ = ["NonFinite", "Report", "Runtime", "run_trial", "unwrap"]

@@ -1,0 +1,238 @@
+"""The summary: t-tests against scipy, pairs by seed, and a sentence for everything that is missing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from scipy import stats
+
+from analysis import summary
+from analysis.summary import paired, side_by_side, summarise, verdict
+from jepa_ray import results
+from jepa_ray.config import DataConfig, EvaluationConfig, ModelConfig, ObjectiveConfig, OptimConfig, TrialConfig, config_id
+from jepa_ray.results import TrialResult
+
+SEEDS = (82, 23, 37)
+
+
+class Sweep:
+    """Writes trials through the real writer, so that what is read here is what a sweep leaves."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def add(
+        self,
+        method: str,
+        stage: str,
+        exact: float | None,
+        *,
+        seed: int = 1,
+        k: int = 1,
+        state: str = "COMPLETE",
+        family: str = "llama3",
+        **kept: Any,
+    ) -> None:
+        config = TrialConfig(
+            model=ModelConfig(family=family, model=kept.pop("model", "tiny")),
+            data=DataConfig(num_val=9),
+            objective=None if method == "baseline" else ObjectiveConfig(k=k),
+            optim=OptimConfig(learning_rate=kept.pop("learning_rate", 1e-3)),
+            evaluation=EvaluationConfig(test=stage == "confirm"),
+            seed=seed,
+        )
+        figures: dict[str, Any] = {
+            "train_flops": 1e9,
+            "train_seconds": 2.0,
+            "wall_seconds": 3.0,
+            "dataset_sha": "d",
+            "started_at": "2026-01-01",
+        }
+        if exact is not None:
+            names = [f"{split}_{name}" for split in (("val", "test") if stage == "confirm" else ("val",)) for name in summary.JUDGEMENTS]
+            figures |= dict.fromkeys(names, exact)
+        result = TrialResult(state, "boom" if state == "FAILED" else None, figures | kept)  # type: ignore[arg-type]
+        results.write_trial(self.folder, config_id(config, method), config, f"{method}/{family}", stage, result)  # type: ignore[arg-type]
+
+    @property
+    def trials(self) -> pd.DataFrame:
+        return results.read_trials(self.folder)
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Sweep:
+    return Sweep(tmp_path / "lora")
+
+
+def full(sweep: Sweep) -> Sweep:
+    for k, exact in ((0, 0.3), (1, 0.5), (2, 0.4)):
+        sweep.add("jepa", "search", exact, k=k)
+        sweep.add("baseline", "search", exact - 0.1, learning_rate=1e-3 * (k + 1))
+    sweep.add("jepa", "search", 0.9, k=4, state="PRUNED")
+    for seed, ours, theirs in zip(SEEDS, (0.5, 0.6, 0.55), (0.45, 0.50, 0.52), strict=True):
+        sweep.add("jepa", "confirm", ours, seed=seed)
+        sweep.add("baseline", "confirm", theirs, seed=seed, learning_rate=2e-3)
+    return sweep
+
+
+def test_paired_test_equals_scipy_s() -> None:
+    ours, theirs = [0.5, 0.6, 0.55, 0.4], [0.45, 0.5, 0.52, 0.41]
+    found = paired([a - b for a, b in zip(ours, theirs, strict=True)])
+    assert found["p"] == pytest.approx(stats.ttest_rel(ours, theirs).pvalue)
+    # By hand: differences 5, 10, 3, -1 points; mean 17/4; squared deviations .5625 + 33.0625 + 1.5625 + 27.5625 = 62.75; / 3; root.
+    assert 100 * found["mean"] == pytest.approx(4.25)
+    assert 100 * found["sd"] == pytest.approx((62.75 / 3) ** 0.5)
+    assert found["n"] == 4
+
+
+def test_paired_test_where_there_is_no_spread() -> None:
+    assert paired([0.1]) == {"mean": 0.1, "sd": None, "n": 1, "p": None}
+    same = paired([0.3 - 0.2, 0.1, 0.1])  # equal but for rounding: dividing by it would give p of about 0
+    assert same["p"] is None and same["n"] == 3
+
+
+@pytest.mark.parametrize(
+    ("differences", "words"),
+    [
+        ([0.1], "+10.00 points over 1 seed(s). One pair says nothing about seeds: no spread, no test."),
+        ([0.1, 0.11, 0.12], "higher than the baseline."),
+        ([-0.1, -0.11, -0.12], "lower than the baseline."),
+        ([0.1, -0.2, 0.15], "no difference shown."),
+        ([0.0, 0.0], "identical on every seed."),
+        ([0.5, 0.5], "the same on every seed, so there is no t-test."),
+    ],
+)
+def test_verdicts_say_no_more_than_the_numbers(differences: list[float], words: str) -> None:
+    assert verdict(paired(differences)).endswith(words)
+
+
+def test_a_whole_sweep(sweep: Sweep) -> None:
+    found = summarise(full(sweep).trials)
+    states = {line["arm"]: line for line in found.states}
+    assert (states["jepa/llama3"]["COMPLETE"], states["jepa/llama3"]["PRUNED"], states["jepa/llama3"]["FAILED"]) == (6, 1, 0)
+    assert states["baseline/llama3"]["train_flops"] == 6e9
+    best = {line["arm"]: line for line in found.best}
+    assert (best["jepa/llama3"]["k"], best["jepa/llama3"]["val_exact"], best["jepa/llama3"]["of"]) == (1, 0.5, 3)  # not the pruned 0.9
+    assert best["baseline/llama3"]["learning_rate"] == 2e-3
+    confirmed = {line["arm"]: line for line in found.confirmation}
+    assert confirmed["jepa/llama3"]["test_exact"]["mean"] == pytest.approx(0.55)
+    assert confirmed["jepa/llama3"]["test_exact"]["sd"] == pytest.approx(0.05)  # 50, 60, 55: squared deviations 25 + 25 + 0, over 2
+    line = next(line for line in found.differences if line["metric"] == "test_exact")
+    assert (line["method"], line["baseline"], line["n"]) == ("jepa/llama3", "baseline/llama3", 3)
+    assert line["per_seed"] == pytest.approx({82: 0.05, 23: 0.1, 37: 0.03})
+    assert len(found.differences) == 8
+    assert line["p"] == pytest.approx(stats.ttest_rel([0.5, 0.6, 0.55], [0.45, 0.5, 0.52]).pvalue)
+    assert [note for note in found.notes if "test exact" in note] == [
+        f"jepa/llama3 against baseline/llama3, test exact: +6.00 points over 3 seed(s) (p = {line['p']:.3g}): no difference shown."
+    ]
+
+
+def test_the_lowest_can_be_best(sweep: Sweep) -> None:
+    found = summarise(full(sweep).trials, "val_exact", "min")
+    assert {line["arm"]: line["val_exact"] for line in found.best} == pytest.approx({"jepa/llama3": 0.3, "baseline/llama3": 0.2})
+    with pytest.raises(ValueError, match=r"no column 'val_exakt'.*val_exact"):
+        summarise(sweep.trials, "val_exakt")
+
+
+def test_text_and_markdown_hold_the_same_cells(sweep: Sweep) -> None:
+    found = summarise(full(sweep).trials)
+    plain, marked = summary.full_text(found), summary.full_text(found, as_markdown=True)
+    for cell in ("55.00 ± 5.00", "+6.00 ± 3.61", "82: +5.00", "6e+09", "total"):
+        assert cell in plain and cell in marked
+    header = next(text for text in marked.splitlines() if text.startswith("| method"))
+    rows = [text for text in marked.splitlines() if text.startswith("| jepa/llama3 | baseline/llama3")]
+    assert len(rows) == 8 and {row.count(" | ") for row in rows} == {header.count(" | ")}
+    assert side_by_side(sweep.trials) in plain.replace(plain[: plain.index("Confirmation")], "")
+
+
+def missing(sweep: Sweep) -> str:
+    return "\n".join(summarise(sweep.trials).notes)
+
+
+def test_nothing_yet(sweep: Sweep) -> None:
+    assert side_by_side(sweep.trials).endswith("No trial has finished yet: there is nothing to summarise.")
+    assert "No confirmation yet." in side_by_side(sweep.trials)
+
+
+def test_no_confirmation_yet(sweep: Sweep) -> None:
+    sweep.add("jepa", "search", 0.5)
+    sweep.add("baseline", "search", 0.4)
+    assert "jepa/llama3: no COMPLETE confirmation trial" in missing(sweep)
+    assert "jepa/llama3 against baseline/llama3: no paired difference" in missing(sweep)
+
+
+def test_an_arm_without_its_twin(sweep: Sweep) -> None:
+    sweep.add("jepa", "confirm", 0.5)
+    assert "jepa/llama3: no baseline arm (objective none) for nl-rx, llama3, tiny" in missing(sweep)
+    sweep.add("baseline", "confirm", 0.5, family="gemma2")
+    assert "baseline/gemma2: no other method for nl-rx, gemma2, tiny" in missing(sweep)
+    assert not summarise(sweep.trials).differences  # never across families
+
+
+def test_failed_and_unpaired_seeds_are_named(sweep: Sweep) -> None:
+    for seed in SEEDS:
+        sweep.add("jepa", "confirm", 0.5, seed=seed)
+        sweep.add("baseline", "confirm", None if seed == 23 else 0.4, seed=seed, state="FAILED" if seed == 23 else "COMPLETE")
+    notes = missing(sweep)
+    assert "baseline/llama3: confirmation seed 23 is FAILED and not in the means: boom." in notes
+    assert "seed(s) 23 are in one of the two only" in notes
+    assert {line["n"] for line in summarise(sweep.trials).differences} == {2}
+
+
+def test_missing_figures_are_said(sweep: Sweep) -> None:
+    sweep.add("jepa", "search", None)
+    sweep.add("baseline", "search", 0.4)
+    sweep.add("baseline", "search", 0.4, learning_rate=2e-3)
+    for seed in SEEDS:
+        sweep.add("jepa", "confirm", 0.5, seed=seed, test_exact=float("nan"))
+        sweep.add("baseline", "confirm", 0.4, seed=seed, **({"val_prefix": float("nan")} if seed == 23 else {}))
+    notes = missing(sweep)
+    assert "jepa/llama3: 1 COMPLETE search trial(s) have no val_exact" in notes
+    assert "jepa/llama3: no COMPLETE search trial with a val_exact" in notes
+    assert "baseline/llama3: 2 search trials share the best val_exact" in notes
+    assert "jepa/llama3: the confirmation has no test figures" in notes
+    assert "baseline/llama3: val_prefix is missing for 1 of 3 confirmation seeds" in notes
+    assert "test_exact" not in {line["metric"] for line in summarise(sweep.trials).differences}
+
+
+def test_different_data_is_not_paired(sweep: Sweep) -> None:
+    sweep.add("jepa", "confirm", 0.5)
+    sweep.add("baseline", "confirm", 0.5, dataset_sha="other")
+    assert "confirmed on different data" in missing(sweep) and not summarise(sweep.trials).differences
+
+
+def test_the_configuration_confirmed_last_counts(sweep: Sweep) -> None:
+    for seed in SEEDS:
+        sweep.add("jepa", "confirm", 0.2, seed=seed, k=3)
+        sweep.add("jepa", "confirm", 0.5, seed=seed, started_at="2026-01-02")
+    assert "2 configurations were confirmed; shown is the one started last" in missing(sweep)
+    assert [line["val_exact"]["mean"] for line in summarise(sweep.trials).confirmation] == [0.5]
+
+
+def test_two_models_under_one_arm_name_stay_apart(sweep: Sweep) -> None:
+    for model in ("tiny", "other"):
+        for seed in SEEDS:
+            sweep.add("jepa", "confirm", 0.5, seed=seed, model=model)
+            sweep.add("baseline", "confirm", 0.4, seed=seed, model=model)
+    found = summarise(sweep.trials)
+    names = {(line["method"], line["baseline"]) for line in found.differences}
+    assert names == {(f"jepa/llama3 ({m}, nl-rx)", f"baseline/llama3 ({m}, nl-rx)") for m in ("tiny", "other")}
+
+
+def test_command_line(sweep: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    full(sweep)
+    assert summary.main([str(sweep.folder), "--json"]) == 0
+    parsed = json.loads(capsys.readouterr().out)[str(sweep.folder)]
+    assert {line["metric"] for line in parsed["differences"]} == {f"{s}_{n}" for s in ("val", "test") for n in summary.JUDGEMENTS}
+    assert summary.main([str(sweep.folder), str(sweep.folder), "--markdown"]) == 0
+    assert capsys.readouterr().out.count("## Confirmation on fresh seeds") == 1
+    assert summary.main([str(sweep.folder)]) == 0
+    assert "Confirmation on fresh seeds" in capsys.readouterr().out
+    for arguments in ([str(tmp_path / "gone")], [str(sweep.folder), "--metric", "x"], []):
+        with pytest.raises(SystemExit) as stop:
+            summary.main(arguments)
+        assert stop.value.code == 2

@@ -1,0 +1,65 @@
+"""Environment and fixtures of all tests: offline, one thread, a cache of their own. Imports neither torch nor Ray unless a test does."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Set on import and not in a fixture: test modules, and the libraries that they import, read these before the first fixture runs.
+# Processes that tests start (Ray's workers, the command line) inherit them.
+_CACHE = tempfile.mkdtemp(prefix="jepa-ray-test-cache-")
+os.environ |= {
+    "HF_HUB_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "OMP_NUM_THREADS": "1",
+    # Empty at the start of every session: a base trained by older code can't make a test pass.
+    "JEPA_RAY_CACHE": _CACHE,
+}
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(_CACHE, ignore_errors=True)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip `gpu` tests where there is no CUDA; `-ra` in pyproject.toml prints the reason. torch is imported only if there are any."""
+    gpu_items = [item for item in items if item.get_closest_marker("gpu")]
+    if not gpu_items:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        for item in gpu_items:
+            item.add_marker(pytest.mark.skip(reason="needs CUDA, and torch finds none"))
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Undo what a test did to torch's threads, so that no test's speed or rounding depends on the one before it."""
+    yield
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """Root of the checkout: where `search_spaces/` is, and where `python -m benchmarks.step` runs."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The real NL-RX-SYNTH, Spider and GSM8K files, which lie beside the checkout and are never copied into it."""
+    folder = ROOT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"needs the data sets in {folder}, and there is no such folder")
+    return folder

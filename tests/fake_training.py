@@ -1,0 +1,162 @@
+"""A stand-in for training that tests of the search can see and steer: milliseconds per epoch, and every step leaves a file.
+
+    <folder>/control/hold            while it exists, epochs after the first wait before they report
+    <folder>/control/doom/<arm>      trials of that method kill their own process at epoch 2
+    <folder>/log/<config_id>.<rank>  one line per trained epoch: epoch and pid
+
+`val_exact` is epoch * learning_rate, so that the best configuration is known in advance. k = 7 is an unlucky number: training
+fails; k = 8 gives a value that is not finite.
+
+As a script it is the command line of `jepa_ray.sweep` with this training in the place of the real one.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jepa_ray.config import SweepConfig, TrialConfig
+from jepa_ray.results import TrialResult, load_progress, save_progress
+
+EPOCHS = 3
+SHA = "0123456789abcdef"
+
+
+@dataclass(frozen=True)
+class FakePrepared:
+    train: np.ndarray
+    test: np.ndarray | None
+    dataset_sha: str = SHA
+    report: dict[str, Any] = field(default_factory=dict)
+
+
+def prepare(sweep: SweepConfig, family: str, model: str) -> FakePrepared:
+    return FakePrepared(train=np.arange(200_000), test=np.arange(5))
+
+
+def run_trial(
+    config: TrialConfig, prepared: FakePrepared, runtime: Any, report: Callable[[dict[str, float]], None], scratch: Path
+) -> TrialResult:
+    """Same contract as `training.trial.run_trial`: progress first, then the report; goes on from `scratch` by itself."""
+    assert not prepared.train.flags.writeable, "the table was copied out of the object store"
+    assert (prepared.test is not None) == config.evaluation.test, "the test split was open in the search, or shut in the confirmation"
+    folder, config_id = scratch.parents[1], scratch.name
+    progress = load_progress(scratch / "progress.json")
+    metrics = list(progress.metrics) if progress else []
+    k, rate = (config.objective.k if config.objective else 0), config.optim.learning_rate
+    if k == 7:
+        raise RuntimeError("unlucky number")
+    value = 0.0
+    for epoch in range(len(metrics) + 1, config.optim.num_epochs + 1):
+        if runtime.world_size > 1:
+            import torch
+            import torch.distributed as dist
+
+            ones = torch.ones(1)
+            dist.all_reduce(ones)
+            assert ones.item() == runtime.world_size
+        log = folder / "log" / f"{config_id}.{runtime.rank}"
+        log.parent.mkdir(exist_ok=True)
+        with log.open("a") as stream:
+            stream.write(f"{epoch} {os.getpid()}\n")
+        doom = folder / "control" / "doom"
+        if epoch == 2 and doom.exists() and (doom / ("jepa" if config.objective else "base")).exists():
+            os.kill(os.getpid(), signal.SIGKILL)
+        while epoch > 1 and (folder / "control" / "hold").exists():
+            time.sleep(0.02)
+        value = float("nan") if k == 8 else epoch * rate
+        cost = {"train_flops": 100.0 * epoch, "train_seconds": 0.01 * epoch}
+        metrics.append({"step": epoch, "epoch": epoch, "split": "val", "name": "val_exact", "value": value, **cost})
+        if runtime.rank == 0:
+            save_progress(scratch / "progress.json", TrialResult("RUNNING", None, {"val_exact": value, "epochs_done": epoch}, list(metrics)))
+        report({"epoch": epoch, "step": epoch, **cost, "val_exact": value, "train_ce": 1.0 / epoch})
+    summary: dict[str, Any] = {"val_exact": value, "epochs_done": len(metrics), "num_workers": runtime.world_size}
+    if config.evaluation.test:
+        summary["test_exact"] = value / 2
+    return TrialResult("COMPLETE", None, summary, metrics, [{"split": "val", "example_id": "1", "prediction": "a", "correct": True}])
+
+
+def make_sweep(output: Path, **changes: Any) -> SweepConfig:
+    """Two arms, four trials each, one family."""
+    tree: dict[str, Any] = {
+        "name": "fake",
+        "output": str(output),
+        "methods": {"base": "none", "jepa": {}},
+        "space": {"optim.learning_rate": {"float": [0.001, 0.1], "log": True}},
+        "search": {"num_trials": 4},
+        "scheduler": {"name": "none"},
+        "confirm": {"seeds": []},
+        "resources": {"dashboard": False},
+        "base": {"optim": {"num_epochs": EPOCHS, "learning_rate": 0.01}},
+    }
+    return SweepConfig.model_validate(tree | changes)
+
+
+@dataclass
+class Heard:
+    """A listener that remembers."""
+
+    events: list[tuple[str, ...]] = field(default_factory=list)
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return lambda *details: self.events.append((name, *(getattr(detail, "trial_id", str(detail)) for detail in details)))
+
+    def count(self, name: str) -> int:
+        return sum(event[0] == name for event in self.events)
+
+
+def wait_for(condition: Callable[[], Any], what: str, seconds: float = 90) -> Any:
+    """The first true value of `condition`; fails the test when it does not come."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if found := condition():
+            return found
+        time.sleep(0.02)
+    raise AssertionError(f"waited {seconds} s for {what}")
+
+
+def epochs_trained(folder: Path, config_id: str, rank: int = 0) -> list[int]:
+    return [int(line.split()[0]) for line in (folder / "log" / f"{config_id}.{rank}").read_text().splitlines()]
+
+
+def holding(folder: Path, rank: int = 0) -> list[tuple[str, int]]:
+    """(config_id, pid) of trials that wait in epoch 2."""
+    found = []
+    for path in (folder / "log").glob(f"*.{rank}"):
+        lines = path.read_text().split("\n")
+        if len(lines) == 3 and lines[1].startswith("2 "):
+            found.append((path.name.partition(".")[0], int(lines[1].split()[1])))
+    return found
+
+
+@contextmanager
+def hold(folder: Path) -> Iterator[Callable[[], None]]:
+    """Trials wait in epoch 2 until the function is called (or the block is left)."""
+    path = folder / "control" / "hold"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+
+    def release() -> None:
+        path.unlink(missing_ok=True)
+
+    try:
+        yield release
+    finally:
+        release()
+
+
+if __name__ == "__main__":
+    from jepa_ray import sweep
+
+    sys.exit(sweep.main(None, prepare, run_trial))  # type: ignore[arg-type]

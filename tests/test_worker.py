@@ -1,0 +1,143 @@
+"""Trials on real Ray: one worker and several, errors, and processes that are killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from jepa_ray import results
+from jepa_ray.cluster import Cluster, connect
+from jepa_ray.config import ResourcesConfig, SweepConfig
+from tests import fake_training as fake
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    with connect(ResourcesConfig(dashboard=False), num_cpus=2) as connected:
+        yield connected
+
+
+@pytest.fixture(scope="module")
+def folder_of(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("results")
+
+
+def run(sweep: SweepConfig, folder: Path, cluster: Cluster) -> tuple[object, fake.Heard]:
+    from jepa_ray import search
+
+    folder.mkdir(exist_ok=True)
+    heard = fake.Heard()
+    return search.run(sweep, folder, cluster, heard, prepare_family=fake.prepare, run_trial=fake.run_trial), heard  # type: ignore[arg-type]
+
+
+def fit(cluster: Cluster, sweep: SweepConfig) -> Cluster:
+    """The running cluster, seen with the resources of another sweep."""
+    with connect(sweep.resources) as seen:
+        return seen
+
+
+def kill_one_holding(folder: Path, rank: int, killed: list[tuple[str, int]]) -> threading.Thread:
+    """In the background: SIGKILL the process of one trial that waits in epoch 2, then let all go on."""
+
+    def work() -> None:
+        with fake.hold(folder):
+            victim = fake.wait_for(lambda: fake.holding(folder, rank), "a trial in epoch 2")[0]
+            os.kill(victim[1], signal.SIGKILL)
+            killed.append(victim)
+
+    (folder / "control").mkdir(parents=True)
+    (folder / "control" / "hold").touch()
+    thread = threading.Thread(target=work)
+    thread.start()
+    return thread
+
+
+def test_job_survives_its_text_form(tmp_path: Path) -> None:
+    from jepa_ray.config import TrialConfig
+    from jepa_ray.worker import Job
+
+    config = TrialConfig.model_validate({"model": {"family": "llama3"}, "objective": {"lambda": 0.5, "k": 2}, "lora": {"r": 8}})
+    job = Job("a-2", "a", "jepa/llama3", "confirm", tmp_path, config)
+    assert Job.from_json(job.to_json()) == job
+
+
+def test_errors_and_non_finite_values_fail_their_trial_only(cluster: Cluster, tmp_path: Path) -> None:
+    space = {"objective.k": {"choice": [0, 7, 8]}}
+    sweep = fake.make_sweep(tmp_path, space=space, search={"num_trials": 3, "algorithm": "grid"})
+    outcome, heard = run(sweep, tmp_path / "fake", cluster)
+    rows = results.read_trials(tmp_path / "fake")
+    jepa = rows[rows["method"] == "jepa"].set_index("k")
+    assert jepa.loc[7, "state"] == "FAILED" and "unlucky number" in jepa.loc[7, "error"]
+    assert jepa.loc[0, "state"] == "COMPLETE"
+    assert rows[rows["method"] == "base"]["state"].tolist() == ["COMPLETE"], "one configuration, however often it is suggested"
+    assert [row["k"] for row in outcome.failed] == [7]  # type: ignore[attr-defined]
+    assert not list((tmp_path / "fake" / "scratch").glob("[!.]*")), "checkpoints of finished trials are left"
+
+
+def test_killed_trial_process_goes_on_from_its_last_epoch(cluster: Cluster, tmp_path: Path) -> None:
+    folder = tmp_path / "fake"
+    sweep = fake.make_sweep(tmp_path, search={"num_trials": 2})
+    killed: list[tuple[str, int]] = []
+    thread = kill_one_holding(folder, rank=0, killed=killed)
+    outcome, heard = run(sweep, folder, cluster)
+    thread.join()
+    rows = results.read_trials(folder)
+    assert rows["state"].tolist() == ["COMPLETE"] * 4
+    assert rows["config_id"].is_unique
+    assert heard.count("restarted") >= 1
+    assert fake.epochs_trained(folder, killed[0][0]) == [1, 2, 2, 3], "not from its last finished epoch"
+    metrics = results.read_metrics(folder, filters=[("trial_id", "==", killed[0][0])])
+    assert metrics["epoch"].tolist() == [1, 2, 3]
+
+
+def test_process_that_dies_again_and_again_is_failed_by_the_driver(cluster: Cluster, tmp_path: Path) -> None:
+    folder = tmp_path / "fake"
+    sweep = fake.make_sweep(tmp_path, search={"num_trials": 1}, resources={"dashboard": False, "max_failures": 1})
+    (folder / "control" / "doom").mkdir(parents=True)
+    (folder / "control" / "doom" / "base").touch()
+    outcome, heard = run(sweep, folder, cluster)
+    rows = results.read_trials(folder).set_index("method")
+    assert rows.loc["base", "state"] == "FAILED" and "died 2 times" in rows.loc["base", "error"]
+    assert rows.loc["base", "epochs_done"] == 1, "what it had reached is lost"
+    assert rows.loc["jepa", "state"] == "COMPLETE"
+    assert heard.count("restarted") == 1
+
+
+@pytest.mark.slow
+def test_worker_group_cut_early_killed_and_confirmed(cluster: Cluster, tmp_path: Path) -> None:
+    """One sweep for all that a group must stand: its start takes seconds."""
+    folder = tmp_path / "fake"
+    resources = {"dashboard": False, "workers_per_trial": 2}
+    space = {"optim.learning_rate": {"choice": [0.04, 0.02]}}
+    sweep = fake.make_sweep(
+        tmp_path,
+        methods={"base": "none"},
+        space=space,
+        search={"num_trials": 2, "algorithm": "grid"},
+        scheduler={"name": "asha"},
+        base={"optim": {"num_epochs": 3, "learning_rate": 0.04}},
+        resources=resources,
+    )
+    killed: list[tuple[str, int]] = []
+    thread = kill_one_holding(folder, rank=1, killed=killed)
+    outcome, heard = run(sweep, folder, fit(cluster, sweep))
+    thread.join()
+    rows = results.read_trials(folder).set_index("learning_rate")
+    assert rows["num_workers"].dropna().eq(2).all()
+    assert rows["state"].to_dict() == {0.04: "COMPLETE", 0.02: "PRUNED"}
+    assert fake.epochs_trained(folder, killed[0][0], rank=1) == [1, 2, 2, 3]
+    assert heard.count("restarted") == 1
+
+    import ray
+    from ray.util import placement_group_table
+
+    states = [group["state"] for group in placement_group_table().values()]
+    assert states.count("CREATED") == 0, "a placement group has leaked"
+    assert ray.cluster_resources()["CPU"] == 2
