@@ -40,7 +40,7 @@ SETTINGS = {
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_DEDUP_LOGS": "1",
+    "RAY_DEDUP_LOGS_SKIP_REGEX": "A worker died or was killed",  # the console says so in the trial's own terms
 }
 
 
@@ -51,7 +51,7 @@ def settings() -> None:
 
 
 class Interrupt:
-    """Ctrl-C and SIGTERM. While Tune's loop runs (`armed`) they wait for its next turn, where nothing is half done; otherwise they act at once."""
+    """Ctrl-C and SIGTERM. While Tune's loop runs (`armed`) they wait for its next turn, where nothing is half done."""
 
     def __init__(self) -> None:
         self.wanted = self.armed = False
@@ -97,6 +97,7 @@ def connect(resources: ResourcesConfig, num_cpus: int | None = None) -> Iterator
     import ray
 
     logging.getLogger("ray").setLevel(logging.ERROR)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what fails is in the tables, and the console says so, once
     warnings.filterwarnings("ignore", module=r"ray\..*")
     ours = not ray.is_initialized()
     address = None
@@ -132,10 +133,11 @@ def _fit(resources: ResourcesConfig, nodes: list[dict[str, Any]], address: str |
     places = sum(min(_times(node.get("CPU", 0.0), slot.cpus), _times(node.get("GPU", 0.0), gpus)) for node in alive)
     fit = places // slot.workers
     if fit < 1:
-        has = f"{sum(node.get('CPU', 0.0) for node in alive):g} CPUs and {all_gpus:g} GPUs on {len(alive)} node{'s' if len(alive) != 1 else ''}"
+        cpus = sum(node.get("CPU", 0.0) for node in alive)
         raise ValueError(
-            f"resources: a trial needs workers_per_trial = {slot.workers} workers of {slot.cpus} CPUs and {gpus:g} GPUs each, but the cluster has "
-            f"room for {places} ({has}); lower workers_per_trial or cpus_per_worker, or join a larger cluster with resources.address"
+            f"resources: a trial needs workers_per_trial = {slot.workers} workers of {slot.cpus} CPUs and {gpus:g} GPUs each, "
+            f"but there is room for {places} ({cpus:g} CPUs and {all_gpus:g} GPUs on {len(alive)} node{'s' if len(alive) != 1 else ''}); "
+            "lower workers_per_trial or cpus_per_worker, or join a larger cluster with resources.address"
         )
     return Cluster(slot=slot, max_concurrent=min(fit, resources.max_concurrent or fit), address=address, local=local)
 
@@ -163,7 +165,7 @@ def prepare(sweep: SweepConfig, cluster: Cluster, prepare_family: PrepareFamily 
     from ray.exceptions import RayTaskError
 
     cpus = max(1, int(ray.cluster_resources().get("CPU", 1)) // len(sweep.families))
-    task = ray.remote(num_cpus=cpus, num_returns=3, max_retries=1)(_prepare_family)
+    task: Any = ray.remote(num_cpus=cpus, num_returns=3, max_retries=1)(_prepare_family)
     tasks = {family: task.remote(sweep, family, cpus, prepare_family) for family in sweep.families}
     stored = {}
     for family, (facts, data, test) in tasks.items():
@@ -178,10 +180,12 @@ def prepare(sweep: SweepConfig, cluster: Cluster, prepare_family: PrepareFamily 
 
 
 def _prepare_family(sweep: SweepConfig, family: str, cpus: int, prepare_family: PrepareFamily | None) -> tuple[Any, Any, Any]:
-    import torch
-
     if prepare_family is None:
-        from jepa_ray.training.prepare import prepare as prepare_family
-    torch.set_num_threads(cpus)
+        import torch
+
+        from jepa_ray.training.prepare import prepare
+
+        torch.set_num_threads(cpus)
+        prepare_family = prepare
     prepared = prepare_family(sweep, family, sweep.model if isinstance(sweep.model, str) else sweep.model[family])
     return (prepared.dataset_sha, prepared.report), dataclasses.replace(prepared, test=None), prepared.test

@@ -9,15 +9,12 @@ import hashlib
 import json
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from jepa_ray.space import Distribution
+from jepa_ray.space import Distribution, Record, show
 
-
-class Record(BaseModel):
-    """Base of every configuration record: frozen, strict about unknown keys, finite numbers only."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False, protected_namespaces=())
+VALIDATION_METRICS = ("val_exact", "val_prefix", "val_contains", "val_stopped", "val_ce")
+"""Columns that a search may select by."""
 
 
 class LoraConfig(Record):
@@ -173,8 +170,8 @@ class SearchConfig(Record):
     @field_validator("metric")
     @classmethod
     def _validation_only(cls, value: str) -> str:
-        if not value.startswith("val_"):
-            raise ValueError(f"selection must use a validation metric (val_exact, val_prefix, ...), not {value!r}: the test split stays sealed")
+        if value not in VALIDATION_METRICS:
+            raise ValueError(f"must be one of {', '.join(VALIDATION_METRICS)} (the test split stays sealed), got {value!r}")
         return value
 
 
@@ -200,7 +197,9 @@ class ConfirmConfig(Record):
     @classmethod
     def _distinct(cls, value: tuple[int, ...]) -> tuple[int, ...]:
         if len(set(value)) != len(value):
-            raise ValueError(f"seeds must be distinct, got {list(value)}")
+            raise ValueError(f"must be distinct seeds, got {show(value)}; drop the repeated one")
+        if any(seed < 0 for seed in value):
+            raise ValueError(f"must be at least 0, each of them, got {show(value)}")
         return value
 
 
@@ -241,6 +240,13 @@ class SweepConfig(Record):
     resources: ResourcesConfig = ResourcesConfig()
     base: BaseConfig = BaseConfig()
 
+    @field_validator("model", mode="before")
+    @classmethod
+    def _one_or_each(cls, value: Any) -> Any:
+        if isinstance(value, str) or (isinstance(value, dict) and all(isinstance(part, str) for part in (*value, *value.values()))):
+            return value
+        raise ValueError(f"must be one name for all families, or one for each such as {{llama3: tiny, gemma2: paper}}, got {show(value)}")
+
     @field_validator("methods", mode="before")
     @classmethod
     def _none_is_the_baseline(cls, value: Any) -> Any:
@@ -251,12 +257,17 @@ class SweepConfig(Record):
     @model_validator(mode="before")
     @classmethod
     def _one_task(cls, value: Any) -> Any:
-        if not isinstance(value, dict) or not isinstance(value.get("data", {}), dict) or "task" not in value:
+        """`task` and `data.task` are one key: either sets both."""
+        if not isinstance(value, dict):
             return value
         data = value.get("data", {})
-        if data.get("task", value["task"]) != value["task"]:
-            raise ValueError(f"task is {value['task']!r}, but data.task is {data['task']!r}; drop data.task")
-        return {**value, "data": {**data, "task": value["task"]}}
+        data = canonical(data) if isinstance(data, DataConfig) else data
+        task = value.get("task", data.get("task") if isinstance(data, dict) else None)
+        if not isinstance(data, dict) or not isinstance(task, str):
+            return value
+        if data.get("task", task) != task:
+            raise ValueError(f"task is {task!r}, but data.task is {data['task']!r}; drop data.task")
+        return {**value, "task": task, "data": {**data, "task": task}}
 
     @model_validator(mode="after")
     def _fresh_seeds(self) -> SweepConfig:

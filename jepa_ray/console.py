@@ -28,6 +28,12 @@ SHOWN = 16
 """Running trials in the live table; more are counted in its last line."""
 
 
+def make_console() -> Console:
+    """Standard output. A file or a pipe has no width: tables are then not squeezed into the 80 columns of a terminal that is not there."""
+    console = Console(highlight=False, soft_wrap=True)
+    return console if console.is_terminal else Console(highlight=False, soft_wrap=True, width=160)
+
+
 @dataclass
 class _Running:
     job: Job
@@ -41,7 +47,7 @@ class Board:
     """State of the sweep as far as it is shown. Its methods are those of `search.Listener`."""
 
     sweep: SweepConfig
-    console: Console = field(default_factory=lambda: Console(highlight=False, soft_wrap=True))
+    console: Console = field(default_factory=lambda: make_console())
 
     def __post_init__(self) -> None:
         self._running: dict[str, _Running] = {}
@@ -60,6 +66,18 @@ class Board:
             return
         with Live(get_renderable=self.table, console=self.console, refresh_per_second=2, transient=True) as self._live:
             yield self
+
+    def prepared(self, family: str, report: dict[str, Any]) -> None:
+        """Sizes, what was dropped, and how much of the test split has been seen in training."""
+        sizes, tokens = report.get("sizes", {}), report.get("tokens", {})
+        parts = [f"{name} {size}" for name, size in sizes.items()]
+        if dropped := sum(table["dropped"] for table in tokens.values()):
+            parts.append(f"{dropped} dropped (longer than {self.sweep.data.max_length} tokens)")
+        if test := sizes.get("test"):
+            text, target = report["overlap_text"], report["overlap_target"]
+            parts.append(f"test texts also in training {text} ({text / test:.1%}), answers {target} ({target / test:.1%})")
+        if parts:
+            self.say(f"Data for {family}: {', '.join(parts)}")
 
     def stage(self, stage: Stage, total: int, done: int, concurrent: int) -> None:
         self._stage, self._total, self._done, self._concurrent = stage, total, done, concurrent
@@ -104,13 +122,25 @@ class Board:
     def table(self) -> Table:
         """The live table: what is running, and what is left."""
         table = Table(box=None, pad_edge=False, header_style="bold", caption_justify="left", caption=self._caption())
-        for name in ("arm", "lambda", "k", "learning rate", "loss dropout", "epoch", self.sweep.search.metric.replace("_", " "), "best so far", "ETA"):
+        for name in (
+            "arm",
+            "lambda",
+            "k",
+            "learning rate",
+            "loss dropout",
+            "epoch",
+            self.sweep.search.metric.replace("_", " "),
+            "best so far",
+            "ETA",
+        ):
             table.add_column(name, justify="left" if name == "arm" else "right", no_wrap=True)
         for running in list(self._running.values())[:SHOWN]:
             job, best = running.job, self._best.get(running.job.arm)
             epochs = job.config.optim.num_epochs
             left = (time.monotonic() - running.since) / running.epoch * (epochs - running.epoch) if running.epoch else None
-            table.add_row(job.arm, *_settings(job.config), f"{running.epoch}/{epochs}", _share(running.value), _share(best), _duration(left))
+            table.add_row(
+                job.arm, *_settings(job.config), f"{running.epoch}/{epochs}", _share(running.value), _share(best), _duration(left)
+            )
         return table
 
     def _caption(self) -> str:
@@ -166,7 +196,7 @@ def report(sweep: SweepConfig, folder: Path, console: Console) -> None:
         if done.empty:
             found.add_row(arm, *counts, "-", "-", "-", "-", "none complete")
             continue
-        best = done.loc[done[metric].idxmax() if sweep.search.mode == "max" else done[metric].idxmin()]
+        best = done.iloc[int(done[metric].argmax() if sweep.search.mode == "max" else done[metric].argmin())]
         found.add_row(arm, *counts, *_shown(best), _share(best[metric]))
     console.print(found)
     if sweep.confirm.seeds:

@@ -5,12 +5,13 @@ Imports neither torch nor Ray: a dry run answers at once.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from jepa_ray.config import SweepConfig, TrialConfig, canonical
-from jepa_ray.space import Distribution, enumerate_grid
+from jepa_ray.space import Distribution, enumerate_grid, show
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def trial_config(sweep: SweepConfig, arm: Arm, params: Mapping[str, Any]) -> Tri
     tree = _tree(sweep, arm)
     for path, value in params.items():
         part, _, leaf = path.partition(".")
-        tree[part] = {**tree[part], leaf: value}
+        tree[part] = {**tree[part], leaf: sweep.space[path].snap(value) if path in sweep.space else value}
     return TrialConfig.model_validate(tree)
 
 
@@ -69,7 +70,7 @@ def defaults(sweep: SweepConfig, arm: Arm) -> dict[str, Any]:
 
 def grid(sweep: SweepConfig, arm: Arm) -> list[dict[str, Any]]:
     """Every distinct assignment of the arm's space. ValueError where a range has no step."""
-    return enumerate_grid(space(sweep, arm), {})
+    return list(enumerate_grid(space(sweep, arm)))
 
 
 def _tree(sweep: SweepConfig, arm: Arm) -> dict[str, Any]:
@@ -93,16 +94,24 @@ def notes(sweep: SweepConfig) -> list[str]:
     for arm in arms(sweep):
         own = space(sweep, arm)
         try:
-            size = len(enumerate_grid(own, {}))
+            size = sum(1 for _ in itertools.islice(enumerate_grid(own), sweep.search.num_trials))
         except ValueError:
             continue
         if size < sweep.search.num_trials:
             ending = "the arm ends early" if sweep.search.algorithm == "grid" else "repeats are answered from the table, not run again"
-            out.append(f"{arm.name}: only {size} distinct configurations for {sweep.search.num_trials} trials; {ending}")
+            out.append(f"{arm.name}: only {_count(size, 'distinct configuration')} for {sweep.search.num_trials} trials; {ending}")
+    for arm in arms(sweep):
+        own = space(sweep, arm)
+        for path, distribution in own.items():
+            absent = [name for name in distribution.when or {} if name not in own]
+            if absent:
+                out.append(
+                    f"{arm.name}: {path} is never searched, for its `when` looks at {', '.join(absent)}, which this arm does not have"
+                )
     for path, distribution in sweep.space.items():
         values = distribution.probes()
         if len(values) == 1:
-            out.append(f"{path}: a single value ({values[0]}): nothing is searched")
+            out.append(f"{path} has a single value ({show(values[0])}): nothing is searched")
         if path == "objective.lambda" and 0 in values:
             out.append("objective.lambda = 0 is the baseline, whatever the other knobs of the objective")
     for name, objective in sweep.methods.items():
@@ -122,16 +131,22 @@ def describe(sweep: SweepConfig, estimates: Mapping[str, Estimate] | None = None
     optim = sweep.base.optim
     source = sweep.data.train or "built-in generator"
     scheduler = sweep.scheduler
-    stopping = "none" if scheduler.name == "none" else f"ASHA on {scheduler.time_attr}, keeps 1/{scheduler.reduction_factor:g} after {scheduler.grace_period:g}"
+    stopping = f"ASHA on {scheduler.time_attr}, keeps 1/{scheduler.reduction_factor:g} after {scheduler.grace_period:g}"
+    stopping = "none" if scheduler.name == "none" else stopping
     seeds = sweep.confirm.seeds
+    total = f"{_count(len(own), 'arm')} x {_count(search.num_trials, 'trial')}"
+    total += f" + {len(own)} x {_count(len(seeds), 'confirmation')}" if seeds else ""
+    searched = [(f"    {path}", distribution.text()) for path, distribution in sweep.space.items()]
     lines = [
         f"Sweep {sweep.name}   ->   {sweep.output}/{sweep.name}",
-        f"  task      {sweep.task} from {source}; model {model}, {adapters}; {optim.num_epochs} epochs, batch {optim.batch_size}, {optim.schedule} schedule",
-        f"  search    {search.algorithm}, {search.num_trials} trials per arm, by {search.metric} ({search.mode}); seed {sweep.base.seed}; early stopping: {stopping}",
+        f"  task      {sweep.task} from {source}; model {model}, {adapters}; "
+        f"{_count(optim.num_epochs, 'epoch')}, batch {optim.batch_size}, {optim.schedule} schedule",
+        f"  search    {search.algorithm}, {_count(search.num_trials, 'trial')} per arm, by {search.metric} ({search.mode}); "
+        f"seed {sweep.base.seed}; early stopping: {stopping}",
         f"  confirm   best of each arm on seeds {', '.join(map(str, seeds))}, test split opened once" if seeds else "  confirm   no",
-        f"  total     {len(own)} arms x {search.num_trials} trials" + (f" + {len(own)} x {len(seeds)} confirmations" if seeds else "") + f" = {total_trials(sweep)} runs",
+        f"  total     {total} = {_count(total_trials(sweep), 'run')}",
         "  space",
-        *_table([(f"    {path}", distribution.text()) for path, distribution in sweep.space.items()] or [("    (empty)", "every trial of an arm is the same")]),
+        *_table(searched or [("    (empty)", "every trial of an arm is the same")]),
         "  arms",
         *_table(_arm_rows(sweep, own, estimates)),
     ]
@@ -143,17 +158,21 @@ def describe(sweep: SweepConfig, estimates: Mapping[str, Estimate] | None = None
     return "\n".join(lines)
 
 
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("s" if number != 1 else "")
+
+
 def total_trials(sweep: SweepConfig) -> int:
     """Runs of the whole sweep, search and confirmation."""
     return len(arms(sweep)) * (sweep.search.num_trials + len(sweep.confirm.seeds))
 
 
 def _arm_rows(sweep: SweepConfig, own: Iterable[Arm], estimates: Mapping[str, Estimate] | None) -> list[tuple[str, ...]]:
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for arm in own:
         objective = sweep.methods[arm.method]
         method = "next-token loss only" if objective is None else f"{objective.distance}, lambda {objective.lambda_:g}, k {objective.k}"
-        row = (f"    {arm.name}", method, f"{len(space(sweep, arm))} searched")
+        row: tuple[str, ...] = (f"    {arm.name}", method, f"{len(space(sweep, arm))} searched")
         if estimates:
             estimate = estimates[arm.name]
             row += (

@@ -13,7 +13,7 @@ import pickle
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 
 from ray.tune import Callback
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
@@ -65,14 +65,14 @@ class _NotSaved:
         return self
 
 
-class JobSearcher(_NotSaved, Searcher):  # type: ignore[misc]
+class JobSearcher(_NotSaved, Searcher):
     """Serves a source's jobs to Tune. The outcome takes the way of `Events`, which also sees why a process died."""
 
     def __init__(self, source: Source, first: Job) -> None:
         super().__init__()
         self._source, self._first = source, [first]
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+    def suggest(self, trial_id: str) -> Any:
         job = self._first.pop() if self._first else self._source.next()
         return Searcher.FINISHED if job is None else {"job": job.to_json()}
 
@@ -86,7 +86,7 @@ class JobSearcher(_NotSaved, Searcher):  # type: ignore[misc]
         """Nothing: see `_NotSaved`."""
 
 
-class Events(_NotSaved, Callback):  # type: ignore[misc]
+class Events(_NotSaved, Callback):
     """Passes what happens to trials on to the source."""
 
     def __init__(self, source: Source) -> None:
@@ -112,11 +112,11 @@ class Events(_NotSaved, Callback):  # type: ignore[misc]
         self._source.died(_job(trial), _reason(trial))
 
 
-class ArmScheduler(_NotSaved, FIFOScheduler):  # type: ignore[misc]
+class ArmScheduler(_NotSaved, FIFOScheduler):
     """Trials run in the order in which the searcher serves them; ASHA decides, arm by arm, which of them stop early."""
 
     def __init__(self, config: SchedulerConfig, metric: str, mode: str, stop: Callable[[Job], None]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._config, self._score, self._mode, self._stop = config, metric, mode, stop
         self._arms: dict[str, AsyncHyperBandScheduler] = {}
         self._cut: set[str] = set()
@@ -127,7 +127,8 @@ class ArmScheduler(_NotSaved, FIFOScheduler):  # type: ignore[misc]
 
     def remember(self, arm: str, trial_id: str, curve: Iterable[tuple[float, float]]) -> None:
         """Put a trial of an earlier run on the rungs: `curve` is (time, metric) per report."""
-        past, halving = SimpleNamespace(trial_id=trial_id), self._halving(arm)
+        past: Any = SimpleNamespace(trial_id=trial_id)
+        halving: Any = self._halving(arm)
         halving.on_trial_add(None, past)
         for time, value in curve:
             halving.on_trial_result(None, past, self._measured(time, value))
@@ -158,14 +159,15 @@ class ArmScheduler(_NotSaved, FIFOScheduler):  # type: ignore[misc]
 
     def _halving(self, arm: str) -> AsyncHyperBandScheduler:
         if arm not in self._arms:
-            grace, factor = self._config.grace_period, self._config.reduction_factor
+            # Ray says int, and takes any number.
+            grace, factor = cast(int, self._config.grace_period), self._config.reduction_factor
             self._arms[arm] = AsyncHyperBandScheduler(
                 time_attr=self._config.time_attr,
                 metric=self._score,
                 mode=self._mode,
                 grace_period=grace,
                 reduction_factor=factor,
-                max_t=grace * factor**NUM_RUNGS,
+                max_t=cast(int, grace * factor**NUM_RUNGS),
                 stop_last_trials=False,
             )
         return self._arms[arm]

@@ -34,6 +34,7 @@ from jepa_ray.worker import Job, Mailbox, RunTrial, Stock, ended, storage, train
 class Listener(Protocol):
     """Who is told what happens (the console)."""
 
+    def prepared(self, family: str, report: dict[str, Any]) -> None: ...
     def stage(self, stage: Stage, total: int, done: int, concurrent: int) -> None: ...
     def started(self, job: Job) -> None: ...
     def progress(self, job: Job, metrics: dict[str, Any]) -> None: ...
@@ -67,6 +68,8 @@ def run(
     arms = plan.arms(sweep)
     shutil.rmtree(storage(folder), ignore_errors=True)  # of a run that was killed
     stored = prepare(sweep, cluster, prepare_family)
+    for family, data in stored.items():
+        listener.prepared(family, data.report)
     try:
         mailbox = ray.remote(num_cpus=0, max_restarts=-1)(Mailbox).remote()
         stock = Stock(cluster.slot, {family: data.references for family, data in stored.items()}, run_trial, mailbox)
@@ -114,8 +117,8 @@ class _Jobs:
 
     def died(self, job: Job, reason: str) -> None:
         if not written(job):
-            times = self._attempts.get(job.trial_id, 1)
-            error = f"its process died {times} time{'s' if times > 1 else ''} (resources.max_failures = {self._sweep.resources.max_failures}); {reason}"
+            times, allowed = self._attempts.get(job.trial_id, 1), self._sweep.resources.max_failures
+            error = f"its process died {times} time{'s' if times > 1 else ''} (resources.max_failures = {allowed}); {reason}"
             write(job, ended(job, "FAILED", error))
         self.finished(job, results.finished(self._folder)[job.config_id])
 
@@ -211,7 +214,13 @@ class Confirm(_Jobs):
     """Jobs of the confirmation stage: every selected configuration on every seed, all arms on a seed before the next."""
 
     def __init__(
-        self, sweep: SweepConfig, folder: Path, stored: dict[str, Stored], selection: dict[str, TrialConfig], listener: Listener, interrupt: Interrupt
+        self,
+        sweep: SweepConfig,
+        folder: Path,
+        stored: dict[str, Stored],
+        selection: dict[str, TrialConfig],
+        listener: Listener,
+        interrupt: Interrupt,
     ) -> None:
         super().__init__(sweep, folder, stored, listener, interrupt)
         attempts = results.read_trials(folder, ["config_id", "state"])
@@ -254,7 +263,14 @@ def select(sweep: SweepConfig, folder: Path, search: Search, listener: Listener)
     for arm, (row, config) in search.best().items():
         configs[arm] = config
         arms[arm] = {"trial_id": row["trial_id"], "config_id": row["config_id"], metric: row[metric], "config": canonical(config)}
-    frozen = {"sweep": digest, "metric": metric, "mode": sweep.search.mode, "seeds": sweep.confirm.seeds, "frozen_at": results.now(), "arms": arms}
+    frozen = {
+        "sweep": digest,
+        "metric": metric,
+        "mode": sweep.search.mode,
+        "seeds": sweep.confirm.seeds,
+        "frozen_at": results.now(),
+        "arms": arms,
+    }
     path = folder / ("selection.json" if not files else f"selection-{len(files) + 1}.json")
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_text(json.dumps(frozen, indent=2) + "\n", encoding="utf-8")
@@ -262,7 +278,9 @@ def select(sweep: SweepConfig, folder: Path, search: Search, listener: Listener)
     return configs
 
 
-def _tune(source: Source, cluster: Cluster, stock: Stock, scheduler: ArmScheduler | None, folder: Path, max_failures: int, interrupt: Interrupt) -> None:
+def _tune(
+    source: Source, cluster: Cluster, stock: Stock, scheduler: ArmScheduler | None, folder: Path, max_failures: int, interrupt: Interrupt
+) -> None:
     """Run a stage's jobs to the last one."""
     first = source.next()
     if first is None:

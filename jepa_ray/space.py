@@ -1,4 +1,4 @@
-"""Search distributions: what `space:` in a YAML file may say, and how a value is drawn.
+"""Search distributions: what `space:` in a YAML file may say, and how a value is drawn. And `Record`, the base of all configuration.
 
 One class with four spellings:
 
@@ -13,12 +13,14 @@ it keeps its value of the method or of `base`. Optuna is imported only when a va
 
 from __future__ import annotations
 
-import itertools
+import json
 import math
-from collections.abc import Mapping
+import types
+import typing
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -27,10 +29,59 @@ if TYPE_CHECKING:
 Value = bool | int | float | str | None
 
 
-class Distribution(BaseModel):
+_WORDS = {bool: "true or false", int: "a whole number", float: "a finite number", str: "text"}
+
+
+class Record(BaseModel):
+    """Base of every configuration record: frozen, strict about unknown keys and types, finite numbers only.
+
+    `true` is no number and `"3"` is none either; `none` is null wherever null is legal.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False, protected_namespaces=())
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _typed(cls, value: Any, info: ValidationInfo) -> Any:
+        assert info.field_name is not None
+        return _checked(value, cls.model_fields[info.field_name].annotation)
+
+
+def _checked(value: Any, annotation: Any) -> Any:
+    """The value as it came, if it is of a scalar kind that the annotation names; else ValueError. What is no scalar is left to pydantic."""
+    kinds = typing.get_args(annotation) if typing.get_origin(annotation) in (typing.Union, types.UnionType) else (annotation,)
+    if type(None) in kinds and (value is None or (isinstance(value, str) and value.lower() == "none")):
+        return None
+    scalars = [kind for kind in kinds if kind in _WORDS]
+    if scalars and len(scalars) == sum(kind is not type(None) for kind in kinds):
+        if not any(_is(value, kind) for kind in scalars):
+            words = _WORDS[scalars[0]] if len(scalars) == 1 else "a number, text, true or false"
+            raise ValueError(f"must be {words}, got {show(value)}")
+    elif typing.get_origin(kinds[0]) is tuple and isinstance(value, (list, tuple)):
+        return [_checked(item, typing.get_args(kinds[0])[0]) for item in value]
+    return value
+
+
+def _is(value: Any, kind: type) -> bool:
+    if kind in (bool, str):
+        return isinstance(value, kind)
+    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return number and (kind is float or value == int(value))
+
+
+def show(value: Any) -> str:
+    """A value as one would write it in the file."""
+    if isinstance(value, str):
+        return repr(value)
+    if value is None:
+        return "none"
+    return json.dumps(value, default=str) if isinstance(value, (bool, dict, list, tuple)) else str(value)
+
+
+class Distribution(Record):
     """A set of values with a way to draw from it. Exactly one of `float`, `int`, `choice`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False, serialize_by_alias=True)
+    model_config = ConfigDict(serialize_by_alias=True)
 
     float_: tuple[float, float] | None = Field(None, alias="float")
     """[low, high], both included."""
@@ -53,29 +104,36 @@ class Distribution(BaseModel):
             return {**value, "when": when}
         return value
 
+    @field_validator("float_", "int_", mode="before")
+    @classmethod
+    def _two_ends(cls, value: Any) -> Any:
+        if value is not None and not (isinstance(value, (list, tuple)) and len(value) == 2):
+            raise ValueError(f"a range is written [low, high], got {show(value)}")
+        return value
+
     @model_validator(mode="after")
     def _lawful(self) -> Distribution:
         kinds = [kind for kind, given in (("float", self.float_), ("int", self.int_), ("choice", self.choice)) if given is not None]
         if len(kinds) != 1:
-            raise ValueError(f"a distribution is exactly one of float, int, choice; got {' and '.join(kinds) or 'none'}, e.g. {{float: [0.1, 10], log: true}}")
+            raise ValueError(f"needs exactly one of float, int and choice, got {' and '.join(kinds) or 'none of them'}")
         if self.choice is not None:
             if not self.choice:
                 raise ValueError("choice is empty: give at least one value")
             if self.log or self.step is not None:
                 raise ValueError("choice takes neither log nor step: list the values")
             if len({_key(value) for value in self.choice}) < len(self.choice):
-                raise ValueError(f"choice names a value twice: {list(self.choice)}")
+                raise ValueError(f"choice names a value twice: {show(self.choice)}; drop one")
             return self
         low, high = self.bounds
         if low > high:
             raise ValueError(f"the range is empty: low = {low:g} is above high = {high:g}; swap them")
         if self.log and low <= 0:
-            raise ValueError(f"a log range needs low > 0, got {low:g}; raise low or drop log")
+            raise ValueError(f"a log range needs low > 0, got low = {low:g}; raise low or drop log")
         if self.step is not None:
             if self.log:
                 raise ValueError("log and step exclude each other: drop one")
             if self.step <= 0:
-                raise ValueError(f"step must be positive, got {self.step:g}")
+                raise ValueError(f"step must be above 0, got {self.step:g}")
             if self.int_ is not None and self.step != int(self.step):
                 raise ValueError(f"step of an int range must be whole, got {self.step:g}")
         return self
@@ -88,8 +146,22 @@ class Distribution(BaseModel):
         return pair
 
     def probes(self) -> list[Any]:
-        """Values that must be legal for all to be: both ends of a range, every choice."""
-        return list(self.choice) if self.choice is not None else list(dict.fromkeys(self.bounds))
+        """Values that must be legal for all to be: the lowest and highest of a range, every choice."""
+        if self.choice is not None:
+            return list(self.choice)
+        low, high = self.bounds
+        return list(dict.fromkeys([low, high if self.step is None else self.snap(low + self._steps() * self.step)]))
+
+    def _steps(self) -> int:
+        """How many steps fit into the range."""
+        (low, high), step = self.bounds, self.step or 1
+        return int((high - low) / step + 1e-9)
+
+    def snap(self, value: Any) -> Any:
+        """The value without the rounding errors of `low + n * step`: 0.3, not 0.30000000000000004, which would be another config_id."""
+        if self.float_ is None or self.step is None or not isinstance(value, float):
+            return value
+        return float(f"{value:.12g}")
 
     def contains(self, value: Any) -> bool:
         """Whether a value can be drawn."""
@@ -107,16 +179,17 @@ class Distribution(BaseModel):
             name in drawn and any(_key(drawn[name]) == _key(value) for value in wanted) for name, wanted in self.when.items()
         )
 
-    def grid(self) -> list[Any]:
-        """All values, in order. ValueError where there are infinitely many."""
+    def grid(self) -> Iterable[Any]:
+        """All values, in order; not held in memory. ValueError where there are infinitely many."""
         if self.choice is not None:
-            return list(self.choice)
+            return self.choice
         low, high = self.bounds
         if self.int_ is not None:
-            return list(range(int(low), int(high) + 1, int(self.step or 1)))
+            return range(int(low), int(high) + 1, int(self.step or 1))
         if self.step is None:
             raise ValueError(f"a grid needs finitely many values: give the range [{low:g}, {high:g}] a step, or list values with choice")
-        return [low + number * self.step for number in range(int((high - low) / self.step + 1e-9) + 1)]
+        step = self.step
+        return (self.snap(low + number * step) for number in range(self._steps() + 1))
 
     def to_optuna(self) -> BaseDistribution:
         """The same as an Optuna distribution."""
@@ -131,7 +204,7 @@ class Distribution(BaseModel):
 
     def suggest(self, trial: Trial, path: str) -> Any:
         """Draw a value through an Optuna trial."""
-        return trial._suggest(path, self.to_optuna())
+        return self.snap(trial._suggest(path, self.to_optuna()))
 
     def text(self) -> str:
         """One line for the plan."""
@@ -145,13 +218,22 @@ class Distribution(BaseModel):
         return said + (f"   when {' and '.join(conditions)}" if conditions else "")
 
 
-def enumerate_grid(space: Mapping[str, Distribution], fixed: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Every distinct assignment of a space, in order; a parameter whose `when` does not hold is left out."""
-    points: list[dict[str, Any]] = [{}]
-    for path, distribution in space.items():
-        extended = ([{**point, path: value} for value in distribution.grid()] if distribution.applies({**fixed, **point}) else [point] for point in points)
-        points = list(itertools.chain.from_iterable(extended))
-    return points
+def enumerate_grid(space: Mapping[str, Distribution], drawn: Mapping[str, Any] | None = None) -> Iterator[dict[str, Any]]:
+    """Every distinct assignment of a space, in order; a parameter whose `when` does not hold is left out.
+
+    One at a time, since there may be billions. ValueError where a range has no step.
+    """
+    point = dict(drawn or {})
+    path = next(iter(space), None)
+    if path is None:
+        yield point
+        return
+    rest = {name: distribution for name, distribution in space.items() if name != path}
+    if not space[path].applies(point):
+        yield from enumerate_grid(rest, point)
+        return
+    for value in space[path].grid():
+        yield from enumerate_grid(rest, {**point, path: value})
 
 
 def _key(value: Any) -> tuple[bool, Any]:

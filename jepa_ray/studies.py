@@ -23,6 +23,7 @@ from optuna import Study
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, QMCSampler, RandomSampler, TPESampler
 from optuna.storages import BaseStorage, RDBStorage
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from jepa_ray import plan
@@ -76,7 +77,9 @@ class ArmStudy:
         self._study.sampler = sampler(self._sweep.search, self._arm.name, self.taken, conditional=any(d.when for d in self._space.values()))
         if self._orphans:
             trial = Trial(self._study, self._orphans.pop(0)._trial_id)
-        elif self.exhausted or (self._sweep.search.algorithm == "grid" and not self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,))):
+        elif self.exhausted or (
+            self._sweep.search.algorithm == "grid" and not self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        ):
             self.exhausted = True
             return None
         else:
@@ -128,7 +131,7 @@ class ArmStudy:
         if old is not None and old.user_attrs.get("space", space) == space:
             old.set_user_attr("space", space)
             return old
-        direction = "maximize" if self._sweep.search.mode == "max" else "minimize"
+        direction = StudyDirection.MAXIMIZE if self._sweep.search.mode == "max" else StudyDirection.MINIMIZE
         study = optuna.create_study(study_name=_name(self._arm.name, len(generations) + 1), storage=self._storage, direction=direction)
         for trial in old.get_trials(deepcopy=False) if old is not None else ():
             if trial.state == TrialState.RUNNING:
@@ -155,17 +158,16 @@ class ArmStudy:
 
     def _enqueue(self) -> None:
         """The defaults first, so that the search never ends below them; then the grid, where one was asked for."""
-        search = self._sweep.search
-        queue = [plan.defaults(self._sweep, self._arm)]
+        search, first = self._sweep.search, plan.defaults(self._sweep, self._arm)
+        queue = [first] if first else []
         if search.algorithm == "grid":
             points = plan.grid(self._sweep, self._arm)
             if len(points) > search.num_trials:  # a part of the grid: a fair sample of it rather than one corner
                 order = stream(search.seed, "grid order", self._arm.name).permutation(len(points))
                 points = [points[index] for index in order]
-            queue += points
+            queue = sorted(points, key=lambda point: point != first)
         for params in queue:
-            fitting = {path: value for path, value in params.items() if path in self._space and _contains(self._space[path].to_optuna(), value)}
-            self._study.enqueue_trial(fitting, skip_if_exists=True)
+            self._study.enqueue_trial(params, skip_if_exists=True)
 
 
 def identity(sweep: SweepConfig) -> dict[str, Any]:
@@ -205,7 +207,11 @@ def sampler(search: SearchConfig, arm: str, number: int, conditional: bool) -> B
             case "qmc":
                 fixed = derive_seed(search.seed, "sampler", arm) % 2**32
                 return QMCSampler(
-                    seed=fixed, scramble=True, independent_sampler=independent, warn_independent_sampling=False, warn_asynchronous_seeding=False
+                    seed=fixed,
+                    scramble=True,
+                    independent_sampler=independent,
+                    warn_independent_sampling=False,
+                    warn_asynchronous_seeding=False,
                 )
             case "cmaes":
                 return CmaEsSampler(seed=seed, independent_sampler=independent, n_startup_trials=startup, warn_independent_sampling=False)

@@ -63,7 +63,9 @@ def main(argv: Sequence[str] | None = None, prepare_family: PrepareFamily | None
                 return _run(claimed, folder, interrupt, prepare_family, run_trial)
             except KeyboardInterrupt:
                 done = sum(1 for _ in (folder / "trials").glob("[!.]*.parquet"))
-                print(f"\nStopped. {done} finished trials are in {folder}; unfinished ones go on from their last epoch.\nTo continue: {again}")
+                print(
+                    f"\nStopped. {done} finished trials are in {folder}; unfinished ones go on from their last epoch.\nTo continue: {again}"
+                )
                 return INTERRUPTED
     except ValueError as error:
         print(error, file=sys.stderr)
@@ -74,7 +76,9 @@ def main(argv: Sequence[str] | None = None, prepare_family: PrepareFamily | None
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m jepa_ray.sweep", description="Tune, compare and confirm LLM-JEPA on your model and data.")
+    parser = argparse.ArgumentParser(
+        prog="python -m jepa_ray.sweep", description="Tune, compare and confirm LLM-JEPA on your model and data."
+    )
     parser.add_argument("file", nargs="?", metavar="FILE", help="YAML file of the sweep, such as search_spaces/lora.yaml")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="any key of the file, such as search.num_trials=40")
     parser.add_argument("--dry-run", action="store_true", help="print the resolved plan and stop")
@@ -88,14 +92,13 @@ def _run(sweep: SweepConfig, folder: Path, interrupt: Interrupt, prepare_family:
     from jepa_ray.cluster import connect, settings
 
     settings()
-    from rich.console import Console
     from rich.text import Text
 
     from jepa_ray import results, search
-    from jepa_ray.console import Board, report
+    from jepa_ray.console import Board, make_console, report
     from jepa_ray.plan import describe
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = make_console()
     console.print(Text(describe(sweep)))
     with connect(sweep.resources) as cluster:
         interrupt.install()  # Ray has put its own handler of SIGTERM in the place of ours
@@ -130,7 +133,8 @@ def claim(sweep: SweepConfig, extend: bool = False, fresh: bool = False) -> Iter
         except BlockingIOError:
             lock.seek(0)
             raise ValueError(
-                f"{folder} is in use by another process ({lock.read().strip() or 'unknown'}): wait for it, or start a sweep of another name with name=..."
+                f"{folder} is in use by another process ({lock.read().strip() or 'unknown'}): wait for it, "
+                "or start a sweep of another name with name=..."
             ) from None
         lock.truncate(0)
         lock.write(f"pid {os.getpid()}")
@@ -157,7 +161,9 @@ def _write_yaml(sweep: SweepConfig, folder: Path, extend: bool) -> None:
             )
         refused = [sentence for change in changes if (sentence := _refusal(old, *change))]
         if refused:
-            raise ValueError("--extend only adds trials:\n" + "\n".join(f"  {line}" for line in refused) + "\n--fresh starts over in a new folder")
+            raise ValueError(
+                "--extend only adds trials:\n" + "\n".join(f"  {line}" for line in refused) + "\n--fresh starts over in a new folder"
+            )
         if changes:
             number = next(number for number in itertools.count(1) if not (folder / f"sweep-{number}.yaml").exists())
             (folder / f"sweep-{number}.yaml").write_bytes(path.read_bytes())

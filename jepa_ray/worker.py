@@ -19,6 +19,7 @@ import json
 import math
 import shutil
 import threading
+import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -46,7 +47,11 @@ class TrialStopped(BaseException):
 
 
 class RankFailed(Exception):
-    """A rank other than 0 could not go on; its message is the trial's error."""
+    """Training failed on a rank of a worker group."""
+
+
+DEATH_NOTICED_S = 3.0
+"""In this time Ray Train notices that a worker's process has died (it asks every 0.1 s)."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +106,7 @@ class Stock:
     """What every trial of a stage shares."""
 
     slot: Slot
-    prepared: dict[str, list[ray.ObjectRef]]
+    prepared: dict[str, list[Any]]
     """Family -> [tokenised training and validation data, test table or None], in the object store once."""
     run_trial: RunTrial | None
     """None: `training.trial.run_trial`. Tests and benchmarks pass their own."""
@@ -159,10 +164,8 @@ class Mailbox:
 
     async def _until(self, condition: Callable[[], bool], timeout_s: float | None) -> None:
         async with self._changed:
-            try:
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait_for(condition), timeout_s)
-            except TimeoutError:
-                pass
 
 
 def trainable(config: dict[str, Any], stock: Stock) -> None:
@@ -220,21 +223,25 @@ def _run_here(job: Job, stock: Stock) -> None:
 
 def _run_group(job: Job, stock: Stock) -> None:
     """Several workers, in a Train worker group of their own; this process passes their reports on to Tune."""
-    from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
+    from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.v2.api.config import FailureConfig
 
     slot, mailbox, run = stock.slot, stock.mailbox, uuid.uuid4().hex
+    (job.scratch / "failed.json").unlink(missing_ok=True)  # of an attempt in which a process died
     trainer = TorchTrainer(
         _group_loop,
         train_loop_config={"job": job.to_json(), "stock": stock, "run": run},
         torch_config=TorchConfig(backend="nccl" if slot.gpus else "gloo"),
         scaling_config=ScalingConfig(
-            num_workers=slot.workers, use_gpu=slot.gpus > 0, resources_per_worker={"CPU": slot.cpus, **({"GPU": slot.gpus} if slot.gpus else {})}
+            num_workers=slot.workers,
+            use_gpu=slot.gpus > 0,
+            resources_per_worker={"CPU": slot.cpus, **({"GPU": slot.gpus} if slot.gpus else {})},
         ),
         run_config=RunConfig(
             name=f"{job.trial_id}-{run[:8]}",
             storage_path=str(storage(job.folder)),
-            # A process that dies is Tune's to count (resources.max_failures), so that there is one count; Train's default is to retry for ever.
+            # A process that dies is Tune's to count (resources.max_failures): one count. Train's default is to retry for ever.
             failure_config=FailureConfig(max_failures=0, controller_failure_limit=0),
         ),
     )
@@ -258,13 +265,17 @@ def _run_group(job: Job, stock: Stock) -> None:
     mailbox.forget.remote(run)
     if not failure or written(job):
         return
-    if isinstance(failure[0], WorkerGroupError):
-        for error in failure[0].worker_failures.values():
-            cause = getattr(error, "cause", error)
-            if isinstance(cause, RankFailed) or "RankFailed" in type(cause).__name__:
-                write(job, ended(job, "FAILED", str(cause)))
-                return
-    raise failure[0]
+    causes = [_cause(error) for error in getattr(failure[0], "worker_failures", {}).values()]
+    if not causes or not all(isinstance(cause, RankFailed) for cause in causes):
+        raise failure[0]  # a process died: what other ranks then complain of is a consequence
+    reached = results.load_progress(job.scratch / "failed.json") or ended(job, "FAILED")
+    write(job, replace(reached, state="FAILED", error=reached.error or str(causes[0])))
+
+
+def _cause(error: Exception) -> BaseException:
+    """What a worker's training function raised, out of the wrappings of Train and Ray."""
+    inner = getattr(error, "_base_exc", None) or getattr(error, "cause", None)
+    return inner if isinstance(inner, BaseException) else error
 
 
 def _group_loop(config: dict[str, Any]) -> None:
@@ -304,14 +315,18 @@ def _train(job: Job, stock: Stock, report: Callable[[Metrics], None]) -> None:
         result = ended(job, "PRUNED")
     except Exception as error:  # whatever it is, it is this trial's alone: its row says so, the others go on
         result = ended(job, "FAILED", f"{type(error).__name__}: {error}")
+    if runtime.world_size > 1 and result.state == "FAILED":
+        # Whether the trial failed or another rank's process died (and this rank's operation broke with it) is for the trial's own
+        # process to say. Ray is given the time to notice a death first; raising ends the group, where others may wait for this rank.
+        if runtime.rank == 0:
+            results.save_progress(job.scratch / "failed.json", result)
+        time.sleep(DEATH_NOTICED_S)
+        raise RankFailed(f"rank {runtime.rank}: {result.error}")
     if runtime.rank == 0:
         write(job, result)
-    elif result.state == "FAILED":
-        # Ends the group: rank 0 would otherwise wait for this one in a collective operation until its time-out.
-        raise RankFailed(f"rank {runtime.rank}: {result.error}")
 
 
-def _prepared(references: list[ray.ObjectRef], stage: Stage) -> Prepared:
+def _prepared(references: list[Any], stage: Stage) -> Prepared:
     """Read-only views into the object store. The test split is not even fetched while searching."""
     prepared = ray.get(references[0])
     return cast("Prepared", replace(prepared, test=ray.get(references[1])) if stage == "confirm" else prepared)

@@ -63,3 +63,11 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs the data sets in {folder}, and there is no such folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Family -> a checkpoint folder of its tiny instance with random weights: real architecture and tokenizer, no pre-training."""
+    from tests import tiny_models
+
+    return tiny_models.write_checkpoints(tmp_path_factory.mktemp("checkpoints"))

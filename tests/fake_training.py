@@ -4,8 +4,8 @@
     <folder>/control/doom/<arm>      trials of that method kill their own process at epoch 2
     <folder>/log/<config_id>.<rank>  one line per trained epoch: epoch and pid
 
-`val_exact` is epoch * learning_rate, so that the best configuration is known in advance. k = 7 is an unlucky number: training
-fails; k = 8 gives a value that is not finite.
+`val_exact` is epoch * learning_rate (divided by k where k > 1), so that the best configuration is known in advance. k = 7 is an
+unlucky number: training fails, on the last rank only; k = 8 gives a value that is not finite.
 
 As a script it is the command line of `jepa_ray.sweep` with this training in the place of the real one.
 """
@@ -24,8 +24,11 @@ from typing import Any
 
 import numpy as np
 
+from jepa_ray.cluster import settings
 from jepa_ray.config import SweepConfig, TrialConfig
 from jepa_ray.results import TrialResult, load_progress, save_progress
+
+settings()  # read when Ray is imported, which a test may do before anything else here does
 
 EPOCHS = 3
 SHA = "0123456789abcdef"
@@ -53,7 +56,7 @@ def run_trial(
     progress = load_progress(scratch / "progress.json")
     metrics = list(progress.metrics) if progress else []
     k, rate = (config.objective.k if config.objective else 0), config.optim.learning_rate
-    if k == 7:
+    if k == 7 and runtime.rank == runtime.world_size - 1:
         raise RuntimeError("unlucky number")
     value = 0.0
     for epoch in range(len(metrics) + 1, config.optim.num_epochs + 1):
@@ -73,11 +76,13 @@ def run_trial(
             os.kill(os.getpid(), signal.SIGKILL)
         while epoch > 1 and (folder / "control" / "hold").exists():
             time.sleep(0.02)
-        value = float("nan") if k == 8 else epoch * rate
+        value = float("nan") if k == 8 else epoch * rate / max(k, 1)
         cost = {"train_flops": 100.0 * epoch, "train_seconds": 0.01 * epoch}
         metrics.append({"step": epoch, "epoch": epoch, "split": "val", "name": "val_exact", "value": value, **cost})
         if runtime.rank == 0:
-            save_progress(scratch / "progress.json", TrialResult("RUNNING", None, {"val_exact": value, "epochs_done": epoch}, list(metrics)))
+            save_progress(
+                scratch / "progress.json", TrialResult("RUNNING", None, {"val_exact": value, "epochs_done": epoch}, list(metrics))
+            )
         report({"epoch": epoch, "step": epoch, **cost, "val_exact": value, "train_ce": 1.0 / epoch})
     summary: dict[str, Any] = {"val_exact": value, "epochs_done": len(metrics), "num_workers": runtime.world_size}
     if config.evaluation.test:

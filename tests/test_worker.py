@@ -24,11 +24,6 @@ def cluster() -> Iterator[Cluster]:
         yield connected
 
 
-@pytest.fixture(scope="module")
-def folder_of(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("results")
-
-
 def run(sweep: SweepConfig, folder: Path, cluster: Cluster) -> tuple[object, fake.Heard]:
     from jepa_ray import search
 
@@ -68,17 +63,29 @@ def test_job_survives_its_text_form(tmp_path: Path) -> None:
     assert Job.from_json(job.to_json()) == job
 
 
-def test_errors_and_non_finite_values_fail_their_trial_only(cluster: Cluster, tmp_path: Path) -> None:
+def test_what_fails_fails_alone(cluster: Cluster, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """An error, a value that is not finite, and a process that dies more often than `max_failures`."""
+    folder = tmp_path / "fake"
     space = {"objective.k": {"choice": [0, 7, 8]}}
-    sweep = fake.make_sweep(tmp_path, space=space, search={"num_trials": 3, "algorithm": "grid"})
-    outcome, heard = run(sweep, tmp_path / "fake", cluster)
-    rows = results.read_trials(tmp_path / "fake")
+    sweep = fake.make_sweep(
+        tmp_path, space=space, search={"num_trials": 4, "algorithm": "grid"}, resources={"dashboard": False, "max_failures": 1}
+    )
+    (folder / "control" / "doom").mkdir(parents=True)
+    (folder / "control" / "doom" / "base").touch()
+    outcome, heard = run(sweep, folder, cluster)
+    rows = results.read_trials(folder)
     jepa = rows[rows["method"] == "jepa"].set_index("k")
-    assert jepa.loc[7, "state"] == "FAILED" and "unlucky number" in jepa.loc[7, "error"]
-    assert jepa.loc[0, "state"] == "COMPLETE"
-    assert rows[rows["method"] == "base"]["state"].tolist() == ["COMPLETE"], "one configuration, however often it is suggested"
-    assert [row["k"] for row in outcome.failed] == [7]  # type: ignore[attr-defined]
-    assert not list((tmp_path / "fake" / "scratch").glob("[!.]*")), "checkpoints of finished trials are left"
+    assert jepa["state"].to_dict() == {0: "COMPLETE", 7: "FAILED", 8: "COMPLETE"}
+    assert "unlucky number" in jepa.loc[7, "error"]
+    base = rows[rows["method"] == "base"]
+    assert len(base) == 1, "one configuration, however often it is suggested"
+    assert base["state"].item() == "FAILED" and "died 2 times" in base["error"].item()
+    assert base["epochs_done"].item() == 1, "what it had reached is lost"
+    assert heard.count("restarted") == 1
+    assert sorted(row["arm"] for row in outcome.failed) == ["base/llama3", "jepa/llama3"]  # type: ignore[attr-defined]
+    assert not list((folder / "scratch").glob("[!.]*")), "checkpoints of finished trials are left"
+    said = capfd.readouterr()
+    assert said.out == "" and said.err == "", "lines of Ray's beside the console's"
 
 
 def test_killed_trial_process_goes_on_from_its_last_epoch(cluster: Cluster, tmp_path: Path) -> None:
@@ -86,7 +93,7 @@ def test_killed_trial_process_goes_on_from_its_last_epoch(cluster: Cluster, tmp_
     sweep = fake.make_sweep(tmp_path, search={"num_trials": 2})
     killed: list[tuple[str, int]] = []
     thread = kill_one_holding(folder, rank=0, killed=killed)
-    outcome, heard = run(sweep, folder, cluster)
+    _, heard = run(sweep, folder, cluster)
     thread.join()
     rows = results.read_trials(folder)
     assert rows["state"].tolist() == ["COMPLETE"] * 4
@@ -97,41 +104,27 @@ def test_killed_trial_process_goes_on_from_its_last_epoch(cluster: Cluster, tmp_
     assert metrics["epoch"].tolist() == [1, 2, 3]
 
 
-def test_process_that_dies_again_and_again_is_failed_by_the_driver(cluster: Cluster, tmp_path: Path) -> None:
-    folder = tmp_path / "fake"
-    sweep = fake.make_sweep(tmp_path, search={"num_trials": 1}, resources={"dashboard": False, "max_failures": 1})
-    (folder / "control" / "doom").mkdir(parents=True)
-    (folder / "control" / "doom" / "base").touch()
-    outcome, heard = run(sweep, folder, cluster)
-    rows = results.read_trials(folder).set_index("method")
-    assert rows.loc["base", "state"] == "FAILED" and "died 2 times" in rows.loc["base", "error"]
-    assert rows.loc["base", "epochs_done"] == 1, "what it had reached is lost"
-    assert rows.loc["jepa", "state"] == "COMPLETE"
-    assert heard.count("restarted") == 1
-
-
 @pytest.mark.slow
-def test_worker_group_cut_early_killed_and_confirmed(cluster: Cluster, tmp_path: Path) -> None:
+def test_worker_groups_are_killed_cut_and_fail_like_single_workers(cluster: Cluster, tmp_path: Path) -> None:
     """One sweep for all that a group must stand: its start takes seconds."""
     folder = tmp_path / "fake"
-    resources = {"dashboard": False, "workers_per_trial": 2}
-    space = {"optim.learning_rate": {"choice": [0.04, 0.02]}}
     sweep = fake.make_sweep(
         tmp_path,
-        methods={"base": "none"},
-        space=space,
-        search={"num_trials": 2, "algorithm": "grid"},
+        methods={"jepa": {}},
+        space={"objective.k": {"choice": [1, 2, 7]}},
+        search={"num_trials": 3, "algorithm": "grid"},
         scheduler={"name": "asha"},
-        base={"optim": {"num_epochs": 3, "learning_rate": 0.04}},
-        resources=resources,
+        resources={"dashboard": False, "workers_per_trial": 2},
     )
     killed: list[tuple[str, int]] = []
     thread = kill_one_holding(folder, rank=1, killed=killed)
-    outcome, heard = run(sweep, folder, fit(cluster, sweep))
+    _, heard = run(sweep, folder, fit(cluster, sweep))
     thread.join()
-    rows = results.read_trials(folder).set_index("learning_rate")
-    assert rows["num_workers"].dropna().eq(2).all()
-    assert rows["state"].to_dict() == {0.04: "COMPLETE", 0.02: "PRUNED"}
+    rows = results.read_trials(folder).set_index("k")
+    assert rows["state"].to_dict() == {1: "COMPLETE", 2: "PRUNED", 7: "FAILED"}
+    assert rows.loc[1, "num_workers"] == 2
+    assert rows.loc[2, "epochs_done"] == 1
+    assert "unlucky number" in rows.loc[7, "error"] and "rank 1" in rows.loc[7, "error"]
     assert fake.epochs_trained(folder, killed[0][0], rank=1) == [1, 2, 2, 3]
     assert heard.count("restarted") == 1
 

@@ -1,19 +1,21 @@
-"""Token paths into rows: the one rule that carries every layout, and three ways to use it.
+"""Token paths into one row: the rule that carries every layout, and three ways to use it.
 
 A *path* is one token sequence from its first token on: a training sequence, a Text view, a Code view. Paths that begin alike
-may share tokens. In a row, tokens stand in depth-first order of the prefix trie; `end[t]` is one past the last token of t's
+may share tokens. In the row, tokens stand in depth-first order of the prefix trie; `end[t]` is one past the last token of t's
 subtree, and position = depth. Then attention is exactly that of separate passes when
 
     allow(q, k) = k <= q and q < end[k]
 
-    paths   a b c     a b d     e f          a
-    row     a b c d e f .                    b   \\          '.' is padding: end = own index + 1, it sees itself only
-    end     4 4 3 4 6 6 7                    c    d
-    depth   0 1 2 2 0 1 0                            e f
+    paths   a b c     a b d     e f               a       e
+    row     a b c d e f                           b       f
+    end     4 4 3 4 6 6                          c d
+    depth   0 1 2 2 0 1
 
-Backends: `trie` shares prefixes within rows of bounded length (attention is dense per row); `flat` lays all paths side by side
-in one row without sharing (attention works on each segment apart); `plain` gives each path a padded row of its own.
-NumPy only; nothing here knows of models.
+`nodes[i]` lists where the tokens of path i stand, so the same rule reads: a token sees its path up to itself. Kernels may use
+either form (see `models/attention.py`): a mask made of `end`, or gathering each path by its `nodes`.
+
+Backends: `trie` shares prefixes between all paths of a batch; `flat` lays the paths side by side without sharing; `plain` gives
+each path a padded row of its own. NumPy only; nothing here knows of models.
 """
 
 from __future__ import annotations
@@ -40,17 +42,17 @@ class Packed:
 
     backend: Backend
     input_ids: NDArray[np.int64]
-    """(R, T)"""
+    """(R, T); R = 1 but for plain."""
     position_ids: NDArray[np.int64]
     """(R, T), the depth of each token on its path."""
     end: NDArray[np.int64]
-    """(R, T), one past the last token of the subtree, counted within the row."""
+    """(R, T), one past the last token of the subtree, counted within the row. Padding: one past itself."""
     nodes: tuple[Index, ...]
     """For each path, the flat index (row * T + column) of each of its tokens."""
-    segments: Index
-    """flat and plain: number of tokens of each path, in the order of the input; trie: empty."""
+    shared: Index
+    """For each path, how many of its first tokens another path brought into the row; the others are its *own*. (0 but for trie.)"""
     num_tokens: int
-    """Tokens that are not padding."""
+    """Tokens that are not padding: the own tokens of all paths."""
 
 
 @dataclass(frozen=True)
@@ -76,56 +78,43 @@ class ViewBatch:
         return len(self.source_index)
 
 
-def pack(paths: Sequence[Ids], backend: Backend, row_tokens: int = 256) -> Packed:
-    """Lay paths out in rows. `row_tokens` bounds a trie's rows (a longer single path gets a row of its own length).
+def pack(paths: Sequence[Ids], backend: Backend) -> Packed:
+    """Lay paths out.
 
     >>> import numpy as np
-    >>> rows = pack([np.array(p, dtype=np.int32) for p in ([7, 8, 9], [7, 8, 4], [5, 6])], "trie", row_tokens=8)
-    >>> rows.input_ids.tolist(), rows.end.tolist(), rows.position_ids.tolist()
+    >>> row = pack([np.array(p, dtype=np.int32) for p in ([7, 8, 9], [7, 8, 4], [5, 6])], "trie")
+    >>> row.input_ids.tolist(), row.end.tolist(), row.position_ids.tolist()
     ([[5, 6, 7, 8, 4, 9]], [[2, 2, 6, 6, 5, 6]], [[0, 1, 0, 1, 2, 2]])
+    >>> [nodes.tolist() for nodes in row.nodes]
+    [[2, 3, 5], [2, 3, 4], [0, 1]]
     """
-    if backend == "trie":
-        return _pack_trie(paths, row_tokens)
-    return _pack_flat(paths) if backend == "flat" else _pack_plain(paths)
+    return {"trie": _pack_trie, "flat": _pack_flat, "plain": _pack_plain}[backend](paths)
 
 
-def _pack_trie(paths: Sequence[Ids], row_tokens: int) -> Packed:
+def _pack_trie(paths: Sequence[Ids]) -> Packed:
     # Sorted paths are the trie in depth-first order: path i adds only what follows its longest common prefix with path i - 1.
     # Big-endian bytes sort like the numbers they hold.
     order = sorted(range(len(paths)), key=[path.astype(">i4").tobytes() for path in paths].__getitem__)
-    lengths = np.array([len(path) for path in paths], dtype=np.int64)
-    shared = _common_prefixes([paths[i] for i in order])
-
-    rows: list[list[tuple[int, int]]] = []  # per row: (path, tokens shared with its predecessor in the row)
-    used = row_tokens + 1
-    for rank, i in enumerate(order):
-        new = int(lengths[i] - shared[rank])
-        if used + new > row_tokens:
-            rows.append([])
-            used, new = 0, int(lengths[i])
-        rows[-1].append((i, int(lengths[i]) - new))
-        used += new
-
-    counts = [sum(int(lengths[i]) - lcp for i, lcp in row) for row in rows]
-    width = max(counts, default=0)
-    input_ids = np.zeros((len(rows), width), dtype=np.int64)
-    position_ids = np.zeros((len(rows), width), dtype=np.int64)
-    end = np.tile(np.arange(1, width + 1, dtype=np.int64), (len(rows), 1))
+    shared = np.zeros(len(paths), dtype=np.int64)
+    shared[order] = _common_prefixes([paths[i] for i in order])
+    size = sum(map(len, paths)) - int(shared.sum())
+    input_ids = np.empty((1, size), dtype=np.int64)
+    position_ids = np.empty((1, size), dtype=np.int64)
+    end = np.empty((1, size), dtype=np.int64)
     nodes: list[Index] = [np.empty(0, dtype=np.int64)] * len(paths)
-    for r, row in enumerate(rows):
-        open_at = np.zeros(max(int(lengths[i]) for i, _ in row), dtype=np.int64)  # column of the open node at each depth
-        depth_open, cursor = 0, 0
-        for i, lcp in row:
-            length = int(lengths[i])
-            end[r, open_at[lcp:depth_open]] = cursor  # what this path leaves behind is closed
-            stop = cursor + length - lcp
-            open_at[lcp:length] = np.arange(cursor, stop)
-            input_ids[r, cursor:stop] = paths[i][lcp:]
-            position_ids[r, cursor:stop] = np.arange(lcp, length)
-            nodes[i] = open_at[:length] + r * width
-            depth_open, cursor = max(lcp, length), stop
-        end[r, open_at[:depth_open]] = cursor
-    return Packed("trie", input_ids, position_ids, end, tuple(nodes), np.empty(0, dtype=np.int64), sum(counts))
+    open_at = np.zeros(max(map(len, paths), default=0), dtype=np.int64)  # index of the open node at each depth
+    depth_open, cursor = 0, 0
+    for i in order:
+        path, lcp = paths[i], int(shared[i])
+        stop = cursor + len(path) - lcp
+        end[0, open_at[lcp:depth_open]] = cursor  # what this path leaves behind is closed
+        open_at[lcp : len(path)] = np.arange(cursor, stop)
+        input_ids[0, cursor:stop] = path[lcp:]
+        position_ids[0, cursor:stop] = np.arange(lcp, len(path))
+        nodes[i] = open_at[: len(path)].copy()
+        depth_open, cursor = len(path), stop
+    end[0, open_at[:depth_open]] = cursor
+    return Packed("trie", input_ids, position_ids, end, tuple(nodes), shared, size)
 
 
 def _common_prefixes(ordered: Sequence[Ids]) -> Index:
@@ -146,7 +135,7 @@ def _pack_flat(paths: Sequence[Ids]) -> Packed:
     nodes = tuple(np.arange(starts[i], starts[i + 1]) for i in range(len(paths)))
     position_ids = np.arange(starts[-1]) - np.repeat(starts[:-1], lengths)
     end = np.repeat(starts[1:], lengths)
-    return Packed("flat", input_ids, position_ids[None], end[None], nodes, lengths, int(starts[-1]))
+    return Packed("flat", input_ids, position_ids[None], end[None], nodes, np.zeros(len(paths), dtype=np.int64), int(starts[-1]))
 
 
 def _pack_plain(paths: Sequence[Ids]) -> Packed:
@@ -159,7 +148,7 @@ def _pack_plain(paths: Sequence[Ids]) -> Packed:
         end[r, : len(path)] = len(path)
     position_ids = np.tile(np.arange(width, dtype=np.int64), (len(paths), 1))
     nodes = tuple(np.arange(length) + r * width for r, length in enumerate(lengths))
-    return Packed("plain", input_ids, position_ids, end, nodes, lengths, int(lengths.sum()))
+    return Packed("plain", input_ids, position_ids, end, nodes, np.zeros(len(paths), dtype=np.int64), int(lengths.sum()))
 
 
 def make_batch(
@@ -167,7 +156,6 @@ def make_batch(
     rows: Sequence[int],
     *,
     backend: Backend,
-    row_tokens: int = 256,
     k: int | None = None,
     loss_on: Literal["answer", "all"] = "answer",
     train_end_of_turn: bool = True,
@@ -192,7 +180,7 @@ def make_batch(
     if not paths:
         paths = [np.zeros(1, dtype=np.int32)]
 
-    packed = pack(paths, backend, row_tokens)
+    packed = pack(paths, backend)
     nodes, n = packed.nodes, len(rows)
     empty = np.empty(0, dtype=np.int64)
     label_index = [nodes[j][first:stop] for j, (first, stop) in enumerate(spans)]

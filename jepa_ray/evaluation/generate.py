@@ -38,7 +38,9 @@ def generate(
     )
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     out: list[Generation | None] = [None] * len(prompts)
-    was_training = network.training
+    was_training, own_settings = network.training, network.causal_lm.generation_config
+    # A checkpoint's own settings (a repetition penalty, suppressed tokens) would fill in whatever `settings` leaves open.
+    network.causal_lm.generation_config = GenerationConfig()
     network.eval()
     device = network.device
     with torch.inference_mode(), network.attention(None), torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
@@ -58,4 +60,5 @@ def generate(
                 ids = ids[: ids.index(stop_id)] if stopped else ids
                 out[i] = Generation(tokenizer.decode(ids, skip_special_tokens=True), stopped, len(ids))
     network.train(was_training)
+    network.causal_lm.generation_config = own_settings
     return [generation for generation in out if generation is not None]

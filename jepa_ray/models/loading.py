@@ -92,10 +92,9 @@ def add_lora(lm: Any, family: ModelFamily, lora: LoraConfig, seed: int) -> Any:
 
 
 def new_predictor(lm: Any, k: int, seed: int) -> Tensor:
-    """(k, D) initial predictor tokens, drawn like a typical embedded token: normal, with the vocabulary's mean and spread."""
-    table = lm.get_input_embeddings()
+    """(k, D) initial predictor tokens, drawn like a typical row of the embedding table: normal, with the vocabulary's mean and spread."""
     with torch.no_grad():
-        embedded_VD = table(torch.arange(table.num_embeddings)).float()
+        embedded_VD = lm.get_input_embeddings().weight.float()
         generator = torch.Generator().manual_seed(derive_seed(seed, "predictor tokens"))
         noise_kD = torch.randn(k, embedded_VD.shape[1], generator=generator)
         return embedded_VD.mean(0) + embedded_VD.std(0) * noise_kD

@@ -6,7 +6,8 @@
 
 Predictor tokens `<|predictor_1|> .. <|predictor_k|>` are a (k, D) parameter placed into the embedded sequence, not rows of the
 vocabulary: full fine-tuning and LoRA train them alike, the softmax over next tokens is that of the baseline, and the trained
-checkpoint has the vocabulary it started with.
+checkpoint has the vocabulary it started with. Where a family scales its embeddings (Gemma) they are scaled too, so that one
+learning rate means the same for both.
 """
 
 from __future__ import annotations
@@ -73,13 +74,14 @@ class Network(nn.Module):
     def encode(self, batch: DeviceBatch) -> Tensor:
         """(R * T, D) last hidden states, after the final norm."""
         plain = batch.layout.packed.backend == "plain"
-        with self.attention(None if plain else PACKED_ATTENTION):
-            hidden_RTD = self.causal_lm.base_model(
-                inputs_embeds=self.embed(batch.input_ids_RT),
-                position_ids=batch.position_ids_RT,
-                use_cache=False,
-                **({} if plain else {"layout": batch.layout}),
-            ).last_hidden_state
+        # Not switched back afterwards: gradient checkpointing calls the layers again in the backward pass.
+        self.causal_lm.config._attn_implementation = native_attention(self.causal_lm) if plain else PACKED_ATTENTION
+        hidden_RTD = self.causal_lm.base_model(
+            inputs_embeds=self.embed(batch.input_ids_RT),
+            position_ids=batch.position_ids_RT,
+            use_cache=False,
+            **({} if plain else {"layout": batch.layout}),
+        ).last_hidden_state
         flat: Tensor = hidden_RTD.flatten(0, 1)
         return flat
 
@@ -91,9 +93,11 @@ class Network(nn.Module):
             return embedded
         predictor_RT = input_ids_RT >= PREDICTOR_BASE
         embedded = table(input_ids_RT.masked_fill(predictor_RT, 0))
+        tokens_ND = self.predictor[input_ids_RT[predictor_RT] - PREDICTOR_BASE] * getattr(table, "embed_scale", 1.0)  # Gemma: sqrt(D)
         # Also without any predictor token in the batch: the parameter stays part of the graph, which data-parallel training needs.
-        embedded[predictor_RT] = self.predictor[input_ids_RT[predictor_RT] - PREDICTOR_BASE].to(embedded.dtype)
-        return embedded
+        # Not in place: under gradient checkpointing PEFT makes frozen embeddings a leaf that requires a gradient.
+        placed: Tensor = embedded.index_put((predictor_RT,), tokens_ND.to(embedded.dtype))
+        return placed
 
     def logits(self, hidden_ND: Tensor) -> Tensor:
         """(N, V) next-token logits in fp32, soft-capped where the family does."""
@@ -103,7 +107,7 @@ class Network(nn.Module):
 
     @contextmanager
     def attention(self, name: str | None) -> Iterator[None]:
-        """Run with the named attention; None: the model's own (SDPA where it has it, else eager)."""
+        """Run with the named attention; None: the model's own (SDPA where it has it, else eager). For passes without a backward."""
         config = self.causal_lm.config
         before = config._attn_implementation
         config._attn_implementation = name or native_attention(self.causal_lm)

@@ -15,18 +15,17 @@ from importlib import metadata
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from jepa_ray.config import ModelConfig, OptimConfig, TrialConfig
-from jepa_ray.data.datasets import digest
+from jepa_ray.config import DataConfig, ModelConfig, OptimConfig, TrialConfig
+from jepa_ray.data.datasets import digest, split_base
 from jepa_ray.data.example import Example
 from jepa_ray.data.views import Renderer, tokenize_split
 from jepa_ray.models.families import ModelFamily
 from jepa_ray.models.loading import load_network, seeded
 from jepa_ray.models.tiny import VOCAB_SIZE, tiny_config, tiny_tokenizer
 from jepa_ray.streams import derive_seed
-from jepa_ray.training.layout import layout_for
-from jepa_ray.training.step import Runtime, epoch_steps, make_optimizer, train_step
+from jepa_ray.training.step import Runtime, backend_of, epoch_steps, make_optimizer, train_step
 
 SEED = 0
 STEPS = 400
@@ -57,11 +56,20 @@ def tiny_base(family: ModelFamily, examples: Sequence[Example], max_length: int,
     return folder
 
 
+def split_for_base(train: Sequence[Example], data: DataConfig) -> tuple[Sequence[Example], Sequence[Example]]:
+    """(base half, fine-tuning half) of a training split."""
+    return split_base(tuple(train), data.base_fraction, data.split_seed)
+
+
+def base_tokenizer(family: ModelFamily, examples: Sequence[Example]) -> PreTrainedTokenizerFast:
+    """The family's tiny tokenizer for these examples, trained on their rendered conversations: the template's words become tokens too."""
+    renderer = Renderer(tiny_tokenizer(family, []), family)
+    return tiny_tokenizer(family, [renderer.conversation(example.system, example.text, example.code) for example in examples])
+
+
 def _pretrain(family: ModelFamily, examples: Sequence[Example], max_length: int, folder: Path, num_threads: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = tiny_tokenizer(family, [])
-    renderer = Renderer(tokenizer, family)
-    tokenizer = tiny_tokenizer(family, [renderer.conversation(e.system, e.text, e.code) for e in examples])
+    tokenizer = base_tokenizer(family, examples)
     tokenizer.save_pretrained(folder)
     with seeded(derive_seed(SEED, "tiny base", family.name)):
         model = AutoModelForCausalLM.from_config(tiny_config(family, tokenizer), dtype=torch.float32)
@@ -73,12 +81,11 @@ def _pretrain(family: ModelFamily, examples: Sequence[Example], max_length: int,
     optim = OPTIM.model_copy(update={"num_epochs": -(-STEPS * OPTIM.batch_size // len(table))})
     config = TrialConfig(model=ModelConfig(family=family.name, model=str(folder), precision="fp32"), optim=optim, seed=SEED)
     network = load_network(str(folder), config.model, None, k=0, seed=SEED)
-    layout = layout_for(network.causal_lm, table, config)
     optimizer = make_optimizer(network, optim)
     network.train()
     steps = [rows for epoch in range(optim.num_epochs) for rows in epoch_steps(len(table), optim, SEED, epoch)][:STEPS]
     for step, rows in enumerate(steps):
-        train_step(network, optimizer, table, rows, config, step, len(steps), layout, Runtime())
+        train_step(network, optimizer, table, rows, config, step, len(steps), backend_of(config), Runtime())
     network.causal_lm.save_pretrained(folder)
     torch.set_num_threads(before)
 

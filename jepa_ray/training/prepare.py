@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from jepa_ray.config import ModelConfig, SweepConfig, TrialConfig
-from jepa_ray.data.datasets import load_splits, split_base
-from jepa_ray.data.packing import make_batch
+from jepa_ray.config import ModelConfig, SweepConfig
+from jepa_ray.data.datasets import load_splits
+from jepa_ray.data.example import Example
 from jepa_ray.data.views import TokenTable, tokenize_split
 from jepa_ray.models.families import get_family
 from jepa_ray.models.loading import load_config, load_tokenizer
-from jepa_ray.training.base import tiny_base
+from jepa_ray.training.base import split_for_base, tiny_base
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,9 @@ def prepare(sweep: SweepConfig, family: str, model: str) -> Prepared:
     config = ModelConfig(family=family, model=model, **sweep.base.model.model_dump())
     data = sweep.data
     splits = load_splits(data)
-    train = splits.train
+    train: Sequence[Example] = splits.train
     if model == "tiny":
-        base_half, train = split_base(train, data.base_fraction, data.split_seed)
+        base_half, train = split_for_base(train, data)
         checkpoint = str(tiny_base(record, base_half, data.max_length))
     else:
         checkpoint = record.paper_model if model == "paper" else model
@@ -67,21 +68,6 @@ def prepare(sweep: SweepConfig, family: str, model: str) -> Prepared:
         facts={name: splits.report[name] for name in ("overlap_text", "overlap_target")},
         report={**splits.report, "tokens": {name: _lengths(table) for name, table in tables.items()}},
     )
-
-
-def tokens_per_epoch(table: TokenTable, config: TrialConfig, row_tokens: int = 256) -> float:
-    """Packed tokens of one epoch, measured on the first batches: what a plan can say before any training."""
-    active = config.objective if config.objective is not None and config.objective.lambda_ > 0 else None
-    size = min(config.optim.batch_size, len(table))
-    starts = range(0, min(len(table), 4 * size), size)
-    batches = [list(range(start, min(start + size, len(table)))) for start in starts]
-
-    def count(k: int | None) -> float:
-        packed = [make_batch(table, rows, backend="trie", row_tokens=row_tokens, k=k).packed.num_tokens for rows in batches]
-        return sum(packed) / sum(map(len, batches)) * len(table)
-
-    plain = count(None)
-    return plain if active is None else active.loss_dropout * plain + (1 - active.loss_dropout) * count(active.k)
 
 
 def _lengths(table: TokenTable) -> dict[str, Any]:

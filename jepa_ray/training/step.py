@@ -24,13 +24,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from jepa_ray.config import ObjectiveConfig, OptimConfig, TrialConfig
-from jepa_ray.data.packing import ViewBatch, count_labels, make_batch
+from jepa_ray.data.packing import Backend, ViewBatch, count_labels, make_batch
 from jepa_ray.data.views import TokenTable
 from jepa_ray.models.loading import uses_bf16
 from jepa_ray.models.network import DeviceBatch, Network
 from jepa_ray.objectives.distances import DISTANCES
 from jepa_ray.streams import derive_seed, stream
-from jepa_ray.training.layout import Layout
 
 
 @dataclass(frozen=True)
@@ -67,6 +66,11 @@ class NonFinite(ArithmeticError):
 def active_objective(config: TrialConfig) -> ObjectiveConfig | None:
     """The JEPA term, or None where it has no effect: the baseline, and lambda = 0."""
     return config.objective if config.objective is not None and config.objective.lambda_ > 0 else None
+
+
+def backend_of(config: TrialConfig) -> Backend:
+    """The packing backend. A trie holds no more tokens than any other and attends over the same paths, so it is what `auto` means."""
+    return "trie" if config.model.packing == "auto" else config.model.packing
 
 
 def epoch_steps(num_examples: int, optim: OptimConfig, seed: int, epoch: int) -> list[NDArray[np.int64]]:
@@ -110,21 +114,21 @@ def train_step(
     config: TrialConfig,
     step: int,
     total_steps: int,
-    layout: Layout,
+    backend: Backend,
     runtime: Runtime,
 ) -> StepTotals:
     """One optimizer step on the examples `rows`, of which this rank takes every world_size-th.
 
     Args:
         model: a Network, or the same wrapped in DistributedDataParallel.
-        layout: how token paths are packed (see `training/layout.py`).
+        backend: how token paths are packed (see `data/packing.py`).
     Raises:
         NonFinite: the loss or the gradient norm is not finite; names the step.
     """
     optim = config.optim
     totals = StepTotals()
     optimizer.zero_grad(set_to_none=True)
-    batches = list(micro_batches(table, rows, config, step, layout, runtime))
+    batches = list(micro_batches(table, rows, config, step, backend, runtime))
     num_labels = max(1, count_labels(table, rows, loss_on=optim.loss_on, train_end_of_turn=optim.train_end_of_turn))
     for number, batch in enumerate(batches):
         torch.manual_seed(derive_seed(config.seed, "dropout", step, runtime.rank, number))
@@ -155,7 +159,7 @@ def train_step(
 
 
 def micro_batches(
-    table: TokenTable, rows: NDArray[np.int64], config: TrialConfig, step: int, layout: Layout, runtime: Runtime
+    table: TokenTable, rows: NDArray[np.int64], config: TrialConfig, step: int, backend: Backend, runtime: Runtime
 ) -> Iterator[ViewBatch]:
     """This rank's share of a step, packed. Every rank gets the same number of micro-batches; a short one may be empty."""
     objective = active_objective(config)
@@ -167,8 +171,7 @@ def micro_batches(
         yield make_batch(
             table,
             mine[start : start + size].tolist(),
-            backend=layout.backend,
-            row_tokens=layout.row_tokens,
+            backend=backend,
             k=k,
             loss_on=config.optim.loss_on,
             train_end_of_turn=config.optim.train_end_of_turn,
@@ -201,14 +204,11 @@ def clip_gradients(model: nn.Module, max_norm: float | None) -> float:
 
 
 def attended_pairs(batch: ViewBatch) -> int:
-    """Query-key pairs of the rule `allow`: a token at depth d sees d + 1 tokens. (Sliding windows are not subtracted.)"""
+    """Query-key pairs that separate tokens need: one at depth d sees d + 1. (What kernels compute on top is not counted; nor is a
+    sliding window subtracted.)"""
     packed = batch.packed
-    if packed.backend == "plain":
-        return int((packed.segments * (packed.segments + 1) // 2).sum())
-    real = packed.position_ids.reshape(-1)
-    if packed.backend == "trie":  # padding columns have depth 0 and attend to themselves only: not counted
-        return int(real.sum()) + packed.num_tokens
-    return int((real + 1).sum())
+    nodes = np.unique(np.concatenate(packed.nodes))
+    return int((packed.position_ids.reshape(-1)[nodes] + 1).sum())
 
 
 def unwrap(model: nn.Module) -> Network:

@@ -34,10 +34,9 @@ from jepa_ray.models.network import Network
 from jepa_ray.results import TrialResult, load_progress, now, provenance, save_progress
 from jepa_ray.training import checkpoint
 from jepa_ray.training.flops import FlopModel
-from jepa_ray.training.layout import layout_for
 from jepa_ray.training.prepare import Prepared
 from jepa_ray.training.selfcheck import PackingError, attention_error
-from jepa_ray.training.step import NonFinite, Runtime, StepTotals, active_objective, epoch_steps, make_optimizer, train_step, unwrap
+from jepa_ray.training.step import NonFinite, Runtime, StepTotals, active_objective, backend_of, epoch_steps, make_optimizer, train_step, unwrap
 
 Report = Callable[[dict[str, float]], None]
 
@@ -72,12 +71,12 @@ def _train(
 
     tokenizer = load_tokenizer(prepared.checkpoint, config.model)
     network = load_network(prepared.checkpoint, config.model, config.lora, k=k or 0, seed=config.seed, device=runtime.device)
-    layout = layout_for(network.causal_lm, prepared.train, config, world_size=runtime.world_size)
+    backend = backend_of(config)
     optimizer = make_optimizer(network, config.optim)
     flop_model = FlopModel.of(network)
     summary = dict(progress.summary)
-    summary["attention_error"] = attention_error(network, prepared.train, layout, k=k, bf16=bf16)
-    summary["packing_used"] = layout.backend
+    summary["attention_error"] = attention_error(network, prepared.train, backend, k=k, bf16=bf16)
+    summary["packing_used"] = backend
     summary["num_parameters"] = sum(parameter.numel() for parameter in network.parameters())
     summary["num_trainable"] = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
 
@@ -85,7 +84,9 @@ def _train(
     first_epoch = saved["epoch"] if saved is not None else 0
     if saved is None:
         progress = replace(progress, metrics=[], predictions=[])
-    metrics, predictions = list(progress.metrics), list(progress.predictions)
+    # Progress is written just before the checkpoint: a crash in between leaves it one epoch ahead.
+    metrics = [row for row in progress.metrics if row["epoch"] <= first_epoch]
+    predictions = list(progress.predictions)
     spent: dict[str, Any] = (
         saved["spent"] if saved is not None else {"step": 0, "tokens": 0, "flops": 0, "train_seconds": 0.0, "val_seconds": 0.0, "wall": 0.0}
     )
@@ -99,7 +100,10 @@ def _train(
         network.train()
         totals = StepTotals()
         for rows in epochs[epoch]:
-            totals.add(train_step(model, optimizer, prepared.train, rows, config, spent["step"], total_steps, layout, runtime))
+            try:
+                totals.add(train_step(model, optimizer, prepared.train, rows, config, spent["step"], total_steps, backend, runtime))
+            except NonFinite as error:
+                raise NonFinite(f"{error}; {_means(totals)}") from error
             spent["step"] += 1
         totals = _over_ranks(totals, runtime)
         spent["tokens"] += totals.tokens
@@ -136,11 +140,11 @@ def _train(
         if runtime.rank == 0:
             save_progress(scratch / "progress.json", progress)
             checkpoint.save(scratch, network, optimizer, epoch=epoch + 1, spent=spent)
-        if last and config.evaluation.test:
-            progress = _score_test(progress, network, tokenizer, prepared, config, runtime)
         if "val_exact" in values and not last:
             report({"epoch": epoch + 1, "step": spent["step"], **cost, **values})
 
+    if config.evaluation.test:  # after the loop: also where a crash came between the last epoch and here
+        progress = _score_test(progress, network, tokenizer, prepared, config, runtime)
     final = {**progress.summary, "wall_seconds": earlier + time.perf_counter() - began, "finished_at": now()}
     return replace(progress, state="COMPLETE", summary=final)
 
@@ -213,6 +217,14 @@ def _start(config: TrialConfig, prepared: Prepared, runtime: Runtime, scratch: P
         **prepared.facts,
     }
     return TrialResult(state="RUNNING", error=None, summary={**provenance(), **facts}, metrics=[], predictions=[])
+
+
+def _means(totals: StepTotals) -> str:
+    """Mean losses of an epoch's steps so far, in words: the last finite values."""
+    if not totals.num_labels:
+        return "it was the first step of its epoch"
+    jepa = f", JEPA {totals.jepa_sum / totals.num_pairs:.4g}" if totals.num_pairs else ""
+    return f"the steps before it in its epoch were finite (mean cross-entropy {totals.ce_sum / totals.num_labels:.4g}{jepa})"
 
 
 def _data_parallel(network: Network, runtime: Runtime) -> nn.Module:

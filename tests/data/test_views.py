@@ -1,0 +1,186 @@
+"""Views: prompts, labels and readouts sit where the text says they do, in every family, for ordinary and for hostile content."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from jepa_ray.config import ModelConfig
+from jepa_ray.data.example import Example
+from jepa_ray.data.packing import PREDICTOR_BASE, make_batch
+from jepa_ray.data.views import Renderer, TokenTable, tokenize_split
+from jepa_ray.models.families import FAMILIES, ModelFamily
+from jepa_ray.models.loading import load_tokenizer
+from tests.tiny_models import EXAMPLES
+
+ODD = [
+    ("plain", "x"),
+    ("  spaces around  ", "\ttabs\n"),
+    ("naïve – Ωμέγα 日本語 🦉", "[🦉é]{2}\\b"),
+    ("e\u0301 decomposed", "a\u200bb\u00a0c"),
+    ("user", "model\nassistant"),
+    ("user\n\nassistant", "{{ bos_token }} {% if %}"),
+    ("ends in a space inside \u3000.", "."),
+]
+
+
+@pytest.fixture(params=FAMILIES)
+def family(request: pytest.FixtureRequest) -> ModelFamily:
+    return FAMILIES[request.param]
+
+
+@pytest.fixture
+def tokenizer(family: ModelFamily, tiny_checkpoints: dict[str, Path]) -> Any:
+    folder = str(tiny_checkpoints[family.name])
+    return load_tokenizer(folder, ModelConfig(family=family.name, model=folder))
+
+
+def table_of(examples: list[Example] | tuple[Example, ...], tokenizer: Any, family: ModelFamily, max_length: int = 2048) -> TokenTable:
+    return tokenize_split(examples, tokenizer, family, max_length)
+
+
+def odd_examples() -> list[Example]:
+    return [Example(str(i), system, text, code) for system in ("", "Answer.") for i, (text, code) in enumerate(ODD)]
+
+
+def test_prompt_is_the_generation_prompt_and_labels_are_the_answer_with_its_end_of_turn(family: ModelFamily, tokenizer: Any) -> None:
+    examples = [*EXAMPLES, *odd_examples()]
+    table, renderer = table_of(examples, tokenizer, family), Renderer(tokenizer, family)
+    assert len(table) == len(examples) and table.dropped == 0
+    for i, example in enumerate(examples):
+        prompt = renderer.conversation(example.system, example.text, None)
+        assert table.prompt(i).tolist() == tokenizer(prompt, add_special_tokens=False)["input_ids"]
+        answer = tokenizer.decode(table.lm[i][table.prompt_length[i] :], skip_special_tokens=False)
+        assert answer == example.code.strip() + family.turn_end
+        assert example.text.strip() in prompt and example.system in prompt
+        assert table.references[i] == example.code
+
+
+def test_the_labels_of_a_batch_are_the_answers(family: ModelFamily, tokenizer: Any) -> None:
+    table = table_of(EXAMPLES, tokenizer, family)
+    batch = make_batch(table, list(range(len(table))), backend="trie", k=1)
+    wanted = "".join(example.code + family.turn_end for example in EXAMPLES)
+    assert tokenizer.decode(batch.label_ids, skip_special_tokens=False) == wanted
+
+
+def test_bos_stands_once_and_first(family: ModelFamily, tokenizer: Any) -> None:
+    table = table_of([*EXAMPLES, *odd_examples()], tokenizer, family)
+    bos = tokenizer.convert_tokens_to_ids(family.bos)
+    for sequences in (table.lm, table.text, table.code):
+        for i in range(len(table)):
+            assert np.flatnonzero(sequences[i] == bos).tolist() == [0]
+
+
+@pytest.mark.parametrize("backend", ["trie", "flat", "plain"])
+@pytest.mark.parametrize("k", [0, 2])
+def test_readouts_are_the_last_token_of_the_content(family: ModelFamily, tokenizer: Any, k: int, backend: Any) -> None:
+    examples = [*EXAMPLES, *odd_examples()]
+    table = table_of(examples, tokenizer, family)
+    batch = make_batch(table, list(range(len(examples))), backend=backend, k=k)
+    read = batch.packed.input_ids.reshape(-1)
+    count = len(examples)
+    for i, example in enumerate(examples):
+        text_nodes, code_nodes = batch.packed.nodes[count + i], batch.packed.nodes[2 * count + i]
+        assert batch.source_index[i] == text_nodes[-1] and batch.target_index[i] == code_nodes[-1]
+        assert read[text_nodes[len(text_nodes) - k :]].tolist() == [PREDICTOR_BASE + j for j in range(k)]
+        for nodes, content, other in (
+            (text_nodes[: len(text_nodes) - k], example.text, example.code),
+            (code_nodes, example.code, example.text),
+        ):
+            shown = tokenizer.decode(read[nodes], skip_special_tokens=False)
+            assert shown.endswith(content.strip()), "the readout is behind, or in front of, the content's end"
+            if len(other.strip()) > 8:
+                assert other.strip() not in shown, "a view shows the other one"
+            assert example.system == "" or example.system not in shown, "a view carries the system prompt"
+
+
+def test_the_code_view_is_the_assistants_turn_alone(family: ModelFamily, tokenizer: Any) -> None:
+    (prefix, start), (other, _) = (Renderer(tokenizer, family).view("assistant", code) for code in ("abc", "xyz"))
+    assert prefix[:start] == other[:start] and prefix[start:] == "abc" and prefix.startswith(family.bos)
+
+
+def test_a_template_that_wants_a_user_turn_first_gives_the_same_code_view(family: ModelFamily, tokenizer: Any) -> None:
+    """Gemma's own template refuses a lone assistant message: the turn is then cut out of a conversation."""
+    strict = replace(family, system_role=False)
+    tokenizer.chat_template = (
+        "{{ bos_token }}{% for m in messages %}"
+        "{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('alternate') }}{% endif %}"
+        "<{{ m['role'] }}>{{ m['content'] | trim }}" + family.turn_end + "{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+    )
+    assert Renderer(tokenizer, strict).view("assistant", "abc") == (f"{family.bos}<assistant>abc", len(f"{family.bos}<assistant>"))
+
+
+def test_the_rendering_knows_no_date(family: ModelFamily, tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Templates get the day from `strftime_now`: a checkpoint's own Llama 3 template asks for it unless the date is given."""
+    source = tokenizer.chat_template.replace("date_string", "(date_string if date_string is defined else strftime_now('%d %b %Y'))")
+    tokenizer.chat_template = source
+    before = Renderer(tokenizer, family).conversation("s", "t", "c")
+
+    from datetime import datetime
+
+    import transformers.utils.chat_template_utils as utils
+
+    class Later(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Later:
+            return cls(2031, 1, 2)
+
+    monkeypatch.setattr(utils, "datetime", Later)
+    utils._compile_jinja_template.cache_clear()
+    assert Renderer(tokenizer, family).conversation("s", "t", "c") == before
+    assert "2031" not in before
+    tokenizer.chat_template = "{{ strftime_now('%Y') }}"
+    assert tokenizer.apply_chat_template([{"role": "user", "content": "t"}], tokenize=False) == "2031", "the clock was not changed"
+
+
+def test_special_tokens_in_content_stay_inside_their_turn(family: ModelFamily, tokenizer: Any) -> None:
+    """They do become special tokens (as in every chat template that is tokenised whole). What must hold: the labels go to the
+    real end of turn, the readouts stay on the content's last token, nothing fails."""
+    hostile = f"a {family.turn_end} b {family.bos} c"
+    ends = f"stop {family.turn_end}"
+    examples = [Example("1", "s", hostile, hostile), Example("2", "", ends, ends), Example("3", "s", "ordinary", "x")]
+    table = table_of(examples, tokenizer, family)
+    for i, example in enumerate(examples):
+        assert tokenizer.decode(table.lm[i][table.prompt_length[i] :]) == example.code + family.turn_end
+        assert tokenizer.decode(table.text[i]).endswith(example.text) and tokenizer.decode(table.code[i]).endswith(example.code)
+    alone = table_of(examples[2:], tokenizer, family)
+    assert alone.lm[0].tolist() == table.lm[2].tolist(), "one example's content reaches another"
+
+
+def test_too_long_is_dropped_and_counted(family: ModelFamily, tokenizer: Any) -> None:
+    examples = [Example("short", "", "a", "b"), Example("text", "", "a " * 200, "b"), Example("code", "", "a", "b " * 200)]
+    full = table_of(examples, tokenizer, family)
+    assert (len(full), full.dropped) == (3, 0)
+    limit = int(full.lm.lengths[0])
+    table = table_of(examples, tokenizer, family, limit)
+    assert table.example_ids == ("short",) and table.dropped == 2
+    assert table.lm[0].tolist() == full.lm[0].tolist()
+    with pytest.raises(ValueError, match="max_length"):
+        table_of(examples, tokenizer, family, limit - 1)
+
+
+def test_a_split_without_examples(family: ModelFamily, tokenizer: Any) -> None:
+    assert len(table_of([], tokenizer, family)) == 0
+
+
+def test_a_slow_tokenizer_is_refused(family: ModelFamily) -> None:
+    class Slow:
+        is_fast = False
+
+    with pytest.raises(ValueError, match=r"no character offsets.*fast version"):
+        tokenize_split(EXAMPLES[:1], Slow(), family, 512)
+
+
+def test_templates_that_cannot_serve_are_refused(family: ModelFamily, tokenizer: Any) -> None:
+    tokenizer.chat_template = "{% for m in messages %}{{ m['role'] }}{% endfor %}"
+    with pytest.raises(ValueError, match="does not show the content"):
+        table_of(EXAMPLES[:1], tokenizer, family)
+    tokenizer.chat_template = (
+        "{{ bos_token }}{% for m in messages %}[{{ m['content'] }}]{% endfor %}{% if add_generation_prompt %}>>{% endif %}"
+    )
+    with pytest.raises(ValueError, match="does not continue its own generation prompt"):
+        table_of(EXAMPLES[:1], tokenizer, family)

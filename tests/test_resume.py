@@ -1,0 +1,132 @@
+"""The sweep process itself is killed, stopped and started again: nothing is done twice, nothing is lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import optuna
+import pytest
+import yaml
+from optuna.trial import TrialState
+
+from jepa_ray import results
+from jepa_ray.config import canonical
+from jepa_ray.studies import open_storage
+from tests import fake_training as fake
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(300)]
+
+
+class CommandLine:
+    """`python -m jepa_ray.sweep` with the stand-in training, in a process (and process group) of its own."""
+
+    def __init__(self, repository: Path, folder: Path) -> None:
+        self.repository, self.file, self.processes = repository, folder / "fake.yaml", list[subprocess.Popen[str]]()
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.fake_training", str(self.file), *arguments],
+            cwd=self.repository,
+            env={**os.environ, "PYTHONPATH": str(self.repository), "COLUMNS": "160"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self.processes.append(process)
+        return process
+
+
+@pytest.fixture
+def command(repository: Path, tmp_path: Path) -> Iterator[CommandLine]:
+    line = CommandLine(repository, tmp_path)
+    yield line
+    for process in line.processes:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    # A zombie that nobody has waited for yet is dead too.
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+def test_sweep_killed_then_stopped_then_finished(command: CommandLine, tmp_path: Path) -> None:
+    sweep = fake.make_sweep(tmp_path / "results", search={"num_trials": 3}, confirm={"seeds": [5, 6]})
+    command.file.write_text(yaml.safe_dump(canonical(sweep)))
+    folder = tmp_path / "results" / "fake"
+
+    # 1. SIGKILL while two trials are in epoch 2.
+    with fake.hold(folder):
+        first = command.start()
+        killed = fake.wait_for(lambda: len(found := fake.holding(folder)) == 2 and found, "two trials in epoch 2")
+        first.kill()
+        first.wait()
+        for _, pid in killed:
+            fake.wait_for(lambda pid=pid: gone(pid), "the killed sweep's workers to end")  # type: ignore[misc]
+    assert not list((folder / "trials").glob("*.parquet"))
+
+    # 2. Ctrl-C while the same two are in epoch 2 again; a second process is turned away meanwhile.
+    with fake.hold(folder):
+        second = command.start()
+        fake.wait_for(lambda: all(fake.epochs_trained(folder, config_id) == [1, 2, 2] for config_id, _ in killed), "both to go on")
+        refused = command.start()
+        _, complaint = refused.communicate(timeout=60)
+        assert refused.returncode == 2 and f"pid {second.pid}" in complaint and "in use by another process" in complaint
+        second.send_signal(signal.SIGINT)
+        said, complaint = second.communicate(timeout=60)
+    assert second.returncode == 130, said + complaint
+    assert complaint == ""
+    assert f"To continue: python -m jepa_ray.sweep {command.file}" in said
+
+    # 3. To the end.
+    third = command.start()
+    said, complaint = third.communicate(timeout=200)
+    assert third.returncode == 0, said + complaint
+    assert complaint == ""
+
+    trials = results.read_trials(folder)
+    assert trials["state"].unique().tolist() == ["COMPLETE"]
+    assert trials["config_id"].is_unique
+    assert trials.groupby(["stage", "arm"]).size().to_dict() == {
+        (stage, arm): count for stage, count in (("search", 3), ("confirm", 2)) for arm in ("base/llama3", "jepa/llama3")
+    }
+    for config_id in trials["config_id"]:
+        trained = fake.epochs_trained(folder, config_id)
+        again = config_id in dict(killed)
+        assert trained == ([1, 2, 2, 2, 3] if again else [1, 2, 3]), "an epoch was trained twice that had been finished"
+    for arm in ("base/llama3", "jepa/llama3"):
+        states = [trial.state for trial in optuna.load_study(study_name=arm, storage=open_storage(folder)).get_trials()]
+        assert states == [TrialState.COMPLETE] * 3
+    assert not list((folder / "scratch").iterdir())
+    for _, pid in killed:
+        assert gone(pid)
+    lines = said.splitlines()
+    assert [line.partition("]")[0] for line in lines if line.startswith("[")] == [
+        *(f"[{n}/6" for n in range(1, 7)),
+        *(f"[{n}/4" for n in range(1, 5)),
+    ]
+    assert any("minus baseline" in line for line in lines) and any(
+        line.startswith("jepa/llama3") and "+0.0000" not in line for line in lines
+    )
+
+    # 4. Once more: nothing is left to do. A changed file is noticed.
+    changed = command.start("search.num_trials=4")
+    _, complaint = changed.communicate(timeout=60)
+    assert changed.returncode == 2 and "search.num_trials: 3 -> 4" in complaint and "--extend" in complaint
+    before = sorted((folder / "log").iterdir()), results.read_trials(folder)
+    fourth = command.start()
+    said, _ = fourth.communicate(timeout=100)
+    assert fourth.returncode == 0 and "continuing: 6 of 6 done" in said
+    assert (sorted((folder / "log").iterdir()), len(results.read_trials(folder))) == (before[0], len(before[1]))

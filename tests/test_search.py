@@ -1,0 +1,314 @@
+"""Studies, stages and schedulers without a cluster: what is proposed, what is told, what is cut, what is selected."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from jepa_ray import plan, results
+from jepa_ray.cluster import Interrupt, Stored
+from jepa_ray.config import SchedulerConfig, SweepConfig, TrialConfig
+from jepa_ray.results import TrialResult
+from jepa_ray.studies import ArmStudy, open_storage
+from tests import fake_training as fake
+
+ALGORITHMS = ["tpe", "random", "grid", "gp", "qmc", "cmaes"]
+MIXED = {
+    "optim.learning_rate": {"float": [0.001, 0.1], "log": True},
+    "objective.k": {"int": [0, 3]},
+    "objective.distance": {"choice": ["cosine", "l2"]},
+    "objective.loss_dropout": {"choice": [0.0, 0.5], "when": {"objective.k": [1, 2]}},
+}
+FINITE = {**MIXED, "optim.learning_rate": {"choice": [0.01, 0.02]}}
+
+
+def study_of(sweep: SweepConfig, folder: Path, arm: int = 1) -> ArmStudy:
+    folder.mkdir(parents=True, exist_ok=True)
+    return ArmStudy(sweep, plan.arms(sweep)[arm], open_storage(folder))
+
+
+def raw(folder: Path, name: str = "jepa/llama3") -> optuna.Study:
+    return optuna.load_study(study_name=name, storage=open_storage(folder))
+
+
+def search_of(sweep: SweepConfig, folder: Path) -> Any:
+    from jepa_ray.search import Search
+
+    folder.mkdir(parents=True, exist_ok=True)
+    heard = fake.Heard()
+    return Search(sweep, folder, {"llama3": Stored(fake.SHA, {}, [])}, heard, Interrupt()), heard  # type: ignore[arg-type]
+
+
+def finish(search: Any, job: Any, state: str = "COMPLETE", value: float | None = None) -> None:
+    """What the worker does at the end of a trial, and what Tune then says."""
+    score = value if value is not None else job.config.optim.learning_rate
+    result = TrialResult(state, "broken" if state == "FAILED" else None, {"val_exact": score, "finished_at": results.now()})  # type: ignore[arg-type]
+    results.write_trial(job.folder, job.trial_id, job.config, job.arm, job.stage, result)
+    search.finished(job, {"state": state, "error": result.error, "val_exact": score})
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_every_algorithm_proposes_lawful_configurations(algorithm: str, tmp_path: Path) -> None:
+    space = FINITE if algorithm == "grid" else MIXED
+    sweep = fake.make_sweep(tmp_path, space=space, search={"num_trials": 14, "algorithm": algorithm})
+    study = study_of(sweep, tmp_path / "s")
+    arm, seen = plan.arms(sweep)[1], []
+    while (asked := study.ask()) is not None:
+        config = plan.trial_config(sweep, arm, asked.params)
+        assert config.objective is not None
+        assert ("objective.loss_dropout" in asked.params) == (config.objective.k in (1, 2)), (
+            "a conditional parameter was drawn out of place"
+        )
+        seen.append(asked.params)
+        study.tell(asked.number, "COMPLETE", config.optim.learning_rate)
+    assert len(seen) == 14 and study.exhausted
+    assert seen[0] == plan.defaults(sweep, arm), "the defaults do not come first"
+
+
+@pytest.mark.parametrize("algorithm", ["tpe", "random", "qmc", "cmaes"])
+def test_an_interrupted_study_proposes_what_it_would_have(algorithm: str, tmp_path: Path) -> None:
+    sweep = fake.make_sweep(tmp_path, space=MIXED, search={"num_trials": 12, "algorithm": algorithm})
+
+    def proposals(folder: Path, reopen_after: int) -> list[dict[str, Any]]:
+        study, out = study_of(sweep, folder), []
+        while (asked := study.ask()) is not None:
+            out.append(asked.params)
+            study.tell(asked.number, "COMPLETE", float(asked.params["optim.learning_rate"]))
+            if len(out) == reopen_after:
+                study = study_of(sweep, folder)
+        return out
+
+    straight = proposals(tmp_path / "straight", reopen_after=-1)
+    assert proposals(tmp_path / "interrupted", reopen_after=6) == straight
+    assert len({json.dumps(params) for params in straight}) > 9, "hardly anything new is proposed"
+
+
+def test_grid_ends_with_its_last_point(tmp_path: Path) -> None:
+    space = {"objective.k": {"int": [0, 2]}, "objective.lambda": {"choice": [1.0, 2.0], "when": {"objective.k": [2]}}}
+    sweep = fake.make_sweep(tmp_path, space=space, search={"num_trials": 50, "algorithm": "grid"})
+    study, points = study_of(sweep, tmp_path / "s"), []
+    while (asked := study.ask()) is not None:
+        points.append(tuple(sorted(asked.params.items())))
+        study.tell(asked.number, "COMPLETE", 1.0)
+    # k = 0 and 1 once each, k = 2 with both values of lambda; the defaults (k = 1) are one of them.
+    assert len(points) == len(set(points)) == 4
+
+
+def test_states_and_intermediate_values_reach_the_study(tmp_path: Path) -> None:
+    study = study_of(fake.make_sweep(tmp_path), tmp_path / "s")
+    for state, value in (("COMPLETE", 0.5), ("PRUNED", 0.1), ("FAILED", None), ("COMPLETE", float("nan"))):
+        asked = study.ask()
+        assert asked is not None
+        study.report(asked.number, 0.1, 1)
+        study.report(asked.number, 0.9, 1)  # a restarted trial reports its epoch again
+        study.report(asked.number, float("nan"), 2)
+        study.tell(asked.number, state, value)
+    trials = raw(tmp_path / "s").get_trials()
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.FAIL]
+    assert trials[0].value == 0.5
+    assert all(trial.intermediate_values == {1: 0.1} for trial in trials)
+
+
+def test_changed_space_goes_on_in_a_new_study_with_what_is_known(tmp_path: Path) -> None:
+    before = fake.make_sweep(tmp_path, space={"objective.k": {"choice": [0, 1, 2]}}, search={"num_trials": 3, "algorithm": "grid"})
+    study = study_of(before, tmp_path / "s")
+    for _ in range(3):
+        asked = study.ask()
+        assert asked is not None
+        if asked.params["objective.k"] != 2:
+            study.tell(asked.number, "COMPLETE", float(asked.params["objective.k"]))
+    after = fake.make_sweep(tmp_path, space={"objective.k": {"choice": [1, 2, 3]}}, search={"num_trials": 5, "algorithm": "random"})
+    study = study_of(after, tmp_path / "s")
+    assert study.taken == 2, "the interrupted trial is served again"
+    first = study.ask()
+    assert first is not None and first.params == {"objective.k": 2}
+    copied = [trial.params["objective.k"] for trial in raw(tmp_path / "s", "jepa/llama3 #2").get_trials() if "copied" in trial.user_attrs]
+    assert copied == [1], "k = 0 is outside the new space"
+
+
+def test_arms_take_turns_and_end_together(tmp_path: Path) -> None:
+    search, _ = search_of(fake.make_sweep(tmp_path, search={"num_trials": 3}), tmp_path / "s")
+    arms = []
+    while (job := search.next()) is not None:
+        arms.append(job.arm)
+        finish(search, job)
+    assert arms == ["base/llama3", "jepa/llama3"] * 3
+
+
+def test_known_configurations_are_told_not_run(tmp_path: Path) -> None:
+    space = {"optim.learning_rate": {"choice": [0.01, 0.02]}}
+    sweep = fake.make_sweep(tmp_path, space=space, search={"num_trials": 8, "algorithm": "random"})
+    search, heard = search_of(sweep, tmp_path / "s")
+    waiting = [search.next()]
+    jobs = []
+    while waiting:
+        job = waiting.pop()
+        jobs.append(job.config_id)
+        finish(search, job)
+        if (following := search.next()) is not None:
+            waiting.append(following)
+    assert len(jobs) == len(set(jobs)) == 4, "two configurations in each of two arms"
+    assert heard.count("repeated") == 12
+    for arm in ("base/llama3", "jepa/llama3"):
+        trials = raw(tmp_path / "s", arm).get_trials()
+        assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 8
+        assert all(trial.value == trial.params["optim.learning_rate"] for trial in trials)
+
+
+def test_a_repeat_of_a_running_trial_waits_for_it(tmp_path: Path) -> None:
+    sweep = fake.make_sweep(tmp_path, methods={"base": "none"}, space={}, search={"num_trials": 3})
+    search, _ = search_of(sweep, tmp_path / "s")
+    job = search.next()
+    assert search.next() is None, "the same configuration ran twice at a time"
+    assert [trial.state for trial in raw(tmp_path / "s", "base/llama3").get_trials()] == [TrialState.RUNNING] * 3
+    finish(search, job, value=0.25)
+    assert [trial.value for trial in raw(tmp_path / "s", "base/llama3").get_trials()] == [0.25] * 3
+
+
+def test_resume_serves_interrupted_trials_first_and_under_their_number(tmp_path: Path) -> None:
+    sweep = fake.make_sweep(tmp_path, search={"num_trials": 4})
+    search, _ = search_of(sweep, tmp_path / "s")
+    jobs = [search.next() for _ in range(4)]
+    finish(search, jobs[0])
+    search.progress(jobs[1], {"epoch": 1, "val_exact": 0.1})
+    # Written by a worker of the killed sweep, never told:
+    results.write_trial(
+        tmp_path / "s", jobs[2].trial_id, jobs[2].config, jobs[2].arm, "search", TrialResult("PRUNED", None, {"val_exact": 0.2})
+    )
+
+    resumed, heard = search_of(sweep, tmp_path / "s")
+    assert resumed.done == 1
+    again = [resumed.next(), resumed.next()]
+    assert {job.config_id for job in again} == {jobs[1].config_id, jobs[3].config_id}
+    assert heard.count("repeated") == 1
+    resumed.progress(next(job for job in again if job.config_id == jobs[1].config_id), {"epoch": 2, "val_exact": 0.2})
+    for job in again:
+        finish(resumed, job)
+    while (job := resumed.next()) is not None:
+        finish(resumed, job)
+    for arm in ("base/llama3", "jepa/llama3"):
+        trials = raw(tmp_path / "s", arm).get_trials()
+        assert len(trials) == 4 and all(trial.state.is_finished() for trial in trials)
+    told = {trial.user_attrs["config_id"]: trial for trial in raw(tmp_path / "s").get_trials()}
+    assert told[jobs[1].config_id].intermediate_values == {1: 0.1, 2: 0.2}
+    assert raw(tmp_path / "s", "base/llama3").get_trials()[1].state == TrialState.PRUNED
+    assert sorted(results.read_trials(tmp_path / "s")["config_id"].value_counts()) == [1] * 8
+
+
+def test_selection_is_the_first_of_the_best_and_stays_frozen(tmp_path: Path) -> None:
+    from jepa_ray.search import Confirm, select
+
+    folder = tmp_path / "s"
+    sweep = fake.make_sweep(tmp_path, search={"num_trials": 3}, confirm={"seeds": [5, 6]})
+    search, heard = search_of(sweep, folder)
+    jobs = []
+    while (job := search.next()) is not None:
+        jobs.append(job)
+        # Best of the arm: its second trial, and the third is as good; a higher value in a trial that was cut does not count.
+        number = sum(other.arm == job.arm for other in jobs)
+        finish(search, job, *{1: ("PRUNED", 0.9), 2: ("COMPLETE", 0.5), 3: ("COMPLETE", 0.5)}[number])
+    chosen = select(sweep, folder, search, heard)  # type: ignore[arg-type]
+    assert {arm: config for arm, config in chosen.items()} == {job.arm: job.config for job in jobs[2:4]}
+    frozen = (folder / "selection.json").read_bytes()
+    assert select(sweep, folder, search, heard) == chosen  # type: ignore[arg-type]
+    assert (folder / "selection.json").read_bytes() == frozen
+
+    stored = {"llama3": Stored(fake.SHA, {}, [])}
+    confirm = Confirm(sweep, folder, stored, chosen, heard, Interrupt())  # type: ignore[arg-type]
+    queue = list(iter(confirm.next, None))
+    assert [(job.arm, job.config.seed) for job in queue] == [(arm, seed) for seed in (5, 6) for arm in ("base/llama3", "jepa/llama3")]
+    assert all(job.config.evaluation.test for job in queue)
+    for job, state in zip(queue, ("COMPLETE", "FAILED", "COMPLETE"), strict=False):
+        results.write_trial(folder, job.trial_id, job.config, job.arm, "confirm", TrialResult(state, None, {}))  # type: ignore[arg-type]
+    again = Confirm(sweep, folder, stored, chosen, heard, Interrupt())  # type: ignore[arg-type]
+    assert again.done == 2
+    assert [job.trial_id for job in iter(again.next, None)] == [f"{queue[1].config_id}-2", queue[3].config_id]
+
+    extended = fake.make_sweep(tmp_path, search={"num_trials": 3}, confirm={"seeds": [5, 6, 7]})
+    select(extended, folder, search, heard)  # type: ignore[arg-type]
+    assert (folder / "selection-2.json").exists()
+    assert any("opened before" in event[1] for event in heard.events if event[0] == "say")
+
+
+def test_arm_without_a_complete_trial_is_named(tmp_path: Path) -> None:
+    from jepa_ray.search import select
+
+    search, heard = search_of(fake.make_sweep(tmp_path, search={"num_trials": 1}, confirm={"seeds": [5]}), tmp_path / "s")
+    finish(search, search.next(), state="FAILED")
+    finish(search, search.next())
+    chosen = select(fake.make_sweep(tmp_path, confirm={"seeds": [5]}), tmp_path / "s", search, heard)  # type: ignore[arg-type]
+    assert list(chosen) == ["jepa/llama3"]
+    assert any("base/llama3 has no COMPLETE trial" in event[1] for event in heard.events if event[0] == "say")
+
+
+class Scheduled:
+    """Drives an ArmScheduler as Tune does."""
+
+    def __init__(self, tmp_path: Path, **config: Any) -> None:
+        from jepa_ray.scheduler import ArmScheduler
+
+        self.cut: list[str] = []
+        self.folder = tmp_path
+        self.scheduler = ArmScheduler(SchedulerConfig(**config), "val_exact", "max", lambda job: self.cut.append(job.trial_id))
+
+    def trial(self, name: str, arm: str) -> Any:
+        from jepa_ray.worker import Job
+
+        config = TrialConfig.model_validate({"model": {"family": "llama3"}, "optim": {"num_epochs": 3}})
+        trial = SimpleNamespace(trial_id=name, config={"job": Job(name, name, arm, "search", self.folder, config).to_json()})
+        self.scheduler.on_trial_add(None, trial)  # type: ignore[arg-type]
+        return trial
+
+    def report(self, trial: Any, epoch: int, value: float, **more: Any) -> None:
+        result = {"epoch": epoch, "train_flops": 1e9 * epoch, "val_exact": value, **more}
+        assert self.scheduler.on_trial_result(None, trial, result) == "CONTINUE", "Tune would kill the process"  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("config", [{}, {"time_attr": "train_flops", "grace_period": 1e9}])
+def test_arms_never_cut_each_other(config: dict[str, Any], tmp_path: Path) -> None:
+    tune = Scheduled(tmp_path, **config)
+    for name, arm, value in (("a1", "a", 0.9), ("b1", "b", 0.1), ("a2", "a", 0.5), ("b2", "b", 0.2)):
+        tune.report(tune.trial(name, arm), 1, value)
+    assert tune.cut == ["a2"]
+
+
+def test_last_epoch_is_finished_not_cut_and_no_one_is_cut_twice(tmp_path: Path) -> None:
+    tune = Scheduled(tmp_path)
+    good, bad = tune.trial("good", "a"), tune.trial("bad", "a")
+    for epoch in (1, 2, 3):
+        tune.report(good, epoch, 0.9)
+    tune.report(bad, 3, 0.1)
+    assert tune.cut == []
+    late = tune.trial("late", "a")
+    tune.report(late, 1, float("nan"))
+    tune.report(late, 1, 0.1)
+    tune.report(late, 2, 0.1)
+    tune.report(late, 2, 0.1, final=True)
+    assert tune.cut == ["late"]
+
+
+def test_scheduler_none_cuts_nobody_and_rungs_survive_a_restart(tmp_path: Path) -> None:
+    for name, cut in (("none", []), ("asha", ["new"])):
+        tune = Scheduled(tmp_path, name=name)
+        tune.scheduler.remember("a", "old", [(1, 0.9)])
+        tune.report(tune.trial("new", "a"), 1, 0.1)
+        assert tune.cut == cut
+
+
+def test_rungs_are_rebuilt_from_the_tables(tmp_path: Path) -> None:
+    sweep = fake.make_sweep(tmp_path, scheduler={"name": "asha"}, search={"num_trials": 4})
+    search, _ = search_of(sweep, tmp_path / "s")
+    job = search.next()
+    line = {"step": 1, "epoch": 1, "split": "val", "name": "val_exact", "value": 0.9, "train_flops": 1e9, "train_seconds": 1.0}
+    results.write_trial(
+        tmp_path / "s", job.trial_id, job.config, job.arm, "search", TrialResult("COMPLETE", None, {"val_exact": 0.9}, [line])
+    )
+    scheduler = search_of(sweep, tmp_path / "s")[0].scheduler(mailbox=None)
+    (_, recorded), *_ = [rung for rung in scheduler._halving(job.arm)._brackets[0]._rungs if rung[1]]
+    assert recorded == {job.trial_id: 0.9}

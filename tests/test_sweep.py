@@ -1,0 +1,166 @@
+"""The command line: what it refuses before anything is started, and how it keeps sweeps of one name apart."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from jepa_ray import sweep as command
+from jepa_ray.cluster import Interrupt, _fit
+from jepa_ray.config import ResourcesConfig, SweepConfig, canonical
+from tests import fake_training as fake
+
+
+def write(sweep: SweepConfig, folder: Path) -> str:
+    path = folder / "file.yaml"
+    path.write_text(yaml.safe_dump(canonical(sweep)))
+    return str(path)
+
+
+def begin(sweep: SweepConfig) -> Path:
+    """A folder in which a search has been started."""
+    with command.claim(sweep) as (_, folder):
+        (folder / "study.db").touch()
+    return folder
+
+
+def test_bad_input_exits_2_and_imports_neither_ray_nor_torch(tmp_path: Path, repository: Path) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_text("name: bad\nmethods: {base: none}\nserach: {num_trials: 3}\noutput: " + str(tmp_path / "results"))
+    script = (
+        "import sys; from jepa_ray import sweep; code = sweep.main(sys.argv[1:]); "
+        "assert not {'ray', 'torch', 'optuna'} & set(sys.modules), 'imported too early'; sys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(file)], cwd=repository, capture_output=True, text=True, timeout=50)
+    assert done.returncode == 2, done.stderr
+    assert "serach" in done.stderr and "search" in done.stderr and done.stdout == ""
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize("arguments", [["missing.yaml"], [], ["--extend"]])
+def test_no_such_file_or_none(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(arguments) == 2
+    assert capsys.readouterr().err
+
+
+def test_dry_run_and_schema_write_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = write(fake.make_sweep(tmp_path / "results"), tmp_path)
+    assert command.main([file, "--dry-run", "search.num_trials=7"]) == 0
+    assert "7" in capsys.readouterr().out
+    assert command.main(["--schema"]) == 0
+    assert "search" in json.loads(capsys.readouterr().out)["properties"]
+    assert not (tmp_path / "results").exists()
+
+
+def test_more_workers_than_the_cluster_has() -> None:
+    nodes = [
+        {"Alive": True, "Resources": {"CPU": 3.0}},
+        {"Alive": True, "Resources": {"CPU": 3.0}},
+        {"Alive": False, "Resources": {"CPU": 64.0}},
+    ]
+
+    def fit(**resources: Any) -> Any:
+        return _fit(ResourcesConfig(**resources), nodes, None, local=True)
+
+    assert fit().max_concurrent == 6
+    assert fit(max_concurrent=2).max_concurrent == 2
+    assert fit(cpus_per_worker=2).max_concurrent == 2, "a worker of 2 CPUs does not lie across two nodes of 3"
+    assert fit(cpus_per_worker=2, workers_per_trial=2).max_concurrent == 1
+    with pytest.raises(
+        ValueError, match=r"workers_per_trial = 3 workers of 2 CPUs.*room for 2 \(6 CPUs and 0 GPUs on 2 nodes\).*lower workers_per_trial"
+    ):
+        fit(cpus_per_worker=2, workers_per_trial=3)
+    with pytest.raises(ValueError, match="1 GPUs each"):
+        fit(gpus_per_worker=1)
+    gpus = [{"Alive": True, "Resources": {"CPU": 8.0, "GPU": 2.0}}]
+    assert _fit(ResourcesConfig(), gpus, None, local=True).slot.gpus == 1.0
+    assert _fit(ResourcesConfig(gpus_per_worker=0.25), gpus, None, local=True).max_concurrent == 8
+
+
+def test_the_same_sweep_goes_on_wherever_it_runs(tmp_path: Path) -> None:
+    folder = begin(fake.make_sweep(tmp_path))
+    with command.claim(fake.make_sweep(tmp_path, resources={"workers_per_trial": 2})) as (_, again):
+        assert again == folder
+    assert yaml.safe_load((folder / "sweep.yaml").read_text())["resources"]["workers_per_trial"] == 2
+
+
+def test_a_changed_sweep_is_refused_extended_or_started_afresh(tmp_path: Path) -> None:
+    folder = begin(fake.make_sweep(tmp_path))
+    before = (folder / "sweep.yaml").read_bytes()
+    changed = fake.make_sweep(tmp_path, search={"num_trials": 9}, confirm={"seeds": [5]})
+    with (
+        pytest.raises(ValueError, match=r"search.num_trials: 4 -> 9(.|\n)*--extend adds to it, --fresh starts over"),
+        command.claim(changed),
+    ):
+        pass
+    assert (folder / "sweep.yaml").read_bytes() == before
+
+    with command.claim(changed, extend=True) as (_, extended):
+        assert extended == folder
+    assert (folder / "sweep-1.yaml").read_bytes() == before
+    assert yaml.safe_load((folder / "sweep.yaml").read_text())["search"]["num_trials"] == 9
+
+    with command.claim(fake.make_sweep(tmp_path), fresh=True) as (sweep, fresh):
+        assert (sweep.name, fresh) == ("fake-2", tmp_path / "fake-2")
+        (fresh / "study.db").touch()
+    with command.claim(fake.make_sweep(tmp_path), fresh=True) as (sweep, fresh):
+        assert sweep.name == "fake-3"
+    assert (
+        command._same_command(["a.yaml", "--fresh", "name=fake"], fake.make_sweep(tmp_path), sweep)
+        == "python -m jepa_ray.sweep a.yaml name=fake-3"
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "allowed"),
+    [
+        ({"search": {"num_trials": 9, "algorithm": "random"}}, True),
+        ({"space": {"optim.learning_rate": {"choice": [0.1, 0.2]}}}, True),
+        ({"methods": {"base": "none", "jepa": {}, "strong": {"lambda": 4.0}}}, True),
+        ({"families": ["llama3", "gemma2"]}, True),
+        ({"methods": {"base": "none", "jepa": {"lambda": 4.0}}}, False),
+        ({"methods": {"base": "none"}}, False),
+        ({"families": ["gemma2"]}, False),
+        ({"model": "paper"}, False),
+        ({"data": {"num_train": 10}}, False),
+        ({"base": {"optim": {"num_epochs": 9}}}, False),
+        ({"search": {"num_trials": 4, "metric": "val_prefix"}}, False),
+    ],
+)
+def test_extending_only_adds(changes: dict[str, Any], allowed: bool, tmp_path: Path) -> None:
+    folder = begin(fake.make_sweep(tmp_path))
+    changed = fake.make_sweep(tmp_path, **changes)
+    if allowed:
+        with command.claim(changed, extend=True):
+            assert (folder / "sweep-1.yaml").exists()
+    else:
+        with pytest.raises(ValueError, match="--extend only adds trials"), command.claim(changed, extend=True):
+            pass
+        assert not (folder / "sweep-1.yaml").exists()
+
+
+def test_a_folder_is_held_by_one_process(tmp_path: Path) -> None:
+    sweep = fake.make_sweep(tmp_path)
+    with command.claim(sweep), pytest.raises(ValueError, match="in use by another process"), command.claim(sweep):
+        pass
+    with command.claim(sweep):
+        pass
+
+
+def test_signal_waits_for_the_loop_once() -> None:
+    interrupt = Interrupt()
+    with pytest.raises(KeyboardInterrupt):
+        interrupt._handle(signal.SIGINT, None)
+    interrupt.armed = True
+    interrupt._handle(signal.SIGINT, None)
+    with pytest.raises(KeyboardInterrupt):
+        interrupt.take_up()
+    with pytest.raises(KeyboardInterrupt):
+        interrupt._handle(signal.SIGINT, None)

@@ -1,0 +1,122 @@
+"""Tiny networks, tables and trials that tests of the training code share. Random weights; nothing is pre-trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoModelForCausalLM
+
+from jepa_ray.config import EvaluationConfig, ModelConfig, OptimConfig, TrialConfig
+from jepa_ray.data import nlrx
+from jepa_ray.data.example import Example
+from jepa_ray.data.packing import Backend
+from jepa_ray.data.views import TokenTable, tokenize_split
+from jepa_ray.models.families import FAMILIES
+from jepa_ray.models.loading import load_network, load_tokenizer
+from jepa_ray.models.network import Network
+from jepa_ray.models.tiny import tiny_config
+from jepa_ray.training.base import base_tokenizer
+from jepa_ray.training.prepare import Prepared
+from jepa_ray.training.step import Runtime, make_optimizer, train_step
+
+SYSTEM = "Convert the sentence to a regular expression."
+EXAMPLES = tuple(Example(f"e{i}", SYSTEM, e.text, e.code) for i, e in enumerate(nlrx.generate(200, 0, "train")))
+"""200 generated pairs with a system prompt."""
+BACKENDS: tuple[Backend, ...] = ("trie", "flat", "plain")
+
+
+def write_checkpoints(folder: Path) -> dict[str, Path]:
+    """One checkpoint folder per family."""
+    out = {}
+    for name, family in FAMILIES.items():
+        out[name] = folder / name
+        tokenizer = base_tokenizer(family, EXAMPLES)
+        tokenizer.save_pretrained(out[name])
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(tiny_config(family, tokenizer), dtype=torch.float32)
+        # Norm weights start at 0 or 1, where a mistake in them would not show.
+        for parameter in model.parameters():
+            if parameter.ndim == 1:
+                parameter.data += 0.1 * torch.randn_like(parameter)
+        model.save_pretrained(out[name])
+    return out
+
+
+def long_examples(n: int, words: int) -> list[Example]:
+    """Pairs whose every view is some `words` words long: Gemma 2's tiny window (128 tokens) ends inside."""
+    rng = np.random.default_rng(1)
+    vocabulary = np.array(["the", "lines", "with", "a", "vowel", "number", "capital", "letter", "before", "string", "dog", "truck", "ring"])
+
+    def text(size: int) -> str:
+        return " ".join(rng.choice(vocabulary, size))
+
+    return [Example(f"long{i}", SYSTEM, text(words), text(words + 3 * i)) for i in range(n)]
+
+
+def trial(checkpoint: Path, **changes: Any) -> TrialConfig:
+    """A small trial on a checkpoint folder named after its family; `model__x`, `optim__x`, `evaluation__x` set leaves."""
+    parts: dict[str, dict[str, Any]] = {
+        "model": {"family": checkpoint.name, "model": str(checkpoint)},
+        "optim": {"learning_rate": 1e-3, "batch_size": 4, "num_epochs": 2},
+        "evaluation": {"max_new_tokens": 8},
+    }
+    rest = {}
+    for name, value in changes.items():
+        part, _, leaf = name.partition("__")
+        if leaf:
+            parts[part][leaf] = value
+        else:
+            rest[name] = value
+    return TrialConfig(
+        model=ModelConfig(**parts["model"]), optim=OptimConfig(**parts["optim"]), evaluation=EvaluationConfig(**parts["evaluation"]), **rest
+    )
+
+
+def table_of(checkpoint: Path, examples: Sequence[Example], max_length: int = 2048) -> TokenTable:
+    model = ModelConfig(family=checkpoint.name, model=str(checkpoint))
+    return tokenize_split(examples, load_tokenizer(str(checkpoint), model), FAMILIES[checkpoint.name], max_length)
+
+
+def network_of(config: TrialConfig, k: int | None = None) -> Network:
+    """The trial's network in training mode, with adapters that do something: PEFT starts them as the zero map."""
+    wanted = config.objective.k if k is None and config.objective is not None else k or 0
+    network = load_network(config.model.model, config.model, config.lora, k=wanted, seed=config.seed)
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if "lora_B" in name:
+                parameter.copy_(0.05 * torch.randn(parameter.shape, generator=generator))
+    return network.train()
+
+
+def gradients(network: Network) -> dict[str, torch.Tensor]:
+    return {name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None}
+
+
+def weights(network: Network) -> dict[str, torch.Tensor]:
+    return {name: p.detach().clone() for name, p in network.named_parameters()}
+
+
+def one_step(
+    network: Network, table: TokenTable, config: TrialConfig, rows: Sequence[int], backend: Backend = "trie", step: int = 0, total: int = 10
+) -> Any:
+    """One optimizer step with a fresh optimizer."""
+    return train_step(network, make_optimizer(network, config.optim), table, np.asarray(rows), config, step, total, backend, Runtime())
+
+
+def largest_error(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> float:
+    """Largest difference over all tensors, relative to the largest entry of all."""
+    assert found.keys() == wanted.keys() and found
+    top = max(float(value.abs().max()) for value in wanted.values())
+    assert top > 0
+    return max(float((found[name] - wanted[name]).abs().max()) for name in wanted) / top
+
+
+def prepared_of(checkpoint: Path, train: int = 12, val: int = 6, test: int = 0) -> Prepared:
+    splits = [EXAMPLES[:train], EXAMPLES[train : train + val], EXAMPLES[train + val : train + val + test]]
+    tables = [table_of(checkpoint, split) for split in splits]
+    return Prepared(tables[0], tables[1], tables[2] if test else None, dataset_sha="0" * 64, checkpoint=str(checkpoint))
