@@ -58,6 +58,9 @@ def main() -> int:
     if options.json:
         print(json.dumps(figures))
     else:
+        bare, sweep = figures["bare_s_per_trial"], figures["sweep_s_per_trial"]
+        print(f"{figures['trials']} trials of {bare:.2f} s each in the bare loop, {sweep:.2f} s in the sweep")
+        print(f"overhead {figures['overhead_s_per_trial']:.2f} s per trial (at most {LIMIT_S:g} wanted)")
         once, first = figures["start_s"], figures["first_trial_s"]
         print(f"once per sweep: {once:.1f} s for Ray and prepared data, {first:.1f} s for the first trial's process and imports")
     return 0 if figures["reached"] else 1

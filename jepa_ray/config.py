@@ -247,13 +247,6 @@ class SweepConfig(Record):
             return value
         raise ValueError(f"must be one name for all families, or one for each such as {{llama3: tiny, gemma2: paper}}, got {show(value)}")
 
-    @field_validator("methods", mode="before")
-    @classmethod
-    def _none_is_the_baseline(cls, value: Any) -> Any:
-        if isinstance(value, dict):
-            return {name: None if isinstance(spec, str) and spec.lower() == "none" else spec for name, spec in value.items()}
-        return value
-
     @model_validator(mode="before")
     @classmethod
     def _one_task(cls, value: Any) -> Any:

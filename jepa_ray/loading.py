@@ -180,7 +180,9 @@ def _lines(node: yaml.Node | None, path: tuple[str, ...]) -> Iterator[tuple[tupl
 def _placed(path: Place, lines: dict[tuple[str, ...], int]) -> str:
     """Where a key stands: its path, and its line in the file (or the nearest above it), where it comes from there."""
     line = _line(path, lines)
-    source = "" if line is None else f" (line {line})" if line else " (override)"
+    keys = tuple(map(str, path))
+    also = " and override" if any(other[: len(keys)] == keys and not lines[other] for other in lines) else ""
+    source = "" if line is None else f" (line {line}{also})" if line else " (override)"
     return f"{'.'.join(map(str, path))}{source}: " if path else ""
 
 
@@ -398,8 +400,9 @@ def _checks(tree: dict[str, Any], families: Collection[str] | None, tasks: Colle
     metric, mode = _at(tree, "search", "metric", default="val_exact"), _at(tree, "search", "mode", default="max")
     if mode in ("max", "min") and (metric == "val_ce") != (mode == "min"):
         better = "smaller" if metric == "val_ce" else "larger"
+        place = ["search", "metric" if _at(tree, "search", "mode") is None else "mode"]
         yield (
-            ["search", "mode"],
+            place,
             f"{metric} is better when {better}, so mode = {mode} would select the worst; change search.mode or search.metric",
         )
 

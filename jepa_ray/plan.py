@@ -117,7 +117,7 @@ def notes(sweep: SweepConfig) -> list[str]:
     for name, objective in sweep.methods.items():
         if objective is not None and objective.lambda_ == 0 and "objective.lambda" not in sweep.space:
             searched = [path for path in sweep.space if path.startswith("objective.")]
-            also = f"; {', '.join(searched)} change nothing" if searched else ""
+            also = f"; searching {', '.join(searched)} changes nothing" if searched else ""
             out.append(f"method {name}: lambda = 0 equals the baseline bit for bit{also}")
     return out
 

@@ -59,6 +59,8 @@ def _checked(value: Any, annotation: Any) -> Any:
             raise ValueError(f"must be {words}, got {show(value)}")
     elif typing.get_origin(kinds[0]) is tuple and isinstance(value, (list, tuple)):
         return [_checked(item, typing.get_args(kinds[0])[0]) for item in value]
+    elif typing.get_origin(kinds[0]) is dict and isinstance(value, dict):
+        return {key: _checked(item, typing.get_args(kinds[0])[1]) for key, item in value.items()}
     return value
 
 
@@ -197,7 +199,7 @@ class Distribution(Record):
 
         if self.choice is not None:
             return CategoricalDistribution(self.choice)
-        low, high = self.bounds
+        low, high = self.bounds[0], self.probes()[-1]  # Optuna warns of a range that is no multiple of its step
         if self.int_ is not None:
             return IntDistribution(int(low), int(high), log=self.log, step=int(self.step or 1))
         return FloatDistribution(low, high, log=self.log, step=self.step)

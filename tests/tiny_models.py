@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM
 
-from jepa_ray.config import EvaluationConfig, ModelConfig, OptimConfig, TrialConfig
+from jepa_ray.config import EvaluationConfig, ModelConfig, ObjectiveConfig, OptimConfig, TrialConfig
 from jepa_ray.data import nlrx
 from jepa_ray.data.example import Example
 from jepa_ray.data.packing import Backend
@@ -120,3 +120,43 @@ def prepared_of(checkpoint: Path, train: int = 12, val: int = 6, test: int = 0) 
     splits = [EXAMPLES[:train], EXAMPLES[train : train + val], EXAMPLES[train + val : train + val + test]]
     tables = [table_of(checkpoint, split) for split in splits]
     return Prepared(tables[0], tables[1], tables[2] if test else None, dataset_sha="0" * 64, checkpoint=str(checkpoint))
+
+
+Case = tuple[Path, Any, list[int], int | None, int]
+"""Checkpoint, adapters, rows, micro-batch size, step number."""
+
+
+def data_parallel_case(case: Case, runtime: Runtime) -> dict[str, Any]:
+    """One JEPA step at loss dropout 0.5, on this rank."""
+    checkpoint, lora, rows, size, step = case
+    objective = ObjectiveConfig(k=2, loss_dropout=0.5 if step else 0.0)
+    config = trial(checkpoint, lora=lora, objective=objective, optim__micro_batch_size=size)
+    network = network_of(config)
+    model = network if runtime.world_size == 1 else torch.nn.parallel.DistributedDataParallel(network)
+    table = table_of(checkpoint, EXAMPLES[:8])
+    totals = train_step(model, make_optimizer(network, config.optim), table, np.array(rows), config, step, 100, "trie", runtime)
+    return {"gradients": gradients(network), "weights": weights(network), "totals": vars(totals)}
+
+
+def small_trial(checkpoint: Path, scratch: Path, runtime: Runtime) -> dict[str, Any]:
+    """A whole trial with an odd number of examples in every split; its metrics and predictions."""
+    from jepa_ray.training.trial import run_trial
+
+    config = trial(checkpoint, objective=ObjectiveConfig(k=1), optim__batch_size=3)
+    result = run_trial(config, prepared_of(checkpoint, train=7, val=5), runtime, lambda _: None, scratch)
+    assert result.state == "COMPLETE", result.error
+    names = ("train_ce", "train_jepa", "val_exact", "val_stopped", "steps", "num_trainable")
+    return {"metrics": {name: result.summary[name] for name in names}, "predictions": result.predictions}
+
+
+def data_parallel(rank: int, folder: Path, cases: list[Case], checkpoint: Path) -> None:
+    """Body of one of two workers: every case and the trial, results written to `folder`."""
+    import torch.distributed as dist
+
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    runtime = Runtime(rank=rank, world_size=2)
+    for number, case in enumerate(cases):
+        torch.save(data_parallel_case(case, runtime), folder / f"{number}.{rank}.pt")
+    torch.save(small_trial(checkpoint, folder / "two", runtime), folder / f"trial.{rank}.pt")
+    dist.destroy_process_group()

@@ -2,13 +2,13 @@
 
 Everything in a layer works on each token of the row once. Attention gathers, for every path, its *own* tokens as queries (those
 that no other path brought into the row) and all of its tokens as keys, attends causally within the path, and puts the results
-back. No mask over the whole row is ever built, except for soft-capped families on a GPU, where FlexAttention takes the rule
-`allow` itself.
+back. No mask over the whole row is ever built. The same code runs on CPU and GPU: blocks go through PyTorch's fused attention.
 
 `Layout` travels through the model's keyword arguments and is never stored in it. Covers grouped heads, logit soft-capping and
 sliding windows (a path's positions count up by one, so a window is a bound on the difference of positions).
 
-Not covered: attention dropout (no supported family uses it), attention sinks.
+Not covered: attention dropout (no supported family uses it), attention sinks, variable-length flash kernels (they would save the
+padding within blocks on a GPU).
 """
 
 from __future__ import annotations
@@ -39,58 +39,12 @@ class Layout:
     packed: Packed
     device: torch.device
     _buckets: Buckets | None = None
-    _paths: Paths | None = None
-    _block_masks: dict[int | None, Any] = field(default_factory=dict)
 
     def buckets(self) -> Buckets:
         """Paths as padded blocks."""
         if self._buckets is None:
             self._buckets = make_buckets(self.packed, self.device)
         return self._buckets
-
-    def paths(self) -> Paths:
-        """Paths one behind the other, as variable-length kernels take them."""
-        if self._paths is None:
-            nodes, shared = self.packed.nodes, self.packed.shared
-            queries = np.concatenate([path[first:] for path, first in zip(nodes, shared, strict=True)])
-            lengths = np.array([len(path) for path in nodes])
-            starts = [np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32) for sizes in (lengths - shared, lengths)]
-            tensors = [torch.from_numpy(array).to(self.device) for array in (queries, np.argsort(queries), np.concatenate(nodes), *starts)]
-            self._paths = Paths(*tensors, longest_own=int((lengths - shared).max()), longest=int(lengths.max()))
-        return self._paths
-
-    def block_mask(self, window: int | None) -> Any:
-        """The rule `allow` of data/packing.py, with the window, as a FlexAttention block mask (GPU)."""
-        from torch.nn.attention.flex_attention import create_block_mask
-
-        if window is not None and int(self.packed.position_ids.max(initial=0)) < window:
-            window = None  # a window no path outgrows is no window
-        if window not in self._block_masks:
-            end_T, depth_T = (torch.from_numpy(array[0]).to(self.device) for array in (self.packed.end, self.packed.position_ids))
-
-            def allow(row: Tensor, head: Tensor, q: Tensor, k: Tensor) -> Tensor:
-                seen = (k <= q) & (q < end_T[k])
-                return seen if window is None else seen & (depth_T[q] - depth_T[k] < window)
-
-            self._block_masks[window] = create_block_mask(allow, None, None, len(end_T), len(end_T), device=self.device)
-        return self._block_masks[window]
-
-
-@dataclass(frozen=True)
-class Paths:
-    """Paths one behind the other: the own tokens of each as queries, all of its tokens as keys."""
-
-    queries_T: Tensor
-    """Token of the row in each query slot."""
-    slots_T: Tensor
-    """Query slot of each token of the row."""
-    keys_M: Tensor
-    """Token of the row in each key slot; a shared token stands in the slots of all its paths."""
-    query_starts: Tensor
-    """int32, first query slot of each path, and one past the last."""
-    key_starts: Tensor
-    longest_own: int
-    longest: int
 
 
 @dataclass(frozen=True)
@@ -147,7 +101,7 @@ def make_buckets(packed: Packed, device: torch.device) -> Buckets:
         paths = [packed.nodes[i] for i in group]
         shared = packed.shared[group]
         longest = max(map(len, paths))
-        own = max(len(path) - first for path, first in zip(paths, shared, strict=True))
+        own = int(max(len(path) - first for path, first in zip(paths, shared, strict=True)))
         for path, first in zip(paths, shared, strict=True):
             mine = path[first:]
             slots[mine] = used + np.arange(len(mine))
@@ -159,23 +113,35 @@ def make_buckets(packed: Packed, device: torch.device) -> Buckets:
     return Buckets(tuple(blocks), *index)
 
 
+_BLOCK_OVERHEAD = 3000
+"""What one more block costs, in query-key pairs: two blocks that waste less than this together are one. Measured on a CPU core; a
+matter of speed only."""
+
+
 def _groups(lengths: NDArray[np.int64], shared: NDArray[np.int64]) -> list[list[int]]:
     """Indices of the paths of each block. A path without own tokens is in none: what it computes, another path does."""
     own = lengths - shared
     groups: list[list[int]] = []
-    classes: list[list[int]] = []
-    for i in np.argsort(-lengths, kind="stable"):
+    first = -1  # longest path of the current class of lengths
+    for i in np.lexsort((-own, -np.floor(np.log(lengths) / np.log(1 / 0.85)))):
         if own[i] == 0:
             continue
-        if not classes or lengths[i] < 0.85 * lengths[classes[-1][0]]:
-            classes.append([])
-        classes[-1].append(int(i))
-    for members in classes:
-        for number, i in enumerate(sorted(members, key=lambda i: -own[i])):
-            if number == 0 or own[i] < 0.6 * own[groups[-1][0]]:
-                groups.append([])
-            groups[-1].append(i)
-    return groups
+        size = np.floor(np.log(lengths[i]) / np.log(1 / 0.85))
+        if size != first or own[i] < 0.6 * own[groups[-1][0]]:
+            groups.append([])
+            first = size
+        groups[-1].append(int(i))
+
+    def pairs(group: list[int]) -> int:
+        return len(group) * int(own[group].max()) * int(lengths[group].max())
+
+    merged: list[list[int]] = []
+    for group in groups:
+        if merged and pairs(merged[-1] + group) - pairs(merged[-1]) - pairs(group) < _BLOCK_OVERHEAD:
+            merged[-1] = merged[-1] + group
+        else:
+            merged.append(group)
+    return merged
 
 
 def packed_attention(
@@ -196,11 +162,7 @@ def packed_attention(
         raise ValueError("packed attention was called without a layout; generation must use the model's own attention")
     assert attention_mask is None, "a mask was built beside the layout"
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
-    if not query.is_cuda or query.dtype == torch.float32:
-        return _bucketed(query, key, value, scale, softcap, sliding_window, layout), None
-    if softcap is None:
-        return _varlen(query, key, value, scale, layout, sliding_window), None
-    return _flex(query, key, value, scale, softcap, layout.block_mask(sliding_window)), None
+    return _bucketed(query, key, value, scale, softcap, sliding_window, layout), None
 
 
 def _dense(query: Tensor, key: Tensor, value: Tensor, scale: float, softcap: float | None, mask: Tensor | None) -> Tensor:
@@ -234,43 +196,6 @@ def _bucketed(
         k, v = (part.view(paths, longest, -1, size).transpose(1, 2) for part in (k, v))
         parts.append(_dense(q, k, v, scale, softcap, mask).transpose(1, 2).reshape(paths * own, heads, size))
     return torch.cat(parts).index_select(0, buckets.slots_T)[None]
-
-
-def _varlen(query: Tensor, key: Tensor, value: Tensor, scale: float, layout: Layout, window: int | None) -> Tensor:
-    """Flash attention on paths of different length (GPU, half precision)."""
-    from torch.nn.attention.varlen import varlen_attn
-
-    paths = layout.paths()
-    q = query[0].transpose(0, 1).index_select(0, paths.queries_T)
-    k, v = (tensor[0].transpose(0, 1).index_select(0, paths.keys_M) for tensor in (key, value))
-    groups = q.shape[1] // k.shape[1]
-    if groups > 1:
-        k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
-    reach = -1 if window is None else window - 1
-    # The kernel aligns queries with the last keys of their path, which is where a path's own tokens stand.
-    out = varlen_attn(q, k, v, paths.query_starts, paths.key_starts, paths.longest_own, paths.longest, scale=scale, window_size=(reach, 0))
-    assert isinstance(out, Tensor)
-    return out.index_select(0, paths.slots_T)[None]
-
-
-_compiled_flex: Any = None
-
-
-def _flex(query: Tensor, key: Tensor, value: Tensor, scale: float, softcap: float | None, block_mask: Any) -> Tensor:
-    """FlexAttention under a block mask (GPU)."""
-    from torch.nn.attention.flex_attention import flex_attention
-
-    global _compiled_flex
-    if _compiled_flex is None:
-        _compiled_flex = torch.compile(flex_attention, dynamic=True)
-
-    def cap(score: Tensor, *_: Tensor) -> Tensor:
-        return score if softcap is None else torch.tanh(score / softcap) * softcap
-
-    out = _compiled_flex(
-        query, key, value, score_mod=None if softcap is None else cap, block_mask=block_mask, scale=scale, enable_gqa=True
-    )
-    return out.transpose(1, 2).contiguous()  # type: ignore[no-any-return]
 
 
 ALL_ATTENTION_FUNCTIONS.register(NAME, packed_attention)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging
 
 from jepa_ray.config import LoraConfig, ModelConfig
 from jepa_ray.models.families import ModelFamily, get_family
@@ -116,7 +117,8 @@ class seeded:
 
 
 def _from_hub(load: Any, checkpoint: str, **kwargs: Any) -> Any:
-    """Call a `from_pretrained`; turn what goes wrong into one sentence with its remedy."""
+    """Call a `from_pretrained`, without progress bars; turn what goes wrong into one sentence with its remedy."""
+    logging.disable_progress_bar()
     try:
         return load(checkpoint, **kwargs)
     except (OSError, ValueError, KeyError) as error:

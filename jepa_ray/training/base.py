@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers.utils import logging
 
 from jepa_ray.config import DataConfig, ModelConfig, OptimConfig, TrialConfig
 from jepa_ray.data.datasets import digest, split_base
@@ -69,6 +70,7 @@ def base_tokenizer(family: ModelFamily, examples: Sequence[Example]) -> PreTrain
 
 def _pretrain(family: ModelFamily, examples: Sequence[Example], max_length: int, folder: Path, num_threads: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
+    logging.disable_progress_bar()
     tokenizer = base_tokenizer(family, examples)
     tokenizer.save_pretrained(folder)
     with seeded(derive_seed(SEED, "tiny base", family.name)):

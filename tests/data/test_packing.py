@@ -39,6 +39,8 @@ def check(paths: Sequence[np.ndarray], packed: Packed) -> None:
             assert (np.flatnonzero(seen[node]) + row * width).tolist() == nodes[: depth + 1].tolist()
         used.update(nodes.tolist())
     assert packed.num_tokens == len(used)
+    own = [node for nodes, shared in zip(packed.nodes, packed.shared, strict=True) for node in nodes[shared:].tolist()]
+    assert len(own) == len(used) and set(own) == used, "every token is some path's own, and of one path only"
     for node in sorted(set(range(packed.input_ids.size)) - used):
         assert np.flatnonzero(seen[node]).tolist() == [node % width], "padding sees itself, and only itself"
         assert not seen[[n for n in used if n // width == node // width], node % width].any(), "padding is seen"

@@ -1,0 +1,132 @@
+"""Records: identity, strictness, and the columns that the results contract promises."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from jepa_ray.config import SweepConfig, TrialConfig, canonical, columns, config_id
+
+FULL: dict[str, Any] = {
+    "model": {"family": "llama3", "model": "tiny"},
+    "lora": {"r": 8, "alpha": 16.0},
+    "objective": {"distance": "l2", "lambda": 2, "k": 3},
+    "data": {"train": "a.jsonl", "test": "b.jsonl", "num_train": 10, "num_test": 5},
+    "optim": {"micro_batch_size": 4},
+}
+
+
+def leaves(tree: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    if isinstance(tree, dict):
+        for key, value in tree.items():
+            yield from leaves(value, (*path, key))
+    else:
+        yield path, tree
+
+
+def other(path: tuple[str, ...], value: Any) -> Any:
+    """Another legal value of a leaf."""
+    named = {
+        "init": "random",
+        "precision": "bf16",
+        "packing": "flat",
+        "distance": "mse",
+        "schedule": "cosine",
+        "loss_on": "all",
+    }
+    if path[-1] in named:
+        return named[path[-1]]
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        return value + 1
+    if isinstance(value, float):
+        return value / 2 if value else 0.25
+    return f"{value}x"
+
+
+def replaced(tree: Any, path: tuple[str, ...], value: Any) -> Any:
+    return value if not path else {**tree, path[0]: replaced(tree[path[0]], path[1:], value)}
+
+
+def reordered(tree: Any) -> Any:
+    return {key: reordered(tree[key]) for key in reversed(tree)} if isinstance(tree, dict) else tree
+
+
+def test_config_id_changes_with_every_leaf_and_with_nothing_else() -> None:
+    tree = canonical(TrialConfig.model_validate(FULL))
+    own = config_id(TrialConfig.model_validate(tree), "data")
+    assert config_id(TrialConfig.model_validate(reordered(tree)), "data") == own
+    # A whole number in the place of a real one is the same number.
+    assert config_id(TrialConfig.model_validate(replaced(tree, ("objective", "lambda"), 2)), "data") == own
+    assert tree["objective"]["lambda"] == 2.0
+    ids = {own, config_id(TrialConfig.model_validate(tree), "other data")}
+    paths = [path for path, _ in leaves(tree)]
+    assert len(paths) > 35, "the tree is not all there"
+    for path, value in leaves(tree):
+        ids.add(config_id(TrialConfig.model_validate(replaced(tree, path, other(path, value))), "data"))
+    assert len(ids) == 2 + len(paths)
+
+
+def test_every_leaf_is_a_column() -> None:
+    config = TrialConfig.model_validate(FULL)
+    row, values = columns(config), [value for _, value in leaves(canonical(config))]
+    assert len(row) == len(values), "two leaves share a column"
+    assert sorted(map(json.dumps, row.values())) == sorted(map(json.dumps, values))
+    assert row["lambda"] == 2 and row["lora_r"] == 8 and row["objective"] == "l2"
+
+
+def test_baseline_has_the_columns_of_an_objective() -> None:
+    baseline = TrialConfig.model_validate({"model": {"family": "llama3"}})
+    row = columns(baseline)
+    assert set(row) == set(columns(TrialConfig.model_validate(FULL)))
+    assert (row["objective"], row["lambda"], row["k"], row["loss_dropout"], row["lora_r"]) == ("none", 0, 0, 0, None)
+
+
+def test_records_are_frozen() -> None:
+    config = TrialConfig.model_validate(FULL)
+    with pytest.raises(ValidationError, match="frozen"):
+        config.seed = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "sentence"),
+    [
+        (("seed",), True, "must be a whole number, got true"),
+        (("seed",), "3", "must be a whole number, got '3'"),
+        (("optim", "num_epochs"), 1.5, "must be a whole number, got 1.5"),
+        (("optim", "learning_rate"), "fast", "must be a finite number, got 'fast'"),
+        (("optim", "learning_rate"), float("nan"), "must be a finite number, got nan"),
+        (("optim", "train_end_of_turn"), 1, "must be true or false, got 1"),
+        (("model", "family"), 3, "must be text, got 3"),
+    ],
+)
+def test_nothing_is_guessed_from_another_type(path: tuple[str, ...], value: Any, sentence: str) -> None:
+    tree = canonical(TrialConfig.model_validate(FULL))
+    with pytest.raises(ValidationError) as refused:
+        TrialConfig.model_validate(replaced(tree, path, value))
+    assert sentence in str(refused.value)
+
+
+def test_none_is_null_where_null_is_legal() -> None:
+    config = TrialConfig.model_validate(FULL | {"lora": "none", "optim": {"max_grad_norm": "None"}})
+    assert config.lora is None and config.optim.max_grad_norm is None
+    with pytest.raises(ValidationError, match="must be a whole number, got 'none'"):
+        TrialConfig.model_validate(FULL | {"seed": "none"})
+
+
+def test_task_is_one_key_in_two_places() -> None:
+    for given in ({"task": "spider"}, {"data": {"task": "spider"}}, {"task": "spider", "data": {"task": "spider"}}):
+        sweep = SweepConfig.model_validate({"name": "a", "methods": {"baseline": "none"}, **given})
+        assert sweep.task == sweep.data.task == "spider"
+    with pytest.raises(ValidationError, match=r"task is 'gsm8k', but data.task is 'spider'; drop data.task"):
+        SweepConfig.model_validate({"name": "a", "methods": {"baseline": "none"}, "task": "gsm8k", "data": {"task": "spider"}})
+
+
+def test_seeds_of_search_and_confirmation_are_apart() -> None:
+    with pytest.raises(ValidationError, match=r"base.seed = 82.*fresh seeds"):
+        SweepConfig.model_validate({"name": "a", "methods": {"baseline": "none"}, "base": {"seed": 82}})

@@ -1,0 +1,141 @@
+"""The plan: arms, first trials, counts by hand, and the notes on what a sweep would repeat or not search."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from jepa_ray import plan
+from jepa_ray.config import SweepConfig, canonical, config_id
+from jepa_ray.plan import Arm, Estimate
+
+
+def make(**changes: Any) -> SweepConfig:
+    tree: dict[str, Any] = {
+        "name": "planned",
+        "families": ["llama3", "gemma2"],
+        "methods": {"baseline": "none", "jepa": {"lambda": 2, "k": 1}},
+        "space": {
+            "optim.learning_rate": {"float": [1e-3, 1e-1], "log": True},
+            "objective.lambda": {"float": [0.5, 4], "step": 0.5},
+            "objective.k": {"int": [0, 4]},
+            "objective.loss_dropout": {"choice": [0.5, 0.75], "when": {"objective.k": [1, 2]}},
+        },
+        "search": {"num_trials": 7},
+        "confirm": {"seeds": [11, 12, 13]},
+        "base": {"optim": {"learning_rate": 0.01}},
+    }
+    return SweepConfig.model_validate(tree | changes)
+
+
+JEPA, BASELINE = Arm("jepa", "llama3"), Arm("baseline", "llama3")
+
+
+def test_arms_are_families_times_methods() -> None:
+    names = ["baseline/llama3", "jepa/llama3", "baseline/gemma2", "jepa/gemma2"]
+    assert [arm.name for arm in plan.arms(make())] == names
+
+
+def test_baseline_searches_nothing_of_the_objective() -> None:
+    assert list(plan.space(make(), BASELINE)) == ["optim.learning_rate"]
+    assert plan.space(make(), JEPA) == make().space
+
+
+def test_first_trial_is_the_arm_as_it_stands() -> None:
+    sweep = make()
+    # loss_dropout stands at 0, which the space does not offer: no default of its own, so the sampler draws it.
+    assert plan.defaults(sweep, JEPA) == {"optim.learning_rate": 0.01, "objective.lambda": 2, "objective.k": 1}
+    assert plan.defaults(sweep, BASELINE) == {"optim.learning_rate": 0.01}
+    for arm in plan.arms(sweep):
+        assert plan.trial_config(sweep, arm, plan.defaults(sweep, arm)) == plan.trial_config(sweep, arm, {})
+    assert plan.defaults(make(base={"optim": {"learning_rate": 0.5}}), BASELINE) == {}
+
+
+def test_conditional_default_needs_its_condition() -> None:
+    space = {"objective.k": {"int": [0, 2]}, "objective.loss_dropout": {"choice": [0, 0.5], "when": {"objective.k": 2}}}
+    assert plan.defaults(make(space=space), JEPA) == {"objective.k": 1}
+    assert plan.defaults(make(space=space, methods={"jepa": {"k": 2}}), JEPA) == {"objective.k": 2, "objective.loss_dropout": 0}
+
+
+def test_assignment_changes_what_it_names_and_nothing_else() -> None:
+    sweep = make(model={"llama3": "tiny", "gemma2": "paper"}, base={"lora": {"r": 8}, "optim": {"num_epochs": 3}, "seed": 5})
+    config = plan.trial_config(sweep, JEPA, {"objective.lambda": 1.5, "lora.r": 4, "optim.learning_rate": 0.02})
+    untouched = plan.trial_config(sweep, JEPA, {})
+    assert config.objective is not None and config.lora is not None
+    assert (config.objective.lambda_, config.lora.r, config.optim.learning_rate) == (1.5, 4, 0.02)
+    assert (config.objective.k, config.optim.num_epochs, config.seed, config.model.model) == (1, 3, 5, "tiny")
+    assert plan.trial_config(sweep, Arm("jepa", "gemma2"), {}).model.model == "paper"
+    assert plan.trial_config(sweep, BASELINE, {}).objective is None
+    assert canonical(untouched)["data"] == canonical(config)["data"] == canonical(sweep.data)
+
+
+def test_rounding_errors_of_a_stepped_range_make_no_second_configuration() -> None:
+    sweep = make(space={"objective.lambda": {"float": [0, 1], "step": 0.1}})
+    assert 0.1 * 3 != 0.3
+    drawn, written = (plan.trial_config(sweep, JEPA, {"objective.lambda": value}) for value in (0.1 * 3, 0.3))
+    assert config_id(drawn, "data") == config_id(written, "data")
+
+
+def test_grid_by_hand() -> None:
+    """k = 0, 3, 4 without dropout and k = 1, 2 with two dropouts each: 7 points, times two learning rates for JEPA."""
+    space = {
+        "optim.learning_rate": {"choice": [0.01, 0.02]},
+        "objective.k": {"int": [0, 4]},
+        "objective.loss_dropout": {"choice": [0.5, 0.75], "when": {"objective.k": [1, 2]}},
+    }
+    sweep = make(space=space)
+    points = plan.grid(sweep, JEPA)
+    assert len(points) == 14
+    assert len({config_id(plan.trial_config(sweep, JEPA, point), "data") for point in points}) == 14
+    assert plan.grid(sweep, BASELINE) == [{"optim.learning_rate": 0.01}, {"optim.learning_rate": 0.02}]
+
+
+def test_description_holds_arms_totals_and_space() -> None:
+    text = plan.describe(make())
+    for arm in plan.arms(make()):
+        assert arm.name in text
+    # 4 arms, 7 trials and 3 confirmations each: 4 x (7 + 3) = 40
+    assert plan.total_trials(make()) == 40
+    assert "4 arms x 7 trials + 4 x 3 confirmations = 40 runs" in text
+    assert "seeds 11, 12, 13" in text
+    assert "0.001 to 0.1, log" in text
+    assert "one of 0.5, 0.75   when objective.k in 1, 2" in text
+    one = plan.describe(make(families=["llama3"], methods={"a": "none"}, search={"num_trials": 1}, confirm={"seeds": []}))
+    assert "1 arm x 1 trial = 1 run\n" in one
+
+
+def test_costs_are_added_up_over_all_runs() -> None:
+    sweep = make()
+    estimates = {arm.name: Estimate(10, 1000, 1e6 * number, 2e6) for number, arm in enumerate(plan.arms(sweep), 1)}
+    # (1 + 2 + 3 + 4)e6 FLOPs a trial, 10 runs per arm
+    assert "at most 1e+08 FLOPs" in plan.describe(sweep, estimates)
+    assert "2.0 MB" in plan.describe(sweep, estimates)
+    assert "data      40 % of test texts are in train" in plan.describe(sweep, facts=["40 % of test texts are in train"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "note"),
+    [
+        ({"space": {}}, "jepa/gemma2: only 1 distinct configuration for 7 trials; repeats are answered from the table, not run again"),
+        ({"space": {"objective.k": {"int": [0, 4]}}}, "jepa/llama3: only 5 distinct configurations for 7 trials"),
+        ({"space": {"objective.k": {"int": [0, 4]}}, "search": {"num_trials": 7, "algorithm": "grid"}}, "the arm ends early"),
+        ({"space": {"objective.k": {"int": [2, 2]}}}, "objective.k has a single value (2): nothing is searched"),
+        ({"space": {"objective.lambda": {"float": [0, 4]}}}, "objective.lambda = 0 is the baseline"),
+        (
+            {"methods": {"jepa": {"lambda": 0}}, "space": {"objective.k": {"int": [0, 9]}}},
+            "method jepa: lambda = 0 equals the baseline bit for bit; searching objective.k changes nothing",
+        ),
+        (
+            {"space": {"objective.k": {"int": [0, 4]}, "optim.learning_rate": {"float": [1e-3, 1], "when": {"objective.k": 1}}}},
+            "baseline/llama3: optim.learning_rate is never searched, for its `when` looks at objective.k",
+        ),
+    ],
+)
+def test_repeated_and_no_op_configurations_are_noted(changes: dict[str, Any], note: str) -> None:
+    assert note in plan.describe(make(**changes))
+    assert note not in plan.describe(make())
+
+
+def test_a_sound_plan_has_no_notes() -> None:
+    assert plan.notes(make()) == []

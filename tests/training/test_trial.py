@@ -1,0 +1,218 @@
+"""A whole trial: what it reports, that it goes on where it was interrupted as if nothing had happened, and how it fails."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from jepa_ray.config import LoraConfig, ObjectiveConfig, TrialConfig
+from jepa_ray.models.families import FAMILIES
+from jepa_ray.results import SUMMARY, TrialResult, load_progress, write_trial
+from jepa_ray.training import checkpoint as checkpoints
+from jepa_ray.training import trial
+from jepa_ray.training.prepare import Prepared
+from jepa_ray.training.step import Runtime
+from tests import tiny_models as tiny
+
+DROPOUT = LoraConfig(r=2, dropout=0.3)
+TIMES = {"train_seconds", "val_seconds", "test_seconds", "wall_seconds", "peak_memory_bytes", "started_at", "finished_at"}
+
+
+class Interrupted(BaseException):
+    """What Ctrl-C and the scheduler look like from inside a trial."""
+
+
+@pytest.fixture(params=FAMILIES)
+def checkpoint(request: pytest.FixtureRequest, tiny_checkpoints: dict[str, Path]) -> Path:
+    return tiny_checkpoints[request.param]
+
+
+@pytest.fixture
+def llama(tiny_checkpoints: dict[str, Path]) -> Path:
+    return tiny_checkpoints["llama3"]
+
+
+def run(config: TrialConfig, prepared: Prepared, scratch: Path, report: Any = lambda _: None) -> TrialResult:
+    return trial.run_trial(config, prepared, Runtime(), report, scratch)
+
+
+def numbers(result: TrialResult) -> dict[str, Any]:
+    """All that must not depend on the clock."""
+    rows = [{key: value for key, value in row.items() if key not in TIMES} for row in result.metrics]
+    summary = {key: value for key, value in result.summary.items() if key not in TIMES}
+    return {"state": result.state, "summary": summary, "metrics": rows, "predictions": result.predictions}
+
+
+def config_of(checkpoint: Path, **changes: Any) -> TrialConfig:
+    objective = ObjectiveConfig(k=2, loss_dropout=0.5)
+    return tiny.trial(
+        checkpoint, **{"lora": DROPOUT, "objective": objective, "optim__num_epochs": 3, "optim__learning_rate": 1e-2, **changes}
+    )
+
+
+def test_the_result_fits_the_tables_and_reports_every_epoch_but_the_last(checkpoint: Path, tmp_path: Path) -> None:
+    reports: list[dict[str, float]] = []
+    config, prepared = config_of(checkpoint, evaluation__test=True), tiny.prepared_of(checkpoint, test=5)
+    result = run(config, prepared, tmp_path / "scratch", reports.append)
+    assert result.state == "COMPLETE" and result.error is None and result.summary.keys() <= SUMMARY.keys()
+    assert [report["epoch"] for report in reports] == [1, 2] and [report["step"] for report in reports] == [3, 6]
+    names = {(row["split"], row["name"]) for row in result.metrics}
+    wanted = {(split, f"{split}_{name}") for split in ("val", "test") for name in ("exact", "prefix", "contains", "stopped")}
+    assert wanted | {("train", "train_ce")} <= names
+    assert sorted({row["epoch"] for row in result.metrics}) == [1, 2, 3]
+    assert [row["example_id"] for row in result.predictions if row["split"] == "val"] == list(prepared.val.example_ids)
+    assert prepared.test is not None
+    assert [row["example_id"] for row in result.predictions if row["split"] == "test"] == list(prepared.test.example_ids)
+    curve = [row["value"] for row in result.metrics if row["name"] == "train_ce"]
+    assert curve[0] > curve[1] > curve[2], "it does not learn"
+    write_trial(tmp_path, "0" * 16, config, "jepa/x", "confirm", result)
+
+
+def test_the_test_split_stays_shut_while_searching(llama: Path, tmp_path: Path) -> None:
+    result = run(tiny.trial(llama), tiny.prepared_of(llama, test=5), tmp_path)
+    assert not any(name.startswith("test_") for name in result.summary)
+    assert {row["split"] for row in result.predictions} == {"val"}
+    opened = run(tiny.trial(llama, evaluation__test=True), tiny.prepared_of(llama), tmp_path / "2")
+    assert opened.state == "FAILED" and opened.error is not None and "no test split" in opened.error
+
+
+def test_lambda_zero_is_the_baseline_bit_for_bit(checkpoint: Path, tmp_path: Path) -> None:
+    """Also where loss dropout skips every step; k > 0, and LoRA dropout on."""
+    prepared = tiny.prepared_of(checkpoint)
+    baseline = numbers(run(config_of(checkpoint, objective=None), prepared, tmp_path / "a"))
+    zero = ObjectiveConfig(k=3, loss_dropout=0.25, **{"lambda": 0.0})  # type: ignore[arg-type]
+    assert numbers(run(config_of(checkpoint, objective=zero), prepared, tmp_path / "b")) == baseline
+    skipped = numbers(run(config_of(checkpoint, objective=ObjectiveConfig(k=3, loss_dropout=1 - 1e-9)), prepared, tmp_path / "c"))
+    for result in (skipped, baseline):  # its predictor tokens exist, and the self-check covers views
+        for name in ("num_parameters", "num_trainable", "attention_error"):
+            result["summary"].pop(name)
+    assert skipped == baseline
+    assert numbers(run(config_of(checkpoint), prepared, tmp_path / "d"))["metrics"] != baseline["metrics"]
+
+
+def test_the_objective_does_not_change_the_data(llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[int]] = []
+    real = trial.train_step
+
+    def spy(model: Any, optimizer: Any, table: Any, rows: np.ndarray, *rest: Any) -> Any:
+        seen.append(rows.tolist())
+        return real(model, optimizer, table, rows, *rest)
+
+    monkeypatch.setattr(trial, "train_step", spy)
+    orders = []
+    for number, objective in enumerate((None, ObjectiveConfig(k=4, loss_dropout=0.7), ObjectiveConfig(**{"lambda": 8.0}))):  # type: ignore[arg-type]
+        seen.clear()
+        run(config_of(llama, objective=objective), tiny.prepared_of(llama), tmp_path / str(number))
+        orders.append(list(seen))
+    assert orders[0] == orders[1] == orders[2] and len(orders[0]) == 9 and orders[0][:3] != orders[0][3:6]
+
+
+@pytest.mark.parametrize("lora", [DROPOUT, None], ids=["lora with dropout", "full"])
+def test_interrupted_after_an_epoch_it_ends_as_if_it_had_not_been(checkpoint: Path, tmp_path: Path, lora: LoraConfig | None) -> None:
+    config, prepared = config_of(checkpoint, lora=lora), tiny.prepared_of(checkpoint)
+    whole = run(config, prepared, tmp_path / "whole")
+
+    def interrupt(metrics: dict[str, float]) -> None:
+        raise Interrupted
+
+    for _ in range(2):
+        with pytest.raises(Interrupted):
+            run(config, prepared, tmp_path / "cut", interrupt)
+    reached = load_progress(tmp_path / "cut" / "progress.json")
+    assert reached is not None and reached.summary["epochs_done"] == 2
+    torch.rand(7)
+    assert numbers(run(config, prepared, tmp_path / "cut")) == numbers(whole)
+
+
+@pytest.mark.parametrize("moment", ["before the checkpoint", "before the progress", "in the test split", "in the middle of an epoch"])
+def test_killed_at_any_moment_it_ends_as_if_it_had_not_been(
+    llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    config, prepared = config_of(llama, evaluation__test=True), tiny.prepared_of(llama, test=4)
+    whole = run(config, prepared, tmp_path / "whole")
+    calls = 0
+
+    def second_call_dies(real: Any) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == (5 if moment == "in the middle of an epoch" else 1 if moment == "in the test split" else 2):
+                raise Interrupted
+            return real(*args, **kwargs)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        name = {"before the progress": "save_progress", "in the test split": "_score_test", "in the middle of an epoch": "train_step"}.get(
+            moment
+        )
+        owner, name = (trial, name) if name else (checkpoints, "save")
+        patch.setattr(owner, name, second_call_dies(getattr(owner, name)))
+        with pytest.raises(Interrupted):
+            run(config, prepared, tmp_path / "cut")
+    assert numbers(run(config, prepared, tmp_path / "cut")) == numbers(whole)
+
+
+def test_a_non_finite_loss_fails_the_trial_with_its_step_and_the_last_finite_values(
+    llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, prepared = config_of(llama), tiny.prepared_of(llama)
+    whole = run(config, prepared, tmp_path / "whole")
+    real = trial.train_step
+
+    def poisoned(at: int) -> Any:
+        def step(model: Any, optimizer: Any, table: Any, rows: Any, config: Any, number: int, *rest: Any) -> Any:
+            if number == at:
+                next(p for p in model.parameters() if p.requires_grad and p.ndim == 2).data.fill_(float("inf"))
+            return real(model, optimizer, table, rows, config, number, *rest)
+
+        return step
+
+    monkeypatch.setattr(trial, "train_step", poisoned(4))  # the second step of the second epoch
+    failed = run(config, prepared, tmp_path / "bad")
+    assert failed.state == "FAILED" and failed.error is not None
+    assert "step 5" in failed.error and "mean cross-entropy" in failed.error
+    first = next(row["value"] for row in whole.metrics if row["name"] == "train_ce")
+    assert failed.summary["epochs_done"] == 1 and failed.summary["train_ce"] == first
+    assert str(first) in failed.error
+    write_trial(tmp_path, "1" * 16, config, "jepa/x", "search", failed)
+
+    monkeypatch.setattr(trial, "train_step", poisoned(1))
+    early = run(config, prepared, tmp_path / "early")
+    assert early.state == "FAILED" and early.error is not None and "step 2" in early.error and "mean cross-entropy" in early.error
+
+    monkeypatch.setattr(trial, "train_step", real)  # its checkpoint is from before the failure: a retry is a whole run
+    assert numbers(run(config, prepared, tmp_path / "bad")) == numbers(whole)
+
+
+def test_a_model_that_packing_does_not_fit_is_refused(llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from jepa_ray.training import selfcheck
+
+    monkeypatch.setitem(selfcheck.TOLERANCE, torch.float32, -1.0)
+    result = run(config_of(llama), tiny.prepared_of(llama), tmp_path)
+    assert result.state == "FAILED" and result.error is not None and "packing=plain" in result.error and result.metrics == []
+
+
+def test_validation_every_other_epoch_and_always_at_the_end(llama: Path, tmp_path: Path) -> None:
+    reports: list[dict[str, float]] = []
+    result = run(config_of(llama, evaluation__every=2), tiny.prepared_of(llama), tmp_path, reports.append)
+    assert [row["epoch"] for row in result.metrics if row["name"] == "val_exact"] == [2, 3]
+    assert [row["epoch"] for row in result.metrics if row["name"] == "train_ce"] == [1, 2, 3]
+    assert [report["epoch"] for report in reports] == [2]
+
+
+@pytest.mark.parametrize("packing", ["trie", "flat", "plain"])
+def test_packings_agree(checkpoint: Path, tmp_path: Path, packing: str) -> None:
+    """Without LoRA's dropout, whose mask falls on tokens and so depends on how they are laid out."""
+    options: dict[str, Any] = {"lora": LoraConfig(r=2, dropout=0.0), "optim__learning_rate": 1e-3}
+    prepared = tiny.prepared_of(checkpoint)
+    found = run(config_of(checkpoint, **options, model__packing=packing), prepared, tmp_path / packing)
+    wanted = run(config_of(checkpoint, **options), prepared, tmp_path / "auto")
+    assert found.summary["packing_used"] == packing
+    for name in ("train_ce", "train_jepa"):
+        values = [[row["value"] for row in result.metrics if row["name"] == name] for result in (found, wanted)]
+        assert values[0] == pytest.approx(values[1], rel=1e-3) and values[0]
