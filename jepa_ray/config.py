@@ -62,7 +62,7 @@ class DataConfig(Record):
     test: str | None = None
     """The sealed test split, same format. Needed where `train` is a file and confirmation is asked for."""
     num_train: int | None = Field(None, ge=1)
-    """Training examples kept (a seeded subset); None: all of the file, or 4,000 generated."""
+    """Training examples kept (a seeded subset); None: all of the file, or 2,400 generated."""
     num_val: int = Field(256, ge=1)
     """Validation examples, split off the training data by whole groups of equal targets."""
     num_test: int | None = Field(None, ge=1)

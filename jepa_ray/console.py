@@ -133,7 +133,7 @@ class Board:
             "best so far",
             "ETA",
         ):
-            table.add_column(name, justify="left" if name == "arm" else "right", no_wrap=True)
+            _column(table, name, self.sweep)
         for running in list(self._running.values())[:SHOWN]:
             job, best = running.job, self._best.get(running.job.arm)
             epochs = job.config.optim.num_epochs
@@ -188,7 +188,7 @@ def report(sweep: SweepConfig, folder: Path, console: Console) -> None:
     metric = sweep.search.metric
     found = Table(title="Search: best of each arm on validation", title_justify="left", box=None, pad_edge=False, header_style="bold")
     for name in ("arm", "trials", "cut early", "failed", "lambda", "k", "learning rate", "loss dropout", metric.replace("_", " ")):
-        found.add_column(name, justify="left" if name == "arm" else "right")
+        _column(found, name, sweep)
     for arm in _arms(sweep):
         rows = search[search["arm"] == arm]
         counts = [str(len(rows)), *(str(int((rows["state"] == state).sum())) for state in ("PRUNED", "FAILED"))]
@@ -213,8 +213,8 @@ def side_by_side(sweep: SweepConfig, trials: pd.DataFrame) -> Table:
     metric = "test_exact" if len(trials) and trials["test_exact"].notna().any() else sweep.search.metric
     title = f"Confirmation: {metric.replace('_', ' ')} on seeds {', '.join(map(str, sweep.confirm.seeds))}"
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for name in ("arm", "seeds", "mean", "sd", "minus baseline", "sd of difference", "prefix", "contains", "stopped"):
-        table.add_column(name, justify="left" if name == "arm" else "right")
+    for name in ("arm", "seeds", "mean", "sd", "minus baseline", "sd of diff.", "prefix", "contains", "stopped"):
+        _column(table, name, sweep)
     done = trials[(trials["stage"] == "confirm") & (trials["state"] == "COMPLETE") & trials["seed"].isin(sweep.confirm.seeds)]
     # After --extend an arm may have been confirmed twice, with two configurations: the latest counts, as in the frozen selection.
     done = done.sort_values("finished_at").groupby(["arm", "seed"]).tail(1)
@@ -234,6 +234,14 @@ def side_by_side(sweep: SweepConfig, trials: pd.DataFrame) -> Table:
         paired = [f"{difference.mean():+.4f}" if len(difference) else "-", _share(difference.std()) if len(difference) > 1 else "-"]
         table.add_row(arm, str(len(mine)), _share(mine[metric].mean()), _share(mine[metric].std()), *paired, *others)
     return table
+
+
+def _column(table: Table, name: str, sweep: SweepConfig) -> None:
+    """On a narrow terminal headers wrap at their words; arms and numbers stay whole."""
+    if name == "arm":
+        table.add_column(name, no_wrap=True, min_width=max(map(len, _arms(sweep))))
+    else:
+        table.add_column(name, justify="right", min_width=max(map(len, name.split())))
 
 
 def _arms(sweep: SweepConfig) -> list[str]:

@@ -54,8 +54,9 @@ def main(argv: Sequence[str] | None = None, prepare_family: PrepareFamily | None
         sweep = load_sweep(options.file, options.overrides)
         if options.dry_run:
             from jepa_ray.plan import describe
+            from jepa_ray.training.estimate import estimate
 
-            print(describe(sweep))
+            print(describe(sweep, *estimate(sweep)))
             return OK
         with _signals() as interrupt, claim(sweep, extend=options.extend, fresh=options.fresh) as (claimed, folder):
             again = _same_command(arguments, sweep, claimed)

@@ -82,10 +82,10 @@ def test_sweep_killed_then_stopped_then_finished(command: CommandLine, tmp_path:
         second = command.start()
         fake.wait_for(lambda: all(fake.epochs_trained(folder, config_id) == [1, 2, 2] for config_id, _ in killed), "both to go on")
         refused = command.start()
-        _, complaint = refused.communicate(timeout=60)
+        _, complaint = refused.communicate(timeout=120)
         assert refused.returncode == 2 and f"pid {second.pid}" in complaint and "in use by another process" in complaint
         second.send_signal(signal.SIGINT)
-        said, complaint = second.communicate(timeout=60)
+        said, complaint = second.communicate(timeout=120)
     assert second.returncode == 130, said + complaint
     assert complaint == ""
     assert f"To continue: python -m jepa_ray.sweep {command.file}" in said
@@ -123,10 +123,10 @@ def test_sweep_killed_then_stopped_then_finished(command: CommandLine, tmp_path:
 
     # 4. Once more: nothing is left to do. A changed file is noticed.
     changed = command.start("search.num_trials=4")
-    _, complaint = changed.communicate(timeout=60)
+    _, complaint = changed.communicate(timeout=120)
     assert changed.returncode == 2 and "search.num_trials: 3 -> 4" in complaint and "--extend" in complaint
     before = sorted((folder / "log").iterdir()), results.read_trials(folder)
     fourth = command.start()
-    said, _ = fourth.communicate(timeout=100)
+    said, _ = fourth.communicate(timeout=150)
     assert fourth.returncode == 0 and "continuing: 6 of 6 done" in said
     assert (sorted((folder / "log").iterdir()), len(results.read_trials(folder))) == (before[0], len(before[1]))

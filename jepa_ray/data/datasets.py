@@ -23,7 +23,7 @@ from jepa_ray.data.splits import split_base, split_groups, subset
 
 __all__ = ["DATASETS", "Splits", "Task", "load_splits", "split_base"]
 
-GENERATED_TRAIN, GENERATED_TEST = 4000, 512
+GENERATED_TRAIN, GENERATED_TEST = 2400, 512
 """Sizes of the generated splits where `num_train` and `num_test` are not given."""
 
 

@@ -5,6 +5,8 @@ Weights are read from safetensors only (no pickle), and code that comes with a c
 
 from __future__ import annotations
 
+import warnings
+from logging import getLogger
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +37,9 @@ def load_config(checkpoint: str, model: ModelConfig) -> Any:
     family = get_family(model.family)
     config = _from_hub(AutoConfig.from_pretrained, checkpoint, trust_remote_code=model.trust_remote_code)
     if config.model_type != family.model_type:
-        raise ValueError(f"{checkpoint} holds a {config.model_type!r} model, but family {family.name} is {family.model_type!r}; change one of them")
+        raise ValueError(
+            f"{checkpoint} holds a {config.model_type!r} model, but family {family.name} is {family.model_type!r}; change one of them"
+        )
     return config
 
 
@@ -88,14 +92,15 @@ def add_lora(lm: Any, family: ModelFamily, lora: LoraConfig, seed: int) -> Any:
         target_modules=list(family.lora_targets),
         task_type="CAUSAL_LM",
     )
-    with seeded(derive_seed(seed, "adapters")):
+    with seeded(derive_seed(seed, "adapters")), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of PEFT's use of Transformers; nothing a user could act on
         return get_peft_model(lm, settings)
 
 
 def new_predictor(lm: Any, k: int, seed: int) -> Tensor:
     """(k, D) initial predictor tokens, drawn like a typical row of the embedding table: normal, with the vocabulary's mean and spread."""
     with torch.no_grad():
-        embedded_VD = lm.get_input_embeddings().weight.float()
+        embedded_VD: Tensor = lm.get_input_embeddings().weight.float()
         generator = torch.Generator().manual_seed(derive_seed(seed, "predictor tokens"))
         noise_kD = torch.randn(k, embedded_VD.shape[1], generator=generator)
         return embedded_VD.mean(0) + embedded_VD.std(0) * noise_kD
@@ -112,13 +117,14 @@ class seeded:
         self._fork.__enter__()
         torch.manual_seed(self.seed)
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, *exception: Any) -> None:
         self._fork.__exit__(*exception)
 
 
 def _from_hub(load: Any, checkpoint: str, **kwargs: Any) -> Any:
     """Call a `from_pretrained`, without progress bars; turn what goes wrong into one sentence with its remedy."""
     logging.disable_progress_bar()
+    getLogger("huggingface_hub").setLevel("ERROR")  # it would report every retry of an unreachable hub
     try:
         return load(checkpoint, **kwargs)
     except (OSError, ValueError, KeyError) as error:
@@ -128,7 +134,9 @@ def _from_hub(load: Any, checkpoint: str, **kwargs: Any) -> Any:
                 f"{checkpoint} needs Python code of its own; read that code, then allow it with base.model.trust_remote_code=true"
             ) from error
         if Path(checkpoint).is_dir():
-            raise ValueError(f"the folder {checkpoint} is no loadable checkpoint ({first}); it needs config.json, a tokenizer and *.safetensors") from error
+            raise ValueError(
+                f"the folder {checkpoint} is no loadable checkpoint ({first}); it needs config.json, a tokenizer and *.safetensors"
+            ) from error
         raise ValueError(
             f"cannot load {checkpoint}: neither a local folder nor reachable on the hub ({first}); check the name and network, "
             f"log in for gated models (hf auth login), or download it elsewhere and give the folder's path"

@@ -29,7 +29,7 @@ from jepa_ray.streams import derive_seed
 from jepa_ray.training.step import Runtime, backend_of, epoch_steps, make_optimizer, train_step
 
 SEED = 0
-STEPS = 400
+STEPS = 300
 OPTIM = OptimConfig(learning_rate=6e-3, num_epochs=1, batch_size=32, schedule="cosine", warmup_ratio=0.05, beta2=0.95)
 """Recipe of the pre-training; part of the cache's key. `num_epochs` is replaced by as many as STEPS takes."""
 

@@ -51,7 +51,7 @@ def attention_error(network: Network, table: TokenTable, backend: Backend, *, k:
     return worst
 
 
-def separate_pass(network: Network, ids: np.ndarray) -> Tensor:  # type: ignore[type-arg]
+def separate_pass(network: Network, ids: np.ndarray) -> Tensor:
     """(L, D) hidden states of one sequence alone, with the model's own causal attention: the definition of what is right."""
     device = network.device
     with network.attention(None):

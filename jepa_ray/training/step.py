@@ -15,7 +15,6 @@ import math
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -129,7 +128,7 @@ def train_step(
     totals = StepTotals()
     optimizer.zero_grad(set_to_none=True)
     batches = list(micro_batches(table, rows, config, step, backend, runtime))
-    num_labels = max(1, count_labels(table, rows, loss_on=optim.loss_on, train_end_of_turn=optim.train_end_of_turn))
+    num_labels = max(1, count_labels(table, rows.tolist(), loss_on=optim.loss_on, train_end_of_turn=optim.train_end_of_turn))
     for number, batch in enumerate(batches):
         torch.manual_seed(derive_seed(config.seed, "dropout", step, runtime.rank, number))
         last = number == len(batches) - 1
@@ -197,10 +196,13 @@ def loss_of_sums(ce_sum: Tensor, jepa_sum: Tensor, objective: ObjectiveConfig | 
 
 
 def clip_gradients(model: nn.Module, max_norm: float | None) -> float:
-    """Global gradient norm before clipping."""
-    parameters = [parameter for parameter in model.parameters() if parameter.grad is not None]
-    norm: Any = nn.utils.clip_grad_norm_(parameters, max_norm if max_norm is not None else math.inf)
-    return float(norm)
+    """Scale gradients down to the global norm `max_norm`; returns the norm before that."""
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    # fsum rounds once, so a gradient of zero (predictor tokens in a step that loss dropout skips) does not change the norm by a bit.
+    norm = math.sqrt(math.fsum(each * each for each in torch.stack(torch._foreach_norm(gradients)).tolist()))
+    if max_norm is not None and norm > max_norm:
+        torch._foreach_mul_(gradients, max_norm / norm)
+    return norm
 
 
 def attended_pairs(batch: ViewBatch) -> int:

@@ -36,7 +36,17 @@ from jepa_ray.training import checkpoint
 from jepa_ray.training.flops import FlopModel
 from jepa_ray.training.prepare import Prepared
 from jepa_ray.training.selfcheck import PackingError, attention_error
-from jepa_ray.training.step import NonFinite, Runtime, StepTotals, active_objective, backend_of, epoch_steps, make_optimizer, train_step, unwrap
+from jepa_ray.training.step import (
+    NonFinite,
+    Runtime,
+    StepTotals,
+    active_objective,
+    backend_of,
+    epoch_steps,
+    make_optimizer,
+    train_step,
+    unwrap,
+)
 
 Report = Callable[[dict[str, float]], None]
 
@@ -60,9 +70,7 @@ def run_trial(config: TrialConfig, prepared: Prepared, runtime: Runtime, report:
         return replace(latest, state="FAILED", error=text, summary=latest.summary | {"finished_at": now()})
 
 
-def _train(
-    config: TrialConfig, prepared: Prepared, runtime: Runtime, report: Report, scratch: Path, progress: TrialResult
-) -> TrialResult:
+def _train(config: TrialConfig, prepared: Prepared, runtime: Runtime, report: Report, scratch: Path, progress: TrialResult) -> TrialResult:
     torch.set_num_threads(runtime.num_threads)
     began = time.perf_counter()
     objective = active_objective(config)

@@ -56,10 +56,12 @@ def test_made_once_and_loaded_like_any_checkpoint(family: ModelFamily, monkeypat
 
 def test_it_is_trained(family: ModelFamily, monkeypatch: pytest.MonkeyPatch) -> None:
     few = tiny_base(family, EXAMPLES, 512)
-    monkeypatch.setattr(base, "STEPS", 12)
+    monkeypatch.setattr(base, "STEPS", 25)
     more = tiny_base(family, EXAMPLES, 512)
     assert few != more
-    ids = torch.tensor(AutoTokenizer.from_pretrained(more)(EXAMPLES[0].text)["input_ids"])[None]
+    chat = [{"role": "user", "content": EXAMPLES[0].text}, {"role": "assistant", "content": EXAMPLES[0].code}]
+    text = AutoTokenizer.from_pretrained(more).apply_chat_template(chat, tokenize=False, **family.template_kwargs)
+    ids = torch.tensor(AutoTokenizer.from_pretrained(more)(text, add_special_tokens=False)["input_ids"])[None]
     losses = [float(AutoModelForCausalLM.from_pretrained(folder)(input_ids=ids, labels=ids).loss.detach()) for folder in (few, more)]
     assert losses[1] < losses[0]
 

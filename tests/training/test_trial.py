@@ -31,6 +31,12 @@ def checkpoint(request: pytest.FixtureRequest, tiny_checkpoints: dict[str, Path]
     return tiny_checkpoints[request.param]
 
 
+@pytest.fixture(autouse=True)
+def _no_git(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A commit between two trials of a test would show as a difference; `tests/test_results.py` looks at provenance."""
+    monkeypatch.setattr(trial, "provenance", lambda: {"git_sha": None, "versions": "{}", "started_at": "then"})
+
+
 @pytest.fixture
 def llama(tiny_checkpoints: dict[str, Path]) -> Path:
     return tiny_checkpoints["llama3"]
@@ -205,13 +211,13 @@ def test_validation_every_other_epoch_and_always_at_the_end(llama: Path, tmp_pat
     assert [report["epoch"] for report in reports] == [2]
 
 
-@pytest.mark.parametrize("packing", ["trie", "flat", "plain"])
-def test_packings_agree(checkpoint: Path, tmp_path: Path, packing: str) -> None:
+@pytest.mark.parametrize("packing", ["flat", "plain"])
+def test_packings_agree(llama: Path, tmp_path: Path, packing: str) -> None:
     """Without LoRA's dropout, whose mask falls on tokens and so depends on how they are laid out."""
     options: dict[str, Any] = {"lora": LoraConfig(r=2, dropout=0.0), "optim__learning_rate": 1e-3}
-    prepared = tiny.prepared_of(checkpoint)
-    found = run(config_of(checkpoint, **options, model__packing=packing), prepared, tmp_path / packing)
-    wanted = run(config_of(checkpoint, **options), prepared, tmp_path / "auto")
+    prepared = tiny.prepared_of(llama)
+    found = run(config_of(llama, **options, model__packing=packing), prepared, tmp_path / packing)
+    wanted = run(config_of(llama, **options), prepared, tmp_path / "auto")
     assert found.summary["packing_used"] == packing
     for name in ("train_ce", "train_jepa"):
         values = [[row["value"] for row in result.metrics if row["name"] == name] for result in (found, wanted)]
