@@ -28,7 +28,9 @@ PROMPTS = 64
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.generation", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.generation", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--json", action="store_true", help="one JSON line")
     parser.add_argument("--gpu", action="store_true", help="Llama-3.2-1B shapes in bf16 on a GPU")
     parser.add_argument("--rounds", type=int, default=3)

@@ -76,7 +76,9 @@ def padded_step(network: Network, optimizer: torch.optim.Optimizer, table: Token
     for start in range(0, len(rows), micro):
         chosen = rows[start : start + micro]
         predictors = np.arange(PREDICTOR_BASE, PREDICTOR_BASE + K, dtype=np.int32)
-        sequences = [table.lm[i] for i in chosen] + [np.concatenate([table.text[i], predictors]) for i in chosen] + [table.code[i] for i in chosen]
+        sequences = (
+            [table.lm[i] for i in chosen] + [np.concatenate([table.text[i], predictors]) for i in chosen] + [table.code[i] for i in chosen]
+        )
         ids = torch.zeros(len(sequences), PADDED, dtype=torch.long)
         mask = torch.zeros(len(sequences), PADDED, dtype=torch.long)
         labels = torch.full((len(sequences), PADDED), -100)
@@ -181,7 +183,9 @@ def measure(examples: Sequence[Example], gpu: bool, rounds: int) -> dict[str, fl
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.step", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.step", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--json", action="store_true", help="one JSON line")
     parser.add_argument("--gpu", action="store_true", help="Llama-3.2-1B shapes in bf16 on a GPU instead of the tiny model on one CPU core")
     parser.add_argument("--rounds", type=int, default=7)
@@ -212,7 +216,7 @@ def main() -> None:
 
 
 def gsm8k_lengths() -> list[Example]:
-    """Stand-in for GSM8K where its file is not beside the checkout: random words, question and answer as long as there (240 and 293 characters)."""
+    """Stand-in for GSM8K where its file is not beside the checkout: random words, as long as its questions and answers (240, 293 characters)."""
     rng = np.random.default_rng(0)
     letters = np.array(list("etaoinshrdlucmfwyp"))
 

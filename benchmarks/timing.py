@@ -28,7 +28,9 @@ def medians(contenders: Mapping[str, Callable[[], Any]], rounds: int, warm_up: i
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
-def finish(title: str, figures: Mapping[str, float], limits: Mapping[str, tuple[str, float]], as_json: bool, facts: Mapping[str, Any]) -> None:
+def finish(
+    title: str, figures: Mapping[str, float], limits: Mapping[str, tuple[str, float]], as_json: bool, facts: Mapping[str, Any]
+) -> None:
     """Print the figures, one line each with its limit (or all as one JSON line), and exit 1 if a limit is missed."""
     missed = [name for name, (sign, limit) in limits.items() if not (figures[name] >= limit if sign == ">=" else figures[name] <= limit)]
     if as_json:

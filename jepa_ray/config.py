@@ -81,7 +81,7 @@ class ObjectiveConfig(Record):
     distance: Literal["cosine", "l2", "mse"] = "cosine"
     """d: 1 - cosine, L2 norm, or mean squared error of the two embeddings."""
     lambda_: float = Field(1.0, ge=0, alias="lambda")
-    """Weight of the JEPA term. 0 is the baseline, bit for bit."""
+    """Weight of the JEPA term. 0 (at gamma = 1) is the baseline, bit for bit."""
     gamma: float = Field(1.0, ge=0)
     """Weight of the next-token cross-entropy."""
     k: int = Field(1, ge=0, le=64)

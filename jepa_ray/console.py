@@ -71,6 +71,8 @@ class Board:
         """Sizes, what was dropped, and how much of the test split has been seen in training."""
         sizes, tokens = report.get("sizes", {}), report.get("tokens", {})
         parts = [f"{name} {size}" for name, size in sizes.items()]
+        if base := report.get("base_examples"):
+            parts[0] += f" ({base} of them pre-train the tiny base, the others are fine-tuned on)"
         if dropped := sum(table["dropped"] for table in tokens.values()):
             parts.append(f"{dropped} dropped (longer than {self.sweep.data.max_length} tokens)")
         if test := sizes.get("test"):
@@ -121,7 +123,7 @@ class Board:
 
     def table(self) -> Table:
         """The live table: what is running, and what is left."""
-        table = Table(box=None, pad_edge=False, header_style="bold", caption_justify="left", caption=self._caption())
+        table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold", caption_justify="left", caption=self._caption())
         for name in (
             "arm",
             "lambda",
@@ -186,7 +188,14 @@ def report(sweep: SweepConfig, folder: Path, console: Console) -> None:
     trials = results.read_trials(folder)
     search = trials[(trials["stage"] == "search") & (trials["arm"].isin(_arms(sweep)))]
     metric = sweep.search.metric
-    found = Table(title="Search: best of each arm on validation", title_justify="left", box=None, pad_edge=False, header_style="bold")
+    found = Table(
+        title="Search: best of each arm on validation",
+        title_justify="left",
+        box=None,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+        header_style="bold",
+    )
     for name in ("arm", "trials", "cut early", "failed", "lambda", "k", "learning rate", "loss dropout", metric.replace("_", " ")):
         _column(found, name, sweep)
     for arm in _arms(sweep):
@@ -212,7 +221,7 @@ def side_by_side(sweep: SweepConfig, trials: pd.DataFrame) -> Table:
     """Confirmation: mean and standard deviation over seeds, and the difference to the family's baseline, seed by seed."""
     metric = "test_exact" if len(trials) and trials["test_exact"].notna().any() else sweep.search.metric
     title = f"Confirmation: {metric.replace('_', ' ')} on seeds {', '.join(map(str, sweep.confirm.seeds))}"
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
     for name in ("arm", "seeds", "mean", "sd", "minus baseline", "sd of diff.", "prefix", "contains", "stopped"):
         _column(table, name, sweep)
     done = trials[(trials["stage"] == "confirm") & (trials["state"] == "COMPLETE") & trials["seed"].isin(sweep.confirm.seeds)]

@@ -91,7 +91,9 @@ class Renderer:
 
     def __init__(self, tokenizer: Any, style: ChatStyle) -> None:
         if not getattr(tokenizer, "is_fast", False):
-            raise ValueError(f"the tokenizer of family {style.name} gives no character offsets (a slow tokenizer); install its fast version")
+            raise ValueError(
+                f"the tokenizer of family {style.name} gives no character offsets (a slow tokenizer); install its fast version"
+            )
         self.tokenizer, self.style = tokenizer, style
         self._affixes: dict[str, tuple[str, str]] = {}
 
@@ -161,9 +163,7 @@ def tokenize_split(examples: Iterable[Example], tokenizer: Any, style: ChatStyle
     text_ids, code_ids = (_view_ids(tokenizer, views) for views in (texts, codes))
     lm_ids, prompt_lengths = _conversation_ids(renderer, examples)
 
-    kept = [
-        i for i in range(len(examples)) if max(len(lm_ids[i]), len(text_ids[i]), len(code_ids[i])) <= max_length
-    ]
+    kept = [i for i in range(len(examples)) if max(len(lm_ids[i]), len(text_ids[i]), len(code_ids[i])) <= max_length]
     if examples and not kept:
         raise ValueError(f"all {len(examples)} examples are longer than data.max_length = {max_length} tokens; raise it")
     return TokenTable(
@@ -187,7 +187,11 @@ def _view_ids(tokenizer: Any, views: list[tuple[str, int]]) -> list[list[int]]:
         last = len(ids)
         while last and offsets[last - 1][0] == offsets[last - 1][1]:  # zero-width additions at the end
             last -= 1
-        assert last and offsets[last - 1][1] == len(text) > content_start, "the readout is not on the view's content"
+        if not (last and offsets[last - 1][1] == len(text) > content_start):
+            raise ValueError(
+                f"the tokenizer's offsets do not find the end of {text[content_start:]!r} in its view, so there is no sound readout; "
+                f"use a tokenizer whose offset mapping covers the text"
+            )
         out.append(ids[:last])
     return out
 
@@ -204,7 +208,8 @@ def _conversation_ids(renderer: Renderer, examples: Sequence[Example]) -> tuple[
         stop = whole.rfind(turn_end)
         if not whole.startswith(prompt) or stop < len(prompt):
             raise ValueError(
-                f"the chat template of family {renderer.style.name} does not continue its own generation prompt with the answer and {turn_end!r}"
+                f"the chat template of family {renderer.style.name} does not continue its own generation prompt "
+                f"with the answer and {turn_end!r}"
             )
         answers.append(whole[len(prompt) : stop + len(turn_end)])
     prompt_ids = tokenizer(prompts, add_special_tokens=False)["input_ids"]

@@ -13,7 +13,6 @@ padding within blocks on a GPU).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -60,7 +59,7 @@ class Block:
 
     def mask(self, window: int | None) -> Tensor | None:
         """(S, 1, O, L) boolean: own token i of a path is its token shared + i, and sees those up to itself. None: plainly causal."""
-        paths, own, longest = self.shape
+        _, own, longest = self.shape
         if self.causal and (window is None or window >= longest):
             return None
         query_SO = self.shared_S[:, None] + torch.arange(own, device=self.shared_S.device)
@@ -109,8 +108,8 @@ def make_buckets(packed: Packed, device: torch.device) -> Buckets:
             queries.append(np.concatenate([mine, np.full(own - len(mine), mine[-1])]))
             keys.append(np.concatenate([path, np.full(longest - len(path), path[-1])]))
         blocks.append(Block((len(group), own, longest), torch.from_numpy(shared).to(device), causal=not shared.any()))
-    index = [torch.from_numpy(array).to(device) for array in (np.concatenate(queries), slots, np.concatenate(keys))]
-    return Buckets(tuple(blocks), *index)
+    queries_Q, slots_T, keys_M = (torch.from_numpy(array).to(device) for array in (np.concatenate(queries), slots, np.concatenate(keys)))
+    return Buckets(tuple(blocks), queries_Q, slots_T, keys_M)
 
 
 _BLOCK_OVERHEAD = 3000
@@ -178,9 +177,7 @@ def _dense(query: Tensor, key: Tensor, value: Tensor, scale: float, softcap: flo
     return F.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype) @ value
 
 
-def _bucketed(
-    query: Tensor, key: Tensor, value: Tensor, scale: float, softcap: float | None, window: int | None, layout: Layout
-) -> Tensor:
+def _bucketed(query: Tensor, key: Tensor, value: Tensor, scale: float, softcap: float | None, window: int | None, layout: Layout) -> Tensor:
     """Each path apart: gathered into padded blocks, attended, put back."""
     heads, size = query.shape[1], query.shape[3]
     buckets = layout.buckets()

@@ -15,7 +15,8 @@ def cosine(source_PD: Tensor, target_PD: Tensor) -> Tensor:
 
 def l2(source_PD: Tensor, target_PD: Tensor) -> Tensor:
     """Euclidean norm of the difference. Scales with the states' norm (about 100 in Llama-3.2-1B): lambda needs its own search."""
-    return (source_PD.float() - target_PD.float()).norm(dim=-1)
+    distance_P: Tensor = (source_PD.float() - target_PD.float()).norm(dim=-1)
+    return distance_P
 
 
 def mse(source_PD: Tensor, target_PD: Tensor) -> Tensor:

@@ -86,14 +86,26 @@ def _pretrain(family: ModelFamily, examples: Sequence[Example], max_length: int,
     optimizer = make_optimizer(network, optim)
     network.train()
     steps = [rows for epoch in range(optim.num_epochs) for rows in epoch_steps(len(table), optim, SEED, epoch)][:STEPS]
-    for step, rows in enumerate(steps):
-        train_step(network, optimizer, table, rows, config, step, len(steps), backend_of(config), Runtime())
+    try:
+        for step, rows in enumerate(steps):
+            train_step(network, optimizer, table, rows, config, step, len(steps), backend_of(config), Runtime())
+    finally:
+        torch.set_num_threads(before)
     network.causal_lm.save_pretrained(folder)
-    torch.set_num_threads(before)
 
 
 def _key(family: ModelFamily, examples: Sequence[Example], max_length: int) -> str:
     """Digest of everything that determines the base's weights."""
     versions = {name: metadata.version(name) for name in ("torch", "transformers", "tokenizers")}
-    parts = [repr(family), digest(examples), max_length, SEED, STEPS, VOCAB_SIZE, OPTIM.model_dump_json(), versions, torch.backends.cpu.get_cpu_capability()]
+    parts = [
+        repr(family),
+        digest(examples),
+        max_length,
+        SEED,
+        STEPS,
+        VOCAB_SIZE,
+        OPTIM.model_dump_json(),
+        versions,
+        torch.backends.cpu.get_cpu_capability(),
+    ]
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]

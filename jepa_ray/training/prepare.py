@@ -29,7 +29,7 @@ class Prepared:
     checkpoint: str
     """Folder or hub id that weights and tokenizer are read from."""
     facts: dict[str, Any] = field(default_factory=dict)
-    """Columns of the trials table known before training: overlap counts."""
+    """Columns of the trials table known before training: overlap, and examples dropped from any split."""
     report: dict[str, Any] = field(default_factory=dict)
     """Sizes and lengths for the plan: examples, dropped, token lengths per split and sequence."""
 
@@ -47,6 +47,7 @@ def prepare(sweep: SweepConfig, family: str, model: str) -> Prepared:
     data = sweep.data
     splits = load_splits(data)
     train: Sequence[Example] = splits.train
+    base_half: Sequence[Example] = ()
     if model == "tiny":
         base_half, train = split_for_base(train, data)
         checkpoint = str(tiny_base(record, base_half, data.max_length))
@@ -65,8 +66,11 @@ def prepare(sweep: SweepConfig, family: str, model: str) -> Prepared:
         test=tables.get("test"),
         dataset_sha=splits.dataset_sha,
         checkpoint=checkpoint,
-        facts={name: splits.report[name] for name in ("overlap_text", "overlap_target")},
-        report={**splits.report, "tokens": {name: _lengths(table) for name, table in tables.items()}},
+        facts={
+            **{name: splits.report[name] for name in ("overlap_text", "overlap_target")},
+            "dropped_examples": sum(table.dropped for table in tables.values()),
+        },
+        report={**splits.report, "base_examples": len(base_half), "tokens": {name: _lengths(table) for name, table in tables.items()}},
     )
 
 

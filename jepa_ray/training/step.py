@@ -148,7 +148,12 @@ def train_step(
             )
         )
     norm = clip_gradients(model, optim.max_grad_norm)
-    if not (math.isfinite(totals.ce_sum) and math.isfinite(totals.jepa_sum) and math.isfinite(norm)):
+    finite = math.isfinite(totals.ce_sum) and math.isfinite(totals.jepa_sum) and math.isfinite(norm)
+    if runtime.world_size > 1:  # all ranks must leave together, or the others would wait for this one
+        everywhere = torch.tensor(float(finite), device=runtime.device)
+        torch.distributed.all_reduce(everywhere, torch.distributed.ReduceOp.MIN)
+        finite = bool(everywhere > 0)
+    if not finite:
         raise NonFinite(f"step {step + 1}: cross-entropy sum {totals.ce_sum:g}, JEPA sum {totals.jepa_sum:g}, gradient norm {norm:g}")
     rate = optim.learning_rate * lr_factor(step, total_steps, optim)
     for group in optimizer.param_groups:

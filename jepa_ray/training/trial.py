@@ -90,11 +90,9 @@ def _train(config: TrialConfig, prepared: Prepared, runtime: Runtime, report: Re
 
     saved = checkpoint.load(scratch, network, optimizer)
     first_epoch = saved["epoch"] if saved is not None else 0
-    if saved is None:
-        progress = replace(progress, metrics=[], predictions=[])
-    # Progress is written just before the checkpoint: a crash in between leaves it one epoch ahead.
-    metrics = [row for row in progress.metrics if row["epoch"] <= first_epoch]
-    predictions = list(progress.predictions)
+    # The checkpoint holds its own progress, so that the two cannot disagree after a kill; progress.json is for others to read.
+    progress = replace(progress, metrics=[], predictions=[]) if saved is None else TrialResult.from_json(saved["progress"])
+    metrics, predictions = list(progress.metrics), list(progress.predictions)
     spent: dict[str, Any] = (
         saved["spent"] if saved is not None else {"step": 0, "tokens": 0, "flops": 0, "train_seconds": 0.0, "val_seconds": 0.0, "wall": 0.0}
     )
@@ -146,8 +144,8 @@ def _train(config: TrialConfig, prepared: Prepared, runtime: Runtime, report: Re
         }
         progress = replace(progress, summary=dict(summary), metrics=metrics, predictions=predictions)
         if runtime.rank == 0:
+            checkpoint.save(scratch, network, optimizer, epoch=epoch + 1, spent=spent, progress=progress.to_json())
             save_progress(scratch / "progress.json", progress)
-            checkpoint.save(scratch, network, optimizer, epoch=epoch + 1, spent=spent)
         if "val_exact" in values and not last:
             report({"epoch": epoch + 1, "step": spent["step"], **cost, **values})
 
@@ -221,7 +219,6 @@ def _start(config: TrialConfig, prepared: Prepared, runtime: Runtime, scratch: P
         "device": runtime.device,
         "num_workers": runtime.world_size,
         "train_examples": len(prepared.train),
-        "dropped_examples": prepared.train.dropped,
         **prepared.facts,
     }
     return TrialResult(state="RUNNING", error=None, summary={**provenance(), **facts}, metrics=[], predictions=[])

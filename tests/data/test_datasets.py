@@ -164,7 +164,7 @@ def test_every_task_generates_disjoint_splits_that_its_judge_accepts(task: str) 
 
 def test_generated_sizes_default_and_the_test_split_stays_when_training_grows() -> None:
     default, small = load_splits(DataConfig(num_val=100)), load_splits(DataConfig(num_val=100, num_train=50))
-    assert [len(split) for split in parts(default)] == [4000, 100, 512]
+    assert [len(split) for split in parts(default)] == [2400, 100, 512]
     assert small.test == default.test and small.val == default.val
     assert small.train == default.train[:50]
     assert small.dataset_sha != default.dataset_sha
