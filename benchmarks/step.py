@@ -216,7 +216,7 @@ def main() -> None:
 
 
 def gsm8k_lengths() -> list[Example]:
-    """Stand-in for GSM8K where its file is not beside the checkout: random words, as long as its questions and answers (240, 293 characters)."""
+    """Stand-in for GSM8K where its file is not beside the checkout: random words of its lengths (240 and 293 characters)."""
     rng = np.random.default_rng(0)
     letters = np.array(list("etaoinshrdlucmfwyp"))
 

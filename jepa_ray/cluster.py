@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 from jepa_ray.config import ResourcesConfig, SweepConfig
 
 if TYPE_CHECKING:
+    from jepa_ray.jobs import Slot
     from jepa_ray.training.prepare import Prepared
-    from jepa_ray.worker import Slot
 
 PrepareFamily = Callable[[SweepConfig, str, str], "Prepared"]
 
@@ -123,7 +123,7 @@ def connect(resources: ResourcesConfig, num_cpus: int | None = None) -> Iterator
 
 
 def _fit(resources: ResourcesConfig, nodes: list[dict[str, Any]], address: str | None, local: bool) -> Cluster:
-    from jepa_ray.worker import Slot
+    from jepa_ray.jobs import Slot
 
     alive = [node["Resources"] for node in nodes if node["Alive"]]
     all_gpus = sum(node.get("GPU", 0.0) for node in alive)

@@ -21,8 +21,8 @@ from rich.text import Text
 
 from jepa_ray import results
 from jepa_ray.config import SweepConfig, TrialConfig, columns
+from jepa_ray.jobs import Job
 from jepa_ray.results import Stage
-from jepa_ray.worker import Job
 
 SHOWN = 16
 """Running trials in the live table; more are counted in its last line."""

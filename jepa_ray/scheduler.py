@@ -20,7 +20,7 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialSch
 from ray.tune.search import Searcher
 
 from jepa_ray.config import SchedulerConfig
-from jepa_ray.worker import Job
+from jepa_ray.jobs import Job
 
 if TYPE_CHECKING:
     from ray.tune.execution.tune_controller import TuneController

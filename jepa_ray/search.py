@@ -25,10 +25,12 @@ from ray import tune
 from jepa_ray import plan, results
 from jepa_ray.cluster import Cluster, Interrupt, PrepareFamily, Stored, prepare
 from jepa_ray.config import SweepConfig, TrialConfig, canonical, config_id
+from jepa_ray.jobs import Job, ended, storage, write, written
+from jepa_ray.mailbox import Mailbox
 from jepa_ray.results import Stage
 from jepa_ray.scheduler import ArmScheduler, Events, JobSearcher, Source
 from jepa_ray.studies import ArmStudy, identity, open_storage
-from jepa_ray.worker import Job, Mailbox, RunTrial, Stock, ended, storage, trainable, write, written
+from jepa_ray.worker import RunTrial, Stock, trainable
 
 
 class Listener(Protocol):

@@ -12,16 +12,12 @@ Imports torch and the training code late, inside the worker: the driver stays li
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import functools
-import json
 import math
-import shutil
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -31,14 +27,14 @@ import ray
 from ray import tune
 
 from jepa_ray import results
-from jepa_ray.config import TrialConfig, canonical
+from jepa_ray.config import TrialConfig
+from jepa_ray.jobs import Job, Metrics, Slot, ended, row_path, storage, write, written
 from jepa_ray.results import Stage, TrialResult
 
 if TYPE_CHECKING:
     from jepa_ray.training.prepare import Prepared
     from jepa_ray.training.trial import Runtime
 
-Metrics = dict[str, float]
 RunTrial = Callable[[TrialConfig, "Prepared", "Runtime", Callable[[Metrics], None], Path], TrialResult]
 
 
@@ -55,53 +51,6 @@ DEATH_NOTICED_S = 3.0
 
 
 @dataclass(frozen=True)
-class Job:
-    """One trial to run: which configuration, and under which name its results go where."""
-
-    trial_id: str
-    config_id: str
-    arm: str
-    stage: Stage
-    folder: Path
-    """The sweep's folder; on a cluster, on a file system that all nodes share."""
-    config: TrialConfig
-
-    @property
-    def scratch(self) -> Path:
-        """Checkpoint and progress of the trial while it runs."""
-        return self.folder / "scratch" / self.config_id
-
-    @property
-    def progress(self) -> Path:
-        return self.scratch / "progress.json"
-
-    def to_json(self) -> str:
-        """Text form: Tune copies, merges and flattens configurations, and must find nothing to take apart."""
-        fields = {"trial_id": self.trial_id, "config_id": self.config_id, "arm": self.arm, "stage": self.stage, "folder": str(self.folder)}
-        return json.dumps({**fields, "config": canonical(self.config)})
-
-    @classmethod
-    def from_json(cls, text: str) -> Job:
-        fields = json.loads(text)
-        return cls(**{**fields, "folder": Path(fields["folder"]), "config": TrialConfig.model_validate(fields["config"])})
-
-
-@dataclass(frozen=True)
-class Slot:
-    """What one trial occupies."""
-
-    workers: int = 1
-    cpus: int = 1
-    """Per worker; also its number of torch threads."""
-    gpus: float = 0.0
-    """Per worker."""
-
-    def trial_resources(self) -> dict[str, float]:
-        """For Tune. The process of a trial with several workers only waits; Tune refuses a request for nothing at all."""
-        return {"cpu": 0, "memory": 10**6} if self.workers > 1 else {"cpu": self.cpus, "gpu": self.gpus}
-
-
-@dataclass(frozen=True)
 class Stock:
     """What every trial of a stage shares."""
 
@@ -114,60 +63,6 @@ class Stock:
     """Handle of the sweep's Mailbox actor."""
 
 
-class Mailbox:
-    """How the driver tells a running trial to stop, and how a worker group hands its reports to the trial's process.
-
-    One asynchronous actor per sweep. Tune's own reporting goes one way only, and Train's does not reach Tune.
-    """
-
-    def __init__(self) -> None:
-        self._stopped: set[str] = set()
-        self._posts: dict[str, list[Metrics]] = {}
-        self._answers: dict[str, list[bool]] = {}
-        self._changed = asyncio.Condition()
-
-    async def stop(self, trial_id: str) -> None:
-        """Mark a trial as cut."""
-        self._stopped.add(trial_id)
-
-    async def stopped(self, trial_id: str) -> bool:
-        """Whether a trial has been cut."""
-        return trial_id in self._stopped
-
-    async def post(self, run: str, metrics: Metrics) -> None:
-        """Rank 0 of a worker group hands in a report."""
-        async with self._changed:
-            self._posts.setdefault(run, []).append(metrics)
-            self._changed.notify_all()
-
-    async def collect(self, run: str, number: int, timeout_s: float) -> Metrics | None:
-        """Report `number` (from 0) of a group, or None when it has not come within the time."""
-        await self._until(lambda: len(self._posts.get(run, [])) > number, timeout_s)
-        posts = self._posts.get(run, [])
-        return posts[number] if len(posts) > number else None
-
-    async def answer(self, run: str, stop: bool) -> None:
-        """The trial's process answers the oldest report that has no answer yet."""
-        async with self._changed:
-            self._answers.setdefault(run, []).append(stop)
-            self._changed.notify_all()
-
-    async def wait(self, run: str, number: int) -> bool:
-        """Every rank waits here for the answer to report `number`: True means stop. All ranks so leave at the same step."""
-        await self._until(lambda: len(self._answers.get(run, [])) > number, None)
-        return self._answers[run][number]
-
-    async def forget(self, run: str) -> None:
-        """Drop what is kept of a group that has ended."""
-        self._posts.pop(run, None)
-        self._answers.pop(run, None)
-
-    async def _until(self, condition: Callable[[], bool], timeout_s: float | None) -> None:
-        async with self._changed:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait_for(condition), timeout_s)
-
-
 def trainable(config: dict[str, Any], stock: Stock) -> None:
     """Run one trial; Tune calls this in the trial's process. Raises only what a new attempt may cure: a process that died."""
     job = Job.from_json(config["job"])
@@ -176,31 +71,8 @@ def trainable(config: dict[str, Any], stock: Stock) -> None:
             _run_group(job, stock)
         else:
             _run_here(job, stock)
-    row = pq.read_table(_row(job)).to_pylist()[0]
+    row = pq.read_table(row_path(job)).to_pylist()[0]
     tune.report({"final": True, "state": row["state"], "error": row["error"], **_numbers(row)})
-
-
-def written(job: Job) -> bool:
-    """Whether the trial's row stands: an attempt that was killed after writing it must not write it again."""
-    return _row(job).exists()
-
-
-def write(job: Job, result: TrialResult) -> None:
-    """The trial's rows, then away with its checkpoints."""
-    # A process of a sweep that was killed may finish the trial in the moment before it notices: its row is as good.
-    with contextlib.suppress(FileExistsError):
-        results.write_trial(job.folder, job.trial_id, job.config, job.arm, job.stage, result)
-    shutil.rmtree(job.scratch, ignore_errors=True)
-
-
-def ended(job: Job, state: results.State, error: str | None = None) -> TrialResult:
-    """The progress so far as the result of a trial that did not reach its last epoch."""
-    reached = results.load_progress(job.progress)
-    return replace(reached, state=state, error=error) if reached else TrialResult(state=state, error=error)
-
-
-def _row(job: Job) -> Path:
-    return job.folder / "trials" / f"{job.trial_id}.parquet"
 
 
 def _numbers(row: dict[str, Any]) -> Metrics:
@@ -298,15 +170,10 @@ def _train(job: Job, stock: Stock, report: Callable[[Metrics], None]) -> None:
     """Run the trial on this worker; rank 0 writes its row."""
     run_trial = stock.run_trial or _run_trial()
     runtime = _runtime(stock.slot)
-    gauges = _gauges()
-    tags = {"arm": job.arm, "trial": job.trial_id}
 
     def observed(metrics: Metrics) -> None:
         if runtime.rank == 0:
-            values = {**metrics, "lambda": job.config.objective.lambda_ if job.config.objective else 0.0}
-            for name, gauge in gauges.items():
-                if math.isfinite(value := values.get(name, math.nan)):
-                    gauge.set(value, tags)
+            _show(job, metrics)
         report(metrics)
 
     try:
@@ -323,6 +190,7 @@ def _train(job: Job, stock: Stock, report: Callable[[Metrics], None]) -> None:
         time.sleep(DEATH_NOTICED_S)
         raise RankFailed(f"rank {runtime.rank}: {result.error}")
     if runtime.rank == 0:
+        _show(job, result.summary)  # the last epoch is not reported
         write(job, result)
 
 
@@ -352,6 +220,15 @@ def _run_trial() -> RunTrial:
     return run_trial
 
 
+def _show(job: Job, values: Mapping[str, Any]) -> None:
+    """Set the trial's Ray metrics."""
+    shown = {**values, "lambda": job.config.objective.lambda_ if job.config.objective else 0.0}
+    for name, gauge in _gauges().items():
+        value = shown.get(name)
+        if isinstance(value, (int, float)) and math.isfinite(value):
+            gauge.set(float(value), {"arm": job.arm, "trial": job.trial_id})
+
+
 @functools.cache
 def _gauges() -> dict[str, Any]:
     """Ray metrics, by the name of the reported value: they appear on the dashboard's metrics page and in Grafana."""
@@ -364,8 +241,3 @@ def _gauges() -> dict[str, Any]:
         "val_exact": "Exact match on validation",
     }
     return {name: Gauge(f"jepa_ray_{name}", description=text, tag_keys=("arm", "trial")) for name, text in described.items()}
-
-
-def storage(folder: Path) -> Path:
-    """Where Tune and Train keep their own books while a sweep runs. Ours are the tables: this is removed at the end."""
-    return folder.resolve() / "scratch" / ".ray"

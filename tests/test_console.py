@@ -16,7 +16,7 @@ from tests import fake_training as fake
 
 
 def jobs(sweep: SweepConfig, folder: Path, seeds: tuple[int, ...] = (1,)) -> list:  # type: ignore[type-arg]
-    from jepa_ray.worker import Job
+    from jepa_ray.jobs import Job
 
     out = []
     for seed in seeds:

@@ -258,7 +258,7 @@ class Scheduled:
         self.scheduler = ArmScheduler(SchedulerConfig(**config), "val_exact", "max", lambda job: self.cut.append(job.trial_id))
 
     def trial(self, name: str, arm: str) -> Any:
-        from jepa_ray.worker import Job
+        from jepa_ray.jobs import Job
 
         config = TrialConfig.model_validate({"model": {"family": "llama3"}, "optim": {"num_epochs": 3}})
         trial = SimpleNamespace(trial_id=name, config={"job": Job(name, name, arm, "search", self.folder, config).to_json()})

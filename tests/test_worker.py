@@ -56,7 +56,7 @@ def kill_one_holding(folder: Path, rank: int, killed: list[tuple[str, int]]) -> 
 
 def test_job_survives_its_text_form(tmp_path: Path) -> None:
     from jepa_ray.config import TrialConfig
-    from jepa_ray.worker import Job
+    from jepa_ray.jobs import Job
 
     config = TrialConfig.model_validate({"model": {"family": "llama3"}, "objective": {"lambda": 0.5, "k": 2}, "lora": {"r": 8}})
     job = Job("a-2", "a", "jepa/llama3", "confirm", tmp_path, config)
