@@ -42,9 +42,13 @@ def arms(sweep: SweepConfig) -> list[Arm]:
 
 
 def space(sweep: SweepConfig, arm: Arm) -> dict[str, Distribution]:
-    """What is searched in an arm: all of the space, but nothing of the objective where the arm has none."""
+    """What is searched in an arm: all of the space, but nothing of the objective, nor what depends on it, where the arm has none."""
     objective = sweep.methods[arm.method] is not None
-    return {path: distribution for path, distribution in sweep.space.items() if objective or not path.startswith("objective.")}
+    out: dict[str, Distribution] = {}
+    for path, distribution in sweep.space.items():
+        if (objective or not path.startswith("objective.")) and all(name in out for name in distribution.when or ()):
+            out[path] = distribution
+    return out
 
 
 def trial_config(sweep: SweepConfig, arm: Arm, params: Mapping[str, Any]) -> TrialConfig:
@@ -102,12 +106,15 @@ def notes(sweep: SweepConfig) -> list[str]:
             out.append(f"{arm.name}: only {_count(size, 'distinct configuration')} for {sweep.search.num_trials} trials; {ending}")
     for arm in arms(sweep):
         own = space(sweep, arm)
-        for path, distribution in own.items():
+        for path, distribution in sweep.space.items():
             absent = [name for name in distribution.when or {} if name not in own]
-            if absent:
+            if absent and not path.startswith("objective."):
                 out.append(
                     f"{arm.name}: {path} is never searched, for its `when` looks at {', '.join(absent)}, which this arm does not have"
                 )
+        beyond = [path for path in own if path not in defaults(sweep, arm) and own[path].when is None]
+        for path in beyond:
+            out.append(f"{arm.name}: its own {path} lies outside {own[path].text()}, so the first trial draws one instead")
     for path, distribution in sweep.space.items():
         values = distribution.probes()
         if len(values) == 1:
@@ -152,7 +159,7 @@ def describe(sweep: SweepConfig, estimates: Mapping[str, Estimate] | None = None
     ]
     if estimates:
         flops = sum(estimates[arm.name].train_flops * (search.num_trials + len(seeds)) for arm in own)
-        lines.append(f"  cost      at most {flops:.3g} FLOPs of training in all (early stopping spends less)")
+        lines.append(f"  cost      about {flops:.3g} FLOPs of training in all (at the methods' own settings; early stopping spends less)")
     lines += [f"  data      {fact}" for fact in facts]
     lines += [f"  note      {note}" for note in notes(sweep)]
     return "\n".join(lines)

@@ -21,11 +21,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from jepa_ray.cluster import Interrupt
-from jepa_ray.config import SweepConfig, canonical
-from jepa_ray.loading import json_schema, load_sweep
+from jepa_ray.config import SweepConfig
+from jepa_ray.loading import dump, json_schema, load_sweep, parse
 
 if TYPE_CHECKING:
     from jepa_ray.cluster import PrepareFamily
@@ -150,10 +148,10 @@ def _begun(folder: Path) -> bool:
 
 
 def _write_yaml(sweep: SweepConfig, folder: Path, extend: bool) -> None:
-    path, new = folder / "sweep.yaml", canonical(sweep)
+    path, new = folder / "sweep.yaml", dump(sweep)
     if _begun(folder) and path.exists():
-        old = yaml.safe_load(path.read_text(encoding="utf-8"))
-        changes = _changes(old, yaml.safe_load(_dump(new)))
+        old = parse(path.read_text(encoding="utf-8"))
+        changes = _changes(old, parse(new))
         if changes and not extend:
             raise ValueError(
                 f"{folder} holds another sweep of the name {sweep.name!r}; changed since:\n"
@@ -169,12 +167,8 @@ def _write_yaml(sweep: SweepConfig, folder: Path, extend: bool) -> None:
             number = next(number for number in itertools.count(1) if not (folder / f"sweep-{number}.yaml").exists())
             (folder / f"sweep-{number}.yaml").write_bytes(path.read_bytes())
     temporary = folder / ".sweep.yaml.tmp"
-    temporary.write_text(_dump(new), encoding="utf-8")
+    temporary.write_text(new, encoding="utf-8")
     os.replace(temporary, path)
-
-
-def _dump(tree: dict[str, Any]) -> str:
-    return str(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True))
 
 
 def _changes(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, Any, Any]]:

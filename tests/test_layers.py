@@ -21,21 +21,23 @@ ROOT = Path(__file__).resolve().parents[1]
 # "data" stands for the package with all its modules; "search*" for search.py, search_space.py and the like.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("streams", "space", "config"),
-    ("loading", "plan", "results"),
+    ("messages", "plan", "results"),
     ("data",),
     ("models",),
+    ("checks", "loading"),  # they look up tasks and families; torch stays out
     ("objectives",),
     ("evaluation",),
     ("training",),
+    ("jobs", "mailbox"),
     ("worker",),
     ("cluster", "search*", "studies", "scheduler", "console"),
     ("sweep",),
 )
 # Where Ray may be imported; and where torch and what loads it may not, so that a bad YAML file is refused in a moment.
-MAY_IMPORT_RAY = ("worker", "search*", "studies", "scheduler", "console", "sweep")
+MAY_IMPORT_RAY = ("worker", "cluster", "search*", "studies", "scheduler", "console", "sweep")
 TORCH_FREE = (
-    *("streams", "space", "config", "loading", "plan", "results"),
-    *("data", "data.example", "data.nlrx", "data.datasets"),
+    *("streams", "space", "config", "messages", "checks", "loading", "plan", "results"),
+    *("models.families", "data", "data.example", "data.nlrx", "data.datasets"),
 )
 LOADS_TORCH = ("torch", "transformers", "peft", "safetensors.torch")
 ANALYSIS_MAY_IMPORT = "jepa_ray.results"

@@ -472,7 +472,6 @@ sys.exit(code)
     ("arguments", "code", "said"),
     [
         (["search.num_trials=0"], 2, "search.num_trials (override): must be at least 1, got 0"),
-        (["--dry-run"], 0, "2 arms x 5 trials + 2 x 5 confirmations = 20 runs"),
         (["--schema"], 0, '"$schema"'),
     ],
 )
@@ -502,3 +501,39 @@ def test_dump_of_every_kind_of_distribution(write: Any) -> None:
         }
     )
     assert load_sweep(write(dump(sweep))) == sweep
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "sentences"),
+    [
+        (SOUND, ["methods.baseline.lambda=2"], ["methods.baseline is none", "methods.jepa={lambda: 2}"]),
+        (SOUND + "scheduler: none\n", ["scheduler.grace_period=2"], ["scheduler is none", "scheduler.name=asha"]),
+        (SOUND, ["scheduler.time_attr=train_flops"], ["scheduler.grace_period must be given in FLOPs"]),
+        ("name: a\nmethods: &m {a: none, b: *m}\n", [], ["an alias (*name) stands inside what it names"]),
+        (SOUND, ["optim.learning_rate=1"], ["did you mean 'base.optim"]),
+        (SOUND, ["space.loss_dropot={choice: [0, 0.5]}"], ["loss_dropout"]),
+    ],
+    ids=["override inside none", "none and a grace period", "one FLOP", "endless alias", "part of base", "misspelt leaf"],
+)
+def test_silent_traps_are_refused(text: str, overrides: list[str], sentences: list[str], write: Any) -> None:
+    messages = "\n".join(refused(write(text), *overrides))
+    assert all(sentence in messages for sentence in sentences), messages
+
+
+def test_the_test_file_must_not_be_the_training_file(tmp_path: Path, write: Any) -> None:
+    file = tmp_path / "all.jsonl"
+    file.write_text("{}\n")
+    messages = "\n".join(refused(write(SOUND), f"data.train={file}", f"data.test={tmp_path}/./all.jsonl"))
+    assert "is the training file" in messages
+
+
+def test_a_condition_on_a_continuous_parameter_is_refused(write: Any) -> None:
+    messages = refused(write(SOUND), "space.objective.lambda={float: [0, 2]}", "space.objective.k={int: [0, 2], when: {lambda: 1}}")
+    assert any("continuous" in message or "above it" in message for message in messages), messages
+
+
+def test_a_blank_section_has_its_defaults_and_a_condition_is_one_path(write: Any) -> None:
+    assert load_sweep(write("name: a\nmethods: {jepa: {k: 1}}\nspace:\n  # nothing yet\nsearch:\n")).space == {}
+    path = write("name: a\nmethods: {jepa: {k: 1}}\nspace: {k: {int: [0, 2]}, loss_dropout: {choice: [0, 0.5]}}\n")
+    sweep = load_sweep(path, ["space.objective.loss_dropout.when.objective.k=1"])
+    assert sweep.space["objective.loss_dropout"].when == {"objective.k": (1,)}

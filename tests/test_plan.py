@@ -109,7 +109,7 @@ def test_costs_are_added_up_over_all_runs() -> None:
     sweep = make()
     estimates = {arm.name: Estimate(10, 1000, 1e6 * number, 2e6) for number, arm in enumerate(plan.arms(sweep), 1)}
     # (1 + 2 + 3 + 4)e6 FLOPs a trial, 10 runs per arm
-    assert "at most 1e+08 FLOPs" in plan.describe(sweep, estimates)
+    assert "about 1e+08 FLOPs" in plan.describe(sweep, estimates)
     assert "2.0 MB" in plan.describe(sweep, estimates)
     assert "data      40 % of test texts are in train" in plan.describe(sweep, facts=["40 % of test texts are in train"])
 

@@ -164,3 +164,20 @@ def test_signal_waits_for_the_loop_once() -> None:
         interrupt.take_up()
     with pytest.raises(KeyboardInterrupt):
         interrupt._handle(signal.SIGINT, None)
+
+
+@pytest.mark.slow
+def test_a_dry_run_counts_tokens_and_flops_and_starts_nothing(repository: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from jepa_ray.sweep import main
+
+    arguments = [
+        str(repository / "search_spaces" / "lora.yaml"),
+        "--dry-run",
+        f"output={tmp_path}",
+        "families=[llama3]",
+        "data.num_train=200",
+    ]
+    assert main(arguments) == 0
+    plan = capsys.readouterr().out
+    assert "100 examples" in plan and "FLOPs a trial" in plan and "tokens" in plan and "MB working checkpoint" in plan
+    assert list(tmp_path.iterdir()) == []

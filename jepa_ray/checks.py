@@ -1,0 +1,220 @@
+"""Names, files, and laws between the keys of a sweep file.
+
+They look at the raw tree, so that what they find stands beside errors of other kinds. Imports neither torch nor Ray.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import typing
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from jepa_ray.config import BaseConfig, ConfirmConfig, ObjectiveConfig, SchedulerConfig, SweepConfig
+from jepa_ray.messages import SEARCHABLE, Finding, law, leaves_of, near_to, suggestion
+from jepa_ray.space import Distribution, enumerate_grid, show
+
+MAX_GRID = 10_000
+"""Points of a grid search."""
+
+
+def _at(tree: Any, *path: str, default: Any = None) -> Any:
+    """What the raw tree holds at a path; the default where it holds nothing there, or `none`."""
+    for key in path:
+        tree = tree.get(key) if isinstance(tree, dict) else None
+    return default if tree is None or tree == "none" else tree
+
+
+def check(tree: dict[str, Any], families: Collection[str] | None, tasks: Collection[str] | None) -> Iterator[Finding]:
+    """Everything that is wrong with a tree. Drops `data.task` where it contradicts `task`."""
+    from jepa_ray.data.datasets import DATASETS
+    from jepa_ray.models.families import FAMILIES
+
+    own = _at(tree, "families", default=[])
+    own = [name for name in own if isinstance(name, str)] if isinstance(own, list) else []
+    for number, name in enumerate(own):
+        if name not in (families or FAMILIES):
+            yield ["families"], f"unknown family {name!r}; {suggestion(name, families or FAMILIES)}"
+        if name in own[:number]:
+            yield ["families"], f"names {name} twice; drop one"
+    yield from _check_data(tree, tasks or DATASETS)
+    yield from _check_methods(tree)
+    yield from _check_space(tree)
+    model = tree.get("model")
+    if isinstance(model, dict):
+        own = own or list(SweepConfig.model_fields["families"].default)
+        for family in own:
+            if family not in model:
+                yield ["model"], f"gives no model for family {family}; add {family}: tiny (or a hub id, or a path)"
+        for family in model:
+            if family not in own:
+                yield ["model", family], "is not among families; add it there or drop it here"
+    seeds, seed = _at(tree, "confirm", "seeds", default=ConfirmConfig().seeds), _at(tree, "base", "seed", default=BaseConfig().seed)
+    if isinstance(seeds, (list, tuple)) and seed in seeds:
+        place = ["base", "seed"] if _at(tree, "base", "seed") is not None else ["confirm", "seeds"]
+        yield (
+            place,
+            f"base.seed = {seed} is also among confirm.seeds = {show(seeds)}, but confirmation needs fresh seeds; change one of the two",
+        )
+    if _at(tree, "base", "evaluation", "test") is True:
+        yield ["base", "evaluation", "test"], "the test split stays sealed until confirmation; drop this key"
+    yield from _check_scheduler(tree)
+    metric, mode = _at(tree, "search", "metric", default="val_exact"), _at(tree, "search", "mode", default="max")
+    if mode in ("max", "min") and (metric == "val_ce") != (mode == "min"):
+        better = "smaller" if metric == "val_ce" else "larger"
+        place = ["search", "metric" if _at(tree, "search", "mode") is None else "mode"]
+        yield (
+            place,
+            f"{metric} is better when {better}, so mode = {mode} would select the worst; change search.mode or search.metric",
+        )
+
+
+def _check_scheduler(tree: dict[str, Any]) -> Iterator[Finding]:
+    scheduler = tree.get("scheduler")
+    if not isinstance(scheduler, dict):
+        return
+    usual = SchedulerConfig()
+    others = [key for key, value in scheduler.items() if key != "name" and value != getattr(usual, key, value)]
+    if scheduler.get("name") == "none" and others:
+        yield ["scheduler", others[0]], "has no effect: scheduler is none, nothing is stopped early; drop it, or set scheduler.name=asha"
+    elif scheduler.get("time_attr") == "train_flops" and _at(scheduler, "grace_period") is None:
+        yield (
+            ["scheduler", "time_attr"],
+            "train_flops counts rungs in FLOPs, so scheduler.grace_period must be given in FLOPs too; --dry-run prints those of a trial",
+        )
+
+
+def _check_data(tree: dict[str, Any], tasks: Collection[str]) -> Iterator[Finding]:
+    data = tree.get("data")
+    for place in (["task"], ["data", "task"]):
+        task = _at(tree, *place)
+        if isinstance(task, str) and task not in tasks:
+            yield place, f"unknown task {task!r}; {suggestion(task, tasks)}"
+    if not isinstance(data, dict):
+        return
+    if isinstance(data.get("task"), str) and isinstance(tree.get("task"), str) and data["task"] != tree["task"]:
+        yield ["data", "task"], f"is {data['task']!r}, but task is {tree['task']!r}; drop data.task"
+        tree["data"] = data = {key: value for key, value in data.items() if key != "task"}
+    files = {key: _at(data, key) for key in ("train", "test")}
+    for key, name in files.items():
+        if isinstance(name, str) and not Path(name).is_file():
+            yield ["data", key], f"there is no file {name} (relative paths start from {Path.cwd()})"
+    if all(isinstance(name, str) for name in files.values()) and Path(files["train"]).resolve() == Path(files["test"]).resolve():
+        yield ["data", "test"], f"is the training file {files['train']}; the test split must be data that nothing was trained on"
+    if files["test"] is not None and files["train"] is None:
+        yield ["data", "test"], "a test file without data.train; name both, or neither for the built-in generator"
+    if files["train"] is not None and files["test"] is None and _at(tree, "confirm", "seeds", default=True):
+        yield ["data", "test"], "is missing, but the confirmation needs a sealed test split; name a file, or set confirm=none"
+
+
+def _check_methods(tree: dict[str, Any]) -> Iterator[Finding]:
+    methods = tree.get("methods")
+    if not isinstance(methods, dict):
+        return
+    seen: dict[ObjectiveConfig | None, str] = {}
+    for name, said in methods.items():
+        if isinstance(name, str) and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
+            yield ["methods", name], "a method's name begins with a letter or digit and holds letters, digits, '_', '.', '-' only"
+        try:
+            objective = TypeAdapter(ObjectiveConfig | None).validate_python(None if _at(said) is None else said)
+        except ValidationError:
+            continue  # said where the whole is validated
+        if objective in seen:
+            yield ["methods", name], f"is the same as methods.{seen[objective]}; change or drop one"
+        seen.setdefault(objective, name)
+
+
+def _check_space(tree: dict[str, Any]) -> Iterator[Finding]:
+    space, methods = tree.get("space"), tree.get("methods")
+    if not isinstance(space, dict):
+        return
+    lawful: dict[str, Distribution] = {}
+    for path, said in space.items():
+        part = path.partition(".")[0]
+        try:
+            distribution = Distribution.model_validate(said)
+        except ValidationError:
+            distribution = None  # said where the whole is validated
+        unknown = list(_path_errors(path))
+        yield from ((["space", path], sentence) for sentence in unknown)
+        if part == "objective" and isinstance(methods, dict) and methods and all(_at(spec) is None for spec in methods.values()):
+            yield (
+                ["space", path],
+                "no method has an objective, so this would search nothing; add one to methods, e.g. jepa: {distance: cosine}",
+            )
+        if part == "lora" and not unknown and _at(tree, "base", "lora") is None:
+            yield ["space", path], "base.lora is not set, so there are no adapters to search; set e.g. base.lora.r=16"
+        yield from _check_when(path, said, list(space), lawful)
+        if distribution is not None and not unknown:
+            wrong = list(_value_errors(path, distribution))
+            yield from ((["space", path], sentence) for sentence in wrong)
+            if not wrong:
+                lawful[path] = distribution
+    if _at(tree, "search", "algorithm") == "grid" and len(lawful) == len(space):
+        infinite = False
+        for path, distribution in lawful.items():
+            try:
+                distribution.grid()
+            except ValueError as error:
+                infinite = True
+                yield ["space", path], f"search.algorithm is grid, but {error}"
+        if not infinite and sum(1 for _ in itertools.islice(enumerate_grid(lawful), MAX_GRID + 1)) > MAX_GRID:
+            yield ["search", "algorithm"], f"the grid has more than {MAX_GRID} points; give larger steps or fewer choices, or use random"
+
+
+def _path_errors(path: str) -> Iterator[str]:
+    part, _, leaf = path.partition(".")
+    if part in SEARCHABLE and leaf in leaves_of(part):
+        return
+    if path.split(".")[-1] == "seed":
+        yield "seeds are replicates, never searched; set base.seed for the search and confirm.seeds for the confirmation"
+    elif part in ("data", "model", "evaluation"):
+        place = "data" if part == "data" else "model or base.model" if part == "model" else "base.evaluation"
+        yield f"{part} is the same for all trials, or they could not be compared; set it in {place}, or run another sweep"
+    else:
+        legal = [f"{name}.{field}" for name in SEARCHABLE for field in leaves_of(name)]
+        leaves = {full.partition(".")[2]: full for full in legal}
+        near = leaves.get(near_to(path.split(".")[-1], leaves) or "") or near_to(path, legal)
+        yield "unknown parameter; " + (f"did you mean {near!r}?" if near else f"searchable: {', '.join(legal)}")
+
+
+def _value_errors(path: str, distribution: Distribution) -> Iterator[str]:
+    """What a distribution can draw but the parameter's own type and bounds refuse."""
+    part, _, leaf = path.partition(".")
+    kind = leaves_of(part)[leaf]
+    if distribution.float_ is not None and int in (kind, *typing.get_args(kind)):
+        yield f"takes whole numbers, but a float range draws others too; write int: {show([int(bound) for bound in distribution.bounds])}"
+        return
+    for value in distribution.probes():
+        try:
+            SEARCHABLE[part].model_validate({leaf: value})
+        except ValidationError as error:
+            yield f"{law(error.errors()[0])}; narrow the range" if distribution.choice is None else law(error.errors()[0])
+
+
+def _check_when(path: str, said: Any, order: list[str], lawful: dict[str, Distribution]) -> Iterator[Finding]:
+    """`lawful` holds the parameters that stand above."""
+    when = said.get("when") if isinstance(said, dict) else None
+    above = order[: order.index(path)]
+    for name, wanted in when.items() if isinstance(when, dict) else ():
+        if name == path:
+            yield ["space", path, "when"], "a parameter cannot depend on itself; name one that stands above it"
+        elif name in order and name not in above:
+            yield ["space", path, "when"], f"{name} stands below {path}, but `when` looks at parameters above it; move {name} up"
+        elif name not in above:
+            near = near_to(name, above)
+            remedy = f"did you mean {near!r}?" if near else f"`when` looks at parameters above it: {', '.join(above) or 'there are none'}"
+            yield ["space", path, "when"], f"{name} is not searched; {remedy}"
+        elif name in lawful and lawful[name].float_ is not None and lawful[name].step is None:
+            yield ["space", path, "when"], f"{name} is continuous, so it almost never has an exact value; give it a step or choices"
+        elif name in lawful:
+            for value in wanted if isinstance(wanted, list) else [wanted]:
+                if not lawful[name].contains(value):
+                    yield (
+                        ["space", path, "when"],
+                        f"{name} never is {show(value)}: it is searched over {lawful[name].text()}; change one of the two",
+                    )

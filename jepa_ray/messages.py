@@ -1,0 +1,135 @@
+"""What a sweep file may hold, and sentences for what it may not: each names the law, the value and the remedy."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import types
+import typing
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any
+
+from pydantic import BaseModel
+
+from jepa_ray.config import LoraConfig, ObjectiveConfig, OptimConfig, SweepConfig
+from jepa_ray.space import Distribution, Record, show
+
+SEARCHABLE: dict[str, type[Record]] = {"optim": OptimConfig, "objective": ObjectiveConfig, "lora": LoraConfig}
+"""Parts of a TrialConfig that `space` may search."""
+_WRITTEN = {
+    "Distribution": "a distribution such as {float: [0.1, 10], log: true}, {int: [0, 4]} or {choice: [0, 0.5]}",
+    "ObjectiveConfig": "none (the baseline) or an objective such as {distance: cosine, lambda: 1, k: 1}",
+}
+
+Place = Sequence[Any]
+Finding = tuple[Place, str]
+"""What is wrong, and the path of the key that it is wrong with."""
+
+
+def leaves_of(part: str) -> dict[str, Any]:
+    """Names, as written in the file, and types of a part's parameters."""
+    return {field.alias or name: field.annotation for name, field in SEARCHABLE[part].model_fields.items()}
+
+
+def full_path(name: str) -> str:
+    found = [f"{part}.{name}" for part in SEARCHABLE if name in leaves_of(part)]
+    return found[0] if len(found) == 1 else name
+
+
+def finding(error: Any) -> Finding:
+    """One pydantic error as a sentence with place, law, value and remedy."""
+    place, kind = list(error["loc"]), error["type"]
+    if kind == "extra_forbidden":
+        return place, _unknown_key(place)
+    if kind == "missing":
+        return place, "is missing, but every sweep needs it"
+    if place[-1:] == ["[key]"] or kind == "invalid_key":
+        return place[:-1] if kind != "invalid_key" else place, f"a key must be text, got {show(error['input'])}; quote it"
+    if kind == "model_type":
+        written = _WRITTEN.get(error["ctx"]["class_name"]) or "keys and values (" + ", ".join(_legal(SweepConfig, place)) + ")"
+        return place, f"must be {written}; got {show(error['input'])}"
+    return place, law(error)
+
+
+def law(error: Any) -> str:
+    """What a value must be, and what it is."""
+    context, value = error.get("ctx", {}), show(error["input"])
+    match error["type"]:
+        case "value_error":
+            return str(error["msg"]).removeprefix("Value error, ")
+        case "greater_than_equal":
+            return f"must be at least {context['ge']}, got {value}"
+        case "greater_than":
+            return f"must be above {context['gt']}, got {value}"
+        case "less_than_equal":
+            return f"must be at most {context['le']}, got {value}"
+        case "less_than":
+            return f"must be below {context['lt']}, got {value}"
+        case "literal_error":
+            near = near_to(str(error["input"]), re.findall(r"'([^']*)'", context["expected"]))
+            return f"must be {context['expected']}, got {value}" + (f"; did you mean {near!r}?" if near else "")
+        case "string_pattern_mismatch":
+            return f"may hold letters, digits, '.', '_' and '-' only and begins with a letter or digit, got {value}"
+        case "too_short":
+            return "is empty, but needs at least one entry"
+        case "tuple_type":
+            return f"must be a list such as [a, b], got {value}"
+        case "dict_type":
+            return f"must be keys and values such as {{a: ..., b: ...}}, got {value}"
+    return f"{error['msg'][0].lower()}{error['msg'][1:]}, got {value}"
+
+
+def _unknown_key(place: list[Any]) -> str:
+    """The nearest key that is legal there, or else where in the file a key of that name belongs."""
+    key, legal = str(place[-1]), list(_legal(SweepConfig, place[:-1]))
+    if near := near_to(key, legal):
+        return f"unknown key; did you mean {near!r}?"
+    elsewhere = [path for path in _paths(SweepConfig) if key in (leaf := path.split(".")[-1], _initials(leaf))]
+    elsewhere = elsewhere or [path for path in _paths(SweepConfig) if path.endswith("." + ".".join(map(str, place)))]
+    if len(elsewhere) == 1:
+        return f"unknown key; did you mean {elsewhere[0]!r}?"
+    return f"unknown key; legal here: {', '.join(legal)}"
+
+
+def near_to(name: str, legal: Collection[str]) -> str | None:
+    short = [other for other in legal if _initials(other) == name]
+    return next(iter(short or difflib.get_close_matches(name.lower(), legal, 1, 0.6)), None)
+
+
+def _initials(name: str) -> str:
+    """`lr` of learning_rate; nothing for a single word."""
+    words = name.split("_")
+    return "".join(word[:1] for word in words) if len(words) > 1 else ""
+
+
+def _legal(model: Any, location: Sequence[Any]) -> tuple[str, ...]:
+    """Keys that are legal at a place in the file."""
+    if isinstance(model, type) and issubclass(model, BaseModel):
+        fields = {field.alias or name: field.annotation for name, field in model.model_fields.items()}
+        if not location:
+            return tuple(fields)
+        return _legal(fields[location[0]], location[1:]) if location[0] in fields else ()
+    if typing.get_origin(model) is dict:
+        return _legal(typing.get_args(model)[1], location[1:]) if location else ()
+    if typing.get_origin(model) in (typing.Union, types.UnionType):
+        return next((legal for option in typing.get_args(model) if (legal := _legal(option, location))), ())
+    return ()
+
+
+def _paths(model: Any, above: str = "") -> Iterator[str]:
+    """Path of every key of a sweep file; `methods.<name>` stands for any name. Not those of distributions."""
+    if isinstance(model, type) and issubclass(model, BaseModel) and model is not Distribution:
+        for name, field in model.model_fields.items():
+            here = f"{above}{field.alias or name}"
+            yield here
+            yield from _paths(field.annotation, f"{here}.")
+    elif typing.get_origin(model) is dict:
+        yield from _paths(typing.get_args(model)[1], f"{above}<name>.")
+    elif typing.get_origin(model) in (typing.Union, types.UnionType):
+        for option in typing.get_args(model):
+            yield from _paths(option, above)
+
+
+def suggestion(name: str, legal: Collection[str]) -> str:
+    near = near_to(name, legal)
+    return f"did you mean {near!r}?" if near else f"known: {', '.join(legal)}"
