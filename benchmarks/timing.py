@@ -14,17 +14,25 @@ SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 """Where real data lies beside the checkout, if it does."""
 
 
-def medians(contenders: Mapping[str, Callable[[], Any]], rounds: int, warm_up: int = 1) -> dict[str, float]:
-    """Median seconds of one call of each contender, over `rounds` rounds in which each is called once."""
-    for call in contenders.values():
-        for _ in range(warm_up):
-            call()
+TURN_S = 0.5
+"""A turn of a fast contender repeats its call for about this long, so that its share of noise is no larger than a slow one's."""
+
+
+def medians(contenders: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+    """Median seconds of one call of each contender, over `rounds` rounds in which each has one turn."""
+    repeats = {}
+    for name, call in contenders.items():
+        call()  # the first call warms up
+        start = time.perf_counter()
+        call()
+        repeats[name] = max(1, round(TURN_S / (time.perf_counter() - start)))
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(rounds):
         for name, call in contenders.items():
             start = time.perf_counter()
-            call()
-            seconds[name].append(time.perf_counter() - start)
+            for _ in range(repeats[name]):
+                call()
+            seconds[name].append((time.perf_counter() - start) / repeats[name])
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 

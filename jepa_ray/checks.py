@@ -14,19 +14,21 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from jepa_ray.config import BaseConfig, ConfirmConfig, ObjectiveConfig, SchedulerConfig, SweepConfig
+from jepa_ray.config import BaseConfig, ConfirmConfig, ObjectiveConfig, SchedulerConfig, SweepConfig, canonical
 from jepa_ray.messages import SEARCHABLE, Finding, law, leaves_of, near_to, suggestion
-from jepa_ray.space import Distribution, enumerate_grid, show
+from jepa_ray.space import Distribution, enumerate_grid, is_none, show
 
 MAX_GRID = 10_000
 """Points of a grid search."""
+MIN_GRACE_FLOPS = 1e6
+"""Less than one optimizer step of the smallest model: 6 x 0.1M parameters x a few tokens."""
 
 
 def _at(tree: Any, *path: str, default: Any = None) -> Any:
     """What the raw tree holds at a path; the default where it holds nothing there, or `none`."""
     for key in path:
         tree = tree.get(key) if isinstance(tree, dict) else None
-    return default if tree is None or tree == "none" else tree
+    return default if is_none(tree) else tree
 
 
 def check(tree: dict[str, Any], families: Collection[str] | None, tasks: Collection[str] | None) -> Iterator[Finding]:
@@ -77,15 +79,22 @@ def _check_scheduler(tree: dict[str, Any]) -> Iterator[Finding]:
     scheduler = tree.get("scheduler")
     if not isinstance(scheduler, dict):
         return
-    usual = SchedulerConfig()
-    others = [key for key, value in scheduler.items() if key != "name" and value != getattr(usual, key, value)]
-    if scheduler.get("name") == "none" and others:
-        yield ["scheduler", others[0]], "has no effect: scheduler is none, nothing is stopped early; drop it, or set scheduler.name=asha"
-    elif scheduler.get("time_attr") == "train_flops" and _at(scheduler, "grace_period") is None:
-        yield (
-            ["scheduler", "time_attr"],
-            "train_flops counts rungs in FLOPs, so scheduler.grace_period must be given in FLOPs too; --dry-run prints those of a trial",
-        )
+    usual = canonical(SchedulerConfig())
+    idle = [key for key, value in scheduler.items() if key != "name" and value != usual.get(key, value)]
+    if scheduler.get("name") == "none":
+        for key in idle:
+            yield (
+                ["scheduler", key],
+                "has no effect: scheduler is none, nothing is stopped early; drop it (all: scheduler=none), or set scheduler.name=asha",
+            )
+    elif scheduler.get("time_attr") == "train_flops":
+        grace = scheduler.get("grace_period", usual["grace_period"])
+        if isinstance(grace, (int, float)) and grace < MIN_GRACE_FLOPS:
+            yield (
+                ["scheduler", "grace_period" if "grace_period" in scheduler else "time_attr"],
+                f"train_flops counts rungs in FLOPs, so scheduler.grace_period must be given in FLOPs too, but {grace:g} is less than a "
+                "single step; give e.g. those of an epoch: what --dry-run with scheduler=none prints for a trial, divided by its epochs",
+            )
 
 
 def _check_data(tree: dict[str, Any], tasks: Collection[str]) -> Iterator[Finding]:
@@ -209,7 +218,7 @@ def _check_when(path: str, said: Any, order: list[str], lawful: dict[str, Distri
             near = near_to(name, above)
             remedy = f"did you mean {near!r}?" if near else f"`when` looks at parameters above it: {', '.join(above) or 'there are none'}"
             yield ["space", path, "when"], f"{name} is not searched; {remedy}"
-        elif name in lawful and lawful[name].float_ is not None and lawful[name].step is None:
+        elif name in lawful and lawful[name].is_continuous():
             yield ["space", path, "when"], f"{name} is continuous, so it almost never has an exact value; give it a step or choices"
         elif name in lawful:
             for value in wanted if isinstance(wanted, list) else [wanted]:

@@ -18,9 +18,10 @@ from pydantic import ValidationError
 from jepa_ray.checks import check
 from jepa_ray.config import SweepConfig, canonical
 from jepa_ray.messages import Finding, Place, finding, full_path
-from jepa_ray.space import show
+from jepa_ray.space import is_none, show
 
-_ENDLESS = "an alias (*name) stands inside what it names, without end; write the section out"
+_SECTIONS = ("data", "space", "search", "resources", "base")
+_SECTIONS_OF_BASE = ("model", "optim", "evaluation")
 _DISTRIBUTION_KEYS = ("float", "int", "choice", "log", "step", "when")
 
 
@@ -34,7 +35,22 @@ class ConfigError(ValueError):
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2's numbers (`1e-4` is one, `1:30` and `2025-01-31` are not), 1.1's booleans, and no key twice."""
+    """YAML 1.2's numbers (`1e-4` is one, `1:30` and `2025-01-31` are not), 1.1's booleans; no key twice, no alias inside its own anchor."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._open: set[str | None] = set()  # anchors of the nodes that are being read
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        if isinstance(event, yaml.AliasEvent) and event.anchor in self._open:
+            problem = f"the alias *{event.anchor} stands inside what it names, so it has no end; write that part out"
+            raise yaml.composer.ComposerError(None, None, problem, getattr(event, "start_mark", None))
+        anchor: str | None = getattr(event, "anchor", None)
+        self._open.add(anchor)
+        node = super().compose_node(parent, index)
+        self._open.discard(anchor)
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[Any] = set()
@@ -105,8 +121,11 @@ def load_sweep(
 
 
 def parse(text: str) -> Any:
-    """What YAML text holds, as a sweep file is read."""
-    return yaml.load(text, _Loader)  # _Loader is a SafeLoader
+    """What YAML text holds, as a sweep file is read. Raises yaml.YAMLError."""
+    try:
+        return yaml.load(text, _Loader)  # _Loader is a SafeLoader
+    except RecursionError:
+        raise yaml.YAMLError("it is nested too deeply") from None
 
 
 def dump(sweep: SweepConfig) -> str:
@@ -140,21 +159,20 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[tuple[str, ...], int]]:
     except OSError as error:
         raise ConfigError(str(path), [f"cannot be read ({error.strerror}); give a YAML file"]) from None
     try:
-        tree = yaml.load(text, _Loader)  # _Loader is a SafeLoader
-        node = yaml.compose(text, _Loader)
+        tree, node = parse(text), yaml.compose(text, _Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""
         raise ConfigError(str(path), [f"{where}not valid YAML: {getattr(error, 'problem', None) or error}"]) from None
-    except RecursionError:
-        raise ConfigError(str(path), [_ENDLESS]) from None
     if not isinstance(tree, dict):
         held = "nothing" if tree is None else "a list" if isinstance(tree, list) else f"only {show(tree)}"
         raise ConfigError(str(path), [f"a sweep file holds keys and values (name: ..., methods: ...), but this one holds {held}"])
-    try:
-        return tree, dict(_lines(node, ()))
-    except RecursionError:
-        raise ConfigError(str(path), [_ENDLESS]) from None
+    assert isinstance(node, yaml.MappingNode)
+    for key, value in node.value:
+        # Left blank, their lines commented out: the defaults. `null`, which YAML reads as the same, is said and means none.
+        if key.value in ("scheduler", "confirm") and tree[key.value] is None and not value.value:
+            del tree[key.value]
+    return tree, dict(_lines(node, ()))
 
 
 def _missing_file(path: Path) -> str:
@@ -198,7 +216,7 @@ def _apply(tree: dict[str, Any], override: str, lines: dict[tuple[str, ...], int
     if not equals or not all(parts):
         raise ValueError(f"override {override!r} is not of the form key=value, e.g. search.num_trials=40")
     try:
-        value = yaml.load(text, _Loader)
+        value = parse(text)
     except yaml.YAMLError as error:
         raise ValueError(f"override {override!r}: the value is not valid YAML ({getattr(error, 'problem', error)})") from None
     if parts[0] == "space" and len(parts) > 1:
@@ -206,7 +224,7 @@ def _apply(tree: dict[str, Any], override: str, lines: dict[tuple[str, ...], int
         parts = ["space", full_path(".".join(parts[1:cut])), *parts[cut:]]
         if "when" in parts[2:-1]:
             parts = [*parts[:3], full_path(".".join(parts[3:]))]
-    if parts[0] == "methods" and len(parts) == 3 and _is_none(tree.get("methods"), parts[1]):
+    if parts[0] == "methods" and len(parts) > 2 and _is_none(tree.get("methods"), parts[1]):
         raise ValueError(
             f"override {override!r}: methods.{parts[1]} is none, the baseline, and has no {parts[2]}; "
             f"add a method of another name, e.g. methods.jepa={{{parts[2]}: {text}}}"
@@ -222,7 +240,7 @@ def _apply(tree: dict[str, Any], override: str, lines: dict[tuple[str, ...], int
 
 
 def _is_none(methods: Any, name: str) -> bool:
-    return isinstance(methods, dict) and name in methods and methods[name] in (None, "none")
+    return isinstance(methods, dict) and name in methods and is_none(methods[name])
 
 
 def _override(lines: dict[tuple[str, ...], int], parts: Sequence[str]) -> None:
@@ -234,12 +252,12 @@ def _override(lines: dict[tuple[str, ...], int], parts: Sequence[str]) -> None:
 
 def _shorthands(tree: dict[str, Any]) -> None:
     """`scheduler: none`, `confirm: none` and `families: llama3` mean what they say; a section left blank has its defaults."""
-    for key in ("data", "space", "search", "resources", "base"):
-        if key in tree and tree[key] is None:
-            tree[key] = {}
-    if "scheduler" in tree and tree["scheduler"] in (None, "none"):
+    base = tree.get("base")
+    for branch, keys in ((tree, _SECTIONS), (base if isinstance(base, dict) else {}, _SECTIONS_OF_BASE)):
+        branch |= {key: {} for key in keys if key in branch and branch[key] is None}
+    if "scheduler" in tree and is_none(tree["scheduler"]):
         tree["scheduler"] = {"name": "none"}
-    if "confirm" in tree and tree["confirm"] in (None, "none"):
+    if "confirm" in tree and is_none(tree["confirm"]):
         tree["confirm"] = {"seeds": []}
     if isinstance(tree.get("families"), str):
         tree["families"] = [tree["families"]]

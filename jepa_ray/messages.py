@@ -40,7 +40,7 @@ def finding(error: Any) -> Finding:
     """One pydantic error as a sentence with place, law, value and remedy."""
     place, kind = list(error["loc"]), error["type"]
     if kind == "extra_forbidden":
-        return place, _unknown_key(place)
+        return place, _unknown_key(place, error["input"])
     if kind == "missing":
         return place, "is missing, but every sweep needs it"
     if place[-1:] == ["[key]"] or kind == "invalid_key":
@@ -79,21 +79,30 @@ def law(error: Any) -> str:
     return f"{error['msg'][0].lower()}{error['msg'][1:]}, got {value}"
 
 
-def _unknown_key(place: list[Any]) -> str:
+def _unknown_key(place: list[Any], value: Any) -> str:
     """The nearest key that is legal there, or else where in the file a key of that name belongs."""
-    key, legal = str(place[-1]), list(_legal(SweepConfig, place[:-1]))
+    key, legal, paths = str(place[-1]), list(_legal(SweepConfig, place[:-1])), list(_paths(SweepConfig))
     if near := near_to(key, legal):
         return f"unknown key; did you mean {near!r}?"
-    elsewhere = [path for path in _paths(SweepConfig) if key in (leaf := path.split(".")[-1], _initials(leaf))]
-    elsewhere = elsewhere or [path for path in _paths(SweepConfig) if path.endswith("." + ".".join(map(str, place)))]
-    if len(elsewhere) == 1:
-        return f"unknown key; did you mean {elsewhere[0]!r}?"
+    whole = [*map(str, place)]
+    while isinstance(value, dict) and len(value) == 1:
+        ((below, value),) = value.items()
+        whole.append(str(below))
+    leaf = near_to(whole[-1], {path.split(".")[-1] for path in paths}, 0.8)
+    for elsewhere in (
+        [path for path in paths if path.endswith("." + ".".join(whole))],
+        [path for path in paths if key in (last := path.split(".")[-1], _initials(last))],
+        [path for path in paths if path.split(".")[-1] == leaf],
+    ):
+        if len(elsewhere) == 1:
+            return f"unknown key; did you mean {elsewhere[0]!r}?"
     return f"unknown key; legal here: {', '.join(legal)}"
 
 
-def near_to(name: str, legal: Collection[str]) -> str | None:
+def near_to(name: str, legal: Collection[str], cutoff: float = 0.6) -> str | None:
+    """The legal name that is most like this one, by letters or initials; None where less than `cutoff` (0 to 1) is shared."""
     short = [other for other in legal if _initials(other) == name]
-    return next(iter(short or difflib.get_close_matches(name.lower(), legal, 1, 0.6)), None)
+    return next(iter(short or difflib.get_close_matches(name.lower(), legal, 1, cutoff)), None)
 
 
 def _initials(name: str) -> str:

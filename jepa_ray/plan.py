@@ -65,11 +65,15 @@ def defaults(sweep: SweepConfig, arm: Arm) -> dict[str, Any]:
     tree = _tree(sweep, arm)
     out: dict[str, Any] = {}
     for path, distribution in space(sweep, arm).items():
-        part, _, leaf = path.partition(".")
-        value = (tree[part] or {}).get(leaf)
+        value = _own(tree, path)
         if distribution.applies(out) and distribution.contains(value):
             out[path] = value
     return out
+
+
+def _own(tree: Mapping[str, Any], path: str) -> Any:
+    part, _, leaf = path.partition(".")
+    return (tree[part] or {}).get(leaf)
 
 
 def grid(sweep: SweepConfig, arm: Arm) -> list[dict[str, Any]]:
@@ -105,21 +109,24 @@ def notes(sweep: SweepConfig) -> list[str]:
             ending = "the arm ends early" if sweep.search.algorithm == "grid" else "repeats are answered from the table, not run again"
             out.append(f"{arm.name}: only {_count(size, 'distinct configuration')} for {sweep.search.num_trials} trials; {ending}")
     for arm in arms(sweep):
-        own = space(sweep, arm)
+        own, first, tree = space(sweep, arm), defaults(sweep, arm), _tree(sweep, arm)
         for path, distribution in sweep.space.items():
             absent = [name for name in distribution.when or {} if name not in own]
             if absent and not path.startswith("objective."):
                 out.append(
                     f"{arm.name}: {path} is never searched, for its `when` looks at {', '.join(absent)}, which this arm does not have"
                 )
-        beyond = [path for path in own if path not in defaults(sweep, arm) and own[path].when is None]
-        for path in beyond:
-            out.append(f"{arm.name}: its own {path} lies outside {own[path].text()}, so the first trial draws one instead")
+        for path, distribution in own.items():
+            if path not in first and distribution.applies(first):
+                values = distribution.model_copy(update={"when": None}).text()
+                out.append(
+                    f"{arm.name}: its own {path} = {show(_own(tree, path))} lies outside {values}; the first trial draws one instead"
+                )
     for path, distribution in sweep.space.items():
-        values = distribution.probes()
-        if len(values) == 1:
-            out.append(f"{path} has a single value ({show(values[0])}): nothing is searched")
-        if path == "objective.lambda" and 0 in values:
+        probes = distribution.probes()
+        if len(probes) == 1:
+            out.append(f"{path} has a single value ({show(probes[0])}): nothing is searched")
+        if path == "objective.lambda" and 0 in probes:
             out.append("objective.lambda = 0 is the baseline, whatever the other knobs of the objective")
     for name, objective in sweep.methods.items():
         if objective is not None and objective.lambda_ == 0 and "objective.lambda" not in sweep.space:
@@ -159,7 +166,9 @@ def describe(sweep: SweepConfig, estimates: Mapping[str, Estimate] | None = None
     ]
     if estimates:
         flops = sum(estimates[arm.name].train_flops * (search.num_trials + len(seeds)) for arm in own)
-        lines.append(f"  cost      about {flops:.3g} FLOPs of training in all (at the methods' own settings; early stopping spends less)")
+        lines.append(
+            f"  cost      about {flops:.3g} FLOPs of training in all: an estimate at the methods' defaults; early stopping spends less"
+        )
     lines += [f"  data      {fact}" for fact in facts]
     lines += [f"  note      {note}" for note in notes(sweep)]
     return "\n".join(lines)

@@ -69,6 +69,11 @@ def run(
     interrupt = interrupt or Interrupt()
     arms = plan.arms(sweep)
     shutil.rmtree(storage(folder), ignore_errors=True)  # of a run that was killed
+    models = {sweep.model} if isinstance(sweep.model, str) else set(sweep.model.values())
+    listener.say(
+        "Preparing data and models"
+        + (" (a tiny base that is not in the cache is trained first: about a minute)" if "tiny" in models else "")
+    )
     stored = prepare(sweep, cluster, prepare_family)
     for family, data in stored.items():
         listener.prepared(family, data.report)

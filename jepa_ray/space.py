@@ -15,12 +15,22 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -50,7 +60,7 @@ class Record(BaseModel):
 def _checked(value: Any, annotation: Any) -> Any:
     """The value as it came, if it is of a scalar kind that the annotation names; else ValueError. What is no scalar is left to pydantic."""
     kinds = typing.get_args(annotation) if typing.get_origin(annotation) in (typing.Union, types.UnionType) else (annotation,)
-    if type(None) in kinds and (value is None or (isinstance(value, str) and value.lower() == "none")):
+    if type(None) in kinds and is_none(value):
         return None
     scalars = [kind for kind in kinds if kind in _WORDS]
     if scalars and len(scalars) == sum(kind is not type(None) for kind in kinds):
@@ -67,8 +77,15 @@ def _checked(value: Any, annotation: Any) -> Any:
 def _is(value: Any, kind: type) -> bool:
     if kind in (bool, str):
         return isinstance(value, kind)
-    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    return number and (kind is float or value == int(value))
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    # Comparisons, for they hold of no nan and convert no whole number of 400 digits.
+    return abs(value) <= sys.float_info.max if kind is float else abs(value) < 2**63 and value == int(value)
+
+
+def is_none(value: Any) -> bool:
+    """Whether a value of the file is null: YAML's own, or the word `none` as one writes it."""
+    return value is None or (isinstance(value, str) and value.lower() == "none")
 
 
 def show(value: Any) -> str:
@@ -140,6 +157,10 @@ class Distribution(Record):
                 raise ValueError(f"step of an int range must be whole, got {self.step:g}")
         return self
 
+    @model_serializer(mode="wrap")
+    def _without_nulls(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in handler(self).items() if value is not None}
+
     @property
     def bounds(self) -> tuple[float, float]:
         """(low, high) of a range."""
@@ -169,11 +190,15 @@ class Distribution(Record):
         """Whether a value can be drawn."""
         if self.choice is not None:
             return any(_key(value) == _key(option) for option in self.choice)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or (self.int_ is not None and value != int(value)):
+        if not _is(value, float if self.int_ is None else int):
             return False
         low, high = self.bounds
         on_grid = self.step is None or math.isclose((value - low) / self.step, round((value - low) / self.step), abs_tol=1e-9)
         return low <= value <= high and on_grid
+
+    def is_continuous(self) -> bool:
+        """Whether it has infinitely many values, so that none is ever drawn twice."""
+        return self.float_ is not None and self.step is None and self.float_[0] < self.float_[1]
 
     def applies(self, drawn: Mapping[str, Any]) -> bool:
         """Whether the parameter is searched, given those drawn (or fixed) before it."""

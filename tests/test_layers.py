@@ -7,6 +7,7 @@ reader if not of the interpreter. What is not seen: `importlib.import_module` an
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -200,6 +201,18 @@ def test_the_checkout_was_really_read() -> None:
     outside = {imported.split(".")[0] for module in modules.values() for imported, _ in module.imports}
     assert {"torch", "ray", "pydantic"} <= outside, "neither torch nor Ray was seen anywhere; are `import` statements still recognised?"
     assert {f"jepa_ray.{name}" for name in TORCH_FREE if name != "data"} <= set(modules), "TORCH_FREE names a module that is not there"
+
+
+def test_the_table_of_contributing_shows_these_layers() -> None:
+    """Every module in it, from the top down; a layer may take several rows."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    table = text.partition("## Where things are")[2].partition("\n## ")[0]
+    rows = [re.split(r"\s{2,}", line.strip())[0] for line in table.splitlines() if line.startswith("    ")]
+    shown = [name.strip(" /") for row in rows for name in row.split(",")]
+    layers = [layer_of(f"jepa_ray.{name}") for name in shown]
+    assert None not in layers, f"in no layer: {[name for name, layer in zip(shown, layers, strict=True) if layer is None]}"
+    assert layers == sorted(layers, reverse=True), f"not from the top down: {shown}"
+    assert sorted(shown) == sorted(name.rstrip("*") for layer in LAYERS for name in layer), "LAYERS and the table differ"
 
 
 # A sound little tree; each case below plants one fault into it.

@@ -109,7 +109,7 @@ def test_costs_are_added_up_over_all_runs() -> None:
     sweep = make()
     estimates = {arm.name: Estimate(10, 1000, 1e6 * number, 2e6) for number, arm in enumerate(plan.arms(sweep), 1)}
     # (1 + 2 + 3 + 4)e6 FLOPs a trial, 10 runs per arm
-    assert "about 1e+08 FLOPs" in plan.describe(sweep, estimates)
+    assert "about 1e+08 FLOPs of training in all: an estimate at the methods' defaults" in plan.describe(sweep, estimates)
     assert "2.0 MB" in plan.describe(sweep, estimates)
     assert "data      40 % of test texts are in train" in plan.describe(sweep, facts=["40 % of test texts are in train"])
 
@@ -138,4 +138,27 @@ def test_repeated_and_no_op_configurations_are_noted(changes: dict[str, Any], no
 
 
 def test_a_sound_plan_has_no_notes() -> None:
-    assert plan.notes(make()) == []
+    assert plan.notes(make(methods={"baseline": "none", "jepa": {"lambda": 2, "k": 1, "loss_dropout": 0.5}})) == []
+
+
+def test_a_default_that_is_not_tried_first_is_noted_with_its_value_and_the_range() -> None:
+    found = plan.notes(make(families=["llama3"], base={"optim": {"learning_rate": 0.5}}))
+    assert found == [
+        "baseline/llama3: its own optim.learning_rate = 0.5 lies outside 0.001 to 0.1, log; the first trial draws one instead",
+        "jepa/llama3: its own optim.learning_rate = 0.5 lies outside 0.001 to 0.1, log; the first trial draws one instead",
+        "jepa/llama3: its own objective.loss_dropout = 0.0 lies outside one of 0.5, 0.75; the first trial draws one instead",
+    ]
+    # At k = 3 the dropout is not searched, so the first trial leaves it as it stands.
+    assert plan.notes(make(methods={"baseline": "none", "jepa": {"k": 3}})) == []
+
+
+def test_what_depends_on_the_objective_is_not_searched_without_one() -> None:
+    """Nor what depends on that."""
+    space = {
+        "objective.k": {"int": [0, 4]},
+        "optim.warmup_ratio": {"choice": [0, 0.1], "when": {"objective.k": 1}},
+        "optim.num_epochs": {"int": [1, 4], "when": {"optim.warmup_ratio": 0.1}},
+        "optim.learning_rate": {"choice": [0.01, 0.02]},
+    }
+    assert list(plan.space(make(space=space), BASELINE)) == ["optim.learning_rate"]
+    assert list(plan.space(make(space=space), JEPA)) == list(space)

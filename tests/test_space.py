@@ -45,7 +45,9 @@ def test_what_optuna_draws_lies_in_the_distribution(said: dict[str, Any]) -> Non
 @pytest.mark.parametrize("said", EVERY_SPELLING, ids=str)
 def test_written_out_and_read_back(said: dict[str, Any]) -> None:
     distribution = make(**said)
-    assert Distribution.model_validate(distribution.model_dump(mode="json")) == distribution
+    written = distribution.model_dump(mode="json")
+    assert Distribution.model_validate(written) == distribution
+    assert set(written) == {*said, "log"}, "only what was given, and log, is written"
 
 
 def test_grids_by_hand() -> None:
@@ -77,10 +79,21 @@ def test_huge_grids_are_not_held_in_memory() -> None:
     assert len(list(itertools.islice(enumerate_grid(space), 3))) == 3
 
 
+def test_continuous_is_what_never_comes_twice() -> None:
+    assert make(float=[0, 1]).is_continuous() and make(float=[1, 2], log=True).is_continuous()
+    for said in ({"float": [0, 1], "step": 0.5}, {"float": [1, 1]}, {"int": [1, 64], "log": True}, {"choice": [0.5]}):
+        assert not make(**said).is_continuous(), said
+
+
 def test_truth_is_not_one() -> None:
     assert not make(choice=[0, 1]).contains(True)
     assert not make(int=[0, 1]).contains(True)
     assert make(choice=[True, 1]).choice == (True, 1)
+
+
+def test_no_range_holds_what_is_no_number_or_too_large_for_one() -> None:
+    for value in (float("nan"), float("inf"), -float("inf"), 10**400, "1", None):
+        assert not make(int=[0, 4]).contains(value) and not make(float=[0, 4]).contains(value), value
 
 
 @pytest.mark.parametrize(
@@ -101,6 +114,8 @@ def test_truth_is_not_one() -> None:
         ({"int": [1]}, "a range is written [low, high], got [1]"),
         ({"int": 3}, "a range is written [low, high], got 3"),
         ({"int": [1, 2.5]}, "must be a whole number, got 2.5"),
+        ({"int": [0, 10**400]}, "must be a whole number, got 1000"),
+        ({"float": [0, 10**400]}, "must be a finite number, got 1000"),
         ({"float": [0, "many"]}, "must be a finite number, got 'many'"),
         ({"float": [0, float("inf")]}, "must be a finite number, got inf"),
         ({"float": [False, True]}, "must be a finite number, got false"),
