@@ -40,7 +40,7 @@ class NetworkConfig(Record):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto: bf16 on a GPU (fp32 master weights for what is trained), fp32 on a CPU."""
     packing: Literal["auto", "trie", "flat", "plain"] = "auto"
-    """How token sequences share rows. All are exact; auto picks by counted cost (see `data/packing.py`)."""
+    """How token sequences share rows. All are exact; auto is the trie, which never holds more tokens (see `data/packing.py`)."""
 
 
 class ModelConfig(NetworkConfig):
