@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from jepa_ray.config import BaseConfig, ConfirmConfig, ObjectiveConfig, SchedulerConfig, SweepConfig, canonical
+from jepa_ray.config import VALIDATION_METRICS, BaseConfig, ConfirmConfig, ObjectiveConfig, SchedulerConfig, SweepConfig, canonical
 from jepa_ray.messages import SEARCHABLE, Finding, law, leaves_of, near_to, suggestion
 from jepa_ray.space import Distribution, enumerate_grid, is_none, show
 
@@ -66,12 +66,11 @@ def check(tree: dict[str, Any], families: Collection[str] | None, tasks: Collect
         yield ["base", "evaluation", "test"], "the test split stays sealed until confirmation; drop this key"
     yield from _check_scheduler(tree)
     metric, mode = _at(tree, "search", "metric", default="val_exact"), _at(tree, "search", "mode", default="max")
-    if mode in ("max", "min") and (metric == "val_ce") != (mode == "min"):
-        better = "smaller" if metric == "val_ce" else "larger"
+    if mode == "min" and metric in VALIDATION_METRICS:
         place = ["search", "metric" if _at(tree, "search", "mode") is None else "mode"]
         yield (
             place,
-            f"{metric} is better when {better}, so mode = {mode} would select the worst; change search.mode or search.metric",
+            f"{metric} is better when larger, so mode = {mode} would select the worst; change search.mode or search.metric",
         )
 
 

@@ -13,7 +13,7 @@ from pydantic import Field, field_validator, model_validator
 
 from jepa_ray.space import Distribution, Record, show
 
-VALIDATION_METRICS = ("val_exact", "val_prefix", "val_contains", "val_stopped", "val_ce")
+VALIDATION_METRICS = ("val_exact", "val_prefix", "val_contains", "val_stopped")
 """Columns that a search may select by."""
 
 

@@ -83,7 +83,8 @@ class Board:
 
     def stage(self, stage: Stage, total: int, done: int, concurrent: int) -> None:
         self._stage, self._total, self._done, self._concurrent = stage, total, done, concurrent
-        self._best.clear()
+        if stage == "confirm":  # its values are another seed's; those of the search may come from an earlier run
+            self._best.clear()
         self._running.clear()
         if total == 0:
             return

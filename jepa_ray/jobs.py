@@ -81,7 +81,8 @@ def write(job: Job, result: TrialResult) -> None:
 def ended(job: Job, state: results.State, error: str | None = None) -> TrialResult:
     """The progress so far as the result of a trial that did not reach its last epoch."""
     reached = results.load_progress(job.progress)
-    return replace(reached, state=state, error=error) if reached else TrialResult(state=state, error=error)
+    reached = reached or TrialResult(state=state)
+    return replace(reached, state=state, error=error, summary={**reached.summary, "finished_at": results.now()})
 
 
 def row_path(job: Job) -> Path:

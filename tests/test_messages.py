@@ -58,9 +58,9 @@ TYPES = [
     ),
     (
         "search.metric=test_exact",
-        "search.metric (override): must be one of val_exact, val_prefix, val_contains, val_stopped, val_ce (the test split",
+        "search.metric (override): must be one of val_exact, val_prefix, val_contains, val_stopped (the test split",
     ),
-    ("search.metric=val_ce", "search.metric (override): val_ce is better when smaller, so mode = max would select the worst"),
+    ("search.metric=val_ce", "search.metric (override): must be one of val_exact"),
     ("search.mode=min", "search.mode (override): val_exact is better when larger, so mode = min would select the worst"),
     ("base.optim.learning_rate=fast", "base.optim.learning_rate (override): must be a finite number, got 'fast'"),
     ("base.optim.learning_rate=.inf", "base.optim.learning_rate (override): must be a finite number, got inf"),
