@@ -107,11 +107,13 @@ def _best(arm: str, search: pd.DataFrame, found: Summary) -> None:
     if ranked.empty:
         found.notes.append(f"{arm}: no COMPLETE search trial with a {found.metric}, so no best configuration.")
         return
-    ranked = ranked.sort_values([found.metric, "trial_id"], ascending=[found.mode == "min", True])
+    ranked = ranked.sort_values([found.metric, "started_at", "trial_id"], ascending=[found.mode == "min", True, True])
     first = ranked.iloc[0]
     ties = int((ranked[found.metric] == first[found.metric]).sum())
     if ties > 1:
-        found.notes.append(f"{arm}: {ties} search trials share the best {found.metric}; the table shows the first by trial_id.")
+        found.notes.append(
+            f"{arm}: {ties} search trials share the best {found.metric}; the table shows the one started first, as the selection does."
+        )
     varied = [name for name in results.CONFIG if name != "seed" and search[name].nunique(dropna=False) > 1]
     shown = dict.fromkeys([*ALWAYS, *varied])
     row = {"arm": arm, "trial_id": first["trial_id"], found.metric: float(first[found.metric]), "of": len(ranked)}

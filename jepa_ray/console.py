@@ -202,7 +202,7 @@ def report(sweep: SweepConfig, folder: Path, console: Console) -> None:
     for arm in _arms(sweep):
         rows = search[search["arm"] == arm]
         counts = [str(len(rows)), *(str(int((rows["state"] == state).sum())) for state in ("PRUNED", "FAILED"))]
-        done = rows[rows["state"] == "COMPLETE"].dropna(subset=[metric])
+        done = rows[rows["state"] == "COMPLETE"].dropna(subset=[metric]).sort_values("started_at")  # of equals the first, as in selection
         if done.empty:
             found.add_row(arm, *counts, "-", "-", "-", "-", "none complete")
             continue
