@@ -1,6 +1,6 @@
 """What came out of a sweep: best configuration per arm, confirmation, paired differences, cost.
 
-    python -m analysis.summary results/lora [results/other ...] [--markdown | --json] [--metric val_exact] [--mode max]
+    python -m analysis.summary results/lora [results/other ...] [--markdown | --json] [--metric val_accuracy] [--mode max]
 
 Per arm: trials by state; the best COMPLETE search trial on validation; over the confirmation's seeds, mean and sample standard
 deviation (ddof 1); against the baseline of the same task, family and model in the same sweep, the difference seed by seed with
@@ -26,7 +26,7 @@ from scipy import stats
 from analysis.tables import Table, markdown, percent, significant, text
 from jepa_ray import results
 
-JUDGEMENTS = ("exact", "prefix", "contains", "stopped")
+JUDGEMENTS = ("accuracy", "exact", "prefix", "contains", "stopped")
 STATES = ("COMPLETE", "PRUNED", "FAILED")
 ALWAYS = ("objective", "lambda", "k", "learning_rate", "loss_dropout")
 """Settings shown for every arm; others appear where the search varied them."""
@@ -44,11 +44,11 @@ class Summary:
     confirmation: list[dict[str, Any]] = field(default_factory=list)
     differences: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    metric: str = "val_exact"
+    metric: str = "val_accuracy"
     mode: str = "max"
 
 
-def summarise(trials: pd.DataFrame, metric: str = "val_exact", mode: str = "max") -> Summary:
+def summarise(trials: pd.DataFrame, metric: str = "val_accuracy", mode: str = "max") -> Summary:
     """Everything this module knows about the trials table of one sweep."""
     if metric not in trials.columns:
         legal = ", ".join(name for name in results.SUMMARY if name.startswith("val_"))
@@ -69,7 +69,7 @@ def summarise(trials: pd.DataFrame, metric: str = "val_exact", mode: str = "max"
     return found
 
 
-def side_by_side(trials: pd.DataFrame, metric: str = "val_exact", mode: str = "max") -> str:
+def side_by_side(trials: pd.DataFrame, metric: str = "val_accuracy", mode: str = "max") -> str:
     """The confirmation of all arms and their paired differences, as text: what a sweep prints when it ends."""
     found = summarise(trials, metric, mode)
     return _render([_confirmation_table(found), _difference_table(found)], found.notes, text)
@@ -144,7 +144,7 @@ def _confirmed(arm: str, rows: pd.DataFrame, found: Summary) -> pd.DataFrame:
         line[name] = _moments(values)
     for name in ("train_flops", "train_seconds"):
         line[name] = _moments(latest[name].dropna())
-    if latest["test_exact"].isna().all():
+    if latest["test_accuracy"].isna().all():
         found.notes.append(f"{arm}: the confirmation has no test figures, only validation, on which the configuration was chosen.")
     found.confirmation.append(line)
     return latest
@@ -187,7 +187,7 @@ def _difference_lines(method: str, baseline: str, ours: pd.DataFrame, theirs: pd
         found.notes.append(f"{method} against {baseline}: no seed with figures of both, so no paired difference.")
         return
     found.differences += lines.values()
-    head = lines.get("test_exact") or next(iter(lines.values()))
+    head = lines.get("test_accuracy") or next(iter(lines.values()))
     found.notes.append(f"{method} against {baseline}, {head['metric'].replace('_', ' ')}: {verdict(head)}")
 
 
@@ -302,7 +302,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     shape = parser.add_mutually_exclusive_group()
     shape.add_argument("--markdown", action="store_true")
     shape.add_argument("--json", action="store_true")
-    parser.add_argument("--metric", default="val_exact", help="the validation metric that picks the best trial (the sweep's search.metric)")
+    parser.add_argument(
+        "--metric", default="val_accuracy", help="the validation metric that picks the best trial (the sweep's search.metric)"
+    )
     parser.add_argument("--mode", choices=("max", "min"), default="max")
     options = parser.parse_args(arguments)
     summaries: dict[str, Summary] = {}

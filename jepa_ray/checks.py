@@ -14,7 +14,16 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from jepa_ray.config import VALIDATION_METRICS, BaseConfig, ConfirmConfig, ObjectiveConfig, SchedulerConfig, SweepConfig, canonical
+from jepa_ray.config import (
+    VALIDATION_METRICS,
+    BaseConfig,
+    ConfirmConfig,
+    ObjectiveConfig,
+    SchedulerConfig,
+    SearchConfig,
+    SweepConfig,
+    canonical,
+)
 from jepa_ray.messages import SEARCHABLE, Finding, law, leaves_of, near_to, suggestion
 from jepa_ray.space import Distribution, enumerate_grid, is_none, show
 
@@ -65,7 +74,7 @@ def check(tree: dict[str, Any], families: Collection[str] | None, tasks: Collect
     if _at(tree, "base", "evaluation", "test") is True:
         yield ["base", "evaluation", "test"], "the test split stays sealed until confirmation; drop this key"
     yield from _check_scheduler(tree)
-    metric, mode = _at(tree, "search", "metric", default="val_exact"), _at(tree, "search", "mode", default="max")
+    metric, mode = _at(tree, "search", "metric", default=SearchConfig().metric), _at(tree, "search", "mode", default="max")
     if mode == "min" and metric in VALIDATION_METRICS:
         place = ["search", "metric" if _at(tree, "search", "mode") is None else "mode"]
         yield (
@@ -97,26 +106,60 @@ def _check_scheduler(tree: dict[str, Any]) -> Iterator[Finding]:
 
 
 def _check_data(tree: dict[str, Any], tasks: Collection[str]) -> Iterator[Finding]:
-    data = tree.get("data")
-    for place in (["task"], ["data", "task"]):
-        task = _at(tree, *place)
-        if isinstance(task, str) and task not in tasks:
-            yield place, f"unknown task {task!r}; {suggestion(task, tasks)}"
-    if not isinstance(data, dict):
-        return
-    if isinstance(data.get("task"), str) and isinstance(tree.get("task"), str) and data["task"] != tree["task"]:
-        yield ["data", "task"], f"is {data['task']!r}, but task is {tree['task']!r}; drop data.task"
+    data, task = tree.get("data"), tree.get("task")
+    several = isinstance(task, (dict, list))
+    named = [name for name in task if isinstance(name, str)] if isinstance(task, (dict, list)) else [task]
+    for place, name in [(["task"], name) for name in named] + [(["data", "task"], _at(tree, "data", "task"))]:
+        if isinstance(name, str) and name not in tasks:
+            yield place, f"unknown task {name!r}; {suggestion(name, tasks)}"
+    for number, name in enumerate(named):
+        if name in named[:number]:
+            yield ["task"], f"names {name} twice; drop one"
+    stage = _at(tree, "pretrain", "data")
+    if isinstance(_at(tree, "pretrain"), dict):
+        name = _at(tree, "pretrain", "data", "task")
+        if isinstance(name, str) and name not in tasks:
+            yield ["pretrain", "data", "task"], f"unknown task {name!r}; {suggestion(name, tasks)}"
+        yield from _check_files(stage if isinstance(stage, dict) else {}, ["pretrain", "data"], confirmed=False)
+    data = data if isinstance(data, dict) else {}
+    if "task" in data and several and data["task"] not in named[:1]:
+        yield ["data", "task"], "contradicts task, which names several; drop data.task"
         tree["data"] = data = {key: value for key, value in data.items() if key != "task"}
+    elif isinstance(data.get("task"), str) and isinstance(task, str) and data["task"] != task:
+        yield ["data", "task"], f"is {data['task']!r}, but task is {task!r}; drop data.task"
+        tree["data"] = data = {key: value for key, value in data.items() if key != "task"}
+    confirmed = bool(_at(tree, "confirm", "seeds", default=True))
+    for name in named if several else [""]:
+        own = _at(task, str(name)) if isinstance(task, dict) else None
+        if isinstance(own, dict):
+            yield from _check_files({**data, **own}, ["task", name], confirmed)
+        else:
+            yield from _check_files(data, ["data"], confirmed)
+
+
+def _check_files(data: dict[str, Any], place: list[Any], confirmed: bool) -> Iterator[Finding]:
     files = {key: _at(data, key) for key in ("train", "test")}
     for key, name in files.items():
-        if isinstance(name, str) and not Path(name).is_file():
-            yield ["data", key], f"there is no file {name} (relative paths start from {Path.cwd()})"
-    if all(isinstance(name, str) for name in files.values()) and Path(files["train"]).resolve() == Path(files["test"]).resolve():
-        yield ["data", "test"], f"is the training file {files['train']}; the test split must be data that nothing was trained on"
+        if isinstance(name, str) and not is_remote(name) and not Path(name).exists():
+            yield [*place, key], f"there is no file {name} (relative paths start from {Path.cwd()})"
+    folder = _at(data, "databases")
+    if isinstance(folder, str) and not Path(folder).is_dir():
+        yield [*place, "databases"], f"there is no folder {folder} (relative paths start from {Path.cwd()})"
+    local = [name for name in files.values() if isinstance(name, str) and not is_remote(name)]
+    if len(local) == 2 and Path(local[0]).resolve() == Path(local[1]).resolve():
+        yield [*place, "test"], f"is the training file {local[0]}; the test split must be data that nothing was trained on"
     if files["test"] is not None and files["train"] is None:
-        yield ["data", "test"], "a test file without data.train; name both, or neither for the built-in generator"
-    if files["train"] is not None and files["test"] is None and _at(tree, "confirm", "seeds", default=True):
-        yield ["data", "test"], "is missing, but the confirmation needs a sealed test split; name a file, or set confirm=none"
+        yield [*place, "test"], f"a test file without {place[-1]}.train; name both, or neither for the built-in generator"
+    if files["train"] is not None and files["test"] is None and confirmed:
+        yield (
+            [*place, "test"],
+            "is missing, but the confirmation needs a sealed test split; name a file, or set confirm=none",
+        )
+
+
+def is_remote(source: str) -> bool:
+    """Whether a data source is on the hub, so that its being there shows only when it is read."""
+    return source == "paper" or source.startswith("hub:")
 
 
 def _check_methods(tree: dict[str, Any]) -> Iterator[Finding]:
@@ -156,6 +199,8 @@ def _check_space(tree: dict[str, Any]) -> Iterator[Finding]:
             )
         if part == "lora" and not unknown and _at(tree, "base", "lora") is None:
             yield ["space", path], "base.lora is not set, so there are no adapters to search; set e.g. base.lora.r=16"
+        if part == "pretrain" and not unknown and _at(tree, "pretrain") is None:
+            yield ["space", path], "there is no pretrain section, so there is no first stage to search; add one, or drop this"
         yield from _check_when(path, said, list(space), lawful)
         if distribution is not None and not unknown:
             wrong = list(_value_errors(path, distribution))
@@ -184,7 +229,8 @@ def _path_errors(path: str) -> Iterator[str]:
         place = "data" if part == "data" else "model or base.model" if part == "model" else "base.evaluation"
         yield f"{part} is the same for all trials, or they could not be compared; set it in {place}, or run another sweep"
     else:
-        legal = [f"{name}.{field}" for name in SEARCHABLE for field in leaves_of(name)]
+        names = [part] if part in SEARCHABLE else [name for name in SEARCHABLE if name != "pretrain"]
+        legal = [f"{name}.{field}" for name in names for field in leaves_of(name)]
         leaves = {full.partition(".")[2]: full for full in legal}
         near = leaves.get(near_to(path.split(".")[-1], leaves) or "") or near_to(path, legal)
         yield "unknown parameter; " + (f"did you mean {near!r}?" if near else f"searchable: {', '.join(legal)}")

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from jepa_ray.jobs import Slot
     from jepa_ray.training.prepare import Prepared
 
-PrepareFamily = Callable[[SweepConfig, str, str], "Prepared"]
+Prepare = Callable[[SweepConfig, str, str], "Prepared"]
+"""(sweep, family, task) -> its data."""
+Pair = tuple[str, str]
+"""Family and task."""
 
 SETTINGS = {
     "RAY_AIR_NEW_OUTPUT": "0",  # with verbose=0: no progress tables of Tune's
@@ -148,7 +151,7 @@ def _times(have: float, need: float) -> int:
 
 @dataclass(frozen=True)
 class Stored:
-    """A family's prepared data: small facts here, arrays in the object store."""
+    """Prepared data of a family and task: small facts here, arrays in the object store."""
 
     dataset_sha: str
     report: dict[str, Any]
@@ -156,36 +159,37 @@ class Stored:
     """Of the data without its test table, and of the test table: the search stage is never even given the second."""
 
 
-def prepare(sweep: SweepConfig, cluster: Cluster, prepare_family: PrepareFamily | None = None) -> dict[str, Stored]:
-    """Tokenise (and for `model: tiny` pre-train the base of) all families at once, on the cluster, into its object store.
+def prepare(sweep: SweepConfig, cluster: Cluster, prepare_one: Prepare | None = None) -> tuple[dict[Pair, Stored], dict[Pair, str]]:
+    """Tokenise (and for `model: tiny` pre-train the base of) all families and tasks at once, on the cluster, into its object store.
 
-    Raises ValueError as `training.prepare.prepare` does.
+    Returns what could be prepared, and for what could not the sentence that says why: the other arms of the sweep can go on.
     """
     import ray
-    from ray.exceptions import RayTaskError
 
-    cpus = max(1, int(ray.cluster_resources().get("CPU", 1)) // len(sweep.families))
-    task: Any = ray.remote(num_cpus=cpus, num_returns=3, max_retries=1)(_prepare_family)
-    tasks = {family: task.remote(sweep, family, cpus, prepare_family) for family in sweep.families}
-    stored = {}
-    for family, (facts, data, test) in tasks.items():
-        try:
-            sha, report = ray.get(facts)
-        except RayTaskError as error:
-            if isinstance(error.cause, (ValueError, OSError)):
-                raise ValueError(str(error.cause)) from error
-            raise
-        stored[family] = Stored(dataset_sha=sha, report=report, references=[data, test])
-    return stored
+    pairs = [(family, task) for family in sweep.families for task in sweep.tasks]
+    cpus = max(1, int(ray.cluster_resources().get("CPU", 1)) // len(pairs))
+    task: Any = ray.remote(num_cpus=cpus, num_returns=3, max_retries=1)(_prepare)
+    tasks = {pair: task.remote(sweep, *pair, cpus, prepare_one) for pair in pairs}
+    stored, refused = {}, {}
+    for pair, (facts, data, test) in tasks.items():
+        sha, report = ray.get(facts)
+        if isinstance(report, str):
+            refused[pair] = report
+        else:
+            stored[pair] = Stored(dataset_sha=sha, report=report, references=[data, test])
+    return stored, refused
 
 
-def _prepare_family(sweep: SweepConfig, family: str, cpus: int, prepare_family: PrepareFamily | None) -> tuple[Any, Any, Any]:
-    if prepare_family is None:
+def _prepare(sweep: SweepConfig, family: str, task: str, cpus: int, prepare_one: Prepare | None) -> tuple[Any, Any, Any]:
+    if prepare_one is None:
         import torch
 
         from jepa_ray.training.prepare import prepare
 
         torch.set_num_threads(cpus)
-        prepare_family = prepare
-    prepared = prepare_family(sweep, family, sweep.model if isinstance(sweep.model, str) else sweep.model[family])
+        prepare_one = prepare
+    try:
+        prepared = prepare_one(sweep, family, task)
+    except (ValueError, OSError) as error:
+        return ("", str(error)), None, None
     return (prepared.dataset_sha, prepared.report), dataclasses.replace(prepared, test=None), prepared.test

@@ -9,11 +9,11 @@ import hashlib
 import json
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_serializer, field_validator, model_validator
 
 from jepa_ray.space import Distribution, Record, show
 
-VALIDATION_METRICS = ("val_exact", "val_prefix", "val_contains", "val_stopped")
+VALIDATION_METRICS = tuple(f"val_{name}" for name in ("accuracy", "exact", "prefix", "contains", "stopped", "paper", "equivalent"))
 """Columns that a search may select by."""
 
 
@@ -58,9 +58,12 @@ class DataConfig(Record):
     task: str = "nl-rx"
     """A name in `data.datasets.DATASETS`."""
     train: str | None = None
-    """JSON-lines file of `{"messages": [...]}`; None: the built-in generator."""
+    """A file in the reference's format (JSON lines of `{"messages": [...]}`) or the public source's own; `hub:ORG/NAME[@CONFIG]:SPLIT`;
+    `paper`: the task's public source on the hub. None: the built-in generator."""
     test: str | None = None
-    """The sealed test split, same format. Needed where `train` is a file and confirmation is asked for."""
+    """The sealed test split, likewise. Needed where `train` is given and confirmation is asked for."""
+    databases: str | None = None
+    """Spider's folder of databases, `<db_id>/<db_id>.sqlite` in it. None: the built-in ones, for generated examples."""
     num_train: int | None = Field(None, ge=1)
     """Training examples kept (a seeded subset); None: all of the file, or 2,400 generated."""
     num_val: int = Field(256, ge=1)
@@ -117,13 +120,32 @@ class OptimConfig(Record):
     """False is the reference's defect 1, kept as an ablation: the model is never taught to stop."""
 
 
+class PretrainConfig(OptimConfig):
+    """A first training stage on other data, of the whole network, before the fine-tuning that `optim` and `lora` describe (paper, T9)."""
+
+    data: DataConfig
+    """What it trains on; its validation and test splits are not used."""
+    objective_in: Literal["pretrain", "finetune", "both"] = "pretrain"
+    """Which stage has the method's JEPA term; the other is plain next-token training."""
+    seed: int | None = Field(None, ge=0)
+    """Replicate of this stage. None: the trial's own; given, trials that differ in later settings only share its checkpoint."""
+
+    def optim(self) -> OptimConfig:
+        """The stage's optimizer settings alone."""
+        return OptimConfig(**{name: getattr(self, name) for name in OptimConfig.model_fields})
+
+
 class EvaluationConfig(Record):
     """Greedy generation and scoring."""
 
     batch_size: int = Field(64, ge=1)
     """Prompts generated together, sorted by length."""
-    max_new_tokens: int = Field(128, ge=1)
-    """Token cap; an output that reaches it counts as not stopped."""
+    max_new_tokens: int | None = Field(None, ge=1)
+    """Token cap; an output that reaches it counts as not stopped. None: the task's own."""
+    judge: Literal["task", "text"] = "task"
+    """task: the task's own criterion. text: an answer is correct when it equals the reference as text (needs no databases, say)."""
+    sql_strict: bool = False
+    """Rows of a query must come in the reference's order always, not only where the reference asks for an order."""
     every: int = Field(1, ge=1)
     """Validate after every so many epochs (and always after the last)."""
     test: bool = False
@@ -134,6 +156,8 @@ class TrialConfig(Record):
     """Everything that determines a trial's numbers."""
 
     model: ModelConfig
+    pretrain: PretrainConfig | None = None
+    """A stage before the fine-tuning; None: there is none."""
     lora: LoraConfig | None = None
     """Low-rank adapters; None: full fine-tuning."""
     data: DataConfig = DataConfig()
@@ -156,13 +180,27 @@ class BaseConfig(Record):
     """Seed of every search trial; the confirmation uses `confirm.seeds` instead."""
 
 
+class TaskData(Record):
+    """One task of several in a sweep: keys that differ from the sweep's `data`; None: as there."""
+
+    train: str | None = None
+    test: str | None = None
+    databases: str | None = None
+    num_train: int | None = Field(None, ge=1)
+    num_val: int | None = Field(None, ge=1)
+    num_test: int | None = Field(None, ge=1)
+    max_length: int | None = Field(None, ge=8)
+    max_new_tokens: int | None = Field(None, ge=1)
+    """Token cap of a generated answer, in place of `base.evaluation.max_new_tokens`."""
+
+
 class SearchConfig(Record):
     """How configurations are proposed, arm by arm, with the same budget for each."""
 
     algorithm: Literal["tpe", "random", "grid", "gp", "qmc", "cmaes"] = "tpe"
     num_trials: int = Field(20, ge=1)
     """Trials per arm."""
-    metric: str = "val_exact"
+    metric: str = "val_accuracy"
     """Column of the trials table that selects; always measured on validation."""
     mode: Literal["max", "min"] = "max"
     seed: int = 0
@@ -221,15 +259,19 @@ class ResourcesConfig(Record):
 
 
 class SweepConfig(Record):
-    """A whole sweep: arms = families x methods, each searched over `space` with an equal budget."""
+    """A whole sweep: arms = families x tasks x methods, each searched over `space` with an equal budget."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     output: str = "results"
     families: tuple[str, ...] = Field(("llama3",), min_length=1)
     model: str | dict[str, str] = "tiny"
     """One for all families, or one per family."""
-    task: str = "nl-rx"
+    task: dict[str, TaskData] = Field(default_factory=lambda: {"nl-rx": TaskData()}, min_length=1)
+    """One name, a list of names, or a mapping from each name to its own data keys, such as {nl-rx: {}, gsm8k: {num_train: 500}}."""
     data: DataConfig = DataConfig()
+    """Data keys of all tasks; `data.task` is `task` again."""
+    pretrain: PretrainConfig | None = None
+    """A stage before the fine-tuning, the same for all arms but for the methods' JEPA terms."""
     methods: dict[str, ObjectiveConfig | None] = Field(min_length=1)
     """Name -> objective; `none` is the baseline."""
     space: dict[str, Distribution] = Field(default_factory=dict)
@@ -247,20 +289,60 @@ class SweepConfig(Record):
             return value
         raise ValueError(f"must be one name for all families, or one for each such as {{llama3: tiny, gemma2: paper}}, got {show(value)}")
 
+    @field_validator("task", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return {value: {}}
+        if isinstance(value, (list, tuple)) and all(isinstance(name, str) for name in value):
+            return {name: {} for name in value}
+        if isinstance(value, dict) and all(isinstance(name, str) for name in value):
+            return {name: {} if own is None else own for name, own in value.items()}
+        raise ValueError(
+            f"must be one name, a list of names, or names with data keys such as {{gsm8k: {{num_train: 500}}}}, got {show(value)}"
+        )
+
+    @field_serializer("task")
+    def _as_written(self, value: dict[str, TaskData]) -> Any:
+        own = {name: data.model_dump(mode="json", exclude_none=True) for name, data in value.items()}
+        if any(own.values()):
+            return own
+        return list(own) if len(own) > 1 else next(iter(own))
+
     @model_validator(mode="before")
     @classmethod
     def _one_task(cls, value: Any) -> Any:
-        """`task` and `data.task` are one key: either sets both."""
+        """`task` and `data.task` are one key: either sets both. With several tasks `data.task` is the first."""
         if not isinstance(value, dict):
             return value
         data = value.get("data", {})
         data = canonical(data) if isinstance(data, DataConfig) else data
         task = value.get("task", data.get("task") if isinstance(data, dict) else None)
-        if not isinstance(data, dict) or not isinstance(task, str):
+        first = next(iter(task), None) if isinstance(task, (list, tuple, dict)) else task
+        if not isinstance(data, dict) or not isinstance(first, str):
             return value
-        if data.get("task", task) != task:
+        if isinstance(task, str) and data.get("task", task) != task:
             raise ValueError(f"task is {task!r}, but data.task is {data['task']!r}; drop data.task")
-        return {**value, "task": task, "data": {**data, "task": task}}
+        return {**value, "task": task, "data": {**data, "task": first}}
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Names of the tasks, in the order of the file."""
+        return tuple(self.task)
+
+    def model_of(self, family: str) -> str:
+        """`tiny`, `paper`, hub id or folder of one of the families."""
+        return self.model if isinstance(self.model, str) else self.model[family]
+
+    def data_of(self, task: str) -> DataConfig:
+        """The data of one of the tasks."""
+        keys = self.task[task].model_dump(exclude_none=True, exclude={"max_new_tokens"})
+        return DataConfig.model_validate(canonical(self.data) | keys | {"task": task})
+
+    def max_new_tokens_of(self, task: str) -> int | None:
+        """Token cap that the file gives for one of the tasks; None: the task's own."""
+        own = self.task[task].max_new_tokens
+        return own if own is not None else self.base.evaluation.max_new_tokens
 
     @model_validator(mode="after")
     def _fresh_seeds(self) -> SweepConfig:
@@ -280,19 +362,27 @@ def config_id(config: TrialConfig, dataset_sha: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+_FILES = {"train": "train_file", "test": "test_file"}
+
+
 def columns(config: TrialConfig) -> dict[str, Any]:
-    """Every leaf of a TrialConfig as a table column (see the results contract): bare leaf names, `lora_` for adapters.
+    """Every leaf of a TrialConfig as a table column (see the results contract): bare leaf names, `lora_` for adapters,
+    `pretrain_` for the first stage.
 
     Baselines have `objective` "none", lambda 0 and k 0, and no loss dropout.
     """
     tree = canonical(config)
     objective = tree.pop("objective") or {"distance": "none", "lambda": 0.0, "gamma": 1.0, "k": 0, "loss_dropout": 0.0}
     lora = tree.pop("lora") or {"r": None, "alpha": None, "dropout": None}
+    pretrain = tree.pop("pretrain") or {name: None for name in PretrainConfig.model_fields if name != "data"}
+    files = pretrain.pop("data", None) or dict.fromkeys(DataConfig.model_fields)
     flat = {"objective": objective.pop("distance"), **objective, **{f"lora_{key}": value for key, value in lora.items()}}
+    flat |= {f"pretrain_{key}": value for key, value in pretrain.items()}
+    flat |= {f"pretrain_{_FILES.get(key, key)}": value for key, value in files.items()}
     flat["evaluate_test"] = tree["evaluation"].pop("test")
     flat["eval_batch_size"] = tree["evaluation"].pop("batch_size")
     flat["eval_every"] = tree["evaluation"].pop("every")
-    flat["train_file"], flat["test_file"] = tree["data"].pop("train"), tree["data"].pop("test")
+    flat |= {column: tree["data"].pop(key) for key, column in _FILES.items()}
     for part in ("model", "data", "optim", "evaluation"):
         flat |= tree[part]
     return flat | {"seed": tree["seed"]}

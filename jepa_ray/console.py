@@ -21,7 +21,9 @@ from rich.text import Text
 
 from jepa_ray import results
 from jepa_ray.config import SweepConfig, TrialConfig, columns
+from jepa_ray.data.report import of_family, of_task
 from jepa_ray.jobs import Job
+from jepa_ray.plan import arms
 from jepa_ray.results import Stage
 
 SHOWN = 16
@@ -67,19 +69,10 @@ class Board:
         with Live(get_renderable=self.table, console=self.console, refresh_per_second=2, transient=True) as self._live:
             yield self
 
-    def prepared(self, family: str, report: dict[str, Any]) -> None:
-        """Sizes, what was dropped, and how much of the test split has been seen in training."""
-        sizes, tokens = report.get("sizes", {}), report.get("tokens", {})
-        parts = [f"{name} {size}" for name, size in sizes.items()]
-        if base := report.get("base_examples"):
-            parts[0] += f" ({base} of them pre-train the tiny base, the others are fine-tuned on)"
-        if dropped := sum(table["dropped"] for table in tokens.values()):
-            parts.append(f"{dropped} dropped (longer than {self.sweep.data.max_length} tokens)")
-        if test := sizes.get("test"):
-            text, target = report["overlap_text"], report["overlap_target"]
-            parts.append(f"test texts also in training {text} ({text / test:.1%}), answers {target} ({target / test:.1%})")
-        if parts:
-            self.say(f"Data for {family}: {', '.join(parts)}")
+    def prepared(self, name: str, report: dict[str, Any]) -> None:
+        """The data report of a family and task."""
+        for sentence in [*of_task(report), *of_family(report)] if report else ():
+            self.say(f"{name}: {sentence}")
 
     def stage(self, stage: Stage, total: int, done: int, concurrent: int) -> None:
         self._stage, self._total, self._done, self._concurrent = stage, total, done, concurrent
@@ -219,8 +212,9 @@ def report(sweep: SweepConfig, folder: Path, console: Console) -> None:
 
 
 def side_by_side(sweep: SweepConfig, trials: pd.DataFrame) -> Table:
-    """Confirmation: mean and standard deviation over seeds, and the difference to the family's baseline, seed by seed."""
-    metric = "test_exact" if len(trials) and trials["test_exact"].notna().any() else sweep.search.metric
+    """Confirmation: mean and standard deviation over seeds, and the difference to the baseline twin, seed by seed."""
+    metric = sweep.search.metric.replace("val_", "test_")
+    metric = metric if len(trials) and trials[metric].notna().any() else sweep.search.metric
     title = f"Confirmation: {metric.replace('_', ' ')} on seeds {', '.join(map(str, sweep.confirm.seeds))}"
     table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
     for name in ("arm", "seeds", "mean", "sd", "minus baseline", "sd of diff.", "prefix", "contains", "stopped"):
@@ -231,14 +225,14 @@ def side_by_side(sweep: SweepConfig, trials: pd.DataFrame) -> Table:
     split = metric.partition("_")[0]
     baseline = next((name for name, objective in sweep.methods.items() if objective is None), None)
     for arm in _arms(sweep):
-        method, _, family = arm.partition("/")
+        method, slash, twin = arm.partition("/")
         mine = done[done["arm"] == arm].set_index("seed")
         if mine.empty:
             table.add_row(arm, "0", *["-"] * 7)
             continue
         difference = pd.Series(dtype=float)
         if baseline is not None and method != baseline:
-            theirs = done[done["arm"] == f"{baseline}/{family}"].set_index("seed")
+            theirs = done[done["arm"] == baseline + slash + twin].set_index("seed")
             difference = (mine[metric] - theirs[metric]).dropna()
         others = [_share(mine[f"{split}_{name}"].mean()) for name in ("prefix", "contains", "stopped")]
         paired = [f"{difference.mean():+.4f}" if len(difference) else "-", _share(difference.std()) if len(difference) > 1 else "-"]
@@ -255,7 +249,7 @@ def _column(table: Table, name: str, sweep: SweepConfig) -> None:
 
 
 def _arms(sweep: SweepConfig) -> list[str]:
-    return [f"{method}/{family}" for family in sweep.families for method in sweep.methods]
+    return [arm.name for arm in arms(sweep)]
 
 
 def _settings(config: TrialConfig) -> tuple[str, str, str, str]:

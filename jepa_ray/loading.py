@@ -140,6 +140,7 @@ def json_schema() -> dict[str, Any]:
     keys["methods"]["additionalProperties"]["anyOf"].append({"const": "none"})
     for key in ("scheduler", "confirm"):
         keys[key] = {"anyOf": [keys[key], {"const": "none"}, {"type": "null"}]}
+    keys["task"] = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}, keys["task"]]}
     keys["families"] = {"anyOf": [keys["families"], {"type": "string"}]}
     distribution = schema["$defs"]["Distribution"]["properties"]
     conditions = next(option for option in distribution["when"]["anyOf"] if "additionalProperties" in option)

@@ -14,12 +14,15 @@ from pydantic import BaseModel
 from jepa_ray.config import LoraConfig, ObjectiveConfig, OptimConfig, SweepConfig
 from jepa_ray.space import Distribution, Record, show
 
-SEARCHABLE: dict[str, type[Record]] = {"optim": OptimConfig, "objective": ObjectiveConfig, "lora": LoraConfig}
-"""Parts of a TrialConfig that `space` may search."""
+SEARCHABLE: dict[str, type[Record]] = {"optim": OptimConfig, "objective": ObjectiveConfig, "lora": LoraConfig, "pretrain": OptimConfig}
+"""Parts of a TrialConfig that `space` may search; of the first stage, its optimizer settings."""
 _WRITTEN = {
     "Distribution": "a distribution such as {float: [0.1, 10], log: true}, {int: [0, 4]} or {choice: [0, 0.5]}",
     "ObjectiveConfig": "none (the baseline) or an objective such as {distance: cosine, lambda: 1, k: 1}",
 }
+
+_TWICE = ("pretrain.", "task.")
+"""Sections whose keys stand elsewhere too: never the place that a misplaced key is sent to."""
 
 Place = Sequence[Any]
 Finding = tuple[Place, str]
@@ -32,7 +35,8 @@ def leaves_of(part: str) -> dict[str, Any]:
 
 
 def full_path(name: str) -> str:
-    found = [f"{part}.{name}" for part in SEARCHABLE if name in leaves_of(part)]
+    """`learning_rate` is `optim.learning_rate`; parameters of the first stage are always written out (`pretrain.learning_rate`)."""
+    found = [f"{part}.{name}" for part in SEARCHABLE if part != "pretrain" and name in leaves_of(part)]
     return found[0] if len(found) == 1 else name
 
 
@@ -81,7 +85,11 @@ def law(error: Any) -> str:
 
 def _unknown_key(place: list[Any], value: Any) -> str:
     """The nearest key that is legal there, or else where in the file a key of that name belongs."""
-    key, legal, paths = str(place[-1]), list(_legal(SweepConfig, place[:-1])), list(_paths(SweepConfig))
+    key, legal, paths = (
+        str(place[-1]),
+        list(_legal(SweepConfig, place[:-1])),
+        [path for path in _paths(SweepConfig) if not path.startswith(_TWICE)],
+    )
     if near := near_to(key, legal):
         return f"unknown key; did you mean {near!r}?"
     whole = [*map(str, place)]

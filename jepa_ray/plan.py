@@ -11,19 +11,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from jepa_ray.config import SweepConfig, TrialConfig, canonical
+from jepa_ray.data.datasets import DATASETS
 from jepa_ray.space import Distribution, enumerate_grid, show
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One method on one family: tuned on its own, with the same budget as every other."""
+    """One method on one family and task: tuned on its own, with the same budget as every other."""
 
     method: str
     family: str
-
-    @property
-    def name(self) -> str:
-        return f"{self.method}/{self.family}"
+    task: str
+    name: str
+    """`method/family`, with `/task` behind it where the sweep has several."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,14 @@ class Estimate:
 
 
 def arms(sweep: SweepConfig) -> list[Arm]:
-    """Families x methods, in the order of the file."""
-    return [Arm(method, family) for family in sweep.families for method in sweep.methods]
+    """Families x tasks x methods, in the order of the file."""
+    several = len(sweep.tasks) > 1
+    return [
+        Arm(method, family, task, f"{method}/{family}" + (f"/{task}" if several else ""))
+        for family in sweep.families
+        for task in sweep.tasks
+        for method in sweep.methods
+    ]
 
 
 def space(sweep: SweepConfig, arm: Arm) -> dict[str, Distribution]:
@@ -82,16 +88,17 @@ def grid(sweep: SweepConfig, arm: Arm) -> list[dict[str, Any]]:
 
 
 def _tree(sweep: SweepConfig, arm: Arm) -> dict[str, Any]:
-    model = sweep.model if isinstance(sweep.model, str) else sweep.model[arm.family]
     objective = sweep.methods[arm.method]
     base = canonical(sweep.base)
+    cap = sweep.max_new_tokens_of(arm.task) or DATASETS[arm.task].max_new_tokens
     return {
-        "model": {**base["model"], "family": arm.family, "model": model},
+        "model": {**base["model"], "family": arm.family, "model": sweep.model_of(arm.family)},
+        "pretrain": canonical(sweep.pretrain) if sweep.pretrain is not None else None,
         "lora": base["lora"],
-        "data": canonical(sweep.data),
+        "data": canonical(sweep.data_of(arm.task)),
         "objective": canonical(objective) if objective is not None else None,
         "optim": base["optim"],
-        "evaluation": base["evaluation"],
+        "evaluation": {**base["evaluation"], "max_new_tokens": cap},
         "seed": sweep.base.seed,
     }
 
@@ -140,10 +147,13 @@ def describe(sweep: SweepConfig, estimates: Mapping[str, Estimate] | None = None
     """The plan as text: arms, space, budget, confirmation, notes; with estimates also tokens, FLOPs and disk."""
     own = arms(sweep)
     search = sweep.search
+
+    def source(task: str) -> str:
+        return f"{task} from {sweep.data_of(task).train or 'built-in generator'}"
+
     model = sweep.model if isinstance(sweep.model, str) else ", ".join(f"{family}: {name}" for family, name in sweep.model.items())
     adapters = f"LoRA r = {sweep.base.lora.r}" if sweep.base.lora is not None else "full fine-tuning"
     optim = sweep.base.optim
-    source = sweep.data.train or "built-in generator"
     scheduler = sweep.scheduler
     stopping = f"ASHA on {scheduler.time_attr}, keeps 1/{scheduler.reduction_factor:g} after {scheduler.grace_period:g}"
     stopping = "none" if scheduler.name == "none" else stopping
@@ -153,8 +163,9 @@ def describe(sweep: SweepConfig, estimates: Mapping[str, Estimate] | None = None
     searched = [(f"    {path}", distribution.text()) for path, distribution in sweep.space.items()]
     lines = [
         f"Sweep {sweep.name}   ->   {sweep.output}/{sweep.name}",
-        f"  task      {sweep.task} from {source}; model {model}, {adapters}; "
+        f"  {'task ' if len(sweep.tasks) == 1 else 'tasks'}     {', '.join(map(source, sweep.tasks))}; model {model}, {adapters}; "
         f"{_count(optim.num_epochs, 'epoch')}, batch {optim.batch_size}, {optim.schedule} schedule",
+        *_pretraining(sweep),
         f"  search    {search.algorithm}, {_count(search.num_trials, 'trial')} per arm, by {search.metric} ({search.mode}); "
         f"seed {sweep.base.seed}; early stopping: {stopping}",
         f"  confirm   best of each arm on seeds {', '.join(map(str, seeds))}, test split opened once" if seeds else "  confirm   no",
@@ -172,6 +183,15 @@ def describe(sweep: SweepConfig, estimates: Mapping[str, Estimate] | None = None
     lines += [f"  data      {fact}" for fact in facts]
     lines += [f"  note      {note}" for note in notes(sweep)]
     return "\n".join(lines)
+
+
+def _pretraining(sweep: SweepConfig) -> list[str]:
+    if sweep.pretrain is None:
+        return []
+    stage = sweep.pretrain
+    where = {"pretrain": "in this stage only", "finetune": "not in this stage", "both": "in both stages"}[stage.objective_in]
+    source = stage.data.train or "built-in generator"
+    return [f"  pretrain  {stage.data.task} from {source}; {_count(stage.num_epochs, 'epoch')}, batch {stage.batch_size}; JEPA {where}"]
 
 
 def _count(number: int, noun: str) -> str:

@@ -49,7 +49,7 @@ IDENTITY: dict[str, pa.DataType] = _fields(TEXT, "trial_id config_id arm method 
 CONFIG: dict[str, pa.DataType] = {
     **_fields(TEXT, "family model init precision packing"),
     **_fields(FLAG, "trust_remote_code gradient_checkpointing"),
-    **_fields(TEXT, "task train_file test_file"),
+    **_fields(TEXT, "task train_file test_file databases"),
     **_fields(INTEGER, "num_train num_val num_test split_seed max_length"),
     **_fields(REAL, "base_fraction"),
     **_fields(TEXT, "objective"),
@@ -63,25 +63,37 @@ CONFIG: dict[str, pa.DataType] = {
     **_fields(FLAG, "train_end_of_turn"),
     **_fields(REAL, "warmup_ratio weight_decay beta1 beta2 max_grad_norm"),
     **_fields(INTEGER, "eval_batch_size max_new_tokens eval_every"),
-    **_fields(FLAG, "evaluate_test"),
+    **_fields(FLAG, "evaluate_test sql_strict"),
+    **_fields(TEXT, "judge"),
     **_fields(INTEGER, "seed"),
+    **_fields(TEXT, "pretrain_task pretrain_train_file pretrain_test_file pretrain_databases pretrain_objective_in"),
+    **_fields(INTEGER, "pretrain_num_train pretrain_num_val pretrain_num_test pretrain_split_seed pretrain_max_length"),
+    **_fields(REAL, "pretrain_base_fraction pretrain_learning_rate"),
+    **_fields(INTEGER, "pretrain_num_epochs pretrain_batch_size pretrain_micro_batch_size"),
+    **_fields(TEXT, "pretrain_schedule pretrain_loss_on"),
+    **_fields(FLAG, "pretrain_train_end_of_turn"),
+    **_fields(REAL, "pretrain_warmup_ratio pretrain_weight_decay pretrain_beta1 pretrain_beta2 pretrain_max_grad_norm"),
+    **_fields(INTEGER, "pretrain_seed"),
 }
 """Every leaf of a TrialConfig, under the names that `config.columns` gives them."""
 
 SUMMARY: dict[str, pa.DataType] = {
-    **_fields(REAL, "val_exact val_prefix val_contains val_stopped val_ce"),
-    **_fields(REAL, "test_exact test_prefix test_contains test_stopped test_ce"),
-    **_fields(REAL, "train_ce train_jepa"),
+    **_fields(REAL, "val_accuracy val_exact val_prefix val_contains val_stopped val_errors val_paper val_equivalent val_undecided val_ce"),
+    **_fields(REAL, "test_accuracy test_exact test_prefix test_contains test_stopped test_errors"),
+    **_fields(REAL, "test_paper test_equivalent test_undecided test_ce"),
+    **_fields(REAL, "chance train_ce train_jepa"),
     **_fields(REAL, "train_tokens train_flops train_seconds val_seconds test_seconds wall_seconds peak_memory_bytes"),
     **_fields(INTEGER, "epochs_done steps num_parameters num_trainable num_workers train_examples dropped_examples"),
     **_fields(INTEGER, "overlap_text overlap_target"),
-    **_fields(TEXT, "packing_used"),
+    **_fields(TEXT, "packing_used pretrained_sha"),
     **_fields(REAL, "attention_error"),
     **_fields(TEXT, "dataset_sha git_sha versions device started_at finished_at"),
 }
 """What a trial may put in `TrialResult.summary`; a key that is absent is stored as null.
 
-`packing_used` is the packing that `packing: auto` came to. `attention_error` is the largest difference that the start-up
+`*_accuracy` is the share of answers that are correct by the task's own criterion, `chance` what guessing without looking at the
+question reaches of it. `pretrained_sha` is the digest of the weights that a first stage handed on; its tokens, FLOPs and seconds are
+part of `train_*`. `packing_used` is the packing that `packing: auto` came to. `attention_error` is the largest difference that the start-up
 self-check saw between packed and separate passes. `versions` is a JSON object in a string. Times are UTC, ISO 8601.
 """
 
@@ -106,10 +118,14 @@ PREDICTIONS = pa.schema(
         ("prediction", TEXT),
         ("reference", TEXT),
         ("correct", FLAG),
+        ("exact", FLAG),
         ("prefix_correct", FLAG),
         ("contains", FLAG),
         ("stopped", FLAG),
         ("error", TEXT),
+        ("paper_correct", FLAG),
+        ("equivalent", FLAG),
+        ("undecided", FLAG),
     ]
 )
 assert len(TRIALS) == len(IDENTITY) + len(CONFIG) + len(SUMMARY), "a column of the trials table is named twice"
@@ -164,7 +180,7 @@ def load_progress(path: Path) -> TrialResult | None:
 def write_trial(folder: Path, trial_id: str, config: TrialConfig, arm: str, stage: Stage, result: TrialResult) -> None:
     """Write a terminal trial: metrics, predictions, and last the row of `trials` that makes it exist.
 
-    `trial_id` is the config_id, or `<config_id>-2` and so on for later attempts; `arm` is `<method>/<family>`. Metrics and
+    `trial_id` is the config_id, or `<config_id>-2` and so on for later attempts; `arm` begins with `<method>/`. Metrics and
     predictions without a row in `trials` are what a crash left between two of these writes; they are replaced.
     Raises FileExistsError where the trial is already written: a result is never overwritten.
     """
@@ -177,7 +193,7 @@ def write_trial(folder: Path, trial_id: str, config: TrialConfig, arm: str, stag
         "trial_id": trial_id,
         "config_id": trial_id.partition("-")[0],
         "arm": arm,
-        "method": arm.rpartition("/")[0] or arm,
+        "method": arm.partition("/")[0],
         "stage": stage,
         "state": result.state,
         "error": result.error,

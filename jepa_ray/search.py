@@ -23,7 +23,7 @@ import ray
 from ray import tune
 
 from jepa_ray import plan, results
-from jepa_ray.cluster import Cluster, Interrupt, PrepareFamily, Stored, prepare
+from jepa_ray.cluster import Cluster, Interrupt, Pair, Prepare, Stored, prepare
 from jepa_ray.config import SweepConfig, TrialConfig, canonical, config_id
 from jepa_ray.jobs import Job, ended, storage, write, written
 from jepa_ray.mailbox import Mailbox
@@ -36,7 +36,7 @@ from jepa_ray.worker import RunTrial, Stock, trainable
 class Listener(Protocol):
     """Who is told what happens (the console)."""
 
-    def prepared(self, family: str, report: dict[str, Any]) -> None: ...
+    def prepared(self, name: str, report: dict[str, Any]) -> None: ...
     def stage(self, stage: Stage, total: int, done: int, concurrent: int) -> None: ...
     def started(self, job: Job) -> None: ...
     def progress(self, job: Job, metrics: dict[str, Any]) -> None: ...
@@ -62,10 +62,10 @@ def run(
     cluster: Cluster,
     listener: Listener,
     interrupt: Interrupt | None = None,
-    prepare_family: PrepareFamily | None = None,
+    prepare_one: Prepare | None = None,
     run_trial: RunTrial | None = None,
 ) -> Outcome:
-    """Run, or go on with, the whole sweep. `prepare_family` and `run_trial` replace training's own (tests, benchmarks)."""
+    """Run, or go on with, the whole sweep. `prepare_one` and `run_trial` replace training's own (tests, benchmarks)."""
     interrupt = interrupt or Interrupt()
     arms = plan.arms(sweep)
     shutil.rmtree(storage(folder), ignore_errors=True)  # of a run that was killed
@@ -74,12 +74,18 @@ def run(
         "Preparing data and models"
         + (" (a tiny base that is not in the cache is trained first: about a minute)" if "tiny" in models else "")
     )
-    stored = prepare(sweep, cluster, prepare_family)
-    for family, data in stored.items():
-        listener.prepared(family, data.report)
+    stored, refused = prepare(sweep, cluster, prepare_one)
+    if not stored:
+        raise ValueError("\n".join(dict.fromkeys(refused.values())))
+    for pair, data in stored.items():
+        listener.prepared(_name(pair, sweep), data.report)
+        _write_report(folder, pair, data.report)
+    for pair, reason in refused.items():
+        listener.say(f"{_name(pair, sweep)}: {reason}; its arms are FAILED, the others go on")
+    unprepared = _refuse(sweep, folder, refused)
     try:
         mailbox = ray.remote(num_cpus=0, max_restarts=-1)(Mailbox).remote()
-        stock = Stock(cluster.slot, {family: data.references for family, data in stored.items()}, run_trial, mailbox)
+        stock = Stock(cluster.slot, {pair: data.references for pair, data in stored.items()}, run_trial, mailbox)
         search = Search(sweep, folder, stored, listener, interrupt)
         listener.stage("search", search.total, search.done, cluster.max_concurrent)
         _tune(search, cluster, stock, search.scheduler(mailbox), folder, sweep.resources.max_failures, interrupt)
@@ -92,13 +98,39 @@ def run(
     finally:
         shutil.rmtree(storage(folder), ignore_errors=True)
     missing = [arm.name for arm in arms if sweep.confirm.seeds and arm.name not in selection]
-    return Outcome(failed=[row for row in results.finished(folder).values() if row["state"] == "FAILED"], unconfirmed=missing)
+    failed = [row for row in results.finished(folder).values() if row["state"] == "FAILED" and row["config_id"] not in unprepared]
+    return Outcome(failed=failed, unconfirmed=missing)
+
+
+def _name(pair: Pair, sweep: SweepConfig) -> str:
+    return pair[0] if len(sweep.tasks) == 1 else " ".join(pair)
+
+
+def _write_report(folder: Path, pair: Pair, report: dict[str, Any]) -> None:
+    path = folder / "data" / f"{pair[0]}-{pair[1]}.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+def _refuse(sweep: SweepConfig, folder: Path, refused: dict[Pair, str]) -> set[str]:
+    """A FAILED row for every arm whose data or model could not be prepared; ids of such rows that are of the past."""
+    past = set()
+    for arm in plan.arms(sweep):
+        config = plan.trial_config(sweep, arm, {})
+        identity = config_id(config, f"not prepared {arm.name}")
+        job = Job(identity, identity, arm.name, "search", folder.resolve(), config)
+        reason = refused.get((arm.family, arm.task))
+        if reason is None:
+            past.add(identity)
+        elif not written(job):
+            write(job, ended(job, "FAILED", reason))
+    return past
 
 
 class _Jobs:
     """What both stages do with a job: tell the listener, and write the row of one whose process died too often."""
 
-    def __init__(self, sweep: SweepConfig, folder: Path, stored: dict[str, Stored], listener: Listener, interrupt: Interrupt) -> None:
+    def __init__(self, sweep: SweepConfig, folder: Path, stored: dict[Pair, Stored], listener: Listener, interrupt: Interrupt) -> None:
         self._sweep, self._folder, self._stored, self._listener, self._interrupt = sweep, folder, stored, listener, interrupt
         self._attempts: dict[str, int] = {}
 
@@ -107,7 +139,7 @@ class _Jobs:
         return Job(results.attempt_id(identity, attempt), identity, arm, stage, self._folder.resolve(), config)
 
     def _identity(self, config: TrialConfig) -> str:
-        return config_id(config, self._stored[config.model.family].dataset_sha)
+        return config_id(config, self._stored[config.model.family, config.data.task].dataset_sha)
 
     def started(self, job: Job) -> None:
         self._listener.started(job)
@@ -136,10 +168,10 @@ class _Jobs:
 class Search(_Jobs):
     """Jobs of the search stage, from the arms' studies."""
 
-    def __init__(self, sweep: SweepConfig, folder: Path, stored: dict[str, Stored], listener: Listener, interrupt: Interrupt) -> None:
+    def __init__(self, sweep: SweepConfig, folder: Path, stored: dict[Pair, Stored], listener: Listener, interrupt: Interrupt) -> None:
         super().__init__(sweep, folder, stored, listener, interrupt)
         database = open_storage(folder)
-        self._arms = {arm.name: arm for arm in plan.arms(sweep)}
+        self._arms = {arm.name: arm for arm in plan.arms(sweep) if (arm.family, arm.task) in stored}
         self.studies = {name: ArmStudy(sweep, arm, database) for name, arm in self._arms.items()}
         self._known = results.finished(folder)
         self._running: dict[str, list[tuple[str, int]]] = {}
@@ -224,7 +256,7 @@ class Confirm(_Jobs):
         self,
         sweep: SweepConfig,
         folder: Path,
-        stored: dict[str, Stored],
+        stored: dict[Pair, Stored],
         selection: dict[str, TrialConfig],
         listener: Listener,
         interrupt: Interrupt,

@@ -26,7 +26,7 @@ from jepa_ray.config import SweepConfig
 from jepa_ray.loading import dump, json_schema, load_sweep, parse
 
 if TYPE_CHECKING:
-    from jepa_ray.cluster import PrepareFamily
+    from jepa_ray.cluster import Prepare
     from jepa_ray.worker import RunTrial
 
 OK, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -38,7 +38,7 @@ EXTENDABLE = ("search.num_trials", "search.algorithm", "search.seed", "space", "
 GROWING = ("methods", "families", "model")
 
 
-def main(argv: Sequence[str] | None = None, prepare_family: PrepareFamily | None = None, run_trial: RunTrial | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prepare_one: Prepare | None = None, run_trial: RunTrial | None = None) -> int:
     """Run the command line and return its exit code. The two functions replace training's own (tests, benchmarks)."""
     arguments = sys.argv[1:] if argv is None else list(argv)
     options = _parser().parse_intermixed_args(arguments)
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None, prepare_family: PrepareFamily | None
         with _signals() as interrupt, claim(sweep, extend=options.extend, fresh=options.fresh) as (claimed, folder):
             again = _same_command(arguments, sweep, claimed)
             try:
-                return _run(claimed, folder, interrupt, prepare_family, run_trial)
+                return _run(claimed, folder, interrupt, prepare_one, run_trial)
             except KeyboardInterrupt:
                 done = sum(1 for _ in (folder / "trials").glob("[!.]*.parquet"))
                 print(
@@ -87,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(sweep: SweepConfig, folder: Path, interrupt: Interrupt, prepare_family: PrepareFamily | None, run_trial: RunTrial | None) -> int:
+def _run(sweep: SweepConfig, folder: Path, interrupt: Interrupt, prepare_one: Prepare | None, run_trial: RunTrial | None) -> int:
     from jepa_ray.cluster import connect, settings
 
     settings()
@@ -106,7 +106,7 @@ def _run(sweep: SweepConfig, folder: Path, interrupt: Interrupt, prepare_family:
         board = Board(sweep, console)
         board.best_before(results.read_trials(folder))
         with board.shown():
-            outcome = search.run(sweep, folder, cluster, board, interrupt, prepare_family, run_trial)
+            outcome = search.run(sweep, folder, cluster, board, interrupt, prepare_one, run_trial)
     console.print()
     report(sweep, folder, console)
     console.print(Text(f"\nTables: {folder}/trials, {folder}/metrics, {folder}/predictions"))

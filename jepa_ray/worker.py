@@ -55,8 +55,8 @@ class Stock:
     """What every trial of a stage shares."""
 
     slot: Slot
-    prepared: dict[str, list[Any]]
-    """Family -> [tokenised training and validation data, test table or None], in the object store once."""
+    prepared: dict[tuple[str, str], list[Any]]
+    """(family, task) -> [tokenised training and validation data, test table or None], in the object store once."""
     run_trial: RunTrial | None
     """None: `training.trial.run_trial`. Tests and benchmarks pass their own."""
     mailbox: Any
@@ -177,7 +177,9 @@ def _train(job: Job, stock: Stock, report: Callable[[Metrics], None]) -> None:
         report(metrics)
 
     try:
-        result = run_trial(job.config, _prepared(stock.prepared[job.config.model.family], job.stage), runtime, observed, job.scratch)
+        result = run_trial(
+            job.config, _prepared(stock.prepared[job.config.model.family, job.config.data.task], job.stage), runtime, observed, job.scratch
+        )
     except TrialStopped:
         result = ended(job, "PRUNED")
     except Exception as error:  # whatever it is, it is this trial's alone: its row says so, the others go on
@@ -238,6 +240,6 @@ def _gauges() -> dict[str, Any]:
         "lambda": "Weight of the JEPA term",
         "train_ce": "Cross-entropy of the last epoch",
         "train_jepa": "JEPA loss of the last epoch",
-        "val_exact": "Exact match on validation",
+        "val_accuracy": "Share of correct answers on validation",
     }
     return {name: Gauge(f"jepa_ray_{name}", description=text, tag_keys=("arm", "trial")) for name, text in described.items()}

@@ -2,9 +2,10 @@
 
     <folder>/control/hold            while it exists, epochs after the first wait before they report
     <folder>/control/doom/<arm>      trials of that method kill their own process at epoch 2
+    <folder>/control/refuse/<family> data and model of that family cannot be prepared
     <folder>/log/<config_id>.<rank>  one line per trained epoch: epoch and pid
 
-`val_exact` is epoch * learning_rate (divided by k where k > 1), so that the best configuration is known in advance. k = 7 is an
+`val_accuracy` is epoch * learning_rate (divided by k where k > 1), so that the best configuration is known in advance. k = 7 is an
 unlucky number: training fails, on the last rank only; k = 8 gives a value that is not finite.
 
 As a script it is the command line of `jepa_ray.sweep` with this training in the place of the real one.
@@ -42,7 +43,9 @@ class FakePrepared:
     report: dict[str, Any] = field(default_factory=dict)
 
 
-def prepare(sweep: SweepConfig, family: str, model: str) -> FakePrepared:
+def prepare(sweep: SweepConfig, family: str, task: str) -> FakePrepared:
+    if (Path(sweep.output) / sweep.name / "control" / "refuse" / family).exists():
+        raise ValueError(f"there is no {family} here; get one")
     return FakePrepared(train=np.arange(200_000), test=np.arange(5))
 
 
@@ -78,15 +81,15 @@ def run_trial(
             time.sleep(0.02)
         value = float("nan") if k == 8 else epoch * rate / max(k, 1)
         cost = {"train_flops": 100.0 * epoch, "train_seconds": 0.01 * epoch}
-        metrics.append({"step": epoch, "epoch": epoch, "split": "val", "name": "val_exact", "value": value, **cost})
+        metrics.append({"step": epoch, "epoch": epoch, "split": "val", "name": "val_accuracy", "value": value, **cost})
         if runtime.rank == 0:
             save_progress(
-                scratch / "progress.json", TrialResult("RUNNING", None, {"val_exact": value, "epochs_done": epoch}, list(metrics))
+                scratch / "progress.json", TrialResult("RUNNING", None, {"val_accuracy": value, "epochs_done": epoch}, list(metrics))
             )
-        report({"epoch": epoch, "step": epoch, **cost, "val_exact": value, "train_ce": 1.0 / epoch})
-    summary: dict[str, Any] = {"val_exact": value, "epochs_done": len(metrics), "num_workers": runtime.world_size}
+        report({"epoch": epoch, "step": epoch, **cost, "val_accuracy": value, "train_ce": 1.0 / epoch})
+    summary: dict[str, Any] = {"val_accuracy": value, "epochs_done": len(metrics), "num_workers": runtime.world_size}
     if config.evaluation.test:
-        summary["test_exact"] = value / 2
+        summary["test_accuracy"] = value / 2
     return TrialResult("COMPLETE", None, summary, metrics, [{"split": "val", "example_id": "1", "prediction": "a", "correct": True}])
 
 

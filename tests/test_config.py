@@ -17,6 +17,8 @@ FULL: dict[str, Any] = {
     "objective": {"distance": "l2", "lambda": 2, "k": 3},
     "data": {"train": "a.jsonl", "test": "b.jsonl", "num_train": 10, "num_test": 5},
     "optim": {"micro_batch_size": 4},
+    "evaluation": {"max_new_tokens": 7},
+    "pretrain": {"data": {"task": "paraphrase", "train": "c.jsonl", "num_train": 9, "num_test": 6}, "micro_batch_size": 2, "seed": 3},
 }
 
 
@@ -37,6 +39,8 @@ def other(path: tuple[str, ...], value: Any) -> Any:
         "distance": "mse",
         "schedule": "cosine",
         "loss_on": "all",
+        "judge": "text",
+        "objective_in": "both",
     }
     if path[-1] in named:
         return named[path[-1]]
@@ -122,7 +126,7 @@ def test_none_is_null_where_null_is_legal() -> None:
 def test_task_is_one_key_in_two_places() -> None:
     for given in ({"task": "spider"}, {"data": {"task": "spider"}}, {"task": "spider", "data": {"task": "spider"}}):
         sweep = SweepConfig.model_validate({"name": "a", "methods": {"baseline": "none"}, **given})
-        assert sweep.task == sweep.data.task == "spider"
+        assert sweep.tasks == ("spider",) and sweep.data.task == "spider" and canonical(sweep)["task"] == "spider"
     with pytest.raises(ValidationError, match=r"task is 'gsm8k', but data.task is 'spider'; drop data.task"):
         SweepConfig.model_validate({"name": "a", "methods": {"baseline": "none"}, "task": "gsm8k", "data": {"task": "spider"}})
 

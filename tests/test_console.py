@@ -48,12 +48,12 @@ def test_without_a_terminal_one_line_per_finished_trial(tmp_path: Path) -> None:
         shown.stage("search", 2, 0, 2)
         for job in (base, jepa):
             shown.started(job)
-            shown.progress(job, {"epoch": 1, "val_exact": 0.1})
-        shown.finished(base, {"state": "COMPLETE", "error": None, "val_exact": 0.25})
-        shown.finished(jepa, {"state": "FAILED", "error": "RuntimeError: unlucky", "val_exact": None})
+            shown.progress(job, {"epoch": 1, "val_accuracy": 0.1})
+        shown.finished(base, {"state": "COMPLETE", "error": None, "val_accuracy": 0.25})
+        shown.finished(jepa, {"state": "FAILED", "error": "RuntimeError: unlucky", "val_accuracy": None})
     lines = out.getvalue().splitlines()
     assert lines[0] == "Search: 2 trials, 2 at a time"
-    assert lines[1].startswith("[1/2] base/llama3 lr 0.01: COMPLETE val_exact 0.2500 (best 0.2500), ")
+    assert lines[1].startswith("[1/2] base/llama3 lr 0.01: COMPLETE val_accuracy 0.2500 (best 0.2500), ")
     assert lines[2].startswith("[2/2] jepa/llama3 lambda 1 k 1 lr 0.01 loss dropout 0: FAILED: RuntimeError: unlucky, ")
     assert len(lines) == 3
 
@@ -64,9 +64,9 @@ def test_live_table_shows_running_trials_best_and_what_is_left(tmp_path: Path) -
     base, jepa = jobs(sweep, tmp_path)
     shown.stage("search", 8, 3, 2)
     shown.started(jepa)
-    shown.progress(jepa, {"epoch": 2, "val_exact": 0.125})
+    shown.progress(jepa, {"epoch": 2, "val_accuracy": 0.125})
     shown.started(base)
-    shown.finished(base, {"state": "COMPLETE", "error": None, "val_exact": 0.5})
+    shown.finished(base, {"state": "COMPLETE", "error": None, "val_accuracy": 0.5})
     text = rendered(shown.table())
     header, row = text.splitlines()[:2]
     assert header.split("  ")[0] == "arm" and all(
@@ -83,7 +83,7 @@ def test_best_follows_the_mode(mode: str, tmp_path: Path) -> None:
     job = jobs(sweep, tmp_path)[0]
     shown.stage("search", 3, 0, 1)
     for value in (0.2, 0.4, 0.3):
-        shown.finished(job, {"state": "COMPLETE", "error": None, "val_exact": value})
+        shown.finished(job, {"state": "COMPLETE", "error": None, "val_accuracy": value})
     assert out.getvalue().count("(best 0.4000)" if mode == "max" else "(best 0.2000)") == (2 if mode == "max" else 3)
 
 
@@ -96,7 +96,7 @@ def test_confirmation_is_paired_by_seed(tmp_path: Path) -> None:
         score = scores[job.trial_id]
         state = "COMPLETE" if score is not None else "FAILED"
         error = None if score is not None else "its process died"
-        result = TrialResult(state, error, {"val_exact": 0.9, "test_exact": score, "finished_at": results.now()})  # type: ignore[arg-type]
+        result = TrialResult(state, error, {"val_accuracy": 0.9, "test_accuracy": score, "finished_at": results.now()})  # type: ignore[arg-type]
         results.write_trial(tmp_path, job.trial_id, job.config, job.arm, "confirm", result)
     text = rendered(side_by_side(sweep, results.read_trials(tmp_path)))
     base, jepa = (line.split() for line in text.splitlines() if "/llama3" in line)

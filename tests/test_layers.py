@@ -22,23 +22,33 @@ ROOT = Path(__file__).resolve().parents[1]
 # "data" stands for the package with all its modules; "search*" for search.py, search_space.py and the like.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("streams", "space", "config"),
-    ("messages", "plan", "results"),
+    ("messages", "results"),
     ("data",),
     ("models",),
-    ("checks", "loading"),  # they look up tasks and families; torch stays out
+    ("plan", "checks", "loading"),  # they look up tasks and families; torch stays out
     ("objectives",),
     ("evaluation",),
     ("training",),
     ("jobs", "mailbox"),
     ("worker",),
     ("cluster", "search*", "studies", "scheduler", "console"),
-    ("sweep",),
+    ("sweep", "models.check"),  # commands: models.check stands beside what it checks, above what it uses
 )
 # Where Ray may be imported; and where torch and what loads it may not, so that a bad YAML file is refused in a moment.
 MAY_IMPORT_RAY = ("worker", "cluster", "search*", "studies", "scheduler", "console", "sweep")
 TORCH_FREE = (
     *("streams", "space", "config", "messages", "checks", "loading", "plan", "results"),
-    *("models.families", "data", "data.example", "data.nlrx", "data.datasets"),
+    *(
+        "models.families",
+        "data",
+        "data.example",
+        "data.sources",
+        "data.report",
+        "data.tasks.task",
+        "data.tasks.nlrx",
+        "data.datasets",
+        "evaluation.judges",
+    ),
 )
 LOADS_TORCH = ("torch", "transformers", "peft", "safetensors.torch")
 ANALYSIS_MAY_IMPORT = "jepa_ray.results"
@@ -122,8 +132,8 @@ def layer_of(name: str) -> int | None:
     """Index in LAYERS; -1 for the root package, which holds the version only; None where LAYERS does not list the module."""
     if name == "jepa_ray":
         return -1
-    top = name.split(".")[1]
-    return next((index for index, layer in enumerate(LAYERS) if _matches(top, layer)), None)
+    short = name.removeprefix("jepa_ray.")
+    return next((index for part in (short, short.split(".")[0]) for index, layer in enumerate(LAYERS) if _matches(part, layer)), None)
 
 
 def _reached(name: str, modules: dict[str, Module]) -> dict[str, str]:
@@ -222,10 +232,10 @@ SOUND = {
     "jepa_ray/space.py": "",
     "jepa_ray/results.py": "import pyarrow\nfrom jepa_ray.config import columns",
     "jepa_ray/data/__init__.py": "",
-    "jepa_ray/data/nlrx.py": "from jepa_ray.streams import stream",
+    "jepa_ray/data/sources.py": "from jepa_ray.streams import stream",
     "jepa_ray/data/views.py": "import torch",
     "jepa_ray/streams.py": "import numpy",
-    "jepa_ray/training/trial.py": "import torch\nfrom jepa_ray.data import nlrx, views",
+    "jepa_ray/training/trial.py": "import torch\nfrom jepa_ray.data import sources, views",
     "jepa_ray/worker.py": "import ray.train\nfrom .training.trial import run_trial",
     "jepa_ray/search_arms.py": "from ray import tune",
     "jepa_ray/sweep.py": "def main():\n    import ray\n    from jepa_ray import worker",
@@ -257,10 +267,10 @@ def test_a_sound_tree_passes(tmp_path: Path) -> None:
         ("jepa_ray/data/views.py", "from ..training.trial import run_trial", "jepa_ray.data.views imports jepa_ray.training.trial"),
         ("jepa_ray/training/trial.py", "try:\n    import ray\nexcept ImportError:\n    pass", "training runs without Ray"),
         ("jepa_ray/training/trial.py", "match 1:\n    case 1:\n        import ray.tune", "jepa_ray.training.trial imports ray.tune"),
-        ("jepa_ray/data/nlrx.py", "def f():\n    import torch.nn", "must work without torch"),
+        ("jepa_ray/data/sources.py", "def f():\n    import torch.nn", "must work without torch"),
         ("jepa_ray/results.py", "from safetensors import torch", "jepa_ray.results imports safetensors.torch"),
-        ("jepa_ray/data/nlrx.py", "from jepa_ray.data import views", "jepa_ray.data.nlrx loads torch through jepa_ray.data.views"),
-        ("jepa_ray/data/__init__.py", "from jepa_ray.data import views", "jepa_ray.data.nlrx loads torch through jepa_ray.data.views"),
+        ("jepa_ray/data/sources.py", "from jepa_ray.data import views", "jepa_ray.data.sources loads torch through jepa_ray.data.views"),
+        ("jepa_ray/data/__init__.py", "from jepa_ray.data import views", "jepa_ray.data.sources loads torch through jepa_ray.data.views"),
         ("jepa_ray/sweep.py", "from analysis import summary", "stands above the package"),
         ("jepa_ray/brand_new.py", "", "jepa_ray.brand_new is in no layer: add it to LAYERS"),
         ("jepa_ray/space.py", "from jepa_ray.config import Record", "in a circle"),
@@ -278,4 +288,4 @@ def test_a_type_only_import_is_checked_but_loads_nothing(tmp_path: Path) -> None
     lazy = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch\n"
     assert violations(_plant(tmp_path, SOUND | {"jepa_ray/space.py": lazy})) != []
     text = lazy.replace("torch", "jepa_ray.data.views")
-    assert violations(_plant(tmp_path, SOUND | {"jepa_ray/space.py": "", "jepa_ray/data/nlrx.py": text})) == []
+    assert violations(_plant(tmp_path, SOUND | {"jepa_ray/space.py": "", "jepa_ray/data/sources.py": text})) == []

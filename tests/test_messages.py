@@ -58,10 +58,11 @@ TYPES = [
     ),
     (
         "search.metric=test_exact",
-        "search.metric (override): must be one of val_exact, val_prefix, val_contains, val_stopped (the test split",
+        "search.metric (override): must be one of val_accuracy, val_exact, val_prefix, "
+        "val_contains, val_stopped, val_paper, val_equivalent (the test split",
     ),
-    ("search.metric=val_ce", "search.metric (override): must be one of val_exact"),
-    ("search.mode=min", "search.mode (override): val_exact is better when larger, so mode = min would select the worst"),
+    ("search.metric=val_ce", "search.metric (override): must be one of val_accuracy"),
+    ("search.mode=min", "search.mode (override): val_accuracy is better when larger, so mode = min would select the worst"),
     ("base.optim.learning_rate=fast", "base.optim.learning_rate (override): must be a finite number, got 'fast'"),
     ("base.optim.learning_rate=.inf", "base.optim.learning_rate (override): must be a finite number, got inf"),
     ("base.optim.learning_rate=0", "base.optim.learning_rate (override): must be above 0.0, got 0"),

@@ -8,6 +8,7 @@ import pytest
 
 from jepa_ray import plan
 from jepa_ray.config import SweepConfig, canonical, config_id
+from jepa_ray.data.datasets import DATASETS
 from jepa_ray.plan import Arm, Estimate
 
 
@@ -29,12 +30,41 @@ def make(**changes: Any) -> SweepConfig:
     return SweepConfig.model_validate(tree | changes)
 
 
-JEPA, BASELINE = Arm("jepa", "llama3"), Arm("baseline", "llama3")
+JEPA = Arm("jepa", "llama3", "nl-rx", "jepa/llama3")
+BASELINE = Arm("baseline", "llama3", "nl-rx", "baseline/llama3")
 
 
 def test_arms_are_families_times_methods() -> None:
     names = ["baseline/llama3", "jepa/llama3", "baseline/gemma2", "jepa/gemma2"]
     assert [arm.name for arm in plan.arms(make())] == names
+
+
+def test_several_tasks_are_named_in_the_arms_and_have_data_of_their_own() -> None:
+    sweep = make(
+        families=["llama3"], task={"nl-rx": {"num_train": 50}, "gsm8k": {"max_new_tokens": 9}}, data={"num_train": 90, "num_val": 7}
+    )
+    assert [arm.name for arm in plan.arms(sweep)] == [
+        "baseline/llama3/nl-rx",
+        "jepa/llama3/nl-rx",
+        "baseline/llama3/gsm8k",
+        "jepa/llama3/gsm8k",
+    ]
+    first, last = (plan.trial_config(sweep, plan.arms(sweep)[i], {}) for i in (0, 3))
+    assert (first.data.task, first.data.num_train, first.data.num_val) == ("nl-rx", 50, 7)
+    assert (last.data.task, last.data.num_train, last.evaluation.max_new_tokens) == ("gsm8k", 90, 9)
+    assert first.evaluation.max_new_tokens == DATASETS["nl-rx"].max_new_tokens  # the task's own, written out
+    assert plan.total_trials(sweep) == 4 * (7 + 3)
+
+
+def test_a_first_stage_is_the_same_for_all_arms_and_can_be_searched() -> None:
+    stage = {"data": {"task": "paraphrase"}, "learning_rate": 0.5, "num_epochs": 2}
+    space = {"pretrain.learning_rate": {"choice": [0.5, 0.25]}, "optim.learning_rate": {"choice": [0.01, 0.02]}}
+    sweep = make(pretrain=stage, space=space)
+    assert plan.defaults(sweep, BASELINE) == {"pretrain.learning_rate": 0.5, "optim.learning_rate": 0.01}
+    config = plan.trial_config(sweep, BASELINE, {"pretrain.learning_rate": 0.25})
+    assert config.pretrain is not None and (config.pretrain.learning_rate, config.pretrain.num_epochs) == (0.25, 2)
+    assert config.optim.learning_rate == 0.01
+    assert "pretrain  paraphrase from built-in generator; 2 epochs" in plan.describe(sweep)
 
 
 def test_baseline_searches_nothing_of_the_objective() -> None:
@@ -65,7 +95,7 @@ def test_assignment_changes_what_it_names_and_nothing_else() -> None:
     assert config.objective is not None and config.lora is not None
     assert (config.objective.lambda_, config.lora.r, config.optim.learning_rate) == (1.5, 4, 0.02)
     assert (config.objective.k, config.optim.num_epochs, config.seed, config.model.model) == (1, 3, 5, "tiny")
-    assert plan.trial_config(sweep, Arm("jepa", "gemma2"), {}).model.model == "paper"
+    assert plan.trial_config(sweep, Arm("jepa", "gemma2", "nl-rx", "jepa/gemma2"), {}).model.model == "paper"
     assert plan.trial_config(sweep, BASELINE, {}).objective is None
     assert canonical(untouched)["data"] == canonical(config)["data"] == canonical(sweep.data)
 

@@ -35,12 +35,12 @@ def test_config_columns_are_exactly_the_schema() -> None:
 def test_a_folder_of_different_trials_reads_as_one_frame(tmp_path: Path) -> None:
     """The first file has nulls where others have numbers, and the reverse: with a schema per file pandas would refuse, or lose a type."""
     results.write_trial(tmp_path, "a", BASELINE, "none/llama3", "search", TrialResult("FAILED", "loss is NaN at step 3"))
-    results.write_trial(tmp_path, "b", JEPA, "jepa/llama3", "search", result(val_exact=0.25, train_flops=10**17, epochs_done=4))
+    results.write_trial(tmp_path, "b", JEPA, "jepa/llama3", "search", result(val_accuracy=0.25, train_flops=10**17, epochs_done=4))
     for frame in (pd.read_parquet(tmp_path / "trials"), results.read_trials(tmp_path)):
         frame = frame.set_index("trial_id")
         assert list(frame.loc[["a", "b"], "lambda"]) == [0.0, 1.0]
         assert list(frame.loc[["a", "b"], "method"]) == ["none", "jepa"]
-        assert math.isnan(frame.loc["a", "val_exact"]) and frame.loc["b", "val_exact"] == 0.25
+        assert math.isnan(frame.loc["a", "val_accuracy"]) and frame.loc["b", "val_accuracy"] == 0.25
         assert frame.loc["b", "train_flops"] == 1e17  # an int that only rounds to a float must not be refused
         assert math.isnan(frame.loc["a", "lora_r"]) and frame.loc["b", "lora_r"] == 8
         assert frame.loc["a", "error"] == "loss is NaN at step 3" and frame.loc["a", "state"] == "FAILED"
@@ -67,10 +67,10 @@ def test_an_empty_folder_reads_as_an_empty_frame_with_columns(tmp_path: Path) ->
 
 
 def test_a_written_trial_is_never_overwritten(tmp_path: Path) -> None:
-    results.write_trial(tmp_path, "a", BASELINE, "none/llama3", "search", result(val_exact=0.25))
+    results.write_trial(tmp_path, "a", BASELINE, "none/llama3", "search", result(val_accuracy=0.25))
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.parquet")}
     with pytest.raises(FileExistsError, match="never overwritten"):
-        results.write_trial(tmp_path, "a", BASELINE, "none/llama3", "search", result(val_exact=0.75))
+        results.write_trial(tmp_path, "a", BASELINE, "none/llama3", "search", result(val_accuracy=0.75))
     assert len(before) == 3 and {path: path.read_bytes() for path in tmp_path.rglob("*.parquet")} == before
 
 
@@ -88,7 +88,7 @@ def test_a_crash_between_the_files_leaves_no_trial_and_can_be_repeated(
 
     monkeypatch.setattr(results.os, "replace", crash)
     with pytest.raises(KeyboardInterrupt):
-        results.write_trial(tmp_path, "a", BASELINE, "none/llama3", "search", result(val_exact=0.25))
+        results.write_trial(tmp_path, "a", BASELINE, "none/llama3", "search", result(val_accuracy=0.25))
     assert len(done) == survived
     # The unfinished temporary file lies there, and no reader minds: not ours, and not plain pandas.
     assert len(list(tmp_path.rglob(".*.tmp"))) == 1
@@ -96,8 +96,8 @@ def test_a_crash_between_the_files_leaves_no_trial_and_can_be_repeated(
     assert results.read_metrics(tmp_path).empty and results.read_predictions(tmp_path).empty
 
     monkeypatch.setattr(results.os, "replace", replace)
-    results.write_trial(tmp_path, "a", BASELINE, "none/llama3", "search", result(val_exact=0.5))
-    assert pd.read_parquet(tmp_path / "trials")["val_exact"].tolist() == [0.5]
+    results.write_trial(tmp_path, "a", BASELINE, "none/llama3", "search", result(val_accuracy=0.5))
+    assert pd.read_parquet(tmp_path / "trials")["val_accuracy"].tolist() == [0.5]
     assert len(results.read_metrics(tmp_path)) == len(results.read_predictions(tmp_path)) == 1
 
 
@@ -128,13 +128,13 @@ def test_the_last_attempt_counts(tmp_path: Path) -> None:
         results.write_trial(tmp_path, trial_id, BASELINE, "none/llama3", "search", TrialResult(state))
     assert len(results.read_trials(tmp_path)) == 3
     row = results.finished(tmp_path)["abc"]
-    assert (row["trial_id"], row["config_id"], row["state"], row["val_exact"]) == ("abc-11", "abc", "COMPLETE", None)
+    assert (row["trial_id"], row["config_id"], row["state"], row["val_accuracy"]) == ("abc-11", "abc", "COMPLETE", None)
 
 
 def test_progress_round_trips_and_survives_a_crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "scratch" / "progress.json"
     assert results.load_progress(path) is None
-    first = TrialResult("RUNNING", None, {"val_exact": 0.5, "steps": 7}, result().metrics, result().predictions)
+    first = TrialResult("RUNNING", None, {"val_accuracy": 0.5, "steps": 7}, result().metrics, result().predictions)
     results.save_progress(path, first)
     assert results.load_progress(path) == first
 

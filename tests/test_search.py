@@ -42,15 +42,15 @@ def search_of(sweep: SweepConfig, folder: Path) -> Any:
 
     folder.mkdir(parents=True, exist_ok=True)
     heard = fake.Heard()
-    return Search(sweep, folder, {"llama3": Stored(fake.SHA, {}, [])}, heard, Interrupt()), heard  # type: ignore[arg-type]
+    return Search(sweep, folder, {("llama3", "nl-rx"): Stored(fake.SHA, {}, [])}, heard, Interrupt()), heard  # type: ignore[arg-type]
 
 
 def finish(search: Any, job: Any, state: str = "COMPLETE", value: float | None = None) -> None:
     """What the worker does at the end of a trial, and what Tune then says."""
     score = value if value is not None else job.config.optim.learning_rate
-    result = TrialResult(state, "broken" if state == "FAILED" else None, {"val_exact": score, "finished_at": results.now()})  # type: ignore[arg-type]
+    result = TrialResult(state, "broken" if state == "FAILED" else None, {"val_accuracy": score, "finished_at": results.now()})  # type: ignore[arg-type]
     results.write_trial(job.folder, job.trial_id, job.config, job.arm, job.stage, result)
-    search.finished(job, {"state": state, "error": result.error, "val_exact": score})
+    search.finished(job, {"state": state, "error": result.error, "val_accuracy": score})
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -176,10 +176,10 @@ def test_resume_serves_interrupted_trials_first_and_under_their_number(tmp_path:
     search, _ = search_of(sweep, tmp_path / "s")
     jobs = [search.next() for _ in range(4)]
     finish(search, jobs[0])
-    search.progress(jobs[1], {"epoch": 1, "val_exact": 0.1})
+    search.progress(jobs[1], {"epoch": 1, "val_accuracy": 0.1})
     # Written by a worker of the killed sweep, never told:
     results.write_trial(
-        tmp_path / "s", jobs[2].trial_id, jobs[2].config, jobs[2].arm, "search", TrialResult("PRUNED", None, {"val_exact": 0.2})
+        tmp_path / "s", jobs[2].trial_id, jobs[2].config, jobs[2].arm, "search", TrialResult("PRUNED", None, {"val_accuracy": 0.2})
     )
 
     resumed, heard = search_of(sweep, tmp_path / "s")
@@ -187,7 +187,7 @@ def test_resume_serves_interrupted_trials_first_and_under_their_number(tmp_path:
     again = [resumed.next(), resumed.next()]
     assert {job.config_id for job in again} == {jobs[1].config_id, jobs[3].config_id}
     assert heard.count("repeated") == 1
-    resumed.progress(next(job for job in again if job.config_id == jobs[1].config_id), {"epoch": 2, "val_exact": 0.2})
+    resumed.progress(next(job for job in again if job.config_id == jobs[1].config_id), {"epoch": 2, "val_accuracy": 0.2})
     for job in again:
         finish(resumed, job)
     while (job := resumed.next()) is not None:
@@ -219,7 +219,7 @@ def test_selection_is_the_first_of_the_best_and_stays_frozen(tmp_path: Path) -> 
     assert select(sweep, folder, search, heard) == chosen  # type: ignore[arg-type]
     assert (folder / "selection.json").read_bytes() == frozen
 
-    stored = {"llama3": Stored(fake.SHA, {}, [])}
+    stored = {("llama3", "nl-rx"): Stored(fake.SHA, {}, [])}
     confirm = Confirm(sweep, folder, stored, chosen, heard, Interrupt())  # type: ignore[arg-type]
     queue = list(iter(confirm.next, None))
     assert [(job.arm, job.config.seed) for job in queue] == [(arm, seed) for seed in (5, 6) for arm in ("base/llama3", "jepa/llama3")]
@@ -255,7 +255,7 @@ class Scheduled:
 
         self.cut: list[str] = []
         self.folder = tmp_path
-        self.scheduler = ArmScheduler(SchedulerConfig(**config), "val_exact", "max", lambda job: self.cut.append(job.trial_id))
+        self.scheduler = ArmScheduler(SchedulerConfig(**config), "val_accuracy", "max", lambda job: self.cut.append(job.trial_id))
 
     def trial(self, name: str, arm: str) -> Any:
         from jepa_ray.jobs import Job
@@ -266,7 +266,7 @@ class Scheduled:
         return trial
 
     def report(self, trial: Any, epoch: int, value: float, **more: Any) -> None:
-        result = {"epoch": epoch, "train_flops": 1e9 * epoch, "val_exact": value, **more}
+        result = {"epoch": epoch, "train_flops": 1e9 * epoch, "val_accuracy": value, **more}
         assert self.scheduler.on_trial_result(None, trial, result) == "CONTINUE", "Tune would kill the process"  # type: ignore[arg-type]
 
 
@@ -305,9 +305,9 @@ def test_rungs_are_rebuilt_from_the_tables(tmp_path: Path) -> None:
     sweep = fake.make_sweep(tmp_path, scheduler={"name": "asha"}, search={"num_trials": 4})
     search, _ = search_of(sweep, tmp_path / "s")
     job = search.next()
-    line = {"step": 1, "epoch": 1, "split": "val", "name": "val_exact", "value": 0.9, "train_flops": 1e9, "train_seconds": 1.0}
+    line = {"step": 1, "epoch": 1, "split": "val", "name": "val_accuracy", "value": 0.9, "train_flops": 1e9, "train_seconds": 1.0}
     results.write_trial(
-        tmp_path / "s", job.trial_id, job.config, job.arm, "search", TrialResult("COMPLETE", None, {"val_exact": 0.9}, [line])
+        tmp_path / "s", job.trial_id, job.config, job.arm, "search", TrialResult("COMPLETE", None, {"val_accuracy": 0.9}, [line])
     )
     scheduler = search_of(sweep, tmp_path / "s")[0].scheduler(mailbox=None)
     (_, recorded), *_ = [rung for rung in scheduler._halving(job.arm)._brackets[0]._rungs if rung[1]]

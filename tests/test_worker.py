@@ -29,7 +29,7 @@ def run(sweep: SweepConfig, folder: Path, cluster: Cluster) -> tuple[object, fak
 
     folder.mkdir(exist_ok=True)
     heard = fake.Heard()
-    return search.run(sweep, folder, cluster, heard, prepare_family=fake.prepare, run_trial=fake.run_trial), heard  # type: ignore[arg-type]
+    return search.run(sweep, folder, cluster, heard, prepare_one=fake.prepare, run_trial=fake.run_trial), heard  # type: ignore[arg-type]
 
 
 def fit(cluster: Cluster, sweep: SweepConfig) -> Cluster:
@@ -61,6 +61,26 @@ def test_job_survives_its_text_form(tmp_path: Path) -> None:
     config = TrialConfig.model_validate({"model": {"family": "llama3"}, "objective": {"lambda": 0.5, "k": 2}, "lora": {"r": 8}})
     job = Job("a-2", "a", "jepa/llama3", "confirm", tmp_path, config)
     assert Job.from_json(job.to_json()) == job
+
+
+def test_a_family_that_cannot_be_prepared_fails_alone_and_runs_once_it_can(cluster: Cluster, tmp_path: Path) -> None:
+    folder = tmp_path / "fake"
+    refuse = folder / "control" / "refuse" / "gemma2"
+    refuse.parent.mkdir(parents=True)
+    refuse.touch()
+    sweep = fake.make_sweep(tmp_path, families=["llama3", "gemma2"], search={"num_trials": 1}, methods={"base": "none"})
+    outcome, heard = run(sweep, folder, cluster)
+    assert any("there is no gemma2 here; get one" in " ".join(event) for event in heard.events)
+    trials = results.read_trials(folder).set_index("arm")
+    assert trials["state"].to_dict() == {"base/llama3": "COMPLETE", "base/gemma2": "FAILED"}
+    assert trials.loc["base/gemma2", "error"] == "there is no gemma2 here; get one" and trials.loc["base/gemma2", "family"] == "gemma2"
+    assert [row["arm"] for row in outcome.failed] == ["base/gemma2"]  # type: ignore[attr-defined]
+
+    refuse.unlink()
+    outcome, _ = run(sweep, folder, cluster)
+    trials = results.read_trials(folder)
+    assert sorted(trials.loc[trials["state"] == "COMPLETE", "arm"]) == ["base/gemma2", "base/llama3"]
+    assert not outcome.failed  # type: ignore[attr-defined]
 
 
 def test_what_fails_fails_alone(cluster: Cluster, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

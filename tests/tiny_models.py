@@ -11,9 +11,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from jepa_ray.config import EvaluationConfig, ModelConfig, ObjectiveConfig, OptimConfig, TrialConfig
-from jepa_ray.data import nlrx
 from jepa_ray.data.example import Example
 from jepa_ray.data.packing import Backend
+from jepa_ray.data.tasks import nlrx
 from jepa_ray.data.views import TokenTable, tokenize_split
 from jepa_ray.models.families import FAMILIES
 from jepa_ray.models.loading import load_network, load_tokenizer
@@ -145,7 +145,7 @@ def small_trial(checkpoint: Path, scratch: Path, runtime: Runtime) -> dict[str, 
     config = trial(checkpoint, objective=ObjectiveConfig(k=1), optim__batch_size=3)
     result = run_trial(config, prepared_of(checkpoint, train=7, val=5), runtime, lambda _: None, scratch)
     assert result.state == "COMPLETE", result.error
-    names = ("train_ce", "train_jepa", "val_exact", "val_stopped", "steps", "num_trainable")
+    names = ("train_ce", "train_jepa", "val_accuracy", "val_stopped", "steps", "num_trainable")
     return {"metrics": {name: result.summary[name] for name in names}, "predictions": result.predictions}
 
 

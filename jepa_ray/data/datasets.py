@@ -1,6 +1,6 @@
 """Tasks, and the three splits of a sweep: which examples train, validate and test, and what they have in common.
 
-A task is one record in DATASETS: built-in generator, system prompt, and the name of its judge. All trials of a sweep share one
+A task is one record in DATASETS (see `tasks/task.py`). All trials of a sweep share one
 `Splits`, which depends on DataConfig and the files' contents only: not on a trial's seed, nor on where the files lie.
 
 May import: streams, config, and data/ below. Not torch.
@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from jepa_ray.config import DataConfig
-from jepa_ray.data import nlrx
 from jepa_ray.data.example import Example
-from jepa_ray.data.jsonl import read_jsonl
+from jepa_ray.data.sources import read, resolve
 from jepa_ray.data.splits import split_base, split_groups, subset
+from jepa_ray.data.tasks import gsm8k, hellaswag, nlrx, nlrx_turk, nq_open, paraphrase, reviews, spider
+from jepa_ray.data.tasks.task import Task
 
 __all__ = ["DATASETS", "Splits", "Task", "load_splits", "split_base"]
 
@@ -27,21 +27,18 @@ GENERATED_TRAIN, GENERATED_TEST = 2400, 512
 """Sizes of the generated splits where `num_train` and `num_test` are not given."""
 
 
-@dataclass(frozen=True)
-class Task:
-    """What is particular to one task."""
-
-    name: str
-    generate: Callable[[int, int, str, Iterable[Example]], list[Example]]
-    """(n, seed, split, exclude) -> examples that share neither text nor code with each other or with `exclude`."""
-    system: str
-    """System prompt of the generated examples, and of file rows that carry none."""
-    judge: str
-    """How an answer is judged: `text` is string comparison (evaluation/metrics.py)."""
-
-
 DATASETS: dict[str, Task] = {
-    "nl-rx": Task("nl-rx", nlrx.generate, nlrx.SYSTEM, "text"),
+    task.name: task
+    for task in (
+        nlrx.TASK,
+        nlrx_turk.TASK,
+        gsm8k.TASK,
+        spider.TASK,
+        nq_open.TASK,
+        hellaswag.TASK,
+        *reviews.TASKS,
+        paraphrase.TASK,
+    )
 }
 
 
@@ -51,7 +48,7 @@ class Splits:
 
     train: tuple[Example, ...]
     val: tuple[Example, ...]
-    """From the training data, by whole groups: shares no text and no code with `train`."""
+    """From the training data, by whole groups: shares no text with `train`, and no answer unless the task's answers are few."""
     test: tuple[Example, ...]
     """Sealed until confirmation; empty where `train` is a file and no test file is named."""
     dataset_sha: str
@@ -67,7 +64,7 @@ def load_splits(data: DataConfig) -> Splits:
     if data.train is None and data.test is not None:
         raise ValueError(f"data.test is the file {data.test} but data.train is not given: name both, or neither for the built-in generator")
     task = DATASETS[data.task]
-    train, val, test = _generated(task, data) if data.train is None else _from_files(task, data, Path(data.train))
+    train, val, test = _generated(task, data) if data.train is None else _from_files(task, data, data.train)
     sha = hashlib.sha256("".join(digest(split) for split in (train, val, test)).encode()).hexdigest()
     return Splits(tuple(train), tuple(val), tuple(test), sha, _report(data, train, val, test))
 
@@ -76,7 +73,7 @@ def digest(examples: Sequence[Example]) -> str:
     """SHA-256 of what examples say, in order. Ids are left out: they carry file names."""
     sha = hashlib.sha256()
     for example in examples:
-        sha.update(json.dumps([example.system, example.text, example.code, example.extra], sort_keys=True).encode() + b"\n")
+        sha.update(json.dumps([example.system, example.text, example.code, example.extra, example.views], sort_keys=True).encode() + b"\n")
     return sha.hexdigest()
 
 
@@ -88,23 +85,20 @@ def _generated(task: Task, data: DataConfig) -> tuple[list[Example], list[Exampl
     return train, val, test
 
 
-def _from_files(task: Task, data: DataConfig, path: Path) -> tuple[list[Example], list[Example], list[Example]]:
-    pool = _with_system(task, read_jsonl(path))
+def _from_files(task: Task, data: DataConfig, source: str) -> tuple[list[Example], list[Example], list[Example]]:
+    pool = _with_system(task, read(task, resolve(task, source, "train")))
     test: list[Example] = []
     if data.test is not None:
-        test = subset(_with_system(task, read_jsonl(Path(data.test))), data.num_test, data.split_seed, "test subset")
-        if not test:
-            raise ValueError(f"{data.test}: no example in it; the test split would be empty")
-    if not pool:
-        raise ValueError(f"{path}: no example in it; the training split would be empty")
-    val, rest = split_groups(pool, data.num_val, data.split_seed, "validation split")
+        test = subset(_with_system(task, read(task, resolve(task, data.test, "test"))), data.num_test, data.split_seed, "test subset")
+    val, rest = split_groups(pool, data.num_val, data.split_seed, "validation split", task.split_by)
     train = subset(rest, data.num_train, data.split_seed, "train subset")
+    shared = "text" if task.split_by == "text" else "text or answer"
     for name, split in (("validation", val), ("training", train)):
         if not split:
             raise ValueError(
-                f"the {name} split is empty: of the {len(pool)} examples in {path}, {len(val)} went to validation "
-                f"(data.num_val = {data.num_val}, in whole groups of equal text or answer); change data.num_val, "
-                "or give a file with more distinct answers"
+                f"the {name} split is empty: of the {len(pool)} examples in {source}, {len(val)} went to validation "
+                f"(data.num_val = {data.num_val}, in whole groups of equal {shared}); "
+                "change data.num_val, or give a file with more distinct ones"
             )
     return train, val, test
 

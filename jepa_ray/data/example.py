@@ -20,3 +20,5 @@ class Example:
     """The assistant's message, the reference answer: the Code view."""
     extra: dict[str, Any] = field(default_factory=dict)
     """What a task's judge needs beyond these (a database's name, say). Empty for most."""
+    views: tuple[str, str] | None = None
+    """(Text view, Code view) where they are other than `text` and `code` (HellaSwag: the context, and the right ending)."""

@@ -1,11 +1,13 @@
-"""Reading the data format: JSON lines of `{"messages": [system, user, assistant]}`, the system message optional.
+"""The reference's data format: JSON lines of `{"messages": [system, user, assistant]}`, the system message optional.
 
-Every error names the file, the line and what was expected there. May import: data/example. Not torch.
+Two halves: `json_lines` reads the rows of a file, whatever is in them; `from_messages` turns one row of this format into an
+example. Every error names the file, the line and what was expected there. May import: data/example. Not torch.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,34 +16,49 @@ from jepa_ray.data.example import Example
 SHAPE = '{"messages": [{"role": "system", "content": ...}, {"role": "user", "content": ...}, {"role": "assistant", "content": ...}]}'
 
 
-def read_jsonl(path: Path) -> list[Example]:
-    """All examples of a file in order, with ids `<stem>:<line>`; blank lines are skipped, though counted as lines.
-
-    Raises ValueError naming file and line for whatever is not `SHAPE`: malformed JSON, a missing or repeated role, content that
-    is empty or no string.
-    """
+def read_bytes(path: Path) -> bytes:
+    """Contents of a file; ValueError, one sentence, where it cannot be read."""
     try:
-        raw = path.read_bytes()
+        return path.read_bytes()
     except FileNotFoundError as error:
         raise ValueError(f"{path}: no such file (paths are relative to the folder the command is typed in)") from error
     except OSError as error:
         raise ValueError(f"{path}: cannot be read: {error.strerror or error}") from error
-    examples = []
-    # Split on newlines only: str.splitlines also cuts at U+2028 and others, which are legal inside a JSON string.
-    for number, line in enumerate(raw.split(b"\n"), start=1):
-        if line.strip():
-            examples.append(_example(line, f"{path}:{number}", f"{path.stem}:{number}"))
-    return examples
 
 
-def _example(line: bytes, where: str, name: str) -> Example:
+def decode(raw: bytes, where: str) -> str:
+    """UTF-8 text, without a byte order mark."""
     try:
-        row = json.loads(line.decode("utf-8-sig"))
+        return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{where}: not UTF-8 text ({error.reason} at byte {error.start + 1} of the line)") from error
+        raise ValueError(f"{where}: not UTF-8 text ({error.reason} at byte {error.start + 1}); save the file as UTF-8") from error
+
+
+def json_lines(path: Path) -> Iterator[tuple[int, Any]]:
+    """(line number from 1, row) of every line that is not blank; blank lines are counted."""
+    # Split on newlines only: str.splitlines also cuts at U+2028 and others, which are legal inside a JSON string.
+    for number, line in enumerate(read_bytes(path).split(b"\n"), start=1):
+        if line.strip():
+            where = f"{path}:{number}"
+            yield number, parse_json(decode(line, where), where, f"expected one {SHAPE} a line")
+
+
+def parse_json(text: str, where: str, expected: str) -> Any:
+    try:
+        return json.loads(text)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{where}: not JSON ({error.msg} at column {error.colno}); expected one {SHAPE} a line") from error
-    messages = row.get("messages") if isinstance(row, dict) else None
+        place = f"column {error.colno}" if error.lineno == 1 else f"line {error.lineno}, column {error.colno}"
+        raise ValueError(f"{where}: not JSON ({error.msg} at {place}); {expected}") from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits; brackets nested by the thousand
+        raise ValueError(f"{where}: JSON that cannot be read ({error}); {expected}") from error
+
+
+def from_messages(row: dict[str, Any], where: str, name: str) -> Example:
+    """The example with id `name` in a row of `SHAPE`; the row's other keys become its `extra`.
+
+    Raises ValueError beginning with `where` for a missing or repeated role, and for content that is empty or no string.
+    """
+    messages = row.get("messages")
     if not isinstance(messages, list):
         raise ValueError(f'{where}: no list under "messages"; expected {SHAPE}')
     contents: dict[str, str] = {}
@@ -54,6 +71,11 @@ def _example(line: bytes, where: str, name: str) -> Example:
         if role not in contents:
             raise ValueError(f"{where}: no {role} message; expected {SHAPE}")
     extra = {key: value for key, value in row.items() if key != "messages"}
+    for key, value in extra.items():
+        try:
+            json.dumps(value)
+        except (TypeError, ValueError) as error:  # from Parquet: dates, bytes, decimals
+            raise ValueError(f"{where}: {key} is {_kind(value)}, which JSON cannot hold; drop it, or make it a string") from error
     return Example(name, contents.get("system", ""), contents["user"], contents["assistant"], extra)
 
 
@@ -72,4 +94,4 @@ def _message(message: Any, where: str) -> tuple[str, str]:
 
 def _kind(value: Any) -> str:
     names = {dict: "an object", list: "a list", bool: "a boolean", int: "a number", float: "a number", type(None): "missing or null"}
-    return names[type(value)]
+    return names.get(type(value), f"a value of type {type(value).__name__}")

@@ -6,15 +6,19 @@ May import: streams, data/example. Not torch.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from jepa_ray.data.example import Example
 from jepa_ray.streams import stream
 
+By = Literal["answer", "text"]
+"""What examples of one group share. answer: the text or the answer. text: the text alone, for tasks whose answers are labels, or few."""
 
-def groups(examples: Sequence[Example]) -> list[list[Example]]:
-    """Connected components of "same text or same code", in order of first appearance.
 
-    Three pairs (a, x), (b, x), (b, y) are one group: the first two share an answer, the last two a text.
+def groups(examples: Sequence[Example], by: By = "answer") -> list[list[Example]]:
+    """Connected components of "same text or same code" (`by` text: of "same text"), in order of first appearance.
+
+    Three pairs (a, x), (b, x), (b, y) are one group: the first two share an answer, the last two a text. So are (a, b), (b, c).
     """
     parent = list(range(len(examples)))
 
@@ -24,9 +28,10 @@ def groups(examples: Sequence[Example]) -> list[list[Example]]:
             index = parent[index]
         return index
 
-    seen: dict[tuple[str, str], int] = {}
+    # One space of keys for both: where an answer is another example's text (paraphrases, one from the next), they belong together too.
+    seen: dict[str, int] = {}
     for index, example in enumerate(examples):
-        for key in (("text", example.text), ("code", example.code)):
+        for key in (example.text, example.code)[: 2 if by == "answer" else 1]:
             first = seen.setdefault(key, index)
             older, younger = sorted((root(first), root(index)))
             parent[younger] = older
@@ -36,12 +41,12 @@ def groups(examples: Sequence[Example]) -> list[list[Example]]:
     return list(found.values())
 
 
-def split_groups(examples: Sequence[Example], size: int, seed: int, purpose: str) -> tuple[list[Example], list[Example]]:
+def split_groups(examples: Sequence[Example], size: int, seed: int, purpose: str, by: By = "answer") -> tuple[list[Example], list[Example]]:
     """(part, rest): whole groups, taken in seeded order while they fit, until `part` has `size` examples.
 
     `part` is smaller than `size` only where no remaining group fits. Both keep the order of `examples`.
     """
-    found = groups(examples)
+    found = groups(examples, by)
     taken: set[str] = set()
     for index in stream(seed, purpose).permutation(len(found)):
         group = found[int(index)]
@@ -52,12 +57,12 @@ def split_groups(examples: Sequence[Example], size: int, seed: int, purpose: str
     return [example for example in examples if example.id in taken], [example for example in examples if example.id not in taken]
 
 
-def split_base(train: Sequence[Example], fraction: float, seed: int) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
+def split_base(train: Sequence[Example], fraction: float, seed: int, by: By = "answer") -> tuple[tuple[Example, ...], tuple[Example, ...]]:
     """(base, finetune): about `fraction` of the training split pre-trains the tiny base, the rest is fine-tuned on.
 
-    No text and no answer is in both. Raises ValueError where either half would be empty.
+    No text is in both, and with `by` answer no answer. Raises ValueError where either half would be empty.
     """
-    base, finetune = split_groups(train, round(fraction * len(train)), seed, "base split")
+    base, finetune = split_groups(train, round(fraction * len(train)), seed, "base split", by)
     if not base or not finetune:
         raise ValueError(
             f"data.base_fraction {fraction} of {len(train)} training examples leaves {len(base)} to pre-train the tiny base "

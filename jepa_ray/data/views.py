@@ -7,13 +7,15 @@ For each example three token sequences are made, each through the family's chat 
     code    the assistant message alone, cut after its last content token
 
 The model is causal, so nothing after a readout can influence it: cutting there is exact and saves tokens. Content is located
-by rendering a sentinel and reading off the template's fixed prefix and suffix, never by counting tokens from the end.
+by rendering a sentinel and reading off what the template puts before and after it, never by counting tokens from the end. The
+prompt, too, is what stands before the answer in the whole conversation: some templates end their own generation prompt in what
+no answer of theirs begins with (a `<think>`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,6 +25,7 @@ from jepa_ray.data.example import Example
 
 Ids = NDArray[np.int32]
 _SENTINEL = "\u241fcontent\u241f"
+_OTHER_TEMPLATE = "use another chat_template.jinja in the checkpoint's folder, or remove it to get the family's own"
 
 
 class ChatStyle(Protocol):
@@ -35,7 +38,7 @@ class ChatStyle(Protocol):
     @property
     def system_role(self) -> bool: ...
     @property
-    def bos(self) -> str: ...
+    def bos(self) -> str | None: ...
     @property
     def turn_end(self) -> str: ...
 
@@ -76,8 +79,14 @@ class TokenTable:
     """Tokens of `lm` before the first label: exactly the tokens that generation starts from."""
     text: Ragged
     code: Ragged
+    extras: tuple[Mapping[str, Any], ...]
+    """What the judge needs beyond the reference (`Example.extra`)."""
+    options: tuple[tuple[Ids, ...], ...] = ()
+    """Choice tasks: token ids of each option as they would follow the prompt, without end of turn. Empty for other tasks."""
     dropped: int = 0
     """Examples left out because a sequence was longer than `max_length`."""
+    special: int = 0
+    """Examples whose messages hold the text of a special token, which becomes that token: no output can equal such an answer."""
 
     def __len__(self) -> int:
         return len(self.example_ids)
@@ -92,65 +101,103 @@ class Renderer:
     def __init__(self, tokenizer: Any, style: ChatStyle) -> None:
         if not getattr(tokenizer, "is_fast", False):
             raise ValueError(
-                f"the tokenizer of family {style.name} gives no character offsets (a slow tokenizer); install its fast version"
+                f"the tokenizer of family {style.name} gives no character offsets (a slow tokenizer); install its fast version: "
+                f"readouts are found by characters, so the checkpoint needs a tokenizer.json"
             )
         self.tokenizer, self.style = tokenizer, style
         self._affixes: dict[str, tuple[str, str]] = {}
 
-    def conversation(self, system: str, text: str, code: str | None) -> str:
-        """The whole conversation; without `code`, the prompt that generation starts from."""
+    def conversation(self, system: str, text: str, code: str) -> str:
+        """The whole conversation, up to and including the end of turn."""
+        return "".join(self.prompt_and_answer(system, text, code))
+
+    def prompt_and_answer(self, system: str, text: str, code: str) -> tuple[str, str]:
+        """What generation starts from: all that stands before the answer; and the answer as the template shows it, with its end of turn."""
+        prompt, after = self._around_answer(system, text)
+        whole = self._turns(system, text, code)
+        shown = whole[len(prompt) : len(whole) - len(after)]
+        if not (whole.startswith(prompt) and whole.endswith(after) and shown.strip() == code.strip()):
+            raise ValueError(
+                f"the chat template of family {self.style.name} does not show the answer {code[:80]!r} as it is; {_OTHER_TEMPLATE}"
+            )
+        return prompt, shown + after[: after.index(self.style.turn_end) + len(self.style.turn_end)]
+
+    def view(self, role: str, content: str) -> tuple[str, int]:
+        """One message alone, cut after its content's last character that is not white space; also where the content begins."""
+        prefix, suffix = self._affixes_of(role)
+        rendered = self._alone(role, content)
+        if len(rendered) < len(prefix) + len(suffix) or not (rendered.startswith(prefix) and rendered.endswith(suffix)):
+            raise ValueError(f"the chat template of family {self.style.name} changes with its content; views need a fixed frame around it")
+        shown = rendered[len(prefix) : len(rendered) - len(suffix)].rstrip()
+        if not shown:
+            raise ValueError(f"a {role} message shows nothing to encode ({content[:80]!r}); leave out examples with an empty side")
+        return prefix + shown, len(prefix)
+
+    def _around_answer(self, system: str, text: str) -> tuple[str, str]:
+        """What stands before and after the answer, whatever the answer is."""
+        before, found, after = self._turns(system, text, _SENTINEL).rpartition(_SENTINEL)
+        if not found:
+            raise ValueError(f"the chat template of family {self.style.name} does not show the content of the answer; {_OTHER_TEMPLATE}")
+        if self.style.turn_end not in after:
+            raise ValueError(
+                f"the chat template of family {self.style.name} does not end the answer with {self.style.turn_end!r}, "
+                f"which stops generation; {_OTHER_TEMPLATE}"
+            )
+        return before, after
+
+    def _turns(self, system: str, text: str, code: str) -> str:
         messages = []
         if system and self.style.system_role:
             messages.append({"role": "system", "content": system})
         elif system:
             text = f"{system}\n\n{text}"
-        messages.append({"role": "user", "content": text})
-        if code is not None:
-            messages.append({"role": "assistant", "content": code})
-        return self._render(messages, add_generation_prompt=code is None)
-
-    def view(self, role: str, content: str) -> tuple[str, int]:
-        """One message alone, cut after its content; also the index of the content's first character."""
-        prefix, suffix = self._affixes_of(role)
-        rendered = self._alone(role, content)
-        if not (rendered.startswith(prefix) and rendered.endswith(suffix)):
-            raise ValueError(f"the chat template of family {self.style.name} changes with its content; views need a fixed frame around it")
-        return rendered[: len(rendered) - len(suffix)], len(prefix)
+        return self._render([*messages, {"role": "user", "content": text}, {"role": "assistant", "content": code}])
 
     def _affixes_of(self, role: str) -> tuple[str, str]:
         if role not in self._affixes:
             prefix, found, suffix = self._alone(role, _SENTINEL).partition(_SENTINEL)
             if not found:
-                raise ValueError(f"the chat template of family {self.style.name} does not show the content of a lone {role} message")
+                raise ValueError(
+                    f"the chat template of family {self.style.name} does not show the content of a lone {role} message; {_OTHER_TEMPLATE}"
+                )
             self._affixes[role] = prefix, suffix
         return self._affixes[role]
 
     def _alone(self, role: str, content: str) -> str:
         try:
-            return self._render([{"role": role, "content": content}], add_generation_prompt=False)
+            return self._render([{"role": role, "content": content}])
         except ValueError:
             if role == "user":
                 raise
         # Some templates insist on a user turn first: take what the answer adds to one, behind the same BOS.
         question = [{"role": "user", "content": "-"}]
-        head = self._render(question, add_generation_prompt=False)
-        whole = self._render([*question, {"role": role, "content": content}], add_generation_prompt=False)
-        return self.style.bos + whole[len(head) :]
+        head = self._render(question)
+        whole = self._render([*question, {"role": role, "content": content}])
+        if not whole.startswith(head):
+            raise ValueError(
+                f"the chat template of family {self.style.name} renders a question otherwise once it is answered, "
+                f"so the answer cannot be cut out of it; {_OTHER_TEMPLATE}"
+            )
+        return (self.style.bos or "") + whole[len(head) :]
 
-    def _render(self, messages: list[dict[str, str]], *, add_generation_prompt: bool) -> str:
+    def _render(self, messages: list[dict[str, str]]) -> str:
+        """The messages in the template, behind the family's BOS exactly once: some templates leave it to the tokenizer."""
         from jinja2 import TemplateError
 
         try:
             text: str = self.tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=add_generation_prompt, **self.style.template_kwargs
+                messages, tokenize=False, add_generation_prompt=False, **self.style.template_kwargs
             )
-        except TemplateError as error:
+        except (TemplateError, TypeError) as error:
             roles = ", ".join(message["role"] for message in messages)
-            raise ValueError(f"the chat template of family {self.style.name} refuses the turns ({roles}): {error}") from error
-        return text
+            raise ValueError(
+                f"the chat template of family {self.style.name} refuses the turns ({roles}): {error}; {_OTHER_TEMPLATE}"
+            ) from error
+        bos = self.style.bos
+        return text if bos is None or text.startswith(bos) else bos + text
 
 
-def tokenize_split(examples: Iterable[Example], tokenizer: Any, style: ChatStyle, max_length: int) -> TokenTable:
+def tokenize_split(examples: Iterable[Example], tokenizer: Any, style: ChatStyle, max_length: int, *, options: bool = True) -> TokenTable:
     """Tokenise a split once, for all trials of a family. Examples with a sequence over `max_length` tokens are dropped and counted.
 
     Raises:
@@ -158,8 +205,9 @@ def tokenize_split(examples: Iterable[Example], tokenizer: Any, style: ChatStyle
     """
     examples = tuple(examples)
     renderer = Renderer(tokenizer, style)
-    texts = [renderer.view("user", example.text) for example in examples]
-    codes = [renderer.view("assistant", example.code) for example in examples]
+    views = [example.views or (example.text, example.code) for example in examples]
+    texts = [renderer.view("user", text) for text, _ in views]
+    codes = [renderer.view("assistant", code) for _, code in views]
     text_ids, code_ids = (_view_ids(tokenizer, views) for views in (texts, codes))
     lm_ids, prompt_lengths = _conversation_ids(renderer, examples)
 
@@ -173,8 +221,27 @@ def tokenize_split(examples: Iterable[Example], tokenizer: Any, style: ChatStyle
         prompt_length=np.array([prompt_lengths[i] for i in kept], dtype=np.int64),
         text=Ragged.of([text_ids[i] for i in kept]),
         code=Ragged.of([code_ids[i] for i in kept]),
+        extras=tuple(examples[i].extra for i in kept),
+        options=_options([examples[i] for i in kept], renderer) if options else (),
         dropped=len(examples) - len(kept),
+        special=_count_special(examples, tokenizer),
     )
+
+
+def _options(examples: Sequence[Example], renderer: Renderer) -> tuple[tuple[Ids, ...], ...]:
+    """Of examples with `extra["options"]`: each option tokenised as an answer would be."""
+    if not any("options" in example.extra for example in examples):
+        return ()
+    asked = [replace(example, code=option) for example in examples for option in example.extra["options"]]
+    ids, lengths = _conversation_ids(renderer, asked)
+    end = len(renderer.tokenizer(renderer.style.turn_end, add_special_tokens=False)["input_ids"])
+    answers = iter(np.array(whole[length : len(whole) - end], dtype=np.int32) for whole, length in zip(ids, lengths, strict=True))
+    return tuple(tuple(next(answers) for _ in example.extra["options"]) for example in examples)
+
+
+def _count_special(examples: Sequence[Example], tokenizer: Any) -> int:
+    special = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
+    return sum(any(token in text for token in special for text in (example.text, example.code)) for example in examples)
 
 
 def _view_ids(tokenizer: Any, views: list[tuple[str, int]]) -> list[list[int]]:
@@ -200,18 +267,9 @@ def _conversation_ids(renderer: Renderer, examples: Sequence[Example]) -> tuple[
     """Ids up to the end of turn, and the number of prompt tokens, such that `ids[:prompt]` is what generation will be given."""
     if not examples:
         return [], []
-    tokenizer, turn_end = renderer.tokenizer, renderer.style.turn_end
-    prompts = [renderer.conversation(example.system, example.text, None) for example in examples]
-    answers = []
-    for example, prompt in zip(examples, prompts, strict=True):
-        whole = renderer.conversation(example.system, example.text, example.code)
-        stop = whole.rfind(turn_end)
-        if not whole.startswith(prompt) or stop < len(prompt):
-            raise ValueError(
-                f"the chat template of family {renderer.style.name} does not continue its own generation prompt "
-                f"with the answer and {turn_end!r}"
-            )
-        answers.append(whole[len(prompt) : stop + len(turn_end)])
+    tokenizer = renderer.tokenizer
+    pairs = [renderer.prompt_and_answer(example.system, example.text, example.code) for example in examples]
+    prompts, answers = [prompt for prompt, _ in pairs], [answer for _, answer in pairs]
     prompt_ids = tokenizer(prompts, add_special_tokens=False)["input_ids"]
     joint_ids = tokenizer([p + a for p, a in zip(prompts, answers, strict=True)], add_special_tokens=False)["input_ids"]
     out = []

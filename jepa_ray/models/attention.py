@@ -7,8 +7,8 @@ back. No mask over the whole row is ever built. The same code runs on CPU and GP
 `Layout` travels through the model's keyword arguments and is never stored in it. Covers grouped heads, logit soft-capping and
 sliding windows (a path's positions count up by one, so a window is a bound on the difference of positions).
 
-Not covered: attention dropout (no supported family uses it), attention sinks, variable-length flash kernels (they would save the
-padding within blocks on a GPU).
+Not covered: attention dropout (refused; no supported checkpoint uses it), attention sinks, variable-length flash kernels (they
+would save the padding within blocks on a GPU).
 """
 
 from __future__ import annotations
@@ -153,12 +153,15 @@ def packed_attention(
     scaling: float | None = None,
     softcap: float | None = None,
     sliding_window: int | None = None,
+    dropout: float = 0.0,
     layout: Layout | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Transformers' attention interface: query (1, H, T, D), key and value (1, G, T, D) to (1, T, H, D)."""
     if layout is None:
         raise ValueError("packed attention was called without a layout; generation must use the model's own attention")
+    if dropout:
+        raise ValueError(f"packed attention has no attention dropout, and this model asks for {dropout:g}; set base.model.packing=plain")
     assert attention_mask is None, "a mask was built beside the layout"
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
     return _bucketed(query, key, value, scale, softcap, sliding_window, layout), None

@@ -33,6 +33,52 @@ GEMMA2_TEMPLATE = """\
 {%- endfor %}
 {%- if add_generation_prompt %}{{- '<start_of_turn>model\\n' }}{% endif %}"""
 
+OPENELM_TEMPLATE = """\
+{{- bos_token }}
+{%- for turn in messages %}
+{%- if turn['role'] == 'assistant' %}{{- 'Assistant:\\n' }}{% generation %}{{- turn['content'] | trim }}{{- '</s>' }}{% endgeneration %}
+{%- else %}{{- turn['role'] | capitalize + ':\\n' }}{{- turn['content'] | trim }}{{- '\\n\\n' }}{% endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- 'Assistant:\\n' }}{% endif %}"""
+"""Of our own: OpenELM's repositories hold none. The answer starts on a line of its own, so that no token spans its beginning."""
+
+OLMO2_TEMPLATE = """\
+{{- '<|endoftext|>' }}
+{%- for turn in messages %}
+{{- '<|' + turn['role'] + '|>\\n' }}
+{%- if turn['role'] == 'assistant' %}{% generation %}{{- turn['content'] | trim }}{{- '<|endoftext|>' }}{% endgeneration %}
+{%- if not loop.last %}{{- '\\n' }}{% endif %}
+{%- else %}{{- turn['content'] | trim }}{{- '\\n' }}{% endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- '<|assistant|>\\n' }}{% endif %}"""
+
+QWEN3_TEMPLATE = """\
+{%- set start = '<|im_start|>assistant\\n' + ('' if enable_thinking else '<think>\\n\\n</think>\\n\\n') %}
+{%- for turn in messages %}
+{%- if turn['role'] == 'assistant' %}{{- start }}{% generation %}{{- turn['content'] | trim }}{{- '<|im_end|>' }}{% endgeneration %}
+{%- else %}{{- '<|im_start|>' + turn['role'] + '\\n' }}{{- turn['content'] | trim }}{{- '<|im_end|>' }}{% endif %}{{- '\\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- start }}{% endif %}"""
+
+R1_DISTILL_TEMPLATE = """\
+{{- bos_token }}
+{%- for turn in messages %}
+{%- if turn['role'] == 'system' %}{{- turn['content'] | trim }}
+{%- elif turn['role'] == 'user' %}{{- '<｜User｜>' }}{{- turn['content'] | trim }}
+{%- else %}{{- '<｜Assistant｜>' }}{% generation %}{{- turn['content'] | trim }}{{- '<｜end▁of▁sentence｜>' }}{% endgeneration %}{% endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- '<｜Assistant｜>' }}{% endif %}"""
+
+PHI_TEMPLATE = """\
+{%- for turn in messages %}
+{%- if turn['role'] == 'system' %}{{- turn['content'] | trim }}{{- '\\n\\n' }}
+{%- elif turn['role'] == 'user' %}{{- 'Instruct: ' }}{{- turn['content'] | trim }}{{- '\\n' }}
+{%- else %}{{- 'Output:\\n' }}{% generation %}{{- turn['content'] | trim }}{{- '<|endoftext|>' }}{% endgeneration %}
+{%- if not loop.last %}{{- '\\n' }}{% endif %}{% endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- 'Output:\\n' }}{% endif %}"""
+"""phi-1.5 is no chat model and has none; the form is that of phi-2's card, with the answer on a line of its own (see OpenELM)."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFamily:
@@ -43,15 +89,20 @@ class ModelFamily:
     """`model_type` in the checkpoints' config.json."""
     paper_model: str
     """Hub id used in the paper; what `model: paper` means."""
+    other_models: tuple[str, ...] = ()
+    """Hub ids of more checkpoints of the family: those of the paper's other tables, and other sizes."""
+    tokenizer_model: str | None = None
+    """Hub id whose tokenizer is used where the checkpoint holds none."""
     template: str
     """Chat template with `{% generation %}` around the answer and its end of turn."""
     template_kwargs: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     """Passed to every rendering, so that the same run renders the same text on any day."""
     system_role: bool = True
     """False: the system text is put before the user's, separated by a blank line."""
-    bos: str
+    bos: str | None
+    """Text of the token that every sequence starts with, exactly once; None: the family puts none in front."""
     turn_end: str
-    """Text of the token that ends a turn: trained as a label, and stops generation."""
+    """Text of the token that ends a turn: trained as a label, and stops generation. It may be the same as `bos`."""
     pad: str
     """Padding token of the built-in tokenizer; never the end of turn."""
     extra_special_tokens: tuple[str, ...] = ()
@@ -63,7 +114,8 @@ class ModelFamily:
     @property
     def special_tokens(self) -> tuple[str, ...]:
         """Special tokens of the built-in tokenizer, in id order."""
-        return (self.pad, self.bos, self.turn_end, *self.extra_special_tokens)
+        tokens = (self.pad, self.bos, self.turn_end, *self.extra_special_tokens)
+        return tuple(dict.fromkeys(token for token in tokens if token is not None))
 
 
 _ATTENTION_AND_MLP = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -87,6 +139,7 @@ FAMILIES: dict[str, ModelFamily] = {
             name="llama3",
             model_type="llama",
             paper_model="meta-llama/Llama-3.2-1B-Instruct",
+            other_models=("meta-llama/Llama-3.2-3B-Instruct", "meta-llama/Llama-3.1-8B-Instruct"),
             template=LLAMA3_TEMPLATE,
             template_kwargs=MappingProxyType({"date_string": "26 Jul 2024"}),
             bos="<|begin_of_text|>",
@@ -109,6 +162,85 @@ FAMILIES: dict[str, ModelFamily] = {
             lora_targets=_ATTENTION_AND_MLP,
             # Soft-capping at the published values; every second layer slides over a window short enough to matter in tests.
             tiny=MappingProxyType(_TINY | {"query_pre_attn_scalar": 16, "sliding_window": 128}),
+        ),
+        ModelFamily(
+            name="openelm",
+            model_type="openelm",
+            paper_model="apple/OpenELM-1_1B-Instruct",
+            other_models=("apple/OpenELM-270M-Instruct", "apple/OpenELM-450M-Instruct", "apple/OpenELM-3B-Instruct"),
+            tokenizer_model="meta-llama/Llama-2-7b-hf",
+            template=OPENELM_TEMPLATE,
+            bos="<s>",
+            turn_end="</s>",
+            pad="<unk>",
+            lora_targets=("qkv_proj", "out_proj", "proj_1", "proj_2"),
+            # 2 and 4 query heads, 1 and 2 key/value heads, feed-forward widths 64 and 192: every layer has a shape of its own.
+            tiny=MappingProxyType(
+                {
+                    "model_dim": 64,
+                    "num_transformer_layers": 2,
+                    "head_dim": 16,
+                    "num_gqa_groups": 2,
+                    "qkv_multipliers": [0.5, 1.0],
+                    "ffn_multipliers": [1.0, 3.0],
+                    "ffn_dim_divisor": 16,
+                    "normalize_qk_projections": True,
+                    "share_input_output_layers": True,
+                    "initializer_range": _TINY["initializer_range"],
+                }
+            ),
+        ),
+        ModelFamily(
+            name="olmo2",
+            model_type="olmo2",
+            paper_model="allenai/OLMo-2-0425-1B-Instruct",
+            other_models=("allenai/OLMo-2-1124-7B-Instruct",),
+            template=OLMO2_TEMPLATE,
+            bos="<|endoftext|>",
+            turn_end="<|endoftext|>",
+            pad="<|pad|>",
+            lora_targets=_ATTENTION_AND_MLP,
+            tiny=MappingProxyType(_TINY | {"tie_word_embeddings": False}),
+        ),
+        ModelFamily(
+            name="qwen3",
+            model_type="qwen3",
+            paper_model="Qwen/Qwen3-1.7B",
+            template=QWEN3_TEMPLATE,
+            template_kwargs=MappingProxyType({"enable_thinking": False}),
+            bos=None,
+            turn_end="<|im_end|>",
+            pad="<|endoftext|>",
+            extra_special_tokens=("<|im_start|>", "<think>", "</think>"),
+            lora_targets=_ATTENTION_AND_MLP,
+            tiny=MappingProxyType(_TINY),
+        ),
+        ModelFamily(
+            name="r1-distill-qwen",
+            model_type="qwen2",
+            paper_model="deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B",
+            template=R1_DISTILL_TEMPLATE,
+            bos="<｜begin▁of▁sentence｜>",
+            turn_end="<｜end▁of▁sentence｜>",
+            pad="<｜▁pad▁｜>",
+            extra_special_tokens=("<｜User｜>", "<｜Assistant｜>"),
+            lora_targets=_ATTENTION_AND_MLP,
+            tiny=MappingProxyType({key: value for key, value in _TINY.items() if key != "head_dim"} | {"tie_word_embeddings": False}),
+        ),
+        ModelFamily(
+            name="phi",
+            model_type="phi",
+            paper_model="microsoft/phi-1_5",
+            template=PHI_TEMPLATE,
+            bos=None,
+            turn_end="<|endoftext|>",
+            pad="<|pad|>",
+            lora_targets=("q_proj", "k_proj", "v_proj", "dense", "fc1", "fc2"),
+            tiny=MappingProxyType(
+                {key: value for key, value in _TINY.items() if key not in ("head_dim", "num_key_value_heads")}
+                # Phi turns half of each head only: at 0.08 its untrained attention hardly depends on positions.
+                | {"intermediate_size": 256, "tie_word_embeddings": False, "initializer_range": 0.12}
+            ),
         ),
     )
 }

@@ -11,25 +11,59 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 from transformers.utils import logging
+from transformers.utils.hub import cached_file
 
 from jepa_ray.config import LoraConfig, ModelConfig
+from jepa_ray.models import openelm  # noqa: F401 - registers itself with the Auto classes
 from jepa_ray.models.families import ModelFamily, get_family
 from jepa_ray.models.network import Network
 from jepa_ray.streams import derive_seed
 
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json")
+"""A checkpoint with none of these has no tokenizer."""
+
 
 def load_tokenizer(checkpoint: str, model: ModelConfig) -> Any:
-    """The checkpoint's tokenizer; the family's template is put in where it brings none."""
+    """The checkpoint's tokenizer; the family's template is put in where it brings none, as is the family's tokenizer."""
     family = get_family(model.family)
-    tokenizer = _from_hub(AutoTokenizer.from_pretrained, checkpoint, trust_remote_code=model.trust_remote_code)
+    source = checkpoint
+    if family.tokenizer_model is not None and not _from_hub(_has_tokenizer, checkpoint):
+        source = family.tokenizer_model
+    try:
+        tokenizer = _from_hub(_tokenizer_of, source, trust_remote_code=model.trust_remote_code)
+    except ValueError as error:
+        if source == checkpoint:
+            raise
+        raise ValueError(
+            f"{error}; it is needed because {checkpoint} holds no tokenizer (one saved into the checkpoint's folder is used instead)"
+        ) from error
     if not tokenizer.chat_template:
         tokenizer.chat_template = family.template
-    if tokenizer.convert_tokens_to_ids(family.turn_end) in (None, tokenizer.unk_token_id):
-        raise ValueError(f"{checkpoint} does not know {family.turn_end!r}, the end of turn of family {family.name}; is the family right?")
+    known = tokenizer.get_vocab()  # not the id: where it is that of the unknown token, that token may be the very one asked for
+    for token, what in ((family.turn_end, "the end of turn"), (family.bos, "the beginning")):
+        if token is not None and token not in known:
+            raise ValueError(f"{source} does not know {token!r}, {what} in family {family.name}; is the family right?")
     return tokenizer
+
+
+def _has_tokenizer(checkpoint: str) -> bool:
+    return any(_has(checkpoint, name) for name in TOKENIZER_FILES)
+
+
+def _has(checkpoint: str, name: str) -> bool:
+    """Whether a folder, a repository, or what was downloaded of it before, has the file."""
+    return cached_file(checkpoint, name, _raise_exceptions_for_missing_entries=False) is not None
+
+
+def _tokenizer_of(checkpoint: str, *, trust_remote_code: bool) -> Any:
+    """What tokenizer.json says, where there is one: AutoTokenizer rebuilds that of some architectures (qwen2) by rules of its own."""
+    if _has(checkpoint, "tokenizer.json"):
+        return PreTrainedTokenizerFast.from_pretrained(checkpoint)
+    return AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=trust_remote_code)
 
 
 def load_config(checkpoint: str, model: ModelConfig) -> Any:
@@ -59,13 +93,19 @@ def load_network(
         with seeded(derive_seed(seed, "initial weights")):
             lm = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=model.trust_remote_code)
     else:
-        lm = _from_hub(
+        lm, found = _from_hub(
             AutoModelForCausalLM.from_pretrained,
             checkpoint,
             dtype=dtype,
             use_safetensors=True,
             trust_remote_code=model.trust_remote_code,
+            output_loading_info=True,
         )
+        if missing := sorted(found["missing_keys"]):  # Transformers would draw them at random, and say so in a warning only
+            raise ValueError(
+                f"{checkpoint} lacks {len(missing)} of the model's weights ({', '.join(missing[:3])}...); is the family right, "
+                f"is the download complete? base.model.init=random trains from scratch"
+            )
     lm.config.use_cache = False
     predictor = new_predictor(lm, k, seed) if k else None
     if model.gradient_checkpointing:
@@ -127,17 +167,34 @@ def _from_hub(load: Any, checkpoint: str, **kwargs: Any) -> Any:
     getLogger("huggingface_hub").setLevel("ERROR")  # it would report every retry of an unreachable hub
     try:
         return load(checkpoint, **kwargs)
-    except (OSError, ValueError, KeyError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        if "trust_remote_code" in str(error) or "custom code" in str(error):
-            raise ValueError(
-                f"{checkpoint} needs Python code of its own; read that code, then allow it with base.model.trust_remote_code=true"
-            ) from error
-        if Path(checkpoint).is_dir():
-            raise ValueError(
-                f"the folder {checkpoint} is no loadable checkpoint ({first}); it needs config.json, a tokenizer and *.safetensors"
-            ) from error
-        raise ValueError(
-            f"cannot load {checkpoint}: neither a local folder nor reachable on the hub ({first}); check the name and network, "
-            f"log in for gated models (hf auth login), or download it elsewhere and give the folder's path"
-        ) from error
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+        raise ValueError(_sentence(checkpoint, error)) from error
+
+
+def _sentence(checkpoint: str, error: Exception) -> str:
+    """What went wrong with a checkpoint and what to do about it. Libraries tell the cases apart by their messages only."""
+    told = str(error).strip()
+    first = told.splitlines()[0] if told else type(error).__name__
+    local = Path(checkpoint).is_dir()
+    if "trust_remote_code" in told or "custom code" in told:
+        return f"{checkpoint} needs Python code of its own; read that code, then allow it with base.model.trust_remote_code=true"
+    if "gated repo" in told:
+        return (
+            f"{checkpoint} is gated: accept its licence at https://huggingface.co/{checkpoint} and log in (hf auth login), "
+            f"or download it elsewhere and give the folder's path"
+        )
+    if "model.safetensors" in told and ("no file named" in told or "not appear to have" in told):
+        return (
+            f"{checkpoint} holds no *.safetensors, and pickled weights (pytorch_model.bin) are never read because they can run any code; "
+            f"where you trust them, load them once and save_pretrained them elsewhere, and give that folder's path"
+        )
+    if "does not recognize this architecture" in told or ("Unrecognized model" in told and not local):
+        return f"this version of Transformers does not know the architecture of {checkpoint} ({first}); use one of the family's models"
+    if local:
+        return f"the folder {checkpoint} is no loadable checkpoint ({first}); it needs config.json, a tokenizer.json and *.safetensors"
+    if checkpoint.startswith(("/", ".", "~")) or checkpoint.count("/") > 1:
+        return f"there is no folder {checkpoint}; give the path of a checkpoint's folder, or a hub id like ORG/NAME"
+    return (
+        f"cannot load {checkpoint}: neither a local folder nor reachable on the hub ({first}); check the name and network, "
+        f"log in for private models (hf auth login), or download it elsewhere and give the folder's path"
+    )

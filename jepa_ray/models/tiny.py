@@ -12,6 +12,7 @@ from typing import Any
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, PreTrainedTokenizerFast
 
+from jepa_ray.models import openelm  # noqa: F401 - registers itself with AutoConfig
 from jepa_ray.models.families import ModelFamily
 
 VOCAB_SIZE = 768

@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 from transformers.utils import logging
 
 from jepa_ray.config import DataConfig, ModelConfig, OptimConfig, TrialConfig
-from jepa_ray.data.datasets import digest, split_base
+from jepa_ray.data.datasets import DATASETS, digest, split_base
 from jepa_ray.data.example import Example
 from jepa_ray.data.views import Renderer, tokenize_split
 from jepa_ray.models.families import ModelFamily
@@ -39,14 +39,18 @@ def cache_folder() -> Path:
     return Path(os.environ.get("JEPA_RAY_CACHE", Path.home() / ".cache" / "jepa_ray")) / "tiny"
 
 
-def tiny_base(family: ModelFamily, examples: Sequence[Example], max_length: int, num_threads: int = 1) -> Path:
-    """Folder of the family's tiny base for these examples; trains it (about a minute on one core) unless it is in the cache."""
-    folder = cache_folder() / f"{family.name}-{_key(family, examples, max_length)}"
+def tiny_base(family: ModelFamily, examples: Sequence[Example], max_length: int, num_threads: int = 1, steps: int | None = None) -> Path:
+    """Folder of the family's tiny base for these examples; trains it (about a minute on one core, STEPS steps) unless it is in the cache.
+
+    With `steps` 0 it is not trained: its tokenizer is made of the examples, and its weights are random.
+    """
+    steps = STEPS if steps is None else steps
+    folder = cache_folder() / f"{family.name}-{_key(family, examples, max_length, steps)}"
     if (folder / "config.json").is_file():
         return folder
     building = folder.with_name(f".{folder.name}.{os.getpid()}")
     try:
-        _pretrain(family, examples, max_length, building, num_threads)
+        _pretrain(family, examples, max_length, building, num_threads, steps)
         folder.parent.mkdir(parents=True, exist_ok=True)
         try:
             os.replace(building, folder)
@@ -59,7 +63,7 @@ def tiny_base(family: ModelFamily, examples: Sequence[Example], max_length: int,
 
 def split_for_base(train: Sequence[Example], data: DataConfig) -> tuple[Sequence[Example], Sequence[Example]]:
     """(base half, fine-tuning half) of a training split."""
-    return split_base(tuple(train), data.base_fraction, data.split_seed)
+    return split_base(tuple(train), data.base_fraction, data.split_seed, DATASETS[data.task].split_by)
 
 
 def base_tokenizer(family: ModelFamily, examples: Sequence[Example]) -> PreTrainedTokenizerFast:
@@ -68,7 +72,7 @@ def base_tokenizer(family: ModelFamily, examples: Sequence[Example]) -> PreTrain
     return tiny_tokenizer(family, [renderer.conversation(example.system, example.text, example.code) for example in examples])
 
 
-def _pretrain(family: ModelFamily, examples: Sequence[Example], max_length: int, folder: Path, num_threads: int) -> None:
+def _pretrain(family: ModelFamily, examples: Sequence[Example], max_length: int, folder: Path, num_threads: int, steps: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     logging.disable_progress_bar()
     tokenizer = base_tokenizer(family, examples)
@@ -76,25 +80,27 @@ def _pretrain(family: ModelFamily, examples: Sequence[Example], max_length: int,
     with seeded(derive_seed(SEED, "tiny base", family.name)):
         model = AutoModelForCausalLM.from_config(tiny_config(family, tokenizer), dtype=torch.float32)
     model.save_pretrained(folder)
+    if not steps:
+        return
 
     before = torch.get_num_threads()
     torch.set_num_threads(num_threads)
-    table = tokenize_split(examples, tokenizer, family, max_length)
-    optim = OPTIM.model_copy(update={"num_epochs": -(-STEPS * OPTIM.batch_size // len(table))})
+    table = tokenize_split(examples, tokenizer, family, max_length, options=False)
+    optim = OPTIM.model_copy(update={"num_epochs": -(-steps * OPTIM.batch_size // len(table))})
     config = TrialConfig(model=ModelConfig(family=family.name, model=str(folder), precision="fp32"), optim=optim, seed=SEED)
     network = load_network(str(folder), config.model, None, k=0, seed=SEED)
     optimizer = make_optimizer(network, optim)
     network.train()
-    steps = [rows for epoch in range(optim.num_epochs) for rows in epoch_steps(len(table), optim, SEED, epoch)][:STEPS]
+    batches = [rows for epoch in range(optim.num_epochs) for rows in epoch_steps(len(table), optim, SEED, epoch)][:steps]
     try:
-        for step, rows in enumerate(steps):
-            train_step(network, optimizer, table, rows, config, step, len(steps), backend_of(config), Runtime())
+        for step, rows in enumerate(batches):
+            train_step(network, optimizer, table, rows, config, step, len(batches), backend_of(config), Runtime())
     finally:
         torch.set_num_threads(before)
     network.causal_lm.save_pretrained(folder)
 
 
-def _key(family: ModelFamily, examples: Sequence[Example], max_length: int) -> str:
+def _key(family: ModelFamily, examples: Sequence[Example], max_length: int, steps: int) -> str:
     """Digest of everything that determines the base's weights."""
     versions = {name: metadata.version(name) for name in ("torch", "transformers", "tokenizers")}
     parts = [
@@ -102,7 +108,7 @@ def _key(family: ModelFamily, examples: Sequence[Example], max_length: int) -> s
         digest(examples),
         max_length,
         SEED,
-        STEPS,
+        steps,
         VOCAB_SIZE,
         OPTIM.model_dump_json(),
         versions,

@@ -7,14 +7,16 @@ read, and the network exists on the meta device only.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM
 
 from jepa_ray.config import ModelConfig, SweepConfig, TrialConfig
-from jepa_ray.data.datasets import Splits, load_splits
+from jepa_ray.data.datasets import DATASETS, Splits, load_splits
 from jepa_ray.data.example import Example
 from jepa_ray.data.packing import make_batch
+from jepa_ray.data.report import of_family, of_task
 from jepa_ray.data.views import TokenTable, tokenize_split
 from jepa_ray.models.families import get_family
 from jepa_ray.models.loading import add_lora, load_config, load_tokenizer
@@ -23,6 +25,8 @@ from jepa_ray.models.tiny import tiny_config
 from jepa_ray.plan import Estimate, arms, trial_config
 from jepa_ray.training.base import base_tokenizer, split_for_base
 from jepa_ray.training.flops import FlopModel
+from jepa_ray.training.prepare import golds_unscored, token_report
+from jepa_ray.training.pretrain import stages
 from jepa_ray.training.step import StepTotals, active_objective, attended_pairs, backend_of
 
 SAMPLE = 256
@@ -31,41 +35,34 @@ SAMPLE = 256
 
 def estimate(sweep: SweepConfig) -> tuple[dict[str, Estimate], list[str]]:
     """Estimates by arm name, and facts about the data in words. ValueError on data or checkpoints that cannot be used."""
-    splits = load_splits(sweep.data)
-    tables = {family: _table(sweep, family, splits) for family in sweep.families}
-    out = {}
-    for arm in arms(sweep):
-        config = trial_config(sweep, arm, {})
-        table, network = tables[arm.family]
-        out[arm.name] = _one(config, table, network)
-    return out, data_facts(splits, {family: table for family, (table, _) in tables.items()})
+    facts: list[str] = []
+    tables: dict[tuple[str, str], tuple[TokenTable, TokenTable | None, FlopModel, FlopModel, int]] = {}
+    for task in sweep.tasks:
+        splits = load_splits(sweep.data_of(task))
+        unscored = golds_unscored(DATASETS[task].judge, sweep.data_of(task), sweep.base.evaluation, [*splits.val, *splits.test])
+        facts += [f"{task}: {sentence}" for sentence in of_task({**splits.report, "golds_unscored": unscored})]
+        for family in sweep.families:
+            found, report = _table(sweep, family, task, splits)
+            tables[family, task] = found
+            facts += [f"{family} {task}: {sentence}" for sentence in of_family(report)]
+    return {arm.name: _one(trial_config(sweep, arm, {}), *tables[arm.family, arm.task]) for arm in arms(sweep)}, facts
 
 
-def data_facts(splits: Splits, tables: dict[str, TokenTable]) -> list[str]:
-    """Sizes, overlap and what is too long, one sentence each."""
-    report = splits.report
-    sizes = report["sizes"]
-    facts = [
-        f"{sizes['train']} train, {sizes['val']} validation, {sizes['test']} test examples; "
-        f"{report['duplicates']['train']} repeated pairs in train",
-        f"of the test examples {report['overlap_text']} ({report['overlap_text_share']:.1%}) share their text and "
-        f"{report['overlap_target']} ({report['overlap_target_share']:.1%}) their answer with train or validation",
-    ]
-    for family, table in tables.items():
-        if table.dropped:
-            facts.append(f"{family}: {table.dropped} training examples are longer than data.max_length and are dropped")
-    return facts
-
-
-def _table(sweep: SweepConfig, family: str, splits: Splits) -> tuple[TokenTable, Network]:
-    """The fine-tuning split, tokenised, and the network without weights."""
-    name = sweep.model if isinstance(sweep.model, str) else sweep.model[family]
-    record = get_family(family)
+def _table(
+    sweep: SweepConfig, family: str, task: str, splits: Splits
+) -> tuple[tuple[TokenTable, TokenTable | None, FlopModel, FlopModel, int], dict[str, Any]]:
+    """Tokenised fine-tuning split and first stage's, costs of the network with adapters and whole, its trained weights; data report."""
+    name, data, record = sweep.model_of(family), sweep.data_of(task), get_family(family)
     model = ModelConfig(family=family, model=name, **sweep.base.model.model_dump())
+    first = load_splits(sweep.pretrain.data).train if sweep.pretrain is not None else ()
     examples: Sequence[Example] = splits.train
-    if name == "tiny":
-        base_half, examples = split_for_base(splits.train, sweep.data)
-        tokenizer = base_tokenizer(record, base_half)
+    base: Sequence[Example] = ()
+    if name == "tiny" and model.init == "random":
+        tokenizer = base_tokenizer(record, [*examples, *first])
+        shape = tiny_config(record, tokenizer)
+    elif name == "tiny":
+        base, examples = split_for_base(splits.train, data)
+        tokenizer = base_tokenizer(record, base)
         shape = tiny_config(record, tokenizer)
     else:
         checkpoint = record.paper_model if name == "paper" else name
@@ -73,12 +70,31 @@ def _table(sweep: SweepConfig, family: str, splits: Splits) -> tuple[TokenTable,
         shape = load_config(checkpoint, model)
     with torch.device("meta"):
         lm = AutoModelForCausalLM.from_config(shape)
+        whole = FlopModel.of(Network(lm))
         if sweep.base.lora is not None:
             lm = add_lora(lm, record, sweep.base.lora, seed=0)
-    return tokenize_split(examples, tokenizer, record, sweep.data.max_length), Network(lm)
+        network = Network(lm)
+    table = tokenize_split(examples, tokenizer, record, data.max_length, options=False)
+    stage = tokenize_split(first, tokenizer, record, data.max_length, options=False) if first else None
+    trained = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+    report = {"tokens": {"train": token_report(table)}, "base_examples": len(base), "max_length": data.max_length}
+    return (table, stage, FlopModel.of(network), whole, trained), report
 
 
-def _one(config: TrialConfig, table: TokenTable, network: Network) -> Estimate:
+def _one(
+    config: TrialConfig, table: TokenTable, stage_table: TokenTable | None, flops: FlopModel, whole: FlopModel, trained: int
+) -> Estimate:
+    first, second = stages(config)
+    tokens, operations = _cost(second, table, flops)
+    if first is not None and stage_table is not None:
+        more_tokens, more_operations = _cost(first, stage_table, whole)
+        tokens, operations = tokens + more_tokens, operations + more_operations
+    # fp32 weights and two moments
+    return Estimate(train_examples=len(table), train_tokens=tokens, train_flops=operations, checkpoint_bytes=3.0 * 4 * trained)
+
+
+def _cost(config: TrialConfig, table: TokenTable, flops: FlopModel) -> tuple[float, float]:
+    """Tokens and operations of training, at the configuration's own settings."""
     size = min(config.optim.batch_size, len(table))
     objective = active_objective(config)
     count = min(len(table), max(size, SAMPLE))
@@ -98,13 +114,8 @@ def _one(config: TrialConfig, table: TokenTable, network: Network) -> Estimate:
         return sums
 
     share = (1 - objective.loss_dropout) if objective is not None else 0.0
-    flops = FlopModel.of(network)
     parts = [(1 - share, totals(None))] + ([(share, totals(objective.k))] if objective is not None else [])
     scale = config.optim.num_epochs * len(table) / count
-    trained = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
-    return Estimate(
-        train_examples=len(table),
-        train_tokens=scale * sum(weight * part.tokens for weight, part in parts),
-        train_flops=scale * sum(weight * flops.train_flops(part) for weight, part in parts),
-        checkpoint_bytes=3.0 * 4 * trained,  # fp32 weights and two moments
+    return scale * sum(weight * part.tokens for weight, part in parts), scale * sum(
+        weight * flops.train_flops(part) for weight, part in parts
     )

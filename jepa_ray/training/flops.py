@@ -34,10 +34,11 @@ class FlopModel:
                 weight = module.weight
                 per_token += weight.numel() * (6 if weight.requires_grad else 4)
         head = causal_lm.get_output_embeddings().weight
-        size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        heads = config.num_attention_heads  # one number, or (OpenELM) one per layer
+        size = getattr(config, "head_dim", None) or config.hidden_size // heads
         return cls(
             per_token=per_token,
-            per_pair=12 * size * config.num_attention_heads * config.num_hidden_layers,
+            per_pair=12 * size * (sum(heads) if isinstance(heads, list) else heads * config.num_hidden_layers),
             per_label=head.numel() * (6 if head.requires_grad else 4),
         )
 

@@ -1,4 +1,4 @@
-"""Before the first trial, once per family: splits, the checkpoint to start from, token tables, and what all that amounts to."""
+"""Before the first trial, once per family and task: splits, the checkpoint to start from, token tables, and what all that amounts to."""
 
 from __future__ import annotations
 
@@ -8,18 +8,21 @@ from typing import Any
 
 import numpy as np
 
-from jepa_ray.config import ModelConfig, SweepConfig
-from jepa_ray.data.datasets import load_splits
+from jepa_ray.config import DataConfig, EvaluationConfig, ModelConfig, SweepConfig
+from jepa_ray.data.datasets import DATASETS, load_splits
 from jepa_ray.data.example import Example
 from jepa_ray.data.views import TokenTable, tokenize_split
+from jepa_ray.evaluation.judges import judge_of
+from jepa_ray.evaluation.sql import missing_databases
 from jepa_ray.models.families import get_family
 from jepa_ray.models.loading import load_config, load_tokenizer
 from jepa_ray.training.base import split_for_base, tiny_base
+from jepa_ray.training.pretrain import Pretrained
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What every trial of a family shares; flat arrays inside, so that Ray's object store hands it out without copies."""
+    """What every trial of a family and task shares; flat arrays inside, so that Ray's object store hands it out without copies."""
 
     train: TokenTable
     val: TokenTable
@@ -28,27 +31,38 @@ class Prepared:
     dataset_sha: str
     checkpoint: str
     """Folder or hub id that weights and tokenizer are read from."""
+    pretrain: TokenTable | None = None
+    """Training split of the first stage, where there is one."""
+    pretrain_sha: str = ""
+    """Digest of that stage's data."""
+    stage: Pretrained | None = None
+    """What the first stage handed on: filled in by the trial that has run it."""
     facts: dict[str, Any] = field(default_factory=dict)
     """Columns of the trials table known before training: overlap, and examples dropped from any split."""
     report: dict[str, Any] = field(default_factory=dict)
-    """Sizes and lengths for the plan: examples, dropped, token lengths per split and sequence."""
+    """The data report: `data.datasets.Splits.report`, and examples, dropped and token lengths per split and sequence."""
 
 
-def prepare(sweep: SweepConfig, family: str, model: str) -> Prepared:
-    """Splits, checkpoint and token tables of one family of a sweep.
+def prepare(sweep: SweepConfig, family: str, task: str) -> Prepared:
+    """Splits, checkpoint and token tables of one family and task of a sweep.
 
-    With `model: tiny` the share `data.base_fraction` of the training split makes the base, and the rest is fine-tuned on.
+    With `model: tiny` the share `data.base_fraction` of the training split makes the base, and the rest is fine-tuned on; with
+    `init: random` besides, nothing is pre-trained and nothing set aside: the training split only makes the tokenizer.
 
     Raises:
-        ValueError: checkpoint not loadable, template not usable, no example left; names the remedy.
+        ValueError: data or checkpoint not loadable, template not usable, no example left, databases missing; names the remedy.
     """
-    record = get_family(family)
+    record, model, data = get_family(family), sweep.model_of(family), sweep.data_of(task)
     config = ModelConfig(family=family, model=model, **sweep.base.model.model_dump())
-    data = sweep.data
     splits = load_splits(data)
+    unscored = golds_unscored(DATASETS[task].judge, data, sweep.base.evaluation, [*splits.val, *splits.test])
+    first = load_splits(sweep.pretrain.data) if sweep.pretrain is not None else None
     train: Sequence[Example] = splits.train
     base_half: Sequence[Example] = ()
-    if model == "tiny":
+    if model == "tiny" and config.init == "random":
+        texts = [*train, *(first.train if first is not None else ())]
+        checkpoint = str(tiny_base(record, texts, data.max_length, steps=0))
+    elif model == "tiny":
         base_half, train = split_for_base(train, data)
         checkpoint = str(tiny_base(record, base_half, data.max_length))
     else:
@@ -56,27 +70,55 @@ def prepare(sweep: SweepConfig, family: str, model: str) -> Prepared:
     load_config(checkpoint, config)
     tokenizer = load_tokenizer(checkpoint, config)
     tables = {
-        name: tokenize_split(examples, tokenizer, record, data.max_length)
+        name: tokenize_split(examples, tokenizer, record, data.max_length, options=name != "train")
         for name, examples in (("train", train), ("val", splits.val), ("test", splits.test))
         if examples
     }
+    pretrain = None
+    if first is not None and sweep.pretrain is not None:
+        pretrain = tokenize_split(first.train, tokenizer, record, sweep.pretrain.data.max_length, options=False)
     return Prepared(
         train=tables["train"],
         val=tables["val"],
         test=tables.get("test"),
-        dataset_sha=splits.dataset_sha,
+        dataset_sha=splits.dataset_sha + (first.dataset_sha if first is not None else ""),
         checkpoint=checkpoint,
+        pretrain=pretrain,
+        pretrain_sha=first.dataset_sha if first is not None else "",
         facts={
             **{name: splits.report[name] for name in ("overlap_text", "overlap_target")},
             "dropped_examples": sum(table.dropped for table in tables.values()),
         },
-        report={**splits.report, "base_examples": len(base_half), "tokens": {name: _lengths(table) for name, table in tables.items()}},
+        report={
+            **splits.report,
+            "family": family,
+            "checkpoint": checkpoint,
+            "max_length": data.max_length,
+            "base_examples": len(base_half),
+            "golds_unscored": unscored,
+            "tokens": {name: token_report(table) for name, table in (*tables.items(), ("pretrain", pretrain)) if table is not None},
+        },
     )
 
 
-def _lengths(table: TokenTable) -> dict[str, Any]:
+def golds_unscored(judge: str, data: DataConfig, evaluation: EvaluationConfig, examples: Sequence[Example]) -> int:
+    """Examples whose own reference does not score correct: no output can.
+
+    Raises ValueError where that is so of all of them (databases that are missing, say), with the first one's reason.
+    """
+    score = judge_of(judge, data, evaluation)
+    if judge == "sql" and evaluation.judge == "task" and (missing := missing_databases(examples, data)):
+        raise ValueError("; ".join(missing))
+    bad = [(example, found) for example in examples if not (found := score(example.code, example.code, example.extra)).correct]
+    if examples and len(bad) == len(examples):
+        example, found = bad[0]
+        raise ValueError(f"no reference scores correct by the judge of {data.task}; {example.id}: {found.error or repr(example.code)}")
+    return len(bad)
+
+
+def token_report(table: TokenTable) -> dict[str, Any]:
     """Examples, examples dropped, and median, 95th percentile and maximum of each sequence's tokens."""
-    out: dict[str, Any] = {"examples": len(table), "dropped": table.dropped}
+    out: dict[str, Any] = {"examples": len(table), "dropped": table.dropped, "special": table.special}
     for name in ("lm", "text", "code"):
         lengths = getattr(table, name).lengths
         out[name] = {"p50": float(np.median(lengths)), "p95": float(np.percentile(lengths, 95)), "max": int(lengths.max())}

@@ -223,3 +223,21 @@ def unwrap(model: nn.Module) -> Network:
     inner = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
     assert isinstance(inner, Network)
     return inner
+
+
+def data_parallel(network: Network, runtime: Runtime) -> nn.Module:
+    """The network itself, or wrapped in DistributedDataParallel where there are several workers."""
+    if runtime.world_size == 1:
+        return network
+    device_ids = [torch.device(runtime.device)] if runtime.device.startswith("cuda") else None
+    return nn.parallel.DistributedDataParallel(network, device_ids=device_ids)
+
+
+def over_ranks(totals: StepTotals, runtime: Runtime) -> StepTotals:
+    """The sums over all workers."""
+    if runtime.world_size == 1:
+        return totals
+    names = list(vars(totals))
+    sums = torch.tensor([float(getattr(totals, name)) for name in names], dtype=torch.float64, device=runtime.device)
+    torch.distributed.all_reduce(sums)
+    return StepTotals(**{name: type(getattr(totals, name))(value) for name, value in zip(names, sums.tolist(), strict=True)})

@@ -21,20 +21,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
-from torch import nn
 
 from jepa_ray.config import TrialConfig
-from jepa_ray.data.views import TokenTable
-from jepa_ray.evaluation.generate import generate
-from jepa_ray.evaluation.metrics import judge_text, summarise
-from jepa_ray.models.families import get_family
+from jepa_ray.data.datasets import DATASETS
 from jepa_ray.models.loading import load_network, load_tokenizer, uses_bf16
 from jepa_ray.models.network import Network
 from jepa_ray.results import TrialResult, load_progress, now, provenance, save_progress
 from jepa_ray.training import checkpoint
+from jepa_ray.training.evaluate import evaluate
 from jepa_ray.training.flops import FlopModel
 from jepa_ray.training.prepare import Prepared
+from jepa_ray.training.pretrain import pretrain, stages
 from jepa_ray.training.selfcheck import PackingError, attention_error
 from jepa_ray.training.step import (
     NonFinite,
@@ -42,8 +39,10 @@ from jepa_ray.training.step import (
     StepTotals,
     active_objective,
     backend_of,
+    data_parallel,
     epoch_steps,
     make_optimizer,
+    over_ranks,
     train_step,
     unwrap,
 )
@@ -60,19 +59,24 @@ def run_trial(config: TrialConfig, prepared: Prepared, runtime: Runtime, report:
     Returns:
         state COMPLETE, or FAILED with the reason where training itself failed (non-finite loss, packing self-check, out of memory).
     """
+    began = time.perf_counter()
     progress = _start(config, prepared, runtime, scratch)
     try:
-        return _train(config, prepared, runtime, report, scratch, progress)
+        first, config = stages(config)
+        if first is not None:
+            prepared, progress = _first_stage(first, prepared, runtime, scratch, progress)
+        return _train(config, prepared, runtime, report, scratch, progress, began)
     except (NonFinite, PackingError, torch.OutOfMemoryError, ValueError) as error:
         latest = load_progress(scratch / "progress.json") or progress
-        last = {name: value for name, value in latest.summary.items() if name in ("train_ce", "train_jepa", "val_exact")}
+        last = {name: value for name, value in latest.summary.items() if name in ("train_ce", "train_jepa", "val_accuracy")}
         text = f"{type(error).__name__}: {error}" + (f" (last finite values: {last})" if last else "")
         return replace(latest, state="FAILED", error=text, summary=latest.summary | {"finished_at": now()})
 
 
-def _train(config: TrialConfig, prepared: Prepared, runtime: Runtime, report: Report, scratch: Path, progress: TrialResult) -> TrialResult:
+def _train(
+    config: TrialConfig, prepared: Prepared, runtime: Runtime, report: Report, scratch: Path, progress: TrialResult, began: float
+) -> TrialResult:
     torch.set_num_threads(runtime.num_threads)
-    began = time.perf_counter()
     objective = active_objective(config)
     k = objective.k if objective is not None else None
     bf16 = uses_bf16(config.model, torch.device(runtime.device))
@@ -93,11 +97,13 @@ def _train(config: TrialConfig, prepared: Prepared, runtime: Runtime, report: Re
     # The checkpoint holds its own progress, so that the two cannot disagree after a kill; progress.json is for others to read.
     progress = replace(progress, metrics=[], predictions=[]) if saved is None else TrialResult.from_json(saved["progress"])
     metrics, predictions = list(progress.metrics), list(progress.predictions)
-    spent: dict[str, Any] = (
-        saved["spent"] if saved is not None else {"step": 0, "tokens": 0, "flops": 0, "train_seconds": 0.0, "val_seconds": 0.0, "wall": 0.0}
-    )
+    spent: dict[str, Any] = {"step": 0, "tokens": 0, "flops": 0, "train_seconds": 0.0, "val_seconds": 0.0, "wall": 0.0}
+    if saved is not None:
+        spent = saved["spent"]
+    elif prepared.stage is not None:
+        spent |= {"tokens": prepared.stage.tokens, "flops": prepared.stage.flops, "train_seconds": prepared.stage.seconds}
     earlier = spent["wall"]
-    model = _data_parallel(network, runtime)
+    model = data_parallel(network, runtime)
 
     epochs = [epoch_steps(len(prepared.train), config.optim, config.seed, epoch) for epoch in range(config.optim.num_epochs)]
     total_steps = sum(map(len, epochs))
@@ -111,7 +117,7 @@ def _train(config: TrialConfig, prepared: Prepared, runtime: Runtime, report: Re
             except NonFinite as error:
                 raise NonFinite(f"{error}; {_means(totals)}") from error
             spent["step"] += 1
-        totals = _over_ranks(totals, runtime)
+        totals = over_ranks(totals, runtime)
         spent["tokens"] += totals.tokens
         spent["flops"] += flop_model.train_flops(totals)
         spent["train_seconds"] += time.perf_counter() - started
@@ -122,7 +128,7 @@ def _train(config: TrialConfig, prepared: Prepared, runtime: Runtime, report: Re
         last = epoch + 1 == config.optim.num_epochs
         if last or (epoch + 1) % config.evaluation.every == 0:
             started = time.perf_counter()
-            scores, rows_of_epoch = _evaluate(network, tokenizer, prepared.val, "val", config, runtime)
+            scores, rows_of_epoch = evaluate(network, tokenizer, prepared.val, "val", config, runtime)
             spent["val_seconds"] += time.perf_counter() - started
             values |= scores
             predictions = rows_of_epoch
@@ -146,7 +152,7 @@ def _train(config: TrialConfig, prepared: Prepared, runtime: Runtime, report: Re
         if runtime.rank == 0:
             checkpoint.save(scratch, network, optimizer, epoch=epoch + 1, spent=spent, progress=progress.to_json())
             save_progress(scratch / "progress.json", progress)
-        if "val_exact" in values and not last:
+        if "val_accuracy" in values and not last:
             report({"epoch": epoch + 1, "step": spent["step"], **cost, **values})
 
     if config.evaluation.test:  # after the loop: also where a crash came between the last epoch and here
@@ -155,13 +161,24 @@ def _train(config: TrialConfig, prepared: Prepared, runtime: Runtime, report: Re
     return replace(progress, state="COMPLETE", summary=final)
 
 
+def _first_stage(
+    first: TrialConfig, prepared: Prepared, runtime: Runtime, scratch: Path, progress: TrialResult
+) -> tuple[Prepared, TrialResult]:
+    """The data and the record for the fine-tuning, which starts from the checkpoint of the first stage."""
+    assert prepared.pretrain is not None, "the first stage's data were not prepared"
+    torch.set_num_threads(runtime.num_threads)
+    stage = pretrain(first, prepared.pretrain, prepared.checkpoint, prepared.pretrain_sha, runtime, scratch)
+    progress = replace(progress, summary={**progress.summary, "pretrained_sha": stage.sha})
+    return replace(prepared, checkpoint=stage.folder, stage=stage), progress
+
+
 def _score_test(
     progress: TrialResult, network: Network, tokenizer: Any, prepared: Prepared, config: TrialConfig, runtime: Runtime
 ) -> TrialResult:
     if prepared.test is None:
         raise ValueError("evaluation.test is on, but no test split was loaded; set data.test")
     started = time.perf_counter()
-    scores, rows = _evaluate(network, tokenizer, prepared.test, "test", config, runtime)
+    scores, rows = evaluate(network, tokenizer, prepared.test, "test", config, runtime)
     last = progress.metrics[-1]
     cost = {name: last[name] for name in ("step", "epoch", "train_flops", "train_seconds")}
     return replace(
@@ -170,43 +187,6 @@ def _score_test(
         metrics=[*progress.metrics, *({**cost, "split": "test", "name": name, "value": value} for name, value in scores.items())],
         predictions=[*progress.predictions, *rows],
     )
-
-
-def _evaluate(
-    network: Network, tokenizer: Any, table: TokenTable, split: str, config: TrialConfig, runtime: Runtime
-) -> tuple[dict[str, float], list[dict[str, Any]]]:
-    """Generate for every example (each rank its share) and judge; metrics named `<split>_exact` and so on, and one row per example."""
-    mine = list(range(runtime.rank, len(table), runtime.world_size))
-    written = generate(
-        network,
-        tokenizer,
-        [table.prompt(i) for i in mine],
-        turn_end=get_family(config.model.family).turn_end,
-        batch_size=config.evaluation.batch_size,
-        max_new_tokens=config.evaluation.max_new_tokens,
-        bf16=uses_bf16(config.model, torch.device(runtime.device)),
-    )
-    rows = []
-    for i, generation in zip(mine, written, strict=True):
-        score = judge_text(generation.text, table.references[i])
-        rows.append(
-            {
-                "split": split,
-                "example_id": table.example_ids[i],
-                "prediction": generation.text,
-                "reference": table.references[i],
-                "correct": score.correct,
-                "prefix_correct": score.prefix_correct,
-                "contains": score.contains,
-                "stopped": generation.stopped,
-                "error": score.error,
-            }
-        )
-    if runtime.world_size > 1:
-        shares: list[Any] = [None] * runtime.world_size
-        dist.all_gather_object(shares, list(zip(mine, rows, strict=True)))
-        rows = [row for _, row in sorted((pair for share in shares for pair in share), key=lambda pair: pair[0])]
-    return {f"{split}_{name}": value for name, value in summarise(rows).items()}, rows
 
 
 def _start(config: TrialConfig, prepared: Prepared, runtime: Runtime, scratch: Path) -> TrialResult:
@@ -219,6 +199,7 @@ def _start(config: TrialConfig, prepared: Prepared, runtime: Runtime, scratch: P
         "device": runtime.device,
         "num_workers": runtime.world_size,
         "train_examples": len(prepared.train),
+        "chance": DATASETS[config.data.task].chance,
         **prepared.facts,
     }
     return TrialResult(state="RUNNING", error=None, summary={**provenance(), **facts}, metrics=[], predictions=[])
@@ -230,22 +211,6 @@ def _means(totals: StepTotals) -> str:
         return "it was the first step of its epoch"
     jepa = f", JEPA {totals.jepa_sum / totals.num_pairs:.4g}" if totals.num_pairs else ""
     return f"the steps before it in its epoch were finite (mean cross-entropy {totals.ce_sum / totals.num_labels:.4g}{jepa})"
-
-
-def _data_parallel(network: Network, runtime: Runtime) -> nn.Module:
-    if runtime.world_size == 1:
-        return network
-    device_ids = [torch.device(runtime.device)] if runtime.device.startswith("cuda") else None
-    return nn.parallel.DistributedDataParallel(network, device_ids=device_ids)
-
-
-def _over_ranks(totals: StepTotals, runtime: Runtime) -> StepTotals:
-    if runtime.world_size == 1:
-        return totals
-    names = list(vars(totals))
-    sums = torch.tensor([float(getattr(totals, name)) for name in names], dtype=torch.float64, device=runtime.device)
-    dist.all_reduce(sums)
-    return StepTotals(**{name: type(getattr(totals, name))(value) for name, value in zip(names, sums.tolist(), strict=True)})
 
 
 def _peak_memory(runtime: Runtime) -> float:

@@ -116,25 +116,25 @@ def test_a_whole_sweep(sweep: Sweep) -> None:
     assert (states["jepa/llama3"]["COMPLETE"], states["jepa/llama3"]["PRUNED"], states["jepa/llama3"]["FAILED"]) == (6, 1, 0)
     assert states["baseline/llama3"]["train_flops"] == 6e9
     best = {line["arm"]: line for line in found.best}
-    assert (best["jepa/llama3"]["k"], best["jepa/llama3"]["val_exact"], best["jepa/llama3"]["of"]) == (1, 0.5, 3)  # not the pruned 0.9
+    assert (best["jepa/llama3"]["k"], best["jepa/llama3"]["val_accuracy"], best["jepa/llama3"]["of"]) == (1, 0.5, 3)  # not the pruned 0.9
     assert best["baseline/llama3"]["learning_rate"] == 2e-3
     confirmed = {line["arm"]: line for line in found.confirmation}
-    assert confirmed["jepa/llama3"]["test_exact"]["mean"] == pytest.approx(0.55)
-    assert confirmed["jepa/llama3"]["test_exact"]["sd"] == pytest.approx(0.05)  # 50, 60, 55: squared deviations 25 + 25 + 0, over 2
-    line = next(line for line in found.differences if line["metric"] == "test_exact")
+    assert confirmed["jepa/llama3"]["test_accuracy"]["mean"] == pytest.approx(0.55)
+    assert confirmed["jepa/llama3"]["test_accuracy"]["sd"] == pytest.approx(0.05)  # 50, 60, 55: squared deviations 25 + 25 + 0, over 2
+    line = next(line for line in found.differences if line["metric"] == "test_accuracy")
     assert (line["method"], line["baseline"], line["n"]) == ("jepa/llama3", "baseline/llama3", 3)
     assert line["per_seed"] == pytest.approx({82: 0.05, 23: 0.1, 37: 0.03})
-    assert len(found.differences) == 8
+    assert len(found.differences) == 10
     assert line["p"] == pytest.approx(stats.ttest_rel([0.5, 0.6, 0.55], [0.45, 0.5, 0.52]).pvalue)
-    assert [note for note in found.notes if "test exact" in note] == [
-        f"jepa/llama3 against baseline/llama3, test exact: +6.00 points over 3 seed(s) (p = {line['p']:.3g}): no difference shown."
+    assert [note for note in found.notes if "test accuracy" in note] == [
+        f"jepa/llama3 against baseline/llama3, test accuracy: +6.00 points over 3 seed(s) (p = {line['p']:.3g}): no difference shown."
     ]
 
 
 def test_the_lowest_can_be_best(sweep: Sweep) -> None:
-    found = summarise(full(sweep).trials, "val_exact", "min")
-    assert {line["arm"]: line["val_exact"] for line in found.best} == pytest.approx({"jepa/llama3": 0.3, "baseline/llama3": 0.2})
-    with pytest.raises(ValueError, match=r"no column 'val_exakt'.*val_exact"):
+    found = summarise(full(sweep).trials, "val_accuracy", "min")
+    assert {line["arm"]: line["val_accuracy"] for line in found.best} == pytest.approx({"jepa/llama3": 0.3, "baseline/llama3": 0.2})
+    with pytest.raises(ValueError, match=r"no column 'val_exakt'.*val_accuracy"):
         summarise(sweep.trials, "val_exakt")
 
 
@@ -145,7 +145,7 @@ def test_text_and_markdown_hold_the_same_cells(sweep: Sweep) -> None:
         assert cell in plain and cell in marked
     header = next(text for text in marked.splitlines() if text.startswith("| method"))
     rows = [text for text in marked.splitlines() if text.startswith("| jepa/llama3 | baseline/llama3")]
-    assert len(rows) == 8 and {row.count(" | ") for row in rows} == {header.count(" | ")}
+    assert len(rows) == 10 and {row.count(" | ") for row in rows} == {header.count(" | ")}
     assert side_by_side(sweep.trials) in plain.replace(plain[: plain.index("Confirmation")], "")
 
 
@@ -188,15 +188,15 @@ def test_missing_figures_are_said(sweep: Sweep) -> None:
     sweep.add("baseline", "search", 0.4)
     sweep.add("baseline", "search", 0.4, learning_rate=2e-3)
     for seed in SEEDS:
-        sweep.add("jepa", "confirm", 0.5, seed=seed, test_exact=float("nan"))
+        sweep.add("jepa", "confirm", 0.5, seed=seed, test_accuracy=float("nan"))
         sweep.add("baseline", "confirm", 0.4, seed=seed, **({"val_prefix": float("nan")} if seed == 23 else {}))
     notes = missing(sweep)
-    assert "jepa/llama3: 1 COMPLETE search trial(s) have no val_exact" in notes
-    assert "jepa/llama3: no COMPLETE search trial with a val_exact" in notes
-    assert "baseline/llama3: 2 search trials share the best val_exact" in notes
+    assert "jepa/llama3: 1 COMPLETE search trial(s) have no val_accuracy" in notes
+    assert "jepa/llama3: no COMPLETE search trial with a val_accuracy" in notes
+    assert "baseline/llama3: 2 search trials share the best val_accuracy" in notes
     assert "jepa/llama3: the confirmation has no test figures" in notes
     assert "baseline/llama3: val_prefix is missing for 1 of 3 confirmation seeds" in notes
-    assert "test_exact" not in {line["metric"] for line in summarise(sweep.trials).differences}
+    assert "test_accuracy" not in {line["metric"] for line in summarise(sweep.trials).differences}
 
 
 def test_different_data_is_not_paired(sweep: Sweep) -> None:
@@ -210,7 +210,7 @@ def test_the_configuration_confirmed_last_counts(sweep: Sweep) -> None:
         sweep.add("jepa", "confirm", 0.2, seed=seed, k=3)
         sweep.add("jepa", "confirm", 0.5, seed=seed, started_at="2026-01-02")
     assert "2 configurations were confirmed; shown is the one started last" in missing(sweep)
-    assert [line["val_exact"]["mean"] for line in summarise(sweep.trials).confirmation] == [0.5]
+    assert [line["val_accuracy"]["mean"] for line in summarise(sweep.trials).confirmation] == [0.5]
 
 
 def test_two_models_under_one_arm_name_stay_apart(sweep: Sweep) -> None:

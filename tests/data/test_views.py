@@ -52,7 +52,8 @@ def test_prompt_is_the_generation_prompt_and_labels_are_the_answer_with_its_end_
     table, renderer = table_of(examples, tokenizer, family), Renderer(tokenizer, family)
     assert len(table) == len(examples) and table.dropped == 0
     for i, example in enumerate(examples):
-        prompt = renderer.conversation(example.system, example.text, None)
+        prompt, _ = renderer.prompt_and_answer(example.system, example.text, example.code)
+        assert prompt + example.code.strip() + family.turn_end == renderer.conversation(example.system, example.text, example.code)
         assert table.prompt(i).tolist() == tokenizer(prompt, add_special_tokens=False)["input_ids"]
         answer = tokenizer.decode(table.lm[i][table.prompt_length[i] :], skip_special_tokens=False)
         assert answer == example.code.strip() + family.turn_end
@@ -69,10 +70,13 @@ def test_the_labels_of_a_batch_are_the_answers(family: ModelFamily, tokenizer: A
 
 def test_bos_stands_once_and_first(family: ModelFamily, tokenizer: Any) -> None:
     table = table_of([*EXAMPLES, *odd_examples()], tokenizer, family)
-    bos = tokenizer.convert_tokens_to_ids(family.bos)
+    bos = tokenizer.convert_tokens_to_ids(family.bos) if family.bos else -1
+    first = [0] if family.bos else []
     for sequences in (table.lm, table.text, table.code):
         for i in range(len(table)):
-            assert np.flatnonzero(sequences[i] == bos).tolist() == [0]
+            # Where one token begins sequences and ends turns (OLMo 2), the conversation has it at both ends.
+            last = [len(sequences[i]) - 1] if sequences is table.lm and family.bos == family.turn_end else []
+            assert np.flatnonzero(sequences[i] == bos).tolist() == first + last
 
 
 @pytest.mark.parametrize("backend", ["trie", "flat", "plain"])
@@ -100,7 +104,7 @@ def test_readouts_are_the_last_token_of_the_content(family: ModelFamily, tokeniz
 
 def test_the_code_view_is_the_assistants_turn_alone(family: ModelFamily, tokenizer: Any) -> None:
     (prefix, start), (other, _) = (Renderer(tokenizer, family).view("assistant", code) for code in ("abc", "xyz"))
-    assert prefix[:start] == other[:start] and prefix[start:] == "abc" and prefix.startswith(family.bos)
+    assert prefix[:start] == other[:start] and prefix[start:] == "abc" and prefix.startswith(family.bos or "")
 
 
 def test_a_template_that_wants_a_user_turn_first_gives_the_same_code_view(family: ModelFamily, tokenizer: Any) -> None:
@@ -111,7 +115,8 @@ def test_a_template_that_wants_a_user_turn_first_gives_the_same_code_view(family
         "{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('alternate') }}{% endif %}"
         "<{{ m['role'] }}>{{ m['content'] | trim }}" + family.turn_end + "{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
     )
-    assert Renderer(tokenizer, strict).view("assistant", "abc") == (f"{family.bos}<assistant>abc", len(f"{family.bos}<assistant>"))
+    frame = f"{family.bos or ''}<assistant>"
+    assert Renderer(tokenizer, strict).view("assistant", "abc") == (frame + "abc", len(frame))
 
 
 def test_the_rendering_knows_no_date(family: ModelFamily, tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,5 +187,28 @@ def test_templates_that_cannot_serve_are_refused(family: ModelFamily, tokenizer:
     tokenizer.chat_template = (
         "{{ bos_token }}{% for m in messages %}[{{ m['content'] }}]{% endfor %}{% if add_generation_prompt %}>>{% endif %}"
     )
-    with pytest.raises(ValueError, match="does not continue its own generation prompt"):
+    with pytest.raises(ValueError, match="does not end the answer"):
         table_of(EXAMPLES[:1], tokenizer, family)
+    frame = "{{ bos_token }}{% for m in messages %}[{{ CONTENT }}]" + family.turn_end + "{% endfor %}"
+    tokenizer.chat_template = frame.replace("CONTENT", "m['content'][:12]")
+    with pytest.raises(ValueError, match=r"does not show the answer .* as it is; use another chat_template\.jinja"):
+        table_of(EXAMPLES[:1], tokenizer, family)
+    tokenizer.chat_template = frame.replace("CONTENT", "m['content'] + m['nothing']['there']")
+    with pytest.raises(ValueError, match=r"refuses the turns \(user\).*remove it to get the family's own"):
+        table_of(EXAMPLES[:1], tokenizer, family)
+    tokenizer.chat_template = frame.replace("CONTENT", "m['content'] + 1")
+    with pytest.raises(ValueError, match="refuses the turns"):
+        table_of(EXAMPLES[:1], tokenizer, family)
+    tokenizer.chat_template = family.template
+    with pytest.raises(ValueError, match="empty side"):
+        table_of([Example("1", "s", "t", " \n")], tokenizer, family)
+
+
+def test_white_space_around_content_is_shown_as_the_template_does_and_never_read_out(family: ModelFamily, tokenizer: Any) -> None:
+    """A template that does not trim: labels keep the spaces, readouts stay on the last character."""
+    tokenizer.chat_template = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}" + family.turn_end + "{% endfor %}"
+    table = table_of([Example("1", "", " what \n\n", "\t[ab] \n")], tokenizer, family)
+    assert tokenizer.decode(table.lm[0][table.prompt_length[0] :]) == "\t[ab] \n" + family.turn_end
+    bos = family.bos or ""  # the template leaves it to the tokenizer
+    assert tokenizer.decode(table.text[0]) == bos + "<user> what" and tokenizer.decode(table.code[0]) == bos + "<assistant>\t[ab]"
+    assert tokenizer.decode(table.prompt(0)) == f"{bos}<user> what \n\n{family.turn_end}<assistant>"

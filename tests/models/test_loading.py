@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,8 @@ import pytest
 import torch
 
 from jepa_ray.config import LoraConfig, ModelConfig, ObjectiveConfig
+from jepa_ray.data.views import tokenize_split
+from jepa_ray.models import loading
 from jepa_ray.models.families import FAMILIES
 from jepa_ray.models.loading import load_config, load_network, load_tokenizer, new_predictor, seeded, uses_bf16
 from tests import tiny_models as tiny
@@ -82,7 +86,7 @@ def test_vocabulary_and_tying_are_those_of_the_checkpoint(checkpoint: Path) -> N
             == lm.config.vocab_size
             == len(load_tokenizer(str(checkpoint), tiny.trial(checkpoint).model))
         )
-        assert lm.get_output_embeddings().weight is lm.get_input_embeddings().weight
+        assert (lm.get_output_embeddings().weight is lm.get_input_embeddings().weight) == lm.config.tie_word_embeddings
         assert not lm.config.use_cache
 
 
@@ -107,23 +111,140 @@ def test_errors_name_the_remedy(checkpoint: Path, tmp_path: Path) -> None:
         load_config("nobody/no-such-model", model)
     with pytest.raises(ValueError, match="no loadable checkpoint"):
         load_config(str(tmp_path), model)
-    for other in FAMILIES:
-        if FAMILIES[other].model_type != FAMILIES[checkpoint.name].model_type:
+    known, refused = FAMILIES[checkpoint.name].special_tokens, 0
+    for other, family in FAMILIES.items():
+        if other != checkpoint.name:
             with pytest.raises(ValueError, match="but family"):
                 load_config(str(checkpoint), ModelConfig(family=other, model="x"))
+        if family.turn_end not in known or family.bos not in (None, *known):
+            refused += 1
             with pytest.raises(ValueError, match="is the family right"):
                 load_tokenizer(str(checkpoint), ModelConfig(family=other, model="x"))
+    assert refused >= 4
 
 
-def test_pickled_weights_are_refused(checkpoint: Path, tmp_path: Path) -> None:
-    folder = tmp_path / checkpoint.name
-    shutil.copytree(checkpoint, folder)
-    state = {name: torch.zeros(1) for name in ("a", "b")}
-    for path in folder.glob("*.safetensors"):
-        path.unlink()
-    torch.save(state, folder / "pytorch_model.bin")
-    with pytest.raises(ValueError, match="safetensors"):
-        load(folder)
+@pytest.fixture
+def broken(tiny_checkpoints: dict[str, Path], tmp_path: Path) -> Path:
+    """A copy of a checkpoint, to be spoilt."""
+    folder = tmp_path / "llama3"
+    shutil.copytree(tiny_checkpoints["llama3"], folder)
+    return folder
+
+
+def test_pickled_weights_are_refused(broken: Path) -> None:
+    (broken / "model.safetensors").unlink()
+    torch.save({name: torch.zeros(1) for name in ("a", "b")}, broken / "pytorch_model.bin")
+    with pytest.raises(ValueError, match=r"holds no \*\.safetensors, and pickled weights .* can run any code.*save_pretrained"):
+        load(broken)
+
+
+def test_damaged_weights_are_refused(broken: Path) -> None:
+    (broken / "model.safetensors").write_bytes(b"half a file")
+    with pytest.raises(ValueError, match="no loadable checkpoint"):
+        load(broken)
+
+
+def test_weights_of_another_shape_are_refused(broken: Path) -> None:
+    config = json.loads((broken / "config.json").read_text())
+    (broken / "config.json").write_text(json.dumps(config | {"intermediate_size": 96}))
+    with pytest.raises(ValueError, match="no loadable checkpoint"):
+        load(broken)
+    (broken / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}))
+    with pytest.raises(ValueError, match=r"lacks 9 of the model's weights .*is the download complete"):  # 7 matrices, 2 norms
+        load(broken)
+    load(broken, init="random")  # needs no weights at all
+
+
+@pytest.mark.parametrize("part", ["config", "tokenizer"])
+def test_code_of_a_checkpoint_is_not_run_unasked(broken: Path, part: str) -> None:
+    (broken / "its_own.py").write_text("raise SystemExit('code of the checkpoint was run')")
+    model = ModelConfig(family="llama3", model=str(broken))
+    if part == "config":
+        own = {"model_type": "its-own", "auto_map": {"AutoConfig": "its_own.Config", "AutoModelForCausalLM": "its_own.Model"}}
+        (broken / "config.json").write_text(json.dumps(own))
+        with pytest.raises(ValueError, match=r"needs Python code of its own; read that code.*trust_remote_code=true"):
+            load_config(str(broken), model)
+    else:
+        (broken / "tokenizer.json").unlink()
+        own = {"tokenizer_class": "ItsOwn", "auto_map": {"AutoTokenizer": ["its_own.Tokenizer", None]}}
+        (broken / "tokenizer_config.json").write_text(json.dumps(own))
+        with pytest.raises(ValueError, match=r"needs Python code of its own; read that code.*trust_remote_code=true"):
+            load_tokenizer(str(broken), model)
+
+
+def test_a_folder_without_a_tokenizer(broken: Path) -> None:
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (broken / name).unlink()
+    with pytest.raises(ValueError, match=r"no loadable checkpoint.*needs config\.json, a tokenizer\.json"):
+        load_tokenizer(str(broken), ModelConfig(family="llama3", model=str(broken)))
+
+
+@pytest.mark.parametrize("checkpoint_name", ["/no/such/folder", "./nor/this", "results/lora/model"])
+def test_a_folder_that_is_not_there(checkpoint_name: str) -> None:
+    for load_it in (load_config, load_tokenizer):
+        with pytest.raises(ValueError, match=rf"there is no folder {re.escape(checkpoint_name)}; .*ORG/NAME"):
+            load_it(checkpoint_name, ModelConfig(family="llama3", model=checkpoint_name))
+
+
+class _Hub:
+    """What the hub's client does about a repository: a `from_pretrained` that fails as the real one, with its message."""
+
+    def __init__(self, message: str) -> None:
+        self.message = message
+
+    def from_pretrained(self, *_: Any, **__: Any) -> Any:
+        raise OSError(self.message)
+
+
+@pytest.mark.parametrize(
+    ("message", "sentence"),
+    [
+        (
+            "You are trying to access a gated repo.\nMake sure to have access to it at https://huggingface.co/org/name.\n401 Client Error.",
+            r"org/name is gated: accept its licence at https://huggingface.co/org/name and log in \(hf auth login\), or download",
+        ),
+        (
+            "org/name does not appear to have a file named model.safetensors or model.safetensors.index.json and thus cannot be loaded "
+            "with `safetensors`. Please do not set `use_safetensors=True`.",
+            r"org/name holds no \*\.safetensors, and pickled weights .* are never read",
+        ),
+        (
+            "We couldn't connect to 'https://huggingface.co' to load the files, and couldn't find them in the cached files.\nCheck ...",
+            r"neither a local folder nor reachable on the hub \(We couldn't connect.*check the name and network.*give the folder's path",
+        ),
+        (
+            "org/name is not a local folder and is not a valid model identifier listed on 'https://huggingface.co/models'\nIf ...",
+            r"neither a local folder nor reachable on the hub.*check the name",
+        ),
+        (
+            "The checkpoint has model type `new` but Transformers does not recognize this architecture. ...\n\nYou can update ...",
+            r"does not know the architecture of org/name .*use one of the family's models",
+        ),
+    ],
+    ids=["gated", "pickle only", "no network", "no such repository", "unknown architecture"],
+)
+def test_what_the_hub_refuses_is_one_sentence_with_its_remedy(message: str, sentence: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "AutoConfig", _Hub(message))
+    with pytest.raises(ValueError, match=sentence) as caught:
+        load_config("org/name", ModelConfig(family="llama3", model="org/name"))
+    assert "\n" not in str(caught.value) and isinstance(caught.value.__cause__, OSError)
+
+
+def test_a_tokenizer_is_what_its_file_says(checkpoint: Path, tmp_path: Path) -> None:
+    """AutoTokenizer would rebuild Qwen 2's with a normalizer, a splitting rule and a token that tokenizer.json does not have."""
+    model = ModelConfig(family=checkpoint.name, model=str(checkpoint))
+    loaded = load_tokenizer(str(checkpoint), model)
+    assert json.loads(loaded.backend_tokenizer.to_str()) == json.loads((checkpoint / "tokenizer.json").read_text())
+
+
+def test_a_slow_tokenizer_is_refused_before_anything_is_rendered(broken: Path) -> None:
+    (broken / "tokenizer.json").unlink()
+    (broken / "vocab.json").write_text(json.dumps({"<|eot_id|>": 0, "<|begin_of_text|>": 1, "a": 2}))
+    (broken / "merges.txt").write_text("#version: 0.2\n")
+    (broken / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "CTRLTokenizer", "unk_token": "a"}))
+    tokenizer = load_tokenizer(str(broken), ModelConfig(family="llama3", model=str(broken)))
+    with pytest.raises(ValueError, match=r"no character offsets.*needs a tokenizer\.json"):
+        tokenize_split(tiny.EXAMPLES[:1], tokenizer, FAMILIES["llama3"], 512)
 
 
 def test_the_families_template_serves_a_checkpoint_without_one(checkpoint: Path, tmp_path: Path) -> None:

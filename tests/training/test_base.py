@@ -20,7 +20,7 @@ from tests import tiny_models as tiny
 EXAMPLES = tiny.EXAMPLES[:40]
 
 
-@pytest.fixture(params=FAMILIES)
+@pytest.fixture(params=["llama3", "gemma2", "openelm"])  # the others differ from llama3 in nothing that matters here
 def family(request: pytest.FixtureRequest) -> ModelFamily:
     return FAMILIES[request.param]
 
@@ -62,7 +62,10 @@ def test_it_is_trained(family: ModelFamily, monkeypatch: pytest.MonkeyPatch) -> 
     chat = [{"role": "user", "content": EXAMPLES[0].text}, {"role": "assistant", "content": EXAMPLES[0].code}]
     text = AutoTokenizer.from_pretrained(more).apply_chat_template(chat, tokenize=False, **family.template_kwargs)
     ids = torch.tensor(AutoTokenizer.from_pretrained(more)(text, add_special_tokens=False)["input_ids"])[None]
-    losses = [float(AutoModelForCausalLM.from_pretrained(folder)(input_ids=ids, labels=ids).loss.detach()) for folder in (few, more)]
+    prompt = len(AutoTokenizer.from_pretrained(more)(text[: text.index(EXAMPLES[0].code)], add_special_tokens=False)["input_ids"])
+    labels = ids.clone()
+    labels[0, :prompt] = -100  # only answers are trained
+    losses = [float(AutoModelForCausalLM.from_pretrained(folder)(input_ids=ids, labels=labels).loss.detach()) for folder in (few, more)]
     assert losses[1] < losses[0]
 
 
@@ -70,20 +73,20 @@ def test_the_key_holds_all_that_the_weights_depend_on(family: ModelFamily, monke
     from dataclasses import replace
 
     keys = [
-        base._key(family, EXAMPLES, 512),
-        base._key(family, EXAMPLES[1:], 512),
-        base._key(family, EXAMPLES[::-1], 512),
-        base._key(family, EXAMPLES, 256),
-        base._key(replace(family, template=family.template + " "), EXAMPLES, 512),
-        base._key(replace(family, tiny={**family.tiny, "hidden_size": 32}), EXAMPLES, 512),
+        base._key(family, EXAMPLES, 512, base.STEPS),
+        base._key(family, EXAMPLES[1:], 512, base.STEPS),
+        base._key(family, EXAMPLES[::-1], 512, base.STEPS),
+        base._key(family, EXAMPLES, 256, base.STEPS),
+        base._key(replace(family, template=family.template + " "), EXAMPLES, 512, base.STEPS),
+        base._key(replace(family, tiny={**family.tiny, "hidden_size": 32}), EXAMPLES, 512, base.STEPS),
     ]
     for name, value in (("STEPS", 4), ("SEED", 1), ("VOCAB_SIZE", 700), ("OPTIM", base.OPTIM.model_copy(update={"learning_rate": 1e-3}))):
         with monkeypatch.context() as patch:
             patch.setattr(base, name, value)
-            keys.append(base._key(family, EXAMPLES, 512))
+            keys.append(base._key(family, EXAMPLES, 512, base.STEPS))
     assert len(set(keys)) == len(keys)
     renamed = [replace(example, id=f"other-{example.id}") for example in EXAMPLES]
-    assert base._key(family, renamed, 512) == keys[0]
+    assert base._key(family, renamed, 512, base.STEPS) == keys[0]
 
 
 def test_a_crash_leaves_nothing_that_looks_finished(family: ModelFamily, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +112,7 @@ def test_the_halves_are_disjoint_and_the_base_sees_one_of_them(family: ModelFami
         {"name": "x", "families": [family.name], "methods": {"base": "none"}, "data": {"num_train": 60, "num_val": 8, "num_test": 8}}
     )
     splits = module.load_splits(sweep.data)
-    prepared = prepare(sweep, family.name, "tiny")
+    prepared = prepare(sweep, family.name, "nl-rx")
     in_base, rest = split_for_base(splits.train, sweep.data)
     assert {example.id for example in seen} == {example.id for example in in_base}
     assert set(prepared.train.example_ids) == {example.id for example in rest}

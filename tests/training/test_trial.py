@@ -206,7 +206,7 @@ def test_a_model_that_packing_does_not_fit_is_refused(llama: Path, tmp_path: Pat
 def test_validation_every_other_epoch_and_always_at_the_end(llama: Path, tmp_path: Path) -> None:
     reports: list[dict[str, float]] = []
     result = run(config_of(llama, evaluation__every=2), tiny.prepared_of(llama), tmp_path, reports.append)
-    assert [row["epoch"] for row in result.metrics if row["name"] == "val_exact"] == [2, 3]
+    assert [row["epoch"] for row in result.metrics if row["name"] == "val_accuracy"] == [2, 3]
     assert [row["epoch"] for row in result.metrics if row["name"] == "train_ce"] == [1, 2, 3]
     assert [report["epoch"] for report in reports] == [2]
 

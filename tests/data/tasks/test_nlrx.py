@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from jepa_ray.data import nlrx
-from jepa_ray.data.nlrx import GRAMMAR, generate
+from jepa_ray.data.tasks import nlrx
+from jepa_ray.data.tasks.nlrx import GRAMMAR, generate
 
 SLOT = re.compile(r"<([a-z-]+)(?::\d)?>")
 

@@ -27,6 +27,7 @@ from itertools import accumulate
 import numpy as np
 
 from jepa_ray.data.example import Example
+from jepa_ray.data.tasks.task import Row, Task
 from jepa_ray.streams import stream
 
 SYSTEM = "Convert natural language to regular expression."
@@ -276,3 +277,23 @@ def _fill(text: str, regex: str, rng: np.random.Generator) -> tuple[str, str]:
         digit = COUNTS[int(rng.random() * len(COUNTS))]
         text, regex = text.replace("<count>", digit, 1), regex.replace("<count>", digit, 1)
     return text, regex
+
+
+def from_row(row: Row, where: str, name: str) -> list[Example]:
+    """A row of the public NL-RX release: a line of `src.txt` and the same line of `targ.txt`, under these keys."""
+    text, code = row.get("src"), row.get("targ")
+    if not (isinstance(text, str) and text.strip() and isinstance(code, str) and code.strip()):
+        raise ValueError(f"{where}: expected a sentence under src and a regular expression under targ")
+    return [Example(name, "", text.strip(), code.strip())]
+
+
+TASK = Task(
+    name="nl-rx",
+    views="English -> regex",
+    system=SYSTEM,
+    generate=generate,
+    from_row=from_row,
+    judge="regex",
+    judged="the text equals the regex",
+    max_new_tokens=128,
+)

@@ -1,0 +1,45 @@
+"""The data report in words: what a sweep trains and tests on, said before it trains. Numbers come from `Splits.report` and token tables.
+
+Imports nothing of the package. The same numbers are written to `results/<name>/data/`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def of_task(report: Mapping[str, Any]) -> list[str]:
+    """Sizes, repeated pairs, what the test split shares with training, and references that no judge accepts."""
+    sizes, repeated = report["sizes"], report["duplicates"]
+    out = [
+        f"{sizes['train']} train, {sizes['val']} validation, {sizes['test']} test examples; "
+        f"repeated pairs: {repeated['train']}, {repeated['val']}, {repeated['test']}"
+    ]
+    if sizes["test"]:
+        out.append(
+            f"of the test examples {report['overlap_text']} ({report['overlap_text_share']:.1%}) share their text and "
+            f"{report['overlap_target']} ({report['overlap_target_share']:.1%}) their answer with train or validation"
+        )
+    if unscored := report.get("golds_unscored"):
+        out.append(f"{unscored} references of validation and test do not score correct by the task's own judge: no output can")
+    return out
+
+
+def of_family(report: Mapping[str, Any]) -> list[str]:
+    """Token lengths in training, and what is dropped for its length or holds special tokens, in any split."""
+    tokens = report["tokens"]
+    lengths = ", ".join(
+        f"{name} {table['p50']:.0f} / {table['p95']:.0f} / {table['max']}"
+        for name, table in (("sequence", tokens["train"]["lm"]), ("Text", tokens["train"]["text"]), ("Code", tokens["train"]["code"]))
+    )
+    out = [f"tokens in training, median / 95 % / longest: {lengths}"]
+    if base := report.get("base_examples"):
+        out.append(f"{base} of the training examples pre-train the tiny base, the others are fine-tuned on")
+    if dropped := {name: split["dropped"] for name, split in tokens.items() if split["dropped"]}:
+        parts = ", ".join(f"{count} of {name}" for name, count in dropped.items())
+        out.append(f"dropped, longer than data.max_length = {report['max_length']} tokens: {parts}")
+    if special := {name: split["special"] for name, split in tokens.items() if split["special"]}:
+        parts = ", ".join(f"{count} of {name}" for name, count in special.items())
+        out.append(f"messages that hold the text of a special token, which becomes that token: {parts}")
+    return out

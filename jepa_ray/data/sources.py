@@ -1,0 +1,186 @@
+"""Reading examples from wherever they are: files in the reference's format or in the public source's own, and hub data sets.
+
+    FILE.jsonl                        one row a line
+    FILE.json                         an array of rows (Spider's train_spider.json)
+    FILE.csv, FILE.parquet            rows, with column names
+    FOLDER or FOLDER/src.txt          parallel lines in src.txt and targ.txt (NL-RX): rows {src, targ}
+    hub:ORG/NAME[@CONFIG]:SPLIT       through the `datasets` library, where that is installed
+
+A row with `messages` is in the reference's format (`jsonl.py`), any other in the public source's, which the task knows. Nothing is
+unpickled, and no code that comes with a data set is run.
+
+May import: data/example, data/jsonl, data/tasks/task. Not torch.
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import io
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from jepa_ray.data.example import Example
+from jepa_ray.data.jsonl import decode, from_messages, json_lines, parse_json, read_bytes
+from jepa_ray.data.tasks.task import Task
+
+FILES = "a .jsonl, .json, .csv or .parquet file, a folder with src.txt and targ.txt, or hub:ORG/NAME[@CONFIG]:SPLIT"
+_HUB = re.compile(r"hub:(?P<path>[\w.-]+/(?P<name>[\w.-]+))(?:@(?P<config>[\w.-]+))?:(?P<split>\w+)")
+
+Located = tuple[str, str, Any]
+"""(where it stands, the id of its example, the row)"""
+
+
+def resolve(task: Task, source: str, split: str) -> str:
+    """The source that `source` stands for: itself, or, where it is `paper`, the task's public one. `split`: "train" or "test"."""
+    if source != "paper":
+        return source
+    if split not in task.hub:
+        raise ValueError(
+            f"data.{split}=paper: the task {task.name} has no public {split} split on the hub; name {FILES}, "
+            "with rows of the public release or of the reference's format (README.md)"
+        )
+    return task.hub[split]
+
+
+def read(task: Task, source: str) -> list[Example]:
+    """All examples of a source, in order, with ids `<stem>:<line or row>`.
+
+    Raises ValueError, one sentence naming file and line, on whatever is not as it should be, and on a source without any example.
+    """
+    examples = [example for located in _rows(source) for example in _examples(task, *located)]
+    if not examples:
+        raise ValueError(f"{source}: no example in it; give a source with at least one row")
+    assert len({example.id for example in examples}) == len(examples), f"{source}: an id occurs twice"
+    return examples
+
+
+def _examples(task: Task, where: str, name: str, row: Any) -> list[Example]:
+    if not isinstance(row, dict):
+        raise ValueError(f"{where}: {type(row).__name__} instead of a row; expected an object with named values")
+    if "messages" in row:
+        example = from_messages(row, where, name)
+        try:
+            found = [task.complete(example)]
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from error
+    else:
+        try:
+            found = task.from_row(row, where, name)
+        except ValueError as error:
+            raise ValueError(f'{error} (or a row of the reference\'s format, {{"messages": [...]}})') from error
+    for example in found:
+        try:
+            "".join([example.system, example.text, example.code, *(example.views or ())]).encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"{where}: half of a surrogate pair, which is no character; mend or drop the row") from error
+    return found
+
+
+def _rows(source: str) -> Iterator[Located]:
+    if source.startswith("hub:"):
+        return _hub(source)
+    path = Path(source)
+    if path.is_dir() or path.name == "src.txt":
+        return _parallel(path if path.is_dir() else path.parent)
+    readers = {".jsonl": _jsonl, ".json": _json, ".csv": _csv, ".parquet": _parquet}
+    if path.suffix.lower() not in readers:
+        raise ValueError(f"{source}: its ending is not one that can be read; expected {FILES}")
+    return readers[path.suffix.lower()](path)
+
+
+def _jsonl(path: Path) -> Iterator[Located]:
+    for number, row in json_lines(path):
+        yield f"{path}:{number}", f"{path.stem}:{number}", row
+
+
+def _numbered(path: Path, rows: Any) -> Iterator[Located]:
+    for number, row in enumerate(rows, start=1):
+        yield f"{path}: row {number}", f"{path.stem}:{number}", row
+
+
+def _json(path: Path) -> Iterator[Located]:
+    expected = "expected one array of rows (for one row a line, name the file .jsonl)"
+    text = decode(read_bytes(path), str(path))
+    rows = parse_json(text, str(path), expected) if text.strip() else []
+    if not isinstance(rows, list):
+        raise ValueError(f"{path}: {type(rows).__name__} instead of an array; {expected}")
+    return _numbered(path, rows)
+
+
+def _csv(path: Path) -> Iterator[Located]:
+    """Every value is a string. Line numbers are those of a row's last line: a quoted value may hold several."""
+    reader = csv.reader(io.StringIO(decode(read_bytes(path), str(path)), newline=""), strict=True)
+    header: list[str] | None = None
+    try:
+        for values in reader:
+            where = f"{path}:{reader.line_num}"
+            if not values:
+                continue
+            if header is None:
+                header = values
+                if len(set(header)) < len(header):
+                    raise ValueError(f"{where}: a column name occurs twice; expected a first line of distinct column names")
+                continue
+            if len(values) != len(header):
+                raise ValueError(f"{where}: {len(values)} values, but {len(header)} columns; put values with commas in double quotes")
+            yield where, f"{path.stem}:{reader.line_num}", dict(zip(header, values, strict=True))
+    except csv.Error as error:
+        raise ValueError(f"{path}:{reader.line_num}: not CSV ({error}); expected commas, and quotes doubled inside of quotes") from error
+
+
+def _parquet(path: Path) -> Iterator[Located]:
+    import pyarrow
+    from pyarrow import parquet
+
+    raw = read_bytes(path)
+    try:
+        rows = parquet.read_table(pyarrow.BufferReader(raw)).to_pylist()
+    except (pyarrow.ArrowException, OSError) as error:
+        raise ValueError(f"{path}: not a Parquet file that can be read ({_first_line(error)}); download or write it again") from error
+    return _numbered(path, rows)
+
+
+def _parallel(folder: Path) -> Iterator[Located]:
+    sides = {}
+    for key in ("src", "targ"):
+        path = folder / f"{key}.txt"
+        if not path.is_file():
+            raise ValueError(f"{path}: no such file; a folder is read as the parallel lines of src.txt and targ.txt; else name {FILES}")
+        sides[key] = [line.removesuffix("\r") for line in decode(read_bytes(path), str(path)).rstrip("\r\n").split("\n")]
+    if sides["src"] == sides["targ"] == [""]:
+        return
+    if len(sides["src"]) != len(sides["targ"]):
+        raise ValueError(
+            f"{folder}: src.txt has {len(sides['src']):,} lines and targ.txt {len(sides['targ']):,}; line by line they must belong together"
+        )
+    for number, (text, code) in enumerate(zip(sides["src"], sides["targ"], strict=True), start=1):
+        yield f"{folder / 'src.txt'}:{number}", f"{folder.resolve().name}:{number}", {"src": text, "targ": code}
+
+
+def _hub(source: str) -> Iterator[Located]:
+    match = _HUB.fullmatch(source)
+    if match is None:
+        raise ValueError(f"{source}: not of the form hub:ORG/NAME[@CONFIG]:SPLIT, as in hub:openai/gsm8k@main:train")
+    try:
+        datasets = importlib.import_module("datasets")  # so that type checks are the same with and without it
+    except ImportError as error:
+        raise ValueError(f"{source}: needs the datasets library; pip install datasets, or download the split and name its file") from error
+    # Version 4 took out the loading scripts: code that comes with a data set is not run, whatever the environment says.
+    if int(datasets.__version__.split(".")[0]) < 4:
+        raise ValueError(f"{source}: needs datasets 4 or newer, and {datasets.__version__} is installed; pip install -U datasets")
+    try:
+        rows = list(datasets.load_dataset(match["path"], name=match["config"], split=match["split"]))
+    except Exception as error:  # Of no common kind: the hub's, the network's and the file formats' own.
+        raise ValueError(
+            f"{source}: cannot be loaded ({type(error).__name__}: {_first_line(error)}); check the name, the configuration and the split, "
+            "or, on a machine without network, download the split elsewhere and name its file (.parquet, .jsonl, .json or .csv)"
+        ) from error
+    for number, row in enumerate(rows, start=1):
+        yield f"{source} row {number}", f"{match['name']}-{match['split']}:{number}", row
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or ["no reason given"])[0].rstrip(".")

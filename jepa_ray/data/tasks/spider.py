@@ -1,0 +1,53 @@
+"""Spider (Yu et al. 2018, arXiv 1809.08887): a question about a database, and the SQL query that answers it.
+
+The Text view is `For db_id:[x]`, an empty line and the question, as in the paper; the schema is not shown. The public release has
+the queries in `train_spider.json` and the databases, which judging needs, in its folder `database`.
+
+May import: data/example, data/tasks. Not torch.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from types import MappingProxyType
+
+from jepa_ray.data.example import Example
+from jepa_ray.data.tasks.spider_sample import DATABASES, SYSTEM, generate
+from jepa_ray.data.tasks.task import Row, Task
+
+__all__ = ["DATABASES", "SYSTEM", "TASK", "complete", "from_row", "generate"]
+
+_DB_ID = re.compile(r"\s*For db_id:\[([^\]\n]+)\]\s*\S")
+
+
+def from_row(row: Row, where: str, name: str) -> list[Example]:
+    """A row of the public release: `db_id`, `question` and `query`; what else it has (parsed queries, tokens) is not needed."""
+    found = [row.get(key) for key in ("db_id", "question", "query")]
+    if not all(isinstance(value, str) and value.strip() for value in found):
+        raise ValueError(f"{where}: expected a database's name under db_id, a sentence under question and SQL under query")
+    db_id, question, query = (str(value).strip() for value in found)
+    return [Example(name, "", f"For db_id:[{db_id}]\n\n{question}", query, {"db_id": db_id})]
+
+
+def complete(example: Example) -> Example:
+    """The example with `extra["db_id"]`, which its text begins with."""
+    match = _DB_ID.match(example.text)
+    if match is None:
+        raise ValueError(f"the user's message must be For db_id:[NAME] and a question after it; it begins {example.text[:60]!r}")
+    return replace(example, extra={**example.extra, "db_id": match.group(1).strip()})
+
+
+TASK = Task(
+    name="spider",
+    views="For db_id:[x] + question -> SQL",
+    system=SYSTEM,
+    generate=generate,
+    from_row=from_row,
+    complete=complete,
+    judge="sql",
+    judged="both queries, run on the database, return the same rows",
+    max_new_tokens=128,
+    split_by="answer",
+    hub=MappingProxyType({"train": "hub:xlangai/spider:train", "test": "hub:xlangai/spider:validation"}),
+)

@@ -1,0 +1,61 @@
+"""Scoring a network on a split: generate (or choose) for every example, judge, and share the work between ranks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from jepa_ray.config import TrialConfig
+from jepa_ray.data.datasets import DATASETS
+from jepa_ray.data.views import TokenTable
+from jepa_ray.evaluation.choices import choose
+from jepa_ray.evaluation.generate import generate
+from jepa_ray.evaluation.judges import judge_of
+from jepa_ray.evaluation.metrics import summarise
+from jepa_ray.models.families import get_family
+from jepa_ray.models.loading import uses_bf16
+from jepa_ray.models.network import Network
+from jepa_ray.training.step import Runtime
+
+
+def evaluate(
+    network: Network, tokenizer: Any, table: TokenTable, split: str, config: TrialConfig, runtime: Runtime
+) -> tuple[dict[str, float], list[dict[str, Any]]]:
+    """Answers of every example (each rank its share), judged; metrics named `<split>_accuracy` and so on, and one row per example.
+
+    ValueError where the judge lacks something (databases).
+    """
+    mine = list(range(runtime.rank, len(table), runtime.world_size))
+    judge = judge_of(DATASETS[config.data.task].judge, config.data, config.evaluation)
+    rows = []
+    for i, (prediction, stopped) in zip(mine, _answers(network, tokenizer, table, mine, config, runtime), strict=True):
+        score = judge(prediction, table.references[i], table.extras[i])
+        example = {"split": split, "example_id": table.example_ids[i], "prediction": prediction, "reference": table.references[i]}
+        rows.append({**example, "stopped": stopped, **vars(score)})
+    if runtime.world_size > 1:
+        shares: list[Any] = [None] * runtime.world_size
+        dist.all_gather_object(shares, list(zip(mine, rows, strict=True)))
+        rows = [row for _, row in sorted((pair for share in shares for pair in share), key=lambda pair: pair[0])]
+    return {f"{split}_{name}": value for name, value in summarise(rows).items()}, rows
+
+
+def _answers(
+    network: Network, tokenizer: Any, table: TokenTable, rows: list[int], config: TrialConfig, runtime: Runtime
+) -> list[tuple[str, bool | None]]:
+    """(answer, whether it ended by itself) of each row; of a choice task the most probable option, which does not end."""
+    bf16, size = uses_bf16(config.model, torch.device(runtime.device)), config.evaluation.batch_size
+    if table.options:
+        chosen = choose(network, table, rows, batch_size=size, bf16=bf16)
+        return [(str(table.extras[i]["options"][choice]), None) for i, choice in zip(rows, chosen, strict=True)]
+    written = generate(
+        network,
+        tokenizer,
+        [table.prompt(i) for i in rows],
+        turn_end=get_family(config.model.family).turn_end,
+        batch_size=size,
+        max_new_tokens=config.evaluation.max_new_tokens or DATASETS[config.data.task].max_new_tokens,
+        bf16=bf16,
+    )
+    return [(generation.text, generation.stopped) for generation in written]

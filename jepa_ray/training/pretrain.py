@@ -1,0 +1,151 @@
+"""The first of two stages: the whole network trained on other data, its weights handed on by digest (paper, T9).
+
+The stage's checkpoint lies under `<sweep>/scratch/pretrained/<key>`, where `key` is a digest of everything that determines it: the
+starting checkpoint, the stage's data, optimizer, objective and seed. Trials that agree in all that train it once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch.distributed as dist
+
+from jepa_ray.config import TrialConfig, canonical
+from jepa_ray.data.views import TokenTable
+from jepa_ray.models.loading import load_network, load_tokenizer
+from jepa_ray.training import checkpoint as working
+from jepa_ray.training.flops import FlopModel
+from jepa_ray.training.step import (
+    Runtime,
+    StepTotals,
+    active_objective,
+    backend_of,
+    data_parallel,
+    epoch_steps,
+    make_optimizer,
+    over_ranks,
+    train_step,
+)
+
+_FACTS = "stage.json"
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """What a first stage hands on."""
+
+    folder: str
+    """An ordinary checkpoint folder."""
+    sha: str
+    """SHA-256 of its weights."""
+    tokens: int
+    flops: int
+    seconds: float
+    """What training it cost, also where another trial had trained it."""
+
+
+def stages(config: TrialConfig) -> tuple[TrialConfig | None, TrialConfig]:
+    """(first stage, fine-tuning) as trials of their own; the first is None where there is only one."""
+    stage = config.pretrain
+    if stage is None:
+        return None, config
+    first = {
+        "pretrain": None,
+        "lora": None,
+        "data": stage.data,
+        "optim": stage.optim(),
+        "objective": config.objective if stage.objective_in != "finetune" else None,
+        "seed": stage.seed if stage.seed is not None else config.seed,
+    }
+    second = {
+        "model": config.model.model_copy(update={"init": "pretrained"}),
+        "pretrain": None,
+        "objective": config.objective if stage.objective_in != "pretrain" else None,
+    }
+    return config.model_copy(update=first), config.model_copy(update=second)
+
+
+def pretrain(config: TrialConfig, table: TokenTable, checkpoint: str, data_sha: str, runtime: Runtime, scratch: Path) -> Pretrained:
+    """Train the stage that `config` describes (a trial of its own), or find it done.
+
+    Called by every rank. Goes on from the last finished epoch under `scratch`. ValueError where a stored checkpoint's weights are not
+    those whose digest was noted.
+    """
+    folder = scratch.parent / "pretrained" / _key(config, checkpoint, data_sha)
+    found = _read(folder)
+    if found is None:
+        _train(config, table, checkpoint, runtime, scratch / "pretrain", folder)
+        if runtime.world_size > 1:
+            dist.barrier()
+        found = _read(folder)
+        assert found is not None
+    return found
+
+
+def _train(config: TrialConfig, table: TokenTable, checkpoint: str, runtime: Runtime, scratch: Path, folder: Path) -> None:
+    objective = active_objective(config)
+    network = load_network(
+        checkpoint, config.model, None, k=objective.k if objective is not None else 0, seed=config.seed, device=runtime.device
+    )
+    optimizer = make_optimizer(network, config.optim)
+    flop_model, backend, model = FlopModel.of(network), backend_of(config), data_parallel(network, runtime)
+    saved = working.load(scratch, network, optimizer) or {"epoch": 0, "step": 0, "tokens": 0, "flops": 0, "seconds": 0.0}
+    epochs = [epoch_steps(len(table), config.optim, config.seed, epoch) for epoch in range(config.optim.num_epochs)]
+    network.train()
+    for epoch in range(saved["epoch"], len(epochs)):
+        started, totals = time.perf_counter(), StepTotals()
+        for rows in epochs[epoch]:
+            totals.add(train_step(model, optimizer, table, rows, config, saved["step"], sum(map(len, epochs)), backend, runtime))
+            saved["step"] += 1
+        totals = over_ranks(totals, runtime)
+        saved["tokens"] += totals.tokens
+        saved["flops"] += flop_model.train_flops(totals)
+        saved["seconds"] += time.perf_counter() - started
+        saved["epoch"] = epoch + 1
+        if runtime.rank == 0:
+            working.save(scratch, network, optimizer, **saved)
+    if runtime.rank == 0:
+        building = folder.with_name(f".{folder.name}.{os.getpid()}")
+        network.causal_lm.save_pretrained(building)
+        load_tokenizer(checkpoint, config.model).save_pretrained(building)
+        facts = Pretrained(str(folder), _weights_sha(building), saved["tokens"], saved["flops"], saved["seconds"])
+        (building / _FACTS).write_text(json.dumps(asdict(facts), indent=2) + "\n", encoding="utf-8")
+        try:
+            os.replace(building, folder)
+        except OSError:  # another trial of the same first stage was faster
+            assert _read(folder) is not None
+            shutil.rmtree(building, ignore_errors=True)
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _key(config: TrialConfig, checkpoint: str, data_sha: str) -> str:
+    tree = canonical(config)
+    parts = [tree[name] for name in ("model", "data", "optim", "objective", "seed")]
+    return hashlib.sha256(json.dumps([*parts, checkpoint, data_sha], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _read(folder: Path) -> Pretrained | None:
+    try:
+        facts = Pretrained(**json.loads((folder / _FACTS).read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+    if _weights_sha(folder) != facts.sha:
+        raise ValueError(
+            f"the weights in {folder} are not those that the first stage wrote; delete that folder, and they are trained again"
+        )
+    return facts
+
+
+def _weights_sha(folder: Path) -> str:
+    sha = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as stream:
+            while block := stream.read(1 << 22):
+                sha.update(block)
+    return sha.hexdigest()

@@ -1,0 +1,151 @@
+"""Judges, by cases derived by hand; every task's references pass its judge; and docs/tasks.md says what the code does."""
+
+from __future__ import annotations
+
+import json
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from jepa_ray.config import DataConfig, EvaluationConfig
+from jepa_ray.data.datasets import DATASETS
+from jepa_ray.evaluation import tasks_page
+from jepa_ray.evaluation.judges import JUDGES, judge_of, normalise, number_after_mark
+from jepa_ray.evaluation.metrics import Score
+
+
+def judge(name: str, prediction: str, reference: str, **extra: object) -> Score:
+    return judge_of(name, DataConfig(), EvaluationConfig())(prediction, reference, extra)
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("so\n#### 1000", 1000),
+        ("#### 1,000", 1000),
+        ("#### 1000.0", 1000),
+        ("#### 1000.", 1000),
+        ("#### $1,000", 1000),
+        ("#### 1000%", 1000),
+        ("#### 1000 dollars", 1000),
+        ("####1000", 1000),
+        ("#### -10", -10),
+        ("#### -$10", -10),
+        ("#### $-10", -10),
+        ("#### +10", 10),
+        ("#### .5", Fraction(1, 2)),
+        ("#### 0.1", Fraction(1, 10)),
+        ("#### 0.1000000000000000000001", Fraction(10**21 + 1, 10**22)),
+        ("#### 18\n#### 19", 18),  # went on with the next problem
+        ("#### none\n#### 19", 19),
+        ("18", None),
+        ("#### eighteen", None),
+        ("####\n7 more lines", None),
+        ("####", None),
+        ("", None),
+        (f"#### {'9' * 10_000}", None),
+    ],
+)
+def test_the_number_after_the_mark(text: str, number: Fraction | int | None) -> None:
+    assert number_after_mark(text) == number
+
+
+def test_number() -> None:
+    gold = "2*500=<<2*500=1000>>1000\n#### 1,000"
+    assert judge("number", gold, gold) == Score(True, True, True, True, paper_correct=True)
+    assert judge("number", "I guess\n#### 1,000", gold) == Score(True, False, False, False, paper_correct=True)
+    assert judge("number", "I guess\n#### 1000", gold) == Score(True, False, False, False, paper_correct=False)
+    # The paper's rule wants the mark in the last line: what goes on is wrong there, whatever it answered.
+    assert judge("number", "I guess\n#### 1,000\nQuestion:", gold) == Score(True, False, False, False, paper_correct=False)
+    assert judge("number", "I guess\n#### 1001", gold) == Score(False, False, False, False, paper_correct=False)
+    assert judge("number", "1,000", gold) == Score(False, False, False, False, paper_correct=False)
+    with pytest.raises(ValueError, match="no number after ####"):
+        judge("number", "#### 1", "one")
+
+
+def test_normalisation_of_answers() -> None:
+    assert normalise("  The  U.S. and\ta 'Theatre'! ") == ["us", "and", "theatre"]
+
+
+@pytest.mark.parametrize(
+    ("prediction", "correct", "paper"),
+    [
+        ("Paris", True, True),
+        ("paris", True, False),
+        ("It is the City of Light, I think", True, False),
+        ("London; Paris", True, True),
+        ("Parisian", False, False),  # whole words only
+        ("city light", False, False),
+        ("e", False, True),  # the paper's script looks for the output in the reference
+        ("", False, True),
+    ],
+)
+def test_answers(prediction: str, correct: bool, paper: bool) -> None:
+    score = judge("answers", prediction, "Paris; The City of Light", answers=["Paris", "The City of Light"])
+    assert (score.correct, score.paper_correct) == (correct, paper)
+
+
+def test_an_answer_of_articles_only_does_not_occur_everywhere() -> None:
+    assert judge("answers", "The The", "The The", answers=["The The"]).correct
+    assert not judge("answers", "Nothing", "The The", answers=["The The"]).correct
+
+
+@pytest.mark.parametrize(
+    ("prediction", "correct"), [(" Good\n", True), ("Good film", True), ("Not Good", False), ("good", False), ("", False)]
+)
+def test_label(prediction: str, correct: bool) -> None:
+    score = judge("label", prediction, "Good")
+    assert (score.correct, score.paper_correct) == (correct, None)
+
+
+def test_choice() -> None:
+    assert judge("choice", "B", "B").correct
+    assert not judge("choice", "A", "B").correct
+
+
+@pytest.mark.parametrize(
+    ("prediction", "correct", "equivalent", "undecided"),
+    [
+        ("(a)&(.)", True, True, False),
+        (" (a)&(.)", True, True, False),
+        ("a", False, True, False),
+        ("(a", False, False, False),
+        ("b", False, False, False),
+        ("", False, False, False),
+        ("(" * 200 + "a" + ")" * 200, False, None, True),
+    ],
+)
+def test_regex(prediction: str, correct: bool, equivalent: bool | None, undecided: bool) -> None:
+    """Equivalent answers are reported, but correct is what equals the reference."""
+    score = judge("regex", prediction, "(a)&(.)")
+    assert (score.correct, score.equivalent, score.undecided) == (correct, equivalent, undecided)
+
+
+def test_text_comparison_on_demand() -> None:
+    """`evaluation.judge: text` needs neither databases nor numbers."""
+    assert "sql" in JUDGES
+    for name in JUDGES:
+        score = judge_of(name, DataConfig(), EvaluationConfig(judge="text"))("#### 5", "#### 5.0", {})
+        assert score == Score(False, False, False, False)
+
+
+def test_gsm8k_numbers_are_all_read(shared_data: Path) -> None:
+    """The number of every real solution, taken from its text in another way, is what the judge reads."""
+    lines = (shared_data / "gsm8k_test.jsonl").read_text(encoding="utf-8").splitlines()
+    codes = [json.loads(line)["messages"][2]["content"] for line in lines]
+    assert len(codes) > 1000
+    for code in codes:
+        assert number_after_mark(code) == Fraction(code.split("####")[1].replace(",", "").strip())
+
+
+def test_references_pass_and_a_wrong_answer_does_not() -> None:
+    assert DATASETS
+    for name, task in DATASETS.items():
+        assert tasks_page.shares(task) == (1.0, 0.0), name
+
+
+def test_the_page_on_tasks_is_up_to_date(repository: Path) -> None:
+    """What `python -m jepa_ray.evaluation.tasks_page > docs/tasks.md` writes."""
+    assert set(tasks_page.ALSO) == set(JUDGES)
+    assert (repository / "docs" / "tasks.md").read_text(encoding="utf-8") == tasks_page.page()
