@@ -21,6 +21,7 @@ from rich.text import Text
 
 from jepa_ray import results
 from jepa_ray.config import SweepConfig, TrialConfig, columns
+from jepa_ray.data.datasets import DATASETS
 from jepa_ray.data.report import of_family, of_task
 from jepa_ray.jobs import Job
 from jepa_ray.plan import arms
@@ -217,7 +218,9 @@ def side_by_side(sweep: SweepConfig, trials: pd.DataFrame) -> Table:
     metric = metric if len(trials) and trials[metric].notna().any() else sweep.search.metric
     title = f"Confirmation: {metric.replace('_', ' ')} on seeds {', '.join(map(str, sweep.confirm.seeds))}"
     table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
-    for name in ("arm", "seeds", "mean", "sd", "minus baseline", "sd of diff.", "prefix", "contains", "stopped"):
+    chance = {arm.name: DATASETS[arm.task].chance for arm in arms(sweep)}
+    extra = ["chance"] if any(chance.values()) else []
+    for name in ("arm", "seeds", "mean", "sd", *extra, "minus baseline", "sd of diff.", "prefix", "contains", "stopped"):
         _column(table, name, sweep)
     done = trials[(trials["stage"] == "confirm") & (trials["state"] == "COMPLETE") & trials["seed"].isin(sweep.confirm.seeds)]
     # After --extend an arm may have been confirmed twice, with two configurations: the latest counts, as in the frozen selection.
@@ -228,7 +231,7 @@ def side_by_side(sweep: SweepConfig, trials: pd.DataFrame) -> Table:
         method, slash, twin = arm.partition("/")
         mine = done[done["arm"] == arm].set_index("seed")
         if mine.empty:
-            table.add_row(arm, "0", *["-"] * 7)
+            table.add_row(arm, "0", *["-"] * (7 + len(extra)))
             continue
         difference = pd.Series(dtype=float)
         if baseline is not None and method != baseline:
@@ -236,7 +239,8 @@ def side_by_side(sweep: SweepConfig, trials: pd.DataFrame) -> Table:
             difference = (mine[metric] - theirs[metric]).dropna()
         others = [_share(mine[f"{split}_{name}"].mean()) for name in ("prefix", "contains", "stopped")]
         paired = [f"{difference.mean():+.4f}" if len(difference) else "-", _share(difference.std()) if len(difference) > 1 else "-"]
-        table.add_row(arm, str(len(mine)), _share(mine[metric].mean()), _share(mine[metric].std()), *paired, *others)
+        level = [f"{chance[arm]:.2f}"] if extra else []
+        table.add_row(arm, str(len(mine)), _share(mine[metric].mean()), _share(mine[metric].std()), *level, *paired, *others)
     return table
 
 

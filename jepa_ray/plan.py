@@ -176,7 +176,7 @@ def describe(sweep: SweepConfig, estimates: Mapping[str, Estimate] | None = None
         *_table(_arm_rows(sweep, own, estimates)),
     ]
     if estimates:
-        flops = sum(estimates[arm.name].train_flops * (search.num_trials + len(seeds)) for arm in own)
+        flops = sum(estimates[arm.name].train_flops * (search.num_trials + len(seeds)) for arm in own if arm.name in estimates)
         lines.append(
             f"  cost      about {flops:.3g} FLOPs of training in all: an estimate at the methods' defaults; early stopping spends less"
         )
@@ -209,7 +209,9 @@ def _arm_rows(sweep: SweepConfig, own: Iterable[Arm], estimates: Mapping[str, Es
         objective = sweep.methods[arm.method]
         method = "next-token loss only" if objective is None else f"{objective.distance}, lambda {objective.lambda_:g}, k {objective.k}"
         row: tuple[str, ...] = (f"    {arm.name}", method, f"{len(space(sweep, arm))} searched")
-        if estimates:
+        if estimates and arm.name not in estimates:
+            row += ("cannot be run: see below",)
+        elif estimates:
             estimate = estimates[arm.name]
             row += (
                 f"{estimate.train_examples} examples, {estimate.train_tokens:.3g} tokens, {estimate.train_flops:.3g} FLOPs a trial, "

@@ -34,18 +34,33 @@ SAMPLE = 256
 
 
 def estimate(sweep: SweepConfig) -> tuple[dict[str, Estimate], list[str]]:
-    """Estimates by arm name, and facts about the data in words. ValueError on data or checkpoints that cannot be used."""
+    """Estimates by arm name, and facts about the data in words.
+
+    Arms whose data or checkpoint cannot be used have no estimate, and their reason is among the facts. ValueError where that is so of all.
+    """
     facts: list[str] = []
     tables: dict[tuple[str, str], tuple[TokenTable, TokenTable | None, FlopModel, FlopModel, int]] = {}
+    refused: list[str] = []
     for task in sweep.tasks:
-        splits = load_splits(sweep.data_of(task))
-        unscored = golds_unscored(DATASETS[task].judge, sweep.data_of(task), sweep.base.evaluation, [*splits.val, *splits.test])
+        try:
+            splits = load_splits(sweep.data_of(task))
+            unscored = golds_unscored(DATASETS[task].judge, sweep.data_of(task), sweep.base.evaluation, [*splits.val, *splits.test])
+        except ValueError as error:
+            refused.append(f"{task} cannot be run: {error}")
+            continue
         facts += [f"{task}: {sentence}" for sentence in of_task({**splits.report, "golds_unscored": unscored})]
         for family in sweep.families:
-            found, report = _table(sweep, family, task, splits)
+            try:
+                found, report = _table(sweep, family, task, splits)
+            except ValueError as error:
+                refused.append(f"{family} {task} cannot be run: {error}")
+                continue
             tables[family, task] = found
             facts += [f"{family} {task}: {sentence}" for sentence in of_family(report)]
-    return {arm.name: _one(trial_config(sweep, arm, {}), *tables[arm.family, arm.task]) for arm in arms(sweep)}, facts
+    if not tables:
+        raise ValueError("\n".join(refused))
+    own = {arm.name: tables[pair] for arm in arms(sweep) if (pair := (arm.family, arm.task)) in tables}
+    return {arm.name: _one(trial_config(sweep, arm, {}), *own[arm.name]) for arm in arms(sweep) if arm.name in own}, [*refused, *facts]
 
 
 def _table(
