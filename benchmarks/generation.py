@@ -44,7 +44,7 @@ def main() -> None:
         tokenizer: Any = base_tokenizer(family, examples)
     else:
         sweep = SweepConfig(name="generation", methods={"baseline": None}, data=DataConfig(num_train=2000, num_val=PROMPTS))
-        prepared = prepare(sweep, "llama3", "tiny")
+        prepared = prepare(sweep, "llama3", "nl-rx")
         model = ModelConfig(family="llama3", model=prepared.checkpoint)
         tokenizer = load_tokenizer(prepared.checkpoint, model)
         network = load_network(prepared.checkpoint, model, None, k=0, seed=0)

@@ -98,7 +98,7 @@ def measure(folder: Path, num_trials: int) -> dict[str, Any]:
     from jepa_ray.training.prepare import prepare
     from jepa_ray.training.trial import Runtime, run_trial
 
-    prepared = prepare(sweep, "llama3", "tiny")
+    prepared = prepare(sweep, "llama3", "nl-rx")
     seconds = []
     for number, job in enumerate(clock.jobs):
         started = time.perf_counter()

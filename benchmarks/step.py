@@ -26,10 +26,10 @@ from transformers import AutoModelForCausalLM
 
 from benchmarks.timing import SHARED, finish, medians
 from jepa_ray.config import DataConfig, ModelConfig, ObjectiveConfig, OptimConfig, TrialConfig
-from jepa_ray.data.datasets import load_splits
+from jepa_ray.data.datasets import DATASETS, load_splits
 from jepa_ray.data.example import Example
-from jepa_ray.data.jsonl import read_jsonl
 from jepa_ray.data.packing import PREDICTOR_BASE, Backend, make_batch
+from jepa_ray.data.sources import read
 from jepa_ray.data.views import TokenTable, tokenize_split
 from jepa_ray.models.families import FAMILIES, ModelFamily
 from jepa_ray.models.loading import new_predictor, uses_bf16
@@ -118,7 +118,7 @@ def largest_error(network: Network, table: TokenTable, rows: Sequence[int], back
     errors = [abs(a - b) for a, b in zip(*sums, strict=True)]
     errors += [float((a - b).abs().max() / b.abs().max()) for a, b in zip(*found, strict=True) if float(b.abs().max()) > 0]
     network.train()
-    return max(errors)
+    return float(max(errors))
 
 
 def separate_losses(network: Network, table: TokenTable, rows: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -196,7 +196,7 @@ def main() -> None:
     real = SHARED / "synth_train.jsonl", SHARED / "gsm8k_test.jsonl"
     for name, path in zip(("nl-rx", "gsm8k"), real, strict=True):
         if path.is_file():
-            examples: Sequence[Example] = read_jsonl(path)[:1000]
+            examples: Sequence[Example] = read(DATASETS[name], str(path))[:1000]
         elif name == "nl-rx":
             examples = load_splits(DataConfig(num_train=1000)).train
         else:
