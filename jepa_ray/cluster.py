@@ -153,7 +153,8 @@ def _times(have: float, need: float) -> int:
 class Stored:
     """Prepared data of a family and task: small facts here, arrays in the object store."""
 
-    dataset_sha: str
+    identity: str
+    """Of everything that trials' numbers depend on and their configurations do not hold: `Prepared.identity`, workers, GPUs."""
     report: dict[str, Any]
     references: list[Any]
     """Of the data without its test table, and of the test table: the search stage is never even given the second."""
@@ -169,18 +170,18 @@ def prepare(sweep: SweepConfig, cluster: Cluster, prepare_one: Prepare | None = 
     pairs = [(family, task) for family in sweep.families for task in sweep.tasks]
     cpus = max(1, int(ray.cluster_resources().get("CPU", 1)) // len(pairs))
     task: Any = ray.remote(num_cpus=cpus, num_returns=3, max_retries=1)(_prepare)
-    tasks = {pair: task.remote(sweep, *pair, cpus, prepare_one) for pair in pairs}
+    tasks = {pair: task.remote(sweep, *pair, cpus, cluster.slot, prepare_one) for pair in pairs}
     stored, refused = {}, {}
     for pair, (facts, data, test) in tasks.items():
-        sha, report = ray.get(facts)
+        identity, report = ray.get(facts)
         if isinstance(report, str):
             refused[pair] = report
         else:
-            stored[pair] = Stored(dataset_sha=sha, report=report, references=[data, test])
+            stored[pair] = Stored(identity=identity, report=report, references=[data, test])
     return stored, refused
 
 
-def _prepare(sweep: SweepConfig, family: str, task: str, cpus: int, prepare_one: Prepare | None) -> tuple[Any, Any, Any]:
+def _prepare(sweep: SweepConfig, family: str, task: str, cpus: int, slot: Slot, prepare_one: Prepare | None) -> tuple[Any, Any, Any]:
     if prepare_one is None:
         import torch
 
@@ -192,4 +193,6 @@ def _prepare(sweep: SweepConfig, family: str, task: str, cpus: int, prepare_one:
         prepared = prepare_one(sweep, family, task)
     except (ValueError, OSError) as error:
         return ("", str(error)), None, None
-    return (prepared.dataset_sha, prepared.report), dataclasses.replace(prepared, test=None), prepared.test
+    # Also what the configuration does not hold of where it runs: precision and the streams of dropout depend on it.
+    identity = prepared.identity + (f" {slot.workers} workers" if slot.workers > 1 else "") + (" on GPUs" if slot.gpus else "")
+    return (identity, prepared.report), dataclasses.replace(prepared, test=None), prepared.test

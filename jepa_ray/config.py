@@ -126,7 +126,7 @@ class PretrainConfig(OptimConfig):
     data: DataConfig
     """What it trains on; its validation and test splits are not used."""
     objective_in: Literal["pretrain", "finetune", "both"] = "pretrain"
-    """Which stage has the method's JEPA term; the other is plain next-token training."""
+    """Which stage has the method's JEPA term; the other is plain next-token training. Predictor tokens are each stage's own."""
     seed: int | None = Field(None, ge=0)
     """Replicate of this stage. None: the trial's own; given, trials that differ in later settings only share its checkpoint."""
 
@@ -356,9 +356,10 @@ def canonical(config: Record) -> dict[str, Any]:
     return config.model_dump(mode="json", by_alias=True)
 
 
-def config_id(config: TrialConfig, dataset_sha: str) -> str:
-    """Identity of a run: 16 hex digits over the resolved configuration and the data. Same id, same numbers."""
-    text = json.dumps([canonical(config), dataset_sha], sort_keys=True, separators=(",", ":"))
+def config_id(config: TrialConfig, identity: str) -> str:
+    """Identity of a run: 16 hex digits over the resolved configuration and the identity of data, weights and workers. Same id on the
+    same machine, same numbers."""
+    text = json.dumps([canonical(config), identity], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -83,7 +83,9 @@ SUMMARY: dict[str, pa.DataType] = {
     **_fields(REAL, "test_paper test_equivalent test_undecided test_ce"),
     **_fields(REAL, "chance train_ce train_jepa"),
     **_fields(REAL, "train_tokens train_flops train_seconds val_seconds test_seconds wall_seconds peak_memory_bytes"),
-    **_fields(INTEGER, "epochs_done steps num_parameters num_trainable num_workers train_examples dropped_examples"),
+    **_fields(
+        INTEGER, "epochs_done steps num_parameters num_trainable num_workers train_examples val_examples test_examples dropped_examples"
+    ),
     **_fields(INTEGER, "overlap_text overlap_target"),
     **_fields(TEXT, "packing_used pretrained_sha"),
     **_fields(REAL, "attention_error"),

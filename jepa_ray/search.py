@@ -139,7 +139,7 @@ class _Jobs:
         return Job(results.attempt_id(identity, attempt), identity, arm, stage, self._folder.resolve(), config)
 
     def _identity(self, config: TrialConfig) -> str:
-        return config_id(config, self._stored[config.model.family, config.data.task].dataset_sha)
+        return config_id(config, self._stored[config.model.family, config.data.task].identity)
 
     def started(self, job: Job) -> None:
         self._listener.started(job)

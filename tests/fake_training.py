@@ -40,6 +40,7 @@ class FakePrepared:
     train: np.ndarray
     test: np.ndarray | None
     dataset_sha: str = SHA
+    identity: str = SHA
     report: dict[str, Any] = field(default_factory=dict)
 
 

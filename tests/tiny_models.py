@@ -76,9 +76,9 @@ def trial(checkpoint: Path, **changes: Any) -> TrialConfig:
     )
 
 
-def table_of(checkpoint: Path, examples: Sequence[Example], max_length: int = 2048) -> TokenTable:
+def table_of(checkpoint: Path, examples: Sequence[Example], max_length: int = 2048, scored: bool = False) -> TokenTable:
     model = ModelConfig(family=checkpoint.name, model=str(checkpoint))
-    return tokenize_split(examples, load_tokenizer(str(checkpoint), model), FAMILIES[checkpoint.name], max_length)
+    return tokenize_split(examples, load_tokenizer(str(checkpoint), model), FAMILIES[checkpoint.name], max_length, scored=scored)
 
 
 def network_of(config: TrialConfig, k: int | None = None) -> Network:

@@ -17,7 +17,7 @@ from typing import Any
 from jepa_ray.config import DataConfig
 from jepa_ray.data.example import Example
 from jepa_ray.data.sources import read, resolve
-from jepa_ray.data.splits import split_base, split_groups, subset
+from jepa_ray.data.splits import split_base, split_groups, subset, without
 from jepa_ray.data.tasks import gsm8k, hellaswag, nlrx, nlrx_turk, nq_open, paraphrase, reviews, spider
 from jepa_ray.data.tasks.task import Task
 
@@ -67,6 +67,20 @@ def load_splits(data: DataConfig) -> Splits:
     train, val, test = _generated(task, data) if data.train is None else _from_files(task, data, data.train)
     sha = hashlib.sha256("".join(digest(split) for split in (train, val, test)).encode()).hexdigest()
     return Splits(tuple(train), tuple(val), tuple(test), sha, _report(data, train, val, test))
+
+
+def first_stage(pretrain: DataConfig, splits: Splits, task: str) -> tuple[tuple[Example, ...], int]:
+    """(what a first stage trains on, examples left out of it): nothing that shares a text with the fine-tuning's validation or test
+    split, or an answer where the task keeps answers apart.
+    """
+    train = load_splits(pretrain).train
+    kept = without(train, [*splits.val, *splits.test], DATASETS[task].split_by)
+    if not kept:
+        raise ValueError(
+            f"pretrain.data ({pretrain.task}): all {len(train)} examples share a text or an answer with the validation or test split "
+            f"of {task}; give other data"
+        )
+    return kept, len(train) - len(kept)
 
 
 def digest(examples: Sequence[Example]) -> str:
@@ -120,6 +134,7 @@ def _report(data: DataConfig, train: Sequence[Example], val: Sequence[Example], 
         "sizes": {name: len(split) for name, split in splits.items()},
         "duplicates": {name: len(split) - len({(example.text, example.code) for example in split}) for name, split in splits.items()},
         "sha": {name: digest(split) for name, split in splits.items()},
+        "answers_apart": data.train is not None and DATASETS[data.task].split_by == "answer" and overlap_target > 0,
         "overlap_text": overlap_text,
         "overlap_text_share": overlap_text / len(test) if test else 0.0,
         "overlap_target": overlap_target,

@@ -20,6 +20,7 @@ def of_task(report: Mapping[str, Any]) -> list[str]:
         out.append(
             f"of the test examples {report['overlap_text']} ({report['overlap_text_share']:.1%}) share their text and "
             f"{report['overlap_target']} ({report['overlap_target_share']:.1%}) their answer with train or validation"
+            + ("; validation shares none with train, so it asks more than test does" if report.get("answers_apart") else "")
         )
     if unscored := report.get("golds_unscored"):
         out.append(f"{unscored} references of validation and test do not score correct by the task's own judge: no output can")
@@ -39,6 +40,11 @@ def of_family(report: Mapping[str, Any]) -> list[str]:
     if dropped := {name: split["dropped"] for name, split in tokens.items() if split["dropped"]}:
         parts = ", ".join(f"{count} of {name}" for name, count in dropped.items())
         out.append(f"dropped, longer than data.max_length = {report['max_length']} tokens: {parts}")
+    if left_out := report.get("pretrain_left_out"):
+        out.append(f"{left_out} examples of the first stage share a text or an answer with validation or test, and are left out of it")
+    if over := {name: split["over_cap"] for name, split in tokens.items() if split.get("over_cap") and name != "pretrain"}:
+        parts = ", ".join(f"{count} of {name}" for name, count in over.items())
+        out.append(f"answers longer than max_new_tokens = {report['max_new_tokens']}, which no output can be: {parts}")
     if special := {name: split["special"] for name, split in tokens.items() if split["special"]}:
         parts = ", ".join(f"{count} of {name}" for name, count in special.items())
         out.append(f"messages that hold the text of a special token, which becomes that token: {parts}")

@@ -18,6 +18,7 @@ import csv
 import importlib
 import io
 import re
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -71,12 +72,26 @@ def _examples(task: Task, where: str, name: str, row: Any) -> list[Example]:
             found = task.from_row(row, where, name)
         except ValueError as error:
             raise ValueError(f'{error} (or a row of the reference\'s format, {{"messages": [...]}})') from error
+    found = [_composed(example) for example in found]
     for example in found:
         try:
             "".join([example.system, example.text, example.code, *(example.views or ())]).encode()
         except UnicodeEncodeError as error:
             raise ValueError(f"{where}: half of a surrogate pair, which is no character; mend or drop the row") from error
     return found
+
+
+def _composed(example: Example) -> Example:
+    """In Unicode's composed form (NFC): some tokenizers can write nothing else, and no family is to be judged by another spelling."""
+
+    def composed(value: Any) -> Any:
+        if isinstance(value, str):
+            return unicodedata.normalize("NFC", value)
+        if isinstance(value, list | tuple):
+            return type(value)(map(composed, value))
+        return {composed(key): composed(part) for key, part in value.items()} if isinstance(value, dict) else value
+
+    return Example(**{name: composed(value) for name, value in vars(example).items()})
 
 
 def _rows(source: str) -> Iterator[Located]:

@@ -12,7 +12,8 @@ from jepa_ray.data.example import Example
 from jepa_ray.streams import stream
 
 By = Literal["answer", "text"]
-"""What examples of one group share. answer: the text or the answer. text: the text alone, for tasks whose answers are labels, or few."""
+"""What examples of one group share. answer: the text or the answer. text: the text alone (or the Text view, where it is another), for
+tasks whose answers are labels, or few."""
 
 
 def groups(examples: Sequence[Example], by: By = "answer") -> list[list[Example]]:
@@ -31,7 +32,7 @@ def groups(examples: Sequence[Example], by: By = "answer") -> list[list[Example]
     # One space of keys for both: where an answer is another example's text (paraphrases, one from the next), they belong together too.
     seen: dict[str, int] = {}
     for index, example in enumerate(examples):
-        for key in (example.text, example.code)[: 2 if by == "answer" else 1]:
+        for key in (example.text, *(example.views or ())[:1], *((example.code,) if by == "answer" else ())):
             first = seen.setdefault(key, index)
             older, younger = sorted((root(first), root(index)))
             parent[younger] = older
@@ -77,3 +78,14 @@ def subset(examples: Sequence[Example], size: int | None, seed: int, purpose: st
         return list(examples)
     kept = sorted(stream(seed, purpose).permutation(len(examples))[:size].tolist())
     return [examples[index] for index in kept]
+
+
+def without(examples: Sequence[Example], others: Sequence[Example], by: By) -> tuple[Example, ...]:
+    """Those of `examples` that share no text, and with `by` answer no answer, with any of `others`."""
+    texts = {text for example in others for text in (example.text, *(example.views or ())[:1])}
+    codes = {example.code for example in others} if by == "answer" else set()
+    return tuple(
+        example
+        for example in examples
+        if example.text not in texts and example.code not in codes and not (example.views and example.views[0] in texts)
+    )

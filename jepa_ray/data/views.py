@@ -197,8 +197,11 @@ class Renderer:
         return text if bos is None or text.startswith(bos) else bos + text
 
 
-def tokenize_split(examples: Iterable[Example], tokenizer: Any, style: ChatStyle, max_length: int, *, options: bool = True) -> TokenTable:
+def tokenize_split(examples: Iterable[Example], tokenizer: Any, style: ChatStyle, max_length: int, *, scored: bool = False) -> TokenTable:
     """Tokenise a split once, for all trials of a family. Examples with a sequence over `max_length` tokens are dropped and counted.
+
+    `scored`: a split that outputs are judged on. Only a prompt that is too long leaves an example out of it, for all families as nearly as
+    can be the same ones; and the options of choice tasks are tokenised.
 
     Raises:
         ValueError: slow tokenizer, a template that cannot render the turns, or every example too long.
@@ -211,7 +214,8 @@ def tokenize_split(examples: Iterable[Example], tokenizer: Any, style: ChatStyle
     text_ids, code_ids = (_view_ids(tokenizer, views) for views in (texts, codes))
     lm_ids, prompt_lengths = _conversation_ids(renderer, examples)
 
-    kept = [i for i in range(len(examples)) if max(len(lm_ids[i]), len(text_ids[i]), len(code_ids[i])) <= max_length]
+    used = [prompt_lengths[i] if scored else max(len(lm_ids[i]), len(text_ids[i]), len(code_ids[i])) for i in range(len(examples))]
+    kept = [i for i in range(len(examples)) if used[i] <= max_length]
     if examples and not kept:
         raise ValueError(f"all {len(examples)} examples are longer than data.max_length = {max_length} tokens; raise it")
     return TokenTable(
@@ -222,7 +226,7 @@ def tokenize_split(examples: Iterable[Example], tokenizer: Any, style: ChatStyle
         text=Ragged.of([text_ids[i] for i in kept]),
         code=Ragged.of([code_ids[i] for i in kept]),
         extras=tuple(examples[i].extra for i in kept),
-        options=_options([examples[i] for i in kept], renderer) if options else (),
+        options=_options([examples[i] for i in kept], renderer) if scored else (),
         dropped=len(examples) - len(kept),
         special=_count_special(examples, tokenizer),
     )

@@ -58,7 +58,7 @@ def generate(
             for i, ids in zip(chosen, written, strict=True):
                 stopped = stop_id in ids
                 ids = ids[: ids.index(stop_id)] if stopped else ids
-                out[i] = Generation(tokenizer.decode(ids, skip_special_tokens=True), stopped, len(ids))
+                out[i] = Generation(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False), stopped, len(ids))
     network.train(was_training)
     network.causal_lm.generation_config = own_settings
     return [generation for generation in out if generation is not None]

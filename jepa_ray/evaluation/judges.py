@@ -40,7 +40,7 @@ def judge_regex(prediction: str, reference: str, extra: Mapping[str, Any]) -> Sc
     return replace(_score(prediction, reference), equivalent=same, undecided=same is None)
 
 
-_NUMBER = re.compile(r"####[ \t]*([-+]?)[ \t]*[$€£]?[ \t]*([-+]?)((?:[0-9][0-9,]*)?\.[0-9]+|[0-9][0-9,]*)")
+_NUMBER = re.compile(r"####[ \t]*([-+]?)[ \t]*[$€£]?[ \t]*([-+]?)((?:[0-9][0-9,]*)?\.[0-9]+|[0-9][0-9,]*)(?![0-9.,]*[/:eE][0-9])")
 _PAPER_NUMBER = re.compile(r"\n#### (.+)$")
 MAX_DIGITS = 200
 """A longer number is not read: what a model writes may be anything."""
@@ -51,7 +51,8 @@ def number_after_mark(text: str) -> Fraction | None:
 
     The first, as in the data set's own script (Cobbe et al. 2021) and in common harnesses: a solution ends there, and a model that
     was not taught to stop goes on with a next problem and its answer. Thousands commas, a currency sign before and anything
-    after the number (a unit, %, a full stop) are passed over: 1,000 = $1000 = 1000.0.
+    after the number (a unit, %, a full stop) are passed over: 1,000 = $1000 = 1000.0. Fractions, times and powers (1/2, 3:30,
+    1e3) are no number here.
     """
     found = _NUMBER.search(text)
     if found is None or len(found[3]) > MAX_DIGITS:

@@ -117,6 +117,8 @@ class Outcome:
 
     rows: list[Row]
     """Of a query that ran to its end."""
+    columns: int
+    """How many the query has, also where it returns no row."""
     error: str | None
     """Why it did not; None where it did."""
     printed: str | None
@@ -155,7 +157,9 @@ class SQLJudge:
             own = gold if exact else self._run(connection, prediction, max(self.max_rows, len(gold.rows)))
         error = own.error if gold.error is None else f"gold: {gold.error}"
         return Score(
-            correct=error is None and same_rows(own.rows, gold.rows, in_order=self.strict or has_order(reference)),
+            correct=error is None
+            and own.columns == gold.columns
+            and same_rows(own.rows, gold.rows, in_order=self.strict or has_order(reference)),
             exact=exact,
             prefix_correct=prefix,
             contains=contains,
@@ -199,23 +203,25 @@ class SQLJudge:
         if error is None and (word := _first_word(found[0])) not in ("SELECT", "WITH"):
             error = f"expected a query that begins with SELECT or WITH, not {word[:20]!r}"
         rows: list[Row] = []
-        characters = 0
+        characters = columns = 0
         try:
             for statement in found:
-                for row in connection.execute(statement):
+                cursor = connection.execute(statement)
+                columns = len(cursor.description or ())
+                for row in cursor:
                     rows.append(row)
                     characters += sum(len(value) for value in row if isinstance(value, str | bytes))
                     if len(rows) > max_rows:
-                        return Outcome([], error or f"more than {max_rows:,} rows", None)
+                        return Outcome([], 0, error or f"more than {max_rows:,} rows", None)
                     if characters > MAX_CHARACTERS:
-                        return Outcome([], error or f"more than {MAX_CHARACTERS:,} characters of text", None)
+                        return Outcome([], 0, error or f"more than {MAX_CHARACTERS:,} characters of text", None)
         # ValueError: a NUL, or half of a surrogate pair.
         except (sqlite3.Error, sqlite3.Warning, ValueError) as problem:
             if time.monotonic() > self._deadline:
-                return Outcome([], error or f"took more than {self.seconds:g} s", None)
+                return Outcome([], 0, error or f"took more than {self.seconds:g} s", None)
             # The command line has printed the rows before the failure by then.
-            return Outcome([], error or str(problem), printed(rows))
-        return Outcome([] if error else rows, error, printed(rows))
+            return Outcome([], 0, error or str(problem), printed(rows))
+        return Outcome([] if error else rows, columns, error, printed(rows))
 
 
 def _authorize(action: int, first: str | None, second: str | None, database: str | None, trigger: str | None) -> int:

@@ -85,7 +85,7 @@ def _pretrain(family: ModelFamily, examples: Sequence[Example], max_length: int,
 
     before = torch.get_num_threads()
     torch.set_num_threads(num_threads)
-    table = tokenize_split(examples, tokenizer, family, max_length, options=False)
+    table = tokenize_split(examples, tokenizer, family, max_length)
     optim = OPTIM.model_copy(update={"num_epochs": -(-steps * OPTIM.batch_size // len(table))})
     config = TrialConfig(model=ModelConfig(family=family.name, model=str(folder), precision="fp32"), optim=optim, seed=SEED)
     network = load_network(str(folder), config.model, None, k=0, seed=SEED)

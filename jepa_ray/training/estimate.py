@@ -13,7 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from jepa_ray.config import ModelConfig, SweepConfig, TrialConfig
-from jepa_ray.data.datasets import DATASETS, Splits, load_splits
+from jepa_ray.data.datasets import DATASETS, Splits, first_stage, load_splits
 from jepa_ray.data.example import Example
 from jepa_ray.data.packing import make_batch
 from jepa_ray.data.report import of_family, of_task
@@ -69,7 +69,7 @@ def _table(
     """Tokenised fine-tuning split and first stage's, costs of the network with adapters and whole, its trained weights; data report."""
     name, data, record = sweep.model_of(family), sweep.data_of(task), get_family(family)
     model = ModelConfig(family=family, model=name, **sweep.base.model.model_dump())
-    first = load_splits(sweep.pretrain.data).train if sweep.pretrain is not None else ()
+    first, left_out = first_stage(sweep.pretrain.data, splits, task) if sweep.pretrain is not None else ((), 0)
     examples: Sequence[Example] = splits.train
     base: Sequence[Example] = ()
     if name == "tiny" and model.init == "random":
@@ -89,10 +89,17 @@ def _table(
         if sweep.base.lora is not None:
             lm = add_lora(lm, record, sweep.base.lora, seed=0)
         network = Network(lm)
-    table = tokenize_split(examples, tokenizer, record, data.max_length, options=False)
-    stage = tokenize_split(first, tokenizer, record, data.max_length, options=False) if first else None
+    table = tokenize_split(examples, tokenizer, record, data.max_length)
+    stage = tokenize_split(first, tokenizer, record, data.max_length) if first else None
     trained = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
-    report = {"tokens": {"train": token_report(table)}, "base_examples": len(base), "max_length": data.max_length}
+    cap = sweep.max_new_tokens_of(task) or DATASETS[task].max_new_tokens
+    report = {
+        "tokens": {"train": token_report(table, cap)},
+        "base_examples": len(base),
+        "max_length": data.max_length,
+        "max_new_tokens": cap,
+        "pretrain_left_out": left_out,
+    }
     return (table, stage, FlopModel.of(network), whole, trained), report
 
 

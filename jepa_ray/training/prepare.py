@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from jepa_ray.config import DataConfig, EvaluationConfig, ModelConfig, SweepConfig
-from jepa_ray.data.datasets import DATASETS, load_splits
+from jepa_ray.data.datasets import DATASETS, digest, first_stage, load_splits
 from jepa_ray.data.example import Example
 from jepa_ray.data.views import TokenTable, tokenize_split
 from jepa_ray.evaluation.judges import judge_of
@@ -29,6 +31,7 @@ class Prepared:
     test: TokenTable | None
     """None while searching: the test split is sealed."""
     dataset_sha: str
+    """Digest of the splits' contents."""
     checkpoint: str
     """Folder or hub id that weights and tokenizer are read from."""
     pretrain: TokenTable | None = None
@@ -37,6 +40,8 @@ class Prepared:
     """Digest of that stage's data."""
     stage: Pretrained | None = None
     """What the first stage handed on: filled in by the trial that has run it."""
+    identity: str = ""
+    """Digest of all that a trial's numbers depend on and its configuration does not hold: data of both stages, databases, weights."""
     facts: dict[str, Any] = field(default_factory=dict)
     """Columns of the trials table known before training: overlap, and examples dropped from any split."""
     report: dict[str, Any] = field(default_factory=dict)
@@ -56,12 +61,11 @@ def prepare(sweep: SweepConfig, family: str, task: str) -> Prepared:
     config = ModelConfig(family=family, model=model, **sweep.base.model.model_dump())
     splits = load_splits(data)
     unscored = golds_unscored(DATASETS[task].judge, data, sweep.base.evaluation, [*splits.val, *splits.test])
-    first = load_splits(sweep.pretrain.data) if sweep.pretrain is not None else None
+    first, left_out = first_stage(sweep.pretrain.data, splits, task) if sweep.pretrain is not None else ((), 0)
     train: Sequence[Example] = splits.train
     base_half: Sequence[Example] = ()
     if model == "tiny" and config.init == "random":
-        texts = [*train, *(first.train if first is not None else ())]
-        checkpoint = str(tiny_base(record, texts, data.max_length, steps=0))
+        checkpoint = str(tiny_base(record, [*train, *first], data.max_length, steps=0))
     elif model == "tiny":
         base_half, train = split_for_base(train, data)
         checkpoint = str(tiny_base(record, base_half, data.max_length))
@@ -69,25 +73,28 @@ def prepare(sweep: SweepConfig, family: str, task: str) -> Prepared:
         checkpoint = record.paper_model if model == "paper" else model
     load_config(checkpoint, config)
     tokenizer = load_tokenizer(checkpoint, config)
-    tables = {
-        name: tokenize_split(examples, tokenizer, record, data.max_length, options=name != "train")
-        for name, examples in (("train", train), ("val", splits.val), ("test", splits.test))
-        if examples
-    }
-    pretrain = None
-    if first is not None and sweep.pretrain is not None:
-        pretrain = tokenize_split(first.train, tokenizer, record, sweep.pretrain.data.max_length, options=False)
+    tables = {"train": tokenize_split(train, tokenizer, record, data.max_length)}
+    for name, examples in (("val", splits.val), ("test", splits.test)):
+        if examples:
+            tables[name] = tokenize_split(examples, tokenizer, record, data.max_length, scored=True)
+    pretrain = tokenize_split(first, tokenizer, record, sweep.pretrain.data.max_length) if sweep.pretrain is not None else None
+    cap = sweep.max_new_tokens_of(task) or DATASETS[task].max_new_tokens
+    sha = hashlib.sha256(splits.dataset_sha.encode())
+    for part in (digest(first) if first else "", databases_sha(data, [*splits.val, *splits.test]), weights_sha(checkpoint, config)):
+        sha.update(part.encode())
     return Prepared(
         train=tables["train"],
         val=tables["val"],
         test=tables.get("test"),
-        dataset_sha=splits.dataset_sha + (first.dataset_sha if first is not None else ""),
+        dataset_sha=splits.dataset_sha,
+        identity=sha.hexdigest(),
         checkpoint=checkpoint,
         pretrain=pretrain,
-        pretrain_sha=first.dataset_sha if first is not None else "",
+        pretrain_sha=digest(first) if first else "",
         facts={
             **{name: splits.report[name] for name in ("overlap_text", "overlap_target")},
             "dropped_examples": sum(table.dropped for table in tables.values()),
+            **{f"{name}_examples": len(table) for name, table in tables.items()},
         },
         report={
             **splits.report,
@@ -96,7 +103,9 @@ def prepare(sweep: SweepConfig, family: str, task: str) -> Prepared:
             "max_length": data.max_length,
             "base_examples": len(base_half),
             "golds_unscored": unscored,
-            "tokens": {name: token_report(table) for name, table in (*tables.items(), ("pretrain", pretrain)) if table is not None},
+            "pretrain_left_out": left_out,
+            "max_new_tokens": cap,
+            "tokens": {name: token_report(table, cap) for name, table in (*tables.items(), ("pretrain", pretrain)) if table is not None},
         },
     )
 
@@ -116,9 +125,41 @@ def golds_unscored(judge: str, data: DataConfig, evaluation: EvaluationConfig, e
     return len(bad)
 
 
-def token_report(table: TokenTable) -> dict[str, Any]:
-    """Examples, examples dropped, and median, 95th percentile and maximum of each sequence's tokens."""
+def databases_sha(data: DataConfig, examples: Sequence[Example]) -> str:
+    """Digest of the databases that the examples' queries run on; empty where there are none."""
+    if data.databases is None:
+        return ""
+    sha = hashlib.sha256()
+    for name in sorted({str(example.extra.get("db_id")) for example in examples}):
+        for path in sorted((Path(data.databases) / name).glob("*.sqlite")):
+            sha.update(f"{path.name} {sampled_sha(path)}\n".encode())
+    return sha.hexdigest()
+
+
+def weights_sha(checkpoint: str, model: ModelConfig) -> str:
+    """Digest of a checkpoint: of a folder's files (each by its size, first and last megabyte), or the commit of a hub id."""
+    folder = Path(checkpoint)
+    if not folder.is_dir():
+        return str(getattr(load_config(checkpoint, model), "_commit_hash", None) or "")
+    files = [path for path in sorted(folder.iterdir()) if path.suffix in (".safetensors", ".json", ".jinja")]
+    return hashlib.sha256("\n".join(f"{path.name} {sampled_sha(path)}" for path in files).encode()).hexdigest()
+
+
+def sampled_sha(path: Path, sample: int = 1 << 20) -> str:
+    """Digest of a file's size, first and last megabyte: what a retrained or edited file differs in, without reading gigabytes."""
+    size = path.stat().st_size
+    sha = hashlib.sha256(str(size).encode())
+    with path.open("rb") as stream:
+        sha.update(stream.read(sample))
+        stream.seek(max(0, size - sample))
+        sha.update(stream.read(sample))
+    return sha.hexdigest()
+
+
+def token_report(table: TokenTable, cap: int) -> dict[str, Any]:
+    """Examples, examples dropped, answers over the token cap, and median, 95th percentile and maximum of each sequence's tokens."""
     out: dict[str, Any] = {"examples": len(table), "dropped": table.dropped, "special": table.special}
+    out["over_cap"] = int((table.lm.lengths - table.prompt_length > cap).sum()) if not table.options else 0
     for name in ("lm", "text", "code"):
         lengths = getattr(table, name).lengths
         out[name] = {"p50": float(np.median(lengths)), "p95": float(np.percentile(lengths, 95)), "max": int(lengths.max())}

@@ -14,6 +14,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import torch
 import torch.distributed as dist
 
 from jepa_ray.config import TrialConfig, canonical
@@ -78,13 +79,15 @@ def pretrain(config: TrialConfig, table: TokenTable, checkpoint: str, data_sha: 
     those whose digest was noted.
     """
     folder = scratch.parent / "pretrained" / _key(config, checkpoint, data_sha)
-    found = _read(folder)
-    if found is None:
+    done = torch.tensor(float((folder / _FACTS).exists()), device=runtime.device)
+    if runtime.world_size > 1:  # rank 0 decides: another trial may finish the same stage while this one looks
+        dist.broadcast(done, 0)
+    if not done:
         _train(config, table, checkpoint, runtime, scratch / "pretrain", folder)
         if runtime.world_size > 1:
             dist.barrier()
-        found = _read(folder)
-        assert found is not None
+    found = _read(folder)
+    assert found is not None
     return found
 
 
@@ -125,7 +128,7 @@ def _train(config: TrialConfig, table: TokenTable, checkpoint: str, runtime: Run
 
 
 def _key(config: TrialConfig, checkpoint: str, data_sha: str) -> str:
-    tree = canonical(config)
+    tree = canonical(config.model_copy(update={"objective": active_objective(config)}))
     parts = [tree[name] for name in ("model", "data", "optim", "objective", "seed")]
     return hashlib.sha256(json.dumps([*parts, checkpoint, data_sha], sort_keys=True).encode()).hexdigest()[:16]
 

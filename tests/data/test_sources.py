@@ -283,3 +283,11 @@ def test_paper_stands_for_the_public_source() -> None:
 def test_hub_ids_are_of_the_form_that_is_read(task: Task) -> None:
     assert task.hub and isinstance(task.hub, MappingProxyType)
     assert all(sources._HUB.fullmatch(source) for source in task.hub.values())
+
+
+def test_text_is_composed_whatever_its_source_wrote(tmp_path: Path) -> None:
+    """`e` and a combining accent are one character afterwards: a tokenizer that composes could never write the two."""
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"question": "who is Beyonce\u0301", "answer": ["Beyonce\u0301", "B"]}))
+    (example,) = read(nq_open.TASK, str(path))
+    assert example.text.endswith("Beyonc\u00e9") and example.extra["answers"] == ["Beyonc\u00e9", "B"] and "\u0301" not in example.code

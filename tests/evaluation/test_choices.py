@@ -30,7 +30,7 @@ EXAMPLES = [
 @pytest.mark.parametrize("family", ["llama3", "gemma2"])
 def test_scores_are_those_of_each_option_alone(tiny_checkpoints: dict[str, Path], family: str) -> None:
     checkpoint = tiny_checkpoints[family]
-    table = tiny_models.table_of(checkpoint, EXAMPLES)
+    table = tiny_models.table_of(checkpoint, EXAMPLES, scored=True)
     network = tiny_models.network_of(tiny_models.trial(checkpoint)).eval()
     with torch.inference_mode():
         found = option_scores(network, table, [4, 0, 3])
@@ -49,7 +49,7 @@ def test_scores_are_those_of_each_option_alone(tiny_checkpoints: dict[str, Path]
 
 def test_options_are_what_follows_the_prompt_and_views_are_the_examples_own(tiny_checkpoints: dict[str, Path]) -> None:
     checkpoint = tiny_checkpoints["llama3"]
-    table = tiny_models.table_of(checkpoint, EXAMPLES)
+    table = tiny_models.table_of(checkpoint, EXAMPLES, scored=True)
     tokenizer = tiny_models.load_tokenizer(str(checkpoint), tiny_models.trial(checkpoint).model)
     for row, example in enumerate(EXAMPLES):
         assert [tokenizer.decode(option) for option in table.options[row]] == example.extra["options"]

@@ -149,3 +149,8 @@ def test_the_page_on_tasks_is_up_to_date(repository: Path) -> None:
     """What `python -m jepa_ray.evaluation.tasks_page > docs/tasks.md` writes."""
     assert set(tasks_page.ALSO) == set(JUDGES)
     assert (repository / "docs" / "tasks.md").read_text(encoding="utf-8") == tasks_page.page()
+
+
+@pytest.mark.parametrize("written", ["#### 1/2", "#### 1e3", "#### 3:30", "#### 1.5e2"])
+def test_fractions_times_and_powers_are_no_number(written: str) -> None:
+    assert number_after_mark(written) is None

@@ -94,3 +94,53 @@ def test_weights_that_were_changed_are_refused(tiny_checkpoints: dict[str, Path]
         file.write(b"x")
     with pytest.raises(AssertionError, match="are not those that the first stage wrote; delete that folder"):
         run(checkpoint, tmp_path / "two")
+
+
+def test_the_first_stage_never_sees_what_the_second_is_scored_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from jepa_ray.config import SweepConfig
+    from jepa_ray.data.datasets import load_splits
+    from jepa_ray.training.prepare import prepare
+
+    monkeypatch.setenv("JEPA_RAY_CACHE", str(tmp_path / "cache"))
+    lines = tmp_path / "all.jsonl"
+    import json
+
+    rows = [{"messages": [{"role": "user", "content": f"text {i}"}, {"role": "assistant", "content": f"code {i}"}]} for i in range(120)]
+    lines.write_text("\n".join(map(json.dumps, rows)))
+    test = tmp_path / "test.jsonl"
+    test.write_text("\n".join(map(json.dumps, rows[:10])))
+    sweep = SweepConfig.model_validate(
+        {
+            "name": "x",
+            "methods": {"base": "none"},
+            "data": {"train": str(lines), "test": str(test), "num_val": 40},
+            "pretrain": {"data": {"train": str(lines), "num_val": 10}},
+            "base": {"model": {"init": "random"}},
+        }
+    )
+    prepared = prepare(sweep, "llama3", "nl-rx")
+    splits = load_splits(sweep.data)
+    assert prepared.pretrain is not None
+    scored = {example.id for example in splits.val} | {f"all:{i + 1}" for i in range(10)}
+    first = {example.id for example in load_splits(sweep.pretrain.data).train}  # type: ignore[union-attr]
+    assert first & scored and set(prepared.pretrain.example_ids) == first - scored
+    assert prepared.report["pretrain_left_out"] == len(first & scored)
+
+
+def test_identity_follows_data_weights_and_databases(tmp_path: Path) -> None:
+    from jepa_ray.data.example import Example
+    from jepa_ray.training.prepare import databases_sha, sampled_sha
+
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "a.sqlite").write_bytes(b"one")
+    examples = [Example("1", "", "q", "SELECT 1", {"db_id": "a"})]
+    data = DataConfig(task="spider", databases=str(tmp_path))
+    before = databases_sha(data, examples)
+    (tmp_path / "a" / "a.sqlite").write_bytes(b"two")
+    assert databases_sha(data, examples) != before and databases_sha(DataConfig(), examples) == ""
+    big = tmp_path / "big"
+    shas = set()
+    for content in (b"x" * 3000, b"x" * 2999 + b"y", b"y" + b"x" * 2999, b"x" * 3001):
+        big.write_bytes(content)
+        shas.add(sampled_sha(big, sample=1000))
+    assert len(shas) == 4

@@ -169,6 +169,6 @@ TASK = Task(
     complete=complete,
     judge="number",
     judged="the number after #### is equal",
-    max_new_tokens=320,
+    max_new_tokens=512,
     hub=MappingProxyType({"train": "hub:openai/gsm8k@main:train", "test": "hub:openai/gsm8k@main:test"}),
 )

@@ -47,7 +47,7 @@ TASK = Task(
     complete=complete,
     judge="sql",
     judged="both queries, run on the database, return the same rows",
-    max_new_tokens=128,
+    max_new_tokens=256,
     split_by="answer",
     hub=MappingProxyType({"train": "hub:xlangai/spider:train", "test": "hub:xlangai/spider:validation"}),
 )
