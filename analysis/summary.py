@@ -27,6 +27,8 @@ from analysis.tables import Table, markdown, percent, significant, text
 from jepa_ray import results
 
 JUDGEMENTS = ("accuracy", "exact", "prefix", "contains", "stopped")
+WHERE_MEASURED = ("paper", "equivalent", "errors")
+"""Judgements of some tasks only: shown where a trial has them, errors where there are any."""
 STATES = ("COMPLETE", "PRUNED", "FAILED")
 ALWAYS = ("objective", "lambda", "k", "learning_rate", "loss_dropout")
 """Settings shown for every arm; others appear where the search varied them."""
@@ -136,7 +138,7 @@ def _confirmed(arm: str, rows: pd.DataFrame, found: Summary) -> pd.DataFrame:
     latest = max(versions, key=lambda group: str(group["started_at"].max()))
     latest = latest.sort_values("trial_id").drop_duplicates("seed", keep="last").set_index("seed").sort_index()
     line: dict[str, Any] = {"arm": arm, "n": len(latest), "seeds": [int(seed) for seed in latest.index]}
-    for name in _metrics():
+    for name in (*_metrics(), *_SOMETIMES):
         values = latest[name].dropna()
         if 0 < len(values) < len(latest):
             missing = f"{len(latest) - len(values)} of {len(latest)} confirmation seeds"
@@ -225,6 +227,14 @@ def _metrics() -> list[str]:
     return [f"{split}_{name}" for split in ("val", "test") for name in JUDGEMENTS]
 
 
+_SOMETIMES = [f"test_{name}" for name in WHERE_MEASURED] + ["chance"]
+
+
+def _sometimes(found: Summary) -> list[str]:
+    """Those of WHERE_MEASURED, and chance, that are not nothing in every line."""
+    return [name for name in _SOMETIMES if any(line[name]["mean"] for line in found.confirmation)]
+
+
 def _why(error: Any) -> str:
     return f": {str(error).splitlines()[-1]}" if isinstance(error, str) and error.strip() else ""
 
@@ -263,12 +273,12 @@ def _confirmation_table(found: Summary) -> Table:
         [
             line["arm"],
             str(line["n"]),
-            *map(percent, (line[name] for name in _metrics())),
+            *map(percent, (line[name] for name in (*_metrics(), *_sometimes(found)))),
             *(significant(line[name]["mean"]) for name in cost),
         ]
         for line in found.confirmation
     ]
-    header = ["arm", "n", *(name.replace("_", " ") for name in _metrics()), "FLOPs/trial", "s/trial"]
+    header = ["arm", "n", *(name.replace("_", " ") for name in (*_metrics(), *_sometimes(found))), "FLOPs/trial", "s/trial"]
     return Table("Confirmation on fresh seeds (%, mean ± sd)", header, rows, "No confirmation yet.")
 
 

@@ -37,6 +37,7 @@ from jepa_ray.models.network import Network
 from jepa_ray.models.tiny import tiny_config
 from jepa_ray.objectives.distances import cosine
 from jepa_ray.training.base import base_tokenizer
+from jepa_ray.training.jepa import Term
 from jepa_ray.training.selfcheck import separate_pass
 from jepa_ray.training.step import Runtime, loss_of_sums, losses, make_optimizer, train_step
 
@@ -109,10 +110,10 @@ def largest_error(network: Network, table: TokenTable, rows: Sequence[int], back
     for packed in (True, False):
         network.zero_grad(set_to_none=True)
         if packed:
-            ce, jepa = losses(network, batch, config, network.device)
+            ce, jepa = losses(network, batch, config, network.device, Term.of(config, network))
         else:
             ce, jepa = separate_losses(network, table, rows)
-        loss_of_sums(ce, jepa, config.objective, batch.num_labels, len(rows)).backward()
+        loss_of_sums(ce, jepa, config.objective, batch.num_labels, len(rows), 1.0).backward()
         sums.append((float(ce.detach()) / batch.num_labels, float(jepa.detach()) / len(rows)))
         found.append([p.grad.clone() for p in network.parameters() if p.grad is not None])
     errors = [abs(a - b) for a, b in zip(*sums, strict=True)]
@@ -144,14 +145,14 @@ def measure(examples: Sequence[Example], gpu: bool, rounds: int) -> dict[str, fl
     config = TrialConfig(model=ModelConfig(family="llama3"), objective=objective, optim=OptimConfig(learning_rate=1e-4, batch_size=size))
     plain = config.model_copy(update={"objective": None})
     bf16 = uses_bf16(config.model, torch.device(device))
-    optimizer = make_optimizer(network, config.optim)
+    optimizer = make_optimizer(network, config)
     runtime = Runtime(device=device)
     order = np.arange(len(table))
     micro = 4 if gpu else 8
 
     def ours(settings: TrialConfig, how: Backend) -> Any:
         def call() -> None:
-            train_step(network, optimizer, table, order[:size], settings, 0, 10, how, runtime)
+            train_step(network, optimizer, table, order[:size], settings, 0, 10, how, runtime, Term.of(settings, network))
             if gpu:
                 torch.cuda.synchronize()
 

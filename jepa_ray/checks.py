@@ -15,20 +15,28 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from jepa_ray.config import (
+    MASKED_KNOBS,
+    MASKED_METRICS,
     VALIDATION_METRICS,
     BaseConfig,
     ConfirmConfig,
+    DataConfig,
     ObjectiveConfig,
+    OptimConfig,
     SchedulerConfig,
     SearchConfig,
     SweepConfig,
     canonical,
+    masked_misfit,
 )
 from jepa_ray.messages import SEARCHABLE, Finding, law, leaves_of, near_to, suggestion
+from jepa_ray.plan import accepts
 from jepa_ray.space import Distribution, enumerate_grid, is_none, show
 
 MAX_GRID = 10_000
 """Points of a grid search."""
+_METRIC_JUDGES = {"val_equivalent": ("regex",), "val_paper": ("number", "answers", "sql")}
+"""Metrics that only some tasks' judges give."""
 MIN_GRACE_FLOPS = 1e6
 """Less than one optimizer step of the smallest model: 6 x 0.1M parameters x a few tokens."""
 
@@ -43,18 +51,25 @@ def _at(tree: Any, *path: str, default: Any = None) -> Any:
 def check(tree: dict[str, Any], families: Collection[str] | None, tasks: Collection[str] | None) -> Iterator[Finding]:
     """Everything that is wrong with a tree. Drops `data.task` where it contradicts `task`."""
     from jepa_ray.data.datasets import DATASETS
+    from jepa_ray.models.encoders import ENCODERS
     from jepa_ray.models.families import FAMILIES
 
+    masked = _at(tree, "base", "masked") is not None
+    families = families or (ENCODERS if masked else FAMILIES)
     own = _at(tree, "families", default=[])
     own = [name for name in own if isinstance(name, str)] if isinstance(own, list) else []
     for number, name in enumerate(own):
-        if name not in (families or FAMILIES):
-            yield ["families"], f"unknown family {name!r}; {suggestion(name, families or FAMILIES)}"
+        if name not in families and name in (FAMILIES if masked else ENCODERS):
+            kind, remedy = ("causal model", "drop base.masked") if masked else ("masked encoder", "set e.g. base.masked={mask_ratio: 0.3}")
+            yield ["families"], f"{name} is a {kind}; {remedy}, or name families that are: {', '.join(families)}"
+        elif name not in families:
+            yield ["families"], f"unknown family {name!r}; {suggestion(name, families)}"
         if name in own[:number]:
             yield ["families"], f"names {name} twice; drop one"
     yield from _check_data(tree, tasks or DATASETS)
     yield from _check_methods(tree)
     yield from _check_space(tree)
+    yield from _check_masked(tree) if masked else ()
     model = tree.get("model")
     if isinstance(model, dict):
         own = own or list(SweepConfig.model_fields["families"].default)
@@ -74,7 +89,16 @@ def check(tree: dict[str, Any], families: Collection[str] | None, tasks: Collect
     if _at(tree, "base", "evaluation", "test") is True:
         yield ["base", "evaluation", "test"], "the test split stays sealed until confirmation; drop this key"
     yield from _check_scheduler(tree)
+    metric, judges = _at(tree, "search", "metric"), _METRIC_JUDGES.get(str(_at(tree, "search", "metric")))
+    task = _at(tree, "task", default=_at(tree, "data", "task", default="nl-rx"))
+    for name in [task] if isinstance(task, str) else task if isinstance(task, (list, dict)) else ():
+        if judges is not None and name in DATASETS and DATASETS[name].judge not in judges:
+            yield ["search", "metric"], f"{metric} is not measured on {name}, whose judge has no such rule; use val_accuracy"
     metric, mode = _at(tree, "search", "metric", default=SearchConfig().metric), _at(tree, "search", "mode", default="max")
+    measured = MASKED_METRICS if masked else tuple(name for name in VALIDATION_METRICS if name != "val_retrieval")
+    if metric in VALIDATION_METRICS and metric not in measured:
+        kind = "masked encoders" if masked else "causal models"
+        yield ["search", "metric"], f"{metric} is not measured on {kind}; give one of {', '.join(measured)}"
     if mode == "min" and metric in VALIDATION_METRICS:
         place = ["search", "metric" if _at(tree, "search", "mode") is None else "mode"]
         yield (
@@ -141,7 +165,10 @@ def _check_files(data: dict[str, Any], place: list[Any], confirmed: bool) -> Ite
     files = {key: _at(data, key) for key in ("train", "test")}
     for key, name in files.items():
         if isinstance(name, str) and not is_remote(name) and not Path(name).exists():
-            yield [*place, key], f"there is no file {name} (relative paths start from {Path.cwd()})"
+            yield (
+                [*place, key],
+                f"there is no file {name} (relative paths start from {Path.cwd()}); name yours with {'.'.join([*place, key])}=FILE",
+            )
     folder = _at(data, "databases")
     if isinstance(folder, str) and not Path(folder).is_dir():
         yield [*place, "databases"], f"there is no folder {folder} (relative paths start from {Path.cwd()})"
@@ -157,6 +184,45 @@ def _check_files(data: dict[str, Any], place: list[Any], confirmed: bool) -> Ite
         )
 
 
+def _check_masked(tree: dict[str, Any]) -> Iterator[Finding]:
+    """What a sweep of masked encoders does not have, or must have."""
+    from jepa_ray.data.datasets import DATASETS
+
+    labelled = [name for name, task in DATASETS.items() if task.judge == "label"]
+    task = tree.get("task", _at(tree, "data", "task", default=DataConfig().task))
+    for name in task if isinstance(task, (dict, list)) else [task]:
+        if isinstance(name, str) and name in DATASETS and name not in labelled:
+            yield (
+                ["task"],
+                f"{name} has no labels, but masked encoders are judged by probes for a text's label; name one of {', '.join(labelled)}",
+            )
+    for place, reason in (
+        (["base", "lora"], "adapters are not there for masked encoders, which are trained whole; drop it"),
+        (["pretrain"], "a first stage is not there for masked encoders; drop it, and start from its checkpoint with model=FOLDER"),
+    ):
+        if _at(tree, *place) is not None:
+            yield place, reason
+    for key in ("loss_on", "train_end_of_turn"):
+        usual = OptimConfig.model_fields[key].default
+        if _at(tree, "base", "optim", key, default=usual) != usual:
+            yield ["base", "optim", key], "has no effect with base.masked, where the loss is over hidden tokens; drop it"
+    corpus = _at(tree, "base", "masked", "corpus")
+    if isinstance(corpus, str) and not Path(corpus).is_file():
+        yield ["base", "masked", "corpus"], f"there is no file {corpus} (relative paths start from {Path.cwd()})"
+    methods, space = tree.get("methods"), tree.get("space")
+    for name, said in methods.items() if isinstance(methods, dict) else ():
+        try:
+            objective = None if _at(said) is None else ObjectiveConfig.model_validate(said)
+        except ValidationError:
+            continue  # said where the whole is validated
+        if objective is not None and (misfit := masked_misfit(objective)):
+            yield ["methods", name], misfit
+    for path in space if isinstance(space, dict) else ():
+        part, _, leaf = str(path).partition(".")
+        if part == "objective" and leaf in leaves_of(part) and leaf not in MASKED_KNOBS:
+            yield ["space", path], f"is not searched with base.masked; searchable of the objective: {', '.join(MASKED_KNOBS)}"
+
+
 def is_remote(source: str) -> bool:
     """Whether a data source is on the hub, so that its being there shows only when it is read."""
     return source == "paper" or source.startswith("hub:")
@@ -166,7 +232,11 @@ def _check_methods(tree: dict[str, Any]) -> Iterator[Finding]:
     methods = tree.get("methods")
     if not isinstance(methods, dict):
         return
-    seen: dict[ObjectiveConfig | None, str] = {}
+    sides = tree.get("cross_entropy")
+    for name in sides if isinstance(sides, dict) else {}:
+        if name not in methods:
+            yield ["cross_entropy", name], f"is no method; {suggestion(str(name), [str(other) for other in methods])}"
+    seen: dict[tuple[ObjectiveConfig | None, str], str] = {}
     for name, said in methods.items():
         if isinstance(name, str) and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
             yield ["methods", name], "a method's name begins with a letter or digit and holds letters, digits, '_', '.', '-' only"
@@ -174,9 +244,10 @@ def _check_methods(tree: dict[str, Any]) -> Iterator[Finding]:
             objective = TypeAdapter(ObjectiveConfig | None).validate_python(None if _at(said) is None else said)
         except ValidationError:
             continue  # said where the whole is validated
-        if objective in seen:
-            yield ["methods", name], f"is the same as methods.{seen[objective]}; change or drop one"
-        seen.setdefault(objective, name)
+        key = objective, str(_at(sides, str(name), default={}))
+        if key in seen:
+            yield ["methods", name], f"is the same as methods.{seen[key]}; change or drop one"
+        seen.setdefault(key, name)
 
 
 def _check_space(tree: dict[str, Any]) -> Iterator[Finding]:
@@ -197,6 +268,8 @@ def _check_space(tree: dict[str, Any]) -> Iterator[Finding]:
                 ["space", path],
                 "no method has an objective, so this would search nothing; add one to methods, e.g. jepa: {distance: cosine}",
             )
+        if part == "masked" and not unknown and _at(tree, "base", "masked") is None:
+            yield ["space", path], "base.masked is not set, so no tokens are hidden; set e.g. base.masked={mask_ratio: 0.3}"
         if part == "lora" and not unknown and _at(tree, "base", "lora") is None:
             yield ["space", path], "base.lora is not set, so there are no adapters to search; set e.g. base.lora.r=16"
         if part == "pretrain" and not unknown and _at(tree, "pretrain") is None:
@@ -207,6 +280,8 @@ def _check_space(tree: dict[str, Any]) -> Iterator[Finding]:
             yield from ((["space", path], sentence) for sentence in wrong)
             if not wrong:
                 lawful[path] = distribution
+                if part == "objective":
+                    yield from ((["space", path], sentence) for sentence in _refused_values(methods, path, distribution))
     if _at(tree, "search", "algorithm") == "grid" and len(lawful) == len(space):
         infinite = False
         for path, distribution in lawful.items():
@@ -217,6 +292,21 @@ def _check_space(tree: dict[str, Any]) -> Iterator[Finding]:
                 yield ["space", path], f"search.algorithm is grid, but {error}"
         if not infinite and sum(1 for _ in itertools.islice(enumerate_grid(lawful), MAX_GRID + 1)) > MAX_GRID:
             yield ["search", "algorithm"], f"the grid has more than {MAX_GRID} points; give larger steps or fewer choices, or use random"
+
+
+def _refused_values(methods: Any, path: str, distribution: Distribution) -> Iterator[str]:
+    """Values of a knob that some method cannot have, though it can have others. (A method that can have none is not searched over it.)"""
+    leaf = path.partition(".")[2]
+    for name, said in methods.items() if isinstance(methods, dict) else ():
+        try:
+            objective = TypeAdapter(ObjectiveConfig | None).validate_python(None if _at(said) is None else said)
+        except ValidationError:
+            continue
+        if objective is None:
+            continue
+        refused = [value for value in distribution.probes() if not accepts(objective, leaf, value)]
+        if refused and len(refused) < len(distribution.probes()):
+            yield f"method {name} cannot have {leaf} = {show(refused[0])}; narrow the range, or put that method into a sweep of its own"
 
 
 def _path_errors(path: str) -> Iterator[str]:
@@ -247,7 +337,9 @@ def _value_errors(path: str, distribution: Distribution) -> Iterator[str]:
         try:
             SEARCHABLE[part].model_validate({leaf: value})
         except ValidationError as error:
-            yield f"{law(error.errors()[0])}; narrow the range" if distribution.choice is None else law(error.errors()[0])
+            own = [item for item in error.errors() if item["loc"]]  # laws between keys look at more than this one
+            if own:
+                yield f"{law(own[0])}; narrow the range" if distribution.choice is None else law(own[0])
 
 
 def _check_when(path: str, said: Any, order: list[str], lawful: dict[str, Distribution]) -> Iterator[Finding]:

@@ -13,7 +13,7 @@ import signal
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from jepa_ray.config import ResourcesConfig, SweepConfig
 
@@ -140,7 +140,7 @@ def _fit(resources: ResourcesConfig, nodes: list[dict[str, Any]], address: str |
         raise ValueError(
             f"resources: a trial needs workers_per_trial = {slot.workers} workers of {slot.cpus} CPUs and {gpus:g} GPUs each, "
             f"but there is room for {places} ({cpus:g} CPUs and {all_gpus:g} GPUs on {len(alive)} node{'s' if len(alive) != 1 else ''}); "
-            "lower workers_per_trial or cpus_per_worker, or join a larger cluster with resources.address"
+            "lower workers_per_trial, cpus_per_worker or gpus_per_worker, or join a larger cluster with resources.address"
         )
     return Cluster(slot=slot, max_concurrent=min(fit, resources.max_concurrent or fit), address=address, local=local)
 
@@ -185,10 +185,11 @@ def _prepare(sweep: SweepConfig, family: str, task: str, cpus: int, slot: Slot, 
     if prepare_one is None:
         import torch
 
+        from jepa_ray.training.masked_data import prepare_masked
         from jepa_ray.training.prepare import prepare
 
         torch.set_num_threads(cpus)
-        prepare_one = prepare
+        prepare_one = cast(Prepare, prepare_masked) if sweep.base.masked is not None else prepare
     try:
         prepared = prepare_one(sweep, family, task)
     except (ValueError, OSError) as error:

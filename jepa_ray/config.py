@@ -13,8 +13,13 @@ from pydantic import Field, field_serializer, field_validator, model_validator
 
 from jepa_ray.space import Distribution, Record, show
 
-VALIDATION_METRICS = tuple(f"val_{name}" for name in ("accuracy", "exact", "prefix", "contains", "stopped", "paper", "equivalent"))
+VALIDATION_METRICS = tuple(
+    f"val_{name}" for name in ("accuracy", "exact", "prefix", "contains", "stopped", "paper", "equivalent", "retrieval")
+)
 """Columns that a search may select by."""
+
+MASKED_METRICS = ("val_accuracy", "val_retrieval")
+"""Those of masked encoders: a linear probe's accuracy, and nearest neighbours with the same label."""
 
 
 class LoraConfig(Record):
@@ -78,19 +83,177 @@ class DataConfig(Record):
     """Longest sequence in tokens; a longer example is counted, dropped and reported."""
 
 
-class ObjectiveConfig(Record):
-    """The JEPA term: lambda * d(Pred(Enc(Text)), Enc(Code)), added to gamma * cross-entropy (paper, eq. 1-2)."""
+class GradRatio(Record):
+    """lambda from the gradients: such that at the first step the JEPA term's gradient has this share of the cross-entropy's norm."""
 
-    distance: Literal["cosine", "l2", "mse"] = "cosine"
-    """d: 1 - cosine, L2 norm, or mean squared error of the two embeddings."""
-    lambda_: float = Field(1.0, ge=0, alias="lambda")
-    """Weight of the JEPA term. 0 (at gamma = 1) is the baseline, bit for bit."""
+    grad_ratio: float = Field(gt=0)
+
+
+IN_SEQUENCE = ("tube", "tube_patch", "tube_ends", "tube_means", "curvature")
+"""Layouts that read states off the training sequence itself and encode no views."""
+
+
+class ObjectiveConfig(Record):
+    """The JEPA term: lambda * d(Pred(Enc(Text)), Enc(Code)), added to gamma * cross-entropy (paper, eq. 1-2).
+
+    What is encoded, where it is read, by which encoder, and how far apart two states are can each be chosen by itself: see OBJECTIVES.md.
+    """
+
+    distance: Literal["cosine", "l2", "mse", "smooth_l1", "infonce"] = "cosine"
+    """d of the two embeddings: 1 - cosine, L2 norm, mean squared error, mean Huber loss, or InfoNCE against the step's other targets."""
+    lambda_: float | GradRatio = Field(1.0, alias="lambda")
+    """Weight of the JEPA term; or `{grad_ratio: 0.5}`. 0 (at gamma = 1) is the baseline, bit for bit."""
+    lambda_effective: float | None = Field(None, gt=0)
+    """In place of lambda: lambda * (1 - loss_dropout), which the paper's rule of thumb keeps constant."""
     gamma: float = Field(1.0, ge=0)
     """Weight of the next-token cross-entropy."""
     k: int = Field(1, ge=0, le=64)
-    """Predictor tokens after the Text view; 0: the predictor is the identity."""
+    """Predictor tokens; 0: none. (In-sequence layouts and `target: stop_source` have none.)"""
     loss_dropout: float = Field(0.0, ge=0, lt=1)
-    """Probability that an optimizer step skips the JEPA term, and with it the encoding of the views."""
+    """Share of optimizer steps that skip the JEPA term, and with it the encoding of the views."""
+    loss_dropout_mode: Literal["random", "periodic"] = "random"
+    """random: each step by itself. periodic: the term is active in every m-th step, m = 1 / (1 - loss_dropout), rounded."""
+    lambda_warmup: float = Field(0.0, ge=0, lt=1)
+    """Share of all steps over which lambda rises linearly from zero."""
+    lambda_end: float = Field(1.0, ge=0)
+    """Multiple of lambda at the last step; after the warm-up it moves there linearly. 1: it stays."""
+    layout: Literal["append", "prepend", "reverse", "shared_prefix", "tube", "tube_patch", "tube_ends", "tube_means", "curvature"] = (
+        "append"
+    )
+    """What is encoded: predictor tokens after the Text view, before it, after the Code view (Code -> Text), or after the training
+    sequence's own prompt; or states of the training sequence itself (Semantic Tube and its variants)."""
+    readout: Literal["last", "mean"] = "last"
+    """A view's embedding: the state of its last token, or the mean over its content tokens (and predictor tokens)."""
+    layer: float = Field(1.0, gt=0, le=1)
+    """Depth of the states that are read, as a fraction of the layers, rounded."""
+    final_norm: bool = True
+    """Read states after the model's final norm, or before it."""
+    target: Literal["online", "stop_target", "stop_source", "ema"] = "online"
+    """Which side the term trains: both, all but the target, all but the source; or the target comes from an exponential moving average of
+    the trained weights (adapters only under LoRA), without gradient."""
+    ema_momentum: float = Field(0.99, ge=0, lt=1)
+    """Share of the average that each step keeps."""
+    ema_end: float | None = Field(None, ge=0, le=1)
+    """Momentum at the last step, reached along a half cosine; None: constant."""
+    predictor: Literal["tokens", "linear", "mlp"] = "tokens"
+    """tokens: the network itself, through its predictor tokens. linear, mlp: besides, a trained map of the source state."""
+    predictor_width: int | None = Field(None, ge=1)
+    """Hidden units of the mlp; None: as wide as the states."""
+    predictor_lr_factor: float = Field(1.0, gt=0)
+    """Multiple of the learning rate for what the predictor alone trains: its map and the predictor tokens."""
+    normalize: bool = False
+    """Scale both states to length 1 before the distance."""
+    temperature: float = Field(0.07, gt=0)
+    """InfoNCE: cosines are divided by it."""
+    symmetric: bool = False
+    """InfoNCE: the mean of both directions, source among targets and target among sources."""
+    gather: bool = True
+    """InfoNCE: negatives come from all workers' share of the step, too."""
+    variance: float = Field(0.0, ge=0)
+    """Weight of VICReg's variance term, relative to the distance's."""
+    covariance: float = Field(0.0, ge=0)
+    """Weight of VICReg's covariance term."""
+    sigreg: float = Field(0.0, ge=0)
+    """Weight of SIGReg (LeJEPA, arXiv 2511.08544): states are drawn towards an isotropic Gaussian."""
+    control: Literal["none", "monitor", "zero", "shuffled", "constant_target"] = "none"
+    """monitor: the term is measured, without gradient. zero: it is computed in full and weighted 0. shuffled: pairs are exchanged among the
+    examples of a step. constant_target: every target is the same fixed random state."""
+
+    @property
+    def fixed_lambda(self) -> float | None:
+        """The weight lambda as a number; None where the first step's gradients decide it."""
+        if self.lambda_effective is not None:
+            return self.lambda_effective / self.active_share
+        return None if isinstance(self.lambda_, GradRatio) else self.lambda_
+
+    @property
+    def active_share(self) -> float:
+        """Share of steps in which the term is active."""
+        if self.loss_dropout_mode == "periodic":
+            return 1 / round(1 / (1 - self.loss_dropout))
+        return 1 - self.loss_dropout
+
+    @property
+    def encodes_views(self) -> bool:
+        """Whether the two views are encoded by themselves."""
+        return self.layout not in IN_SEQUENCE
+
+    @field_validator("lambda_")
+    @classmethod
+    def _not_negative(cls, value: float | GradRatio) -> float | GradRatio:
+        if not isinstance(value, GradRatio) and value < 0:
+            raise ValueError(f"must be at least 0, got {show(value)}")
+        return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_tokens_in_sequence(cls, value: Any) -> Any:
+        if isinstance(value, dict) and (value.get("layout") in IN_SEQUENCE or value.get("target") == "stop_source"):
+            return {"k": 0, **value}
+        return value
+
+    @model_validator(mode="after")
+    def _no_idle_knob(self) -> ObjectiveConfig:
+        """Refuse what would run as something else than it says: a knob without effect, or a variant that is another one."""
+        reason = idle_knob(self)
+        if reason is not None:
+            raise ValueError(reason)
+        return self
+
+
+def idle_knob(objective: ObjectiveConfig) -> str | None:
+    """Why a combination is refused; None where every knob has its effect."""
+    own = {name: field.default for name, field in ObjectiveConfig.model_fields.items()}
+    changed = {name for name, default in own.items() if getattr(objective, name) != default}
+    symmetric_distance = objective.distance != "infonce" or objective.symmetric
+    same_sides = objective.target == "online" and objective.predictor == "tokens" and objective.control != "constant_target"
+    if objective.encodes_views:
+        if objective.layout == "prepend" and objective.k == 0:
+            return "layout prepend with k = 0 is layout append with k = 0: there is nothing to prepend; set k, or layout: append"
+        if objective.layout == "reverse" and objective.k == 0 and symmetric_distance and same_sides:
+            return (
+                "layout reverse with k = 0 and a symmetric distance is layout append: the two sides do not differ; set k, or layout: append"
+            )
+    else:
+        for name in ("readout", "predictor", "k"):
+            if name in changed and (name != "k" or objective.k):
+                return f"{name} has no effect with layout {objective.layout}, which encodes no views; drop it"
+        if objective.control == "shuffled":
+            return f"layout {objective.layout} pairs states of one sequence, so there are no pairs to exchange; drop control: shuffled"
+        if objective.target == "ema" or objective.control == "constant_target":
+            asked = "target: ema" if objective.target == "ema" else "a constant target"
+            return f"layout {objective.layout} has no target of its own for {asked}"
+    needs = (
+        (("temperature", "symmetric", "gather"), objective.distance == "infonce", "distance: infonce"),
+        (("ema_momentum", "ema_end"), objective.target == "ema", "target: ema"),
+        (("predictor_width",), objective.predictor == "mlp", "predictor: mlp"),
+        (("predictor_lr_factor",), objective.predictor != "tokens" or objective.k > 0, "a predictor (k above 0, or predictor: mlp)"),
+        (("loss_dropout_mode",), objective.loss_dropout > 0, "loss_dropout above 0"),
+        (("normalize",), objective.distance not in ("cosine", "infonce"), "a distance that depends on length (l2, mse, smooth_l1)"),
+    )
+    for names, met, condition in needs:
+        for name in names:
+            if name in changed and not met:
+                return f"{name} has no effect without {condition}; drop it, or set that"
+    if objective.target == "stop_source" and (objective.predictor != "tokens" or "predictor_lr_factor" in changed):
+        return "target stop_source trains the target side only, so that no predictor learns; drop the predictor, or set target: online"
+    if objective.control == "constant_target" and objective.target != "online":
+        return f"control constant_target replaces the target, so target: {objective.target} has no effect; drop it"
+    if objective.loss_dropout_mode == "periodic" and objective.active_share == 1:
+        return (
+            f"loss_dropout {objective.loss_dropout:g} in periodic mode skips no step: 1 / (1 - loss_dropout) rounds to 1; set at least 0.34"
+        )
+    if objective.gamma == 0 and (isinstance(objective.lambda_, GradRatio) or objective.fixed_lambda == 0):
+        return "gamma = 0 leaves nothing to train, or nothing to set lambda by; give lambda as a number above 0"
+    if objective.distance == "infonce" and objective.control == "constant_target" and not objective.symmetric:
+        return "control constant_target makes all targets equal, so infonce has no effect (no gradient); use another distance"
+    if objective.target == "stop_source" and objective.k > 0:
+        return "target stop_source trains no predictor token, so that k reads a random one; set k: 0"
+    if isinstance(objective.lambda_, GradRatio) and objective.control in ("monitor", "zero"):
+        return f"control {objective.control} weighs the term with 0, so lambda: grad_ratio has no effect; drop it"
+    if "lambda_" in changed and objective.lambda_effective is not None:
+        return "lambda and lambda_effective are given, but one follows from the other; drop one"
+    return None
 
 
 class OptimConfig(Record):
@@ -146,10 +309,57 @@ class EvaluationConfig(Record):
     """task: the task's own criterion. text: an answer is correct when it equals the reference as text (needs no databases, say)."""
     sql_strict: bool = False
     """Rows of a query must come in the reference's order always, not only where the reference asks for an order."""
+    diagnostic_pairs: int = Field(128, ge=0)
+    """Validation pairs whose embeddings are diagnosed at the start, at the end, and between where it is cheap; 0: none."""
+    diagnostic_share: float = Field(0.03, ge=0)
+    """Share of training's FLOPs that diagnostics between start and end may cost."""
     every: int = Field(1, ge=1)
     """Validate after every so many epochs (and always after the last)."""
     test: bool = False
     """Also score the sealed test split, once, after the last epoch. Set by the confirmation stage only."""
+
+
+class MaskingConfig(Record):
+    """Which tokens of a passage are hidden."""
+
+    mask_ratio: float = Field(0.3, gt=0, lt=1)
+    """Share of a passage's tokens (special ones not counted) at which spans stop being added."""
+    mean_span: float = Field(3.0, ge=1)
+    """Mean length of a span in tokens; lengths are exponential, rounded up. 1: single tokens."""
+
+
+class MaskedConfig(MaskingConfig):
+    """A masked encoder is trained instead of a causal model: cross-entropy (weight gamma) and JEPA term (lambda) at hidden tokens.
+
+    The baseline, `none`, is masked-language-model training at the same positions. See `training/masked.py`.
+    """
+
+    corpus: str | None = None
+    """Text file, one passage per line, to train on; None: the texts of the task's training split. The task's labels are for probes only."""
+    keep_checkpoints: Literal["all", "confirmed", "none"] = "all"
+    """Of which trials both encoders, predictor and optimizer stay in `results/<name>/checkpoints/`."""
+
+
+MASKED_OBJECTIVE = {"distance": "cosine", "target": "ema", "predictor": "mlp", "k": 0}
+"""What the JEPA term of a masked encoder always is."""
+MASKED_KNOBS = ("lambda", "gamma", "ema_momentum", "ema_end", "predictor_width", "predictor_lr_factor")
+"""What it leaves open."""
+
+
+def masked_misfit(objective: ObjectiveConfig) -> str | None:
+    """Why a masked encoder cannot be trained with an objective; None where it can."""
+    fixed = ", ".join(f"{name}: {value}" for name, value in MASKED_OBJECTIVE.items())
+    for name, field in ObjectiveConfig.model_fields.items():
+        alias, value = field.alias or name, getattr(objective, name)
+        if alias in MASKED_OBJECTIVE and value != MASKED_OBJECTIVE[alias]:
+            return f"{alias} = {show(value)}, but with base.masked the JEPA term has {{{fixed}}}; write those four"
+        if alias not in (*MASKED_OBJECTIVE, *MASKED_KNOBS) and value != field.default:
+            return f"{alias} has no effect with base.masked, where the JEPA term has {', '.join(MASKED_KNOBS)}; drop it"
+    if isinstance(objective.lambda_, GradRatio):
+        return "lambda from gradients is not there with base.masked; give a number"
+    if objective.gamma == 0 and objective.lambda_ == 0:
+        return "gamma and lambda are both 0, so nothing would be trained; raise one"
+    return None
 
 
 class TrialConfig(Record):
@@ -163,16 +373,26 @@ class TrialConfig(Record):
     data: DataConfig = DataConfig()
     objective: ObjectiveConfig | None = None
     """The JEPA term; None: plain next-token fine-tuning, the baseline."""
+    masked: MaskedConfig | None = None
+    """Train a masked encoder; None: a causal model."""
     optim: OptimConfig = OptimConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     seed: int = Field(1, ge=0)
     """Replicate: data order, new weights, dropout and loss dropout each draw from a stream of their own derived from it."""
+
+    @model_validator(mode="after")
+    def _fit_for_masked(self) -> TrialConfig:
+        if self.masked is not None and self.objective is not None and (reason := masked_misfit(self.objective)):
+            raise ValueError(reason)
+        return self
 
 
 class BaseConfig(Record):
     """Defaults that every arm of a sweep starts from (TrialConfig without what the arm itself fixes)."""
 
     model: NetworkConfig = NetworkConfig()
+    masked: MaskedConfig | None = None
+    """Train masked encoders (families `distilbert`, `bert`); None: causal models."""
     lora: LoraConfig | None = None
     optim: OptimConfig = OptimConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -192,6 +412,13 @@ class TaskData(Record):
     max_length: int | None = Field(None, ge=8)
     max_new_tokens: int | None = Field(None, ge=1)
     """Token cap of a generated answer, in place of `base.evaluation.max_new_tokens`."""
+
+
+class CrossEntropyConfig(Record):
+    """What a method's cross-entropy is taken over, where that is not `base.optim`'s: the reference's defects as ablations of their own."""
+
+    loss_on: Literal["answer", "all"] | None = None
+    train_end_of_turn: bool | None = None
 
 
 class SearchConfig(Record):
@@ -274,6 +501,8 @@ class SweepConfig(Record):
     """A stage before the fine-tuning, the same for all arms but for the methods' JEPA terms."""
     methods: dict[str, ObjectiveConfig | None] = Field(min_length=1)
     """Name -> objective; `none` is the baseline."""
+    cross_entropy: dict[str, CrossEntropyConfig] = Field(default_factory=dict)
+    """Method -> `loss_on` and `train_end_of_turn` of its own."""
     space: dict[str, Distribution] = Field(default_factory=dict)
     """Path in TrialConfig (`optim.learning_rate`, `objective.lambda`, `lora.r`) -> distribution."""
     search: SearchConfig = SearchConfig()
@@ -325,6 +554,13 @@ class SweepConfig(Record):
             raise ValueError(f"task is {task!r}, but data.task is {data['task']!r}; drop data.task")
         return {**value, "task": task, "data": {**data, "task": first}}
 
+    def baseline_of(self, method: str) -> str | None:
+        """The method without a JEPA term that a method is compared with: the first one with the same loss side."""
+        side = self.cross_entropy.get(method, CrossEntropyConfig())
+        return next(
+            (name for name, own in self.methods.items() if own is None and self.cross_entropy.get(name, CrossEntropyConfig()) == side), None
+        )
+
     @property
     def tasks(self) -> tuple[str, ...]:
         """Names of the tasks, in the order of the file."""
@@ -373,12 +609,26 @@ def columns(config: TrialConfig) -> dict[str, Any]:
     Baselines have `objective` "none", lambda 0 and k 0, and no loss dropout.
     """
     tree = canonical(config)
-    objective = tree.pop("objective") or {"distance": "none", "lambda": 0.0, "gamma": 1.0, "k": 0, "loss_dropout": 0.0}
+    objective = dict.fromkeys(field.alias or name for name, field in ObjectiveConfig.model_fields.items()) | {
+        "distance": "none",
+        "gamma": 1.0,
+        "k": 0,
+        "loss_dropout": 0.0,
+    }
+    objective |= tree.pop("objective") or {}
+    ratio = objective["lambda"]["grad_ratio"] if isinstance(objective["lambda"], dict) else None
+    objective["lambda"] = config.objective.fixed_lambda if config.objective is not None else 0.0
+    masked = tree.pop("masked") or dict.fromkeys(MaskedConfig.model_fields)
     lora = tree.pop("lora") or {"r": None, "alpha": None, "dropout": None}
     pretrain = tree.pop("pretrain") or {name: None for name in PretrainConfig.model_fields if name != "data"}
     files = pretrain.pop("data", None) or dict.fromkeys(DataConfig.model_fields)
-    flat = {"objective": objective.pop("distance"), **objective, **{f"lora_{key}": value for key, value in lora.items()}}
-    flat |= {f"pretrain_{key}": value for key, value in pretrain.items()}
+    flat = {
+        "objective": objective.pop("distance"),
+        "lambda_grad_ratio": ratio,
+        **objective,
+        **{f"lora_{key}": value for key, value in lora.items()},
+    }
+    flat |= masked | {f"pretrain_{key}": value for key, value in pretrain.items()}
     flat |= {f"pretrain_{_FILES.get(key, key)}": value for key, value in files.items()}
     flat["evaluate_test"] = tree["evaluation"].pop("test")
     flat["eval_batch_size"] = tree["evaluation"].pop("batch_size")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -152,7 +152,7 @@ class Board:
             return 0.0
         left = self._total - self._done
         if self._stage == "search":
-            left += len(self.sweep.confirm.seeds) * len(self.sweep.methods) * len(self.sweep.families)
+            left += len(self.sweep.confirm.seeds) * len(arms(self.sweep))
         return left * statistics.fmean(self._durations) / self._concurrent
 
     def _count(self, job: Job, outcome: dict[str, Any], remark: str) -> None:
@@ -166,6 +166,7 @@ class Board:
             result = f"FAILED: {outcome.get('error')}"
         else:
             result = f"{state} {metric} {_share(value)} (best {_share(self._best.get(job.arm))})"
+            result += f", ALARM {alarms}" if (alarms := outcome.get("alarms")) else ""
         if not self.console.is_terminal or state == "FAILED":
             names = ("lambda", "k", "lr", "loss dropout")
             settings = " ".join(f"{name} {value}" for name, value in zip(names, _settings(job.config), strict=True) if value != "-")
@@ -178,8 +179,8 @@ class Board:
         self._best[arm] = better(self._best.get(arm, value), value)
 
 
-def report(sweep: SweepConfig, folder: Path, console: Console) -> None:
-    """The final tables: each arm's best on validation, the confirmation side by side, and the trials that failed."""
+def report(sweep: SweepConfig, folder: Path, console: Console, failed: Sequence[Mapping[str, Any]] = ()) -> None:
+    """The final tables: each arm's best on validation, the confirmation side by side, and the rows of trials that failed."""
     trials = results.read_trials(folder)
     search = trials[(trials["stage"] == "search") & (trials["arm"].isin(_arms(sweep)))]
     metric = sweep.search.metric
@@ -206,9 +207,7 @@ def report(sweep: SweepConfig, folder: Path, console: Console) -> None:
     if sweep.confirm.seeds:
         console.print()
         console.print(side_by_side(sweep, trials))
-    attempts = trials.assign(attempt=trials["trial_id"].str.partition("-")[2].replace("", "1").astype(int)) if len(trials) else trials
-    last = attempts.sort_values("attempt").groupby("config_id").tail(1) if len(trials) else trials
-    for _, row in last[last["state"] == "FAILED"].iterrows():
+    for row in failed:
         console.print(Text(f"FAILED {row['trial_id']} ({row['arm']}, {row['stage']}): {row['error']}"))
 
 
@@ -220,15 +219,16 @@ def side_by_side(sweep: SweepConfig, trials: pd.DataFrame) -> Table:
     table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
     chance = {arm.name: DATASETS[arm.task].chance for arm in arms(sweep)}
     extra = ["chance"] if any(chance.values()) else []
-    for name in ("arm", "seeds", "mean", "sd", *extra, "minus baseline", "sd of diff.", "prefix", "contains", "stopped"):
+    beside = ("prefix", "contains", "stopped") if sweep.base.masked is None else ("accuracy_untrained", "retrieval", "retrieval_untrained")
+    for name in ("arm", "seeds", "mean", "sd", *extra, "minus baseline", "sd of diff.", *(name.replace("_", " ") for name in beside)):
         _column(table, name, sweep)
     done = trials[(trials["stage"] == "confirm") & (trials["state"] == "COMPLETE") & trials["seed"].isin(sweep.confirm.seeds)]
     # After --extend an arm may have been confirmed twice, with two configurations: the latest counts, as in the frozen selection.
     done = done.sort_values("finished_at").groupby(["arm", "seed"]).tail(1)
     split = metric.partition("_")[0]
-    baseline = next((name for name, objective in sweep.methods.items() if objective is None), None)
     for arm in _arms(sweep):
         method, slash, twin = arm.partition("/")
+        baseline = sweep.baseline_of(method)
         mine = done[done["arm"] == arm].set_index("seed")
         if mine.empty:
             table.add_row(arm, "0", *["-"] * (7 + len(extra)))
@@ -237,7 +237,7 @@ def side_by_side(sweep: SweepConfig, trials: pd.DataFrame) -> Table:
         if baseline is not None and method != baseline:
             theirs = done[done["arm"] == baseline + slash + twin].set_index("seed")
             difference = (mine[metric] - theirs[metric]).dropna()
-        others = [_share(mine[f"{split}_{name}"].mean()) for name in ("prefix", "contains", "stopped")]
+        others = [_share(mine[f"{split}_{name}"].mean()) for name in beside]
         paired = [f"{difference.mean():+.4f}" if len(difference) else "-", _share(difference.std()) if len(difference) > 1 else "-"]
         level = [f"{chance[arm]:.2f}"] if extra else []
         table.add_row(arm, str(len(mine)), _share(mine[metric].mean()), _share(mine[metric].std()), *level, *paired, *others)
@@ -264,11 +264,17 @@ def _shown(row: Any) -> tuple[str, str, str, str]:
     """lambda, k, learning rate and loss dropout of a row of the trials table; a dash where there is no JEPA term."""
     jepa = row["objective"] != "none"
     return (
-        f"{row['lambda']:.3g}" if jepa else "-",
+        _lambda(row) if jepa else "-",
         f"{int(row['k'])}" if jepa else "-",
-        f"{row['learning_rate']:.3g}",
+        f"{row['learning_rate']:.3g}" + (f" after {row['pretrain_learning_rate']:.3g}" if isinstance(row["pretrain_task"], str) else ""),
         f"{row['loss_dropout']:.3g}" if jepa and row["loss_dropout"] is not None else "-",
     )
+
+
+def _lambda(row: Any) -> str:
+    """As a number, or the ratio of gradients that decides it."""
+    value = row["lambda"]
+    return f"{value:.3g}" if value is not None and value == value else f"at ratio {row['lambda_grad_ratio']:.3g}"
 
 
 def _share(value: float | None) -> str:

@@ -11,10 +11,16 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from jepa_ray.config import LoraConfig, ObjectiveConfig, OptimConfig, SweepConfig
+from jepa_ray.config import LoraConfig, MaskingConfig, ObjectiveConfig, OptimConfig, SweepConfig
 from jepa_ray.space import Distribution, Record, show
 
-SEARCHABLE: dict[str, type[Record]] = {"optim": OptimConfig, "objective": ObjectiveConfig, "lora": LoraConfig, "pretrain": OptimConfig}
+SEARCHABLE: dict[str, type[Record]] = {
+    "optim": OptimConfig,
+    "objective": ObjectiveConfig,
+    "lora": LoraConfig,
+    "masked": MaskingConfig,
+    "pretrain": OptimConfig,
+}
 """Parts of a TrialConfig that `space` may search; of the first stage, its optimizer settings."""
 _WRITTEN = {
     "Distribution": "a distribution such as {float: [0.1, 10], log: true}, {int: [0, 4]} or {choice: [0, 0.5]}",

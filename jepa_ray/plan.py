@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jepa_ray.config import SweepConfig, TrialConfig, canonical
+from jepa_ray.config import CrossEntropyConfig, ObjectiveConfig, SweepConfig, TrialConfig, canonical
 from jepa_ray.data.datasets import DATASETS
 from jepa_ray.space import Distribution, enumerate_grid, show
 
@@ -48,13 +48,31 @@ def arms(sweep: SweepConfig) -> list[Arm]:
 
 
 def space(sweep: SweepConfig, arm: Arm) -> dict[str, Distribution]:
-    """What is searched in an arm: all of the space, but nothing of the objective, nor what depends on it, where the arm has none."""
-    objective = sweep.methods[arm.method] is not None
+    """What is searched in an arm: all of the space, but nothing of the objective, nor what depends on it, where the arm has none, or where
+    it has no effect there (predictor tokens of an in-sequence layout, say)."""
+    objective = sweep.methods[arm.method]
     out: dict[str, Distribution] = {}
     for path, distribution in sweep.space.items():
-        if (objective or not path.startswith("objective.")) and all(name in out for name in distribution.when or ()):
+        if path.startswith("objective.") and (objective is None or not _takes(objective, path, distribution)):
+            continue
+        if all(name in out for name in distribution.when or ()):
             out[path] = distribution
     return out
+
+
+def _takes(objective: ObjectiveConfig, path: str, distribution: Distribution) -> bool:
+    """Whether a knob has an effect on an objective: its least favourable legal values are not all refused."""
+    leaf = path.partition(".")[2]
+    return any(accepts(objective, leaf, value) for value in distribution.probes())
+
+
+def accepts(objective: ObjectiveConfig, leaf: str, value: Any) -> bool:
+    """Whether an objective can have this value of a knob, which then is no idle one."""
+    try:
+        changed = ObjectiveConfig.model_validate({**canonical(objective), leaf: value})
+    except ValueError:
+        return False
+    return leaf != "k" or changed.encodes_views
 
 
 def trial_config(sweep: SweepConfig, arm: Arm, params: Mapping[str, Any]) -> TrialConfig:
@@ -97,10 +115,15 @@ def _tree(sweep: SweepConfig, arm: Arm) -> dict[str, Any]:
         "lora": base["lora"],
         "data": canonical(sweep.data_of(arm.task)),
         "objective": canonical(objective) if objective is not None else None,
-        "optim": base["optim"],
+        "masked": base["masked"],
+        "optim": base["optim"] | canonical_without_none(sweep.cross_entropy.get(arm.method)),
         "evaluation": {**base["evaluation"], "max_new_tokens": cap},
         "seed": sweep.base.seed,
     }
+
+
+def canonical_without_none(record: CrossEntropyConfig | None) -> dict[str, Any]:
+    return record.model_dump(mode="json", exclude_none=True) if record is not None else {}
 
 
 def notes(sweep: SweepConfig) -> list[str]:
@@ -136,7 +159,7 @@ def notes(sweep: SweepConfig) -> list[str]:
         if path == "objective.lambda" and 0 in probes:
             out.append("objective.lambda = 0 is the baseline, whatever the other knobs of the objective")
     for name, objective in sweep.methods.items():
-        if objective is not None and objective.lambda_ == 0 and "objective.lambda" not in sweep.space:
+        if objective is not None and objective.fixed_lambda == 0 and objective.control == "none" and "objective.lambda" not in sweep.space:
             searched = [path for path in sweep.space if path.startswith("objective.")]
             also = f"; searching {', '.join(searched)} changes nothing" if searched else ""
             out.append(f"method {name}: lambda = 0 equals the baseline bit for bit{also}")
@@ -152,7 +175,8 @@ def describe(sweep: SweepConfig, estimates: Mapping[str, Estimate] | None = None
         return f"{task} from {sweep.data_of(task).train or 'built-in generator'}"
 
     model = sweep.model if isinstance(sweep.model, str) else ", ".join(f"{family}: {name}" for family, name in sweep.model.items())
-    adapters = f"LoRA r = {sweep.base.lora.r}" if sweep.base.lora is not None else "full fine-tuning"
+    trained = "full fine-tuning" if sweep.base.masked is None else "masked encoder, trained whole"
+    adapters = f"LoRA r = {sweep.base.lora.r}" if sweep.base.lora is not None else trained
     optim = sweep.base.optim
     scheduler = sweep.scheduler
     stopping = f"ASHA on {scheduler.time_attr}, keeps 1/{scheduler.reduction_factor:g} after {scheduler.grace_period:g}"
@@ -207,7 +231,9 @@ def _arm_rows(sweep: SweepConfig, own: Iterable[Arm], estimates: Mapping[str, Es
     rows: list[tuple[str, ...]] = []
     for arm in own:
         objective = sweep.methods[arm.method]
-        method = "next-token loss only" if objective is None else f"{objective.distance}, lambda {objective.lambda_:g}, k {objective.k}"
+        tokens = "next-token" if sweep.base.masked is None else "masked-token"
+        method = f"{tokens} loss only" if objective is None else objective_text(objective)
+        method += "".join(f", {key} {show(value)}" for key, value in canonical_without_none(sweep.cross_entropy.get(arm.method)).items())
         row: tuple[str, ...] = (f"    {arm.name}", method, f"{len(space(sweep, arm))} searched")
         if estimates and arm.name not in estimates:
             row += ("cannot be run: see below",)
@@ -219,6 +245,16 @@ def _arm_rows(sweep: SweepConfig, own: Iterable[Arm], estimates: Mapping[str, Es
             )
         rows.append(row)
     return rows
+
+
+def objective_text(objective: ObjectiveConfig) -> str:
+    """An objective in a few words: its distance, weight and predictor tokens, and whatever else is not as in the paper."""
+    weight = f"lambda {objective.fixed_lambda:.3g}" if objective.fixed_lambda is not None else "lambda from gradients"
+    own = canonical(objective)
+    usual = canonical(ObjectiveConfig())
+    told = ("distance", "lambda", "lambda_effective", "k")
+    rest = [f"{name} {show(value)}" for name, value in own.items() if name not in told and value != usual[name]]
+    return ", ".join([objective.distance, weight, f"k {objective.k}", *rest]).replace("'", "")
 
 
 def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:

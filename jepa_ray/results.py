@@ -53,16 +53,22 @@ CONFIG: dict[str, pa.DataType] = {
     **_fields(INTEGER, "num_train num_val num_test split_seed max_length"),
     **_fields(REAL, "base_fraction"),
     **_fields(TEXT, "objective"),
-    **_fields(REAL, "lambda gamma"),
+    **_fields(REAL, "lambda lambda_grad_ratio lambda_effective gamma"),
     **_fields(INTEGER, "k"),
-    **_fields(REAL, "loss_dropout learning_rate"),
+    **_fields(REAL, "loss_dropout lambda_warmup lambda_end layer ema_momentum ema_end predictor_lr_factor"),
+    **_fields(REAL, "temperature variance covariance sigreg"),
+    **_fields(TEXT, "loss_dropout_mode layout readout target predictor control"),
+    **_fields(INTEGER, "predictor_width"),
+    **_fields(FLAG, "final_norm normalize symmetric gather"),
+    **_fields(REAL, "learning_rate"),
     **_fields(INTEGER, "lora_r"),
     **_fields(REAL, "lora_alpha lora_dropout"),
     **_fields(INTEGER, "num_epochs batch_size micro_batch_size"),
     **_fields(TEXT, "schedule loss_on"),
     **_fields(FLAG, "train_end_of_turn"),
     **_fields(REAL, "warmup_ratio weight_decay beta1 beta2 max_grad_norm"),
-    **_fields(INTEGER, "eval_batch_size max_new_tokens eval_every"),
+    **_fields(INTEGER, "eval_batch_size max_new_tokens eval_every diagnostic_pairs"),
+    **_fields(REAL, "diagnostic_share"),
     **_fields(FLAG, "evaluate_test sql_strict"),
     **_fields(TEXT, "judge"),
     **_fields(INTEGER, "seed"),
@@ -74,6 +80,8 @@ CONFIG: dict[str, pa.DataType] = {
     **_fields(FLAG, "pretrain_train_end_of_turn"),
     **_fields(REAL, "pretrain_warmup_ratio pretrain_weight_decay pretrain_beta1 pretrain_beta2 pretrain_max_grad_norm"),
     **_fields(INTEGER, "pretrain_seed"),
+    **_fields(REAL, "mask_ratio mean_span"),
+    **_fields(TEXT, "corpus keep_checkpoints"),
 }
 """Every leaf of a TrialConfig, under the names that `config.columns` gives them."""
 
@@ -81,22 +89,28 @@ SUMMARY: dict[str, pa.DataType] = {
     **_fields(REAL, "val_accuracy val_exact val_prefix val_contains val_stopped val_errors val_paper val_equivalent val_undecided val_ce"),
     **_fields(REAL, "test_accuracy test_exact test_prefix test_contains test_stopped test_errors"),
     **_fields(REAL, "test_paper test_equivalent test_undecided test_ce"),
-    **_fields(REAL, "chance train_ce train_jepa"),
+    **_fields(REAL, "val_retrieval test_retrieval val_accuracy_untrained test_accuracy_untrained"),
+    **_fields(REAL, "val_retrieval_untrained test_retrieval_untrained"),
+    **_fields(REAL, "val_effective_rank test_effective_rank val_anisotropy test_anisotropy"),
+    **_fields(REAL, "chance pretrain_ce pretrain_jepa train_ce train_jepa val_jepa lambda_used diag_seconds"),
     **_fields(REAL, "train_tokens train_flops train_seconds val_seconds test_seconds wall_seconds peak_memory_bytes"),
     **_fields(
         INTEGER, "epochs_done steps num_parameters num_trainable num_workers train_examples val_examples test_examples dropped_examples"
     ),
     **_fields(INTEGER, "overlap_text overlap_target"),
-    **_fields(TEXT, "packing_used pretrained_sha"),
+    **_fields(TEXT, "packing_used pretrained_sha alarms"),
     **_fields(REAL, "attention_error"),
     **_fields(TEXT, "dataset_sha git_sha versions device started_at finished_at"),
 }
 """What a trial may put in `TrialResult.summary`; a key that is absent is stored as null.
 
-`*_accuracy` is the share of answers that are correct by the task's own criterion, `chance` what guessing without looking at the
-question reaches of it. `pretrained_sha` is the digest of the weights that a first stage handed on; its tokens, FLOPs and seconds are
-part of `train_*`. `packing_used` is the packing that `packing: auto` came to. `attention_error` is the largest difference that the start-up
-self-check saw between packed and separate passes. `versions` is a JSON object in a string. Times are UTC, ISO 8601.
+`*_accuracy` is the share of answers that are correct by the task's own criterion, `chance` what guessing without looking at the question
+reaches of it. Of a masked encoder `*_accuracy` is a linear probe's, `*_retrieval` the share of nearest neighbours with the same label,
+and `*_untrained` the same before the first step. `pretrained_sha` is the digest of the weights that a first stage handed on; its tokens,
+FLOPs and seconds are part of `train_*`. `lambda_used` is lambda before its schedule, `val_ce` and `val_jepa` are the last diagnosed
+losses on validation, `alarms` the names of what they and the embeddings raised (`training/alarms.py`). `packing_used` is the packing that
+`packing: auto` came to. `attention_error` is the largest difference that the start-up self-check saw between packed and separate passes.
+`versions` is a JSON object in a string. Times are UTC, ISO 8601.
 """
 
 TRIALS = pa.schema(list({**IDENTITY, **CONFIG, **SUMMARY}.items()))

@@ -289,17 +289,25 @@ def select(sweep: SweepConfig, folder: Path, search: Search, listener: Listener)
     """
     digest = hashlib.sha256(json.dumps(identity(sweep), sort_keys=True).encode()).hexdigest()[:16]
     files = sorted(folder.glob("selection*.json"), key=lambda path: (len(path.name), path.name))
-    for path in files:
+    kept: dict[str, Any] = {}
+    for path in reversed(files):
         frozen = json.loads(path.read_text())
         if frozen["sweep"] == digest:
-            return {arm: TrialConfig.model_validate(best["config"]) for arm, best in frozen["arms"].items()}
-    if files:
+            kept = frozen["arms"]
+            break
+    if kept and not set(search.studies) - set(kept):
+        return {arm: TrialConfig.model_validate(best["config"]) for arm, best in kept.items()}
+    if files and not kept:
         listener.say(
             f"The test split has been opened before ({files[-1].name}): this selection is made after its numbers could be seen. "
             "Report it as exploratory, or confirm on a test split that is still sealed."
         )
     arms, configs, metric = {}, {}, sweep.search.metric
+    for arm, best in kept.items():  # an arm that could not be run before is added to them, and they stay as they were frozen
+        configs[arm], arms[arm] = TrialConfig.model_validate(best["config"]), best
     for arm, (row, config) in search.best().items():
+        if arm in kept:
+            continue
         configs[arm] = config
         arms[arm] = {"trial_id": row["trial_id"], "config_id": row["config_id"], metric: row[metric], "config": canonical(config)}
     frozen = {
@@ -310,6 +318,8 @@ def select(sweep: SweepConfig, folder: Path, search: Search, listener: Listener)
         "frozen_at": results.now(),
         "arms": arms,
     }
+    if kept and arms.keys() == kept.keys():
+        return configs
     path = folder / ("selection.json" if not files else f"selection-{len(files) + 1}.json")
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_text(json.dumps(frozen, indent=2) + "\n", encoding="utf-8")

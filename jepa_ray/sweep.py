@@ -51,11 +51,12 @@ def main(argv: Sequence[str] | None = None, prepare_one: Prepare | None = None, 
     try:
         sweep = load_sweep(options.file, options.overrides)
         if options.dry_run:
-            from jepa_ray.plan import describe
+            from jepa_ray.plan import arms, describe
             from jepa_ray.training.estimate import estimate
 
-            print(describe(sweep, *estimate(sweep)))
-            return OK
+            estimates, facts = estimate(sweep)
+            print(describe(sweep, estimates, facts))
+            return OK if len(estimates) == len(arms(sweep)) else SOME_FAILED
         with _signals() as interrupt, claim(sweep, extend=options.extend, fresh=options.fresh) as (claimed, folder):
             again = _same_command(arguments, sweep, claimed)
             try:
@@ -108,7 +109,7 @@ def _run(sweep: SweepConfig, folder: Path, interrupt: Interrupt, prepare_one: Pr
         with board.shown():
             outcome = search.run(sweep, folder, cluster, board, interrupt, prepare_one, run_trial)
     console.print()
-    report(sweep, folder, console)
+    report(sweep, folder, console, outcome.failed)
     console.print(Text(f"\nTables: {folder}/trials, {folder}/metrics, {folder}/predictions"))
     return SOME_FAILED if outcome.failed or outcome.unconfirmed else OK
 

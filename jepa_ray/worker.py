@@ -72,7 +72,7 @@ def trainable(config: dict[str, Any], stock: Stock) -> None:
         else:
             _run_here(job, stock)
     row = pq.read_table(row_path(job)).to_pylist()[0]
-    tune.report({"final": True, "state": row["state"], "error": row["error"], **_numbers(row)})
+    tune.report({"final": True, "state": row["state"], "error": row["error"], "alarms": row["alarms"], **_numbers(row)})
 
 
 def _numbers(row: dict[str, Any]) -> Metrics:
@@ -168,7 +168,7 @@ def _group_loop(config: dict[str, Any]) -> None:
 
 def _train(job: Job, stock: Stock, report: Callable[[Metrics], None]) -> None:
     """Run the trial on this worker; rank 0 writes its row."""
-    run_trial = stock.run_trial or _run_trial()
+    run_trial = stock.run_trial or _run_trial(job.config)
     runtime = _runtime(stock.slot)
 
     def observed(metrics: Metrics) -> None:
@@ -216,7 +216,11 @@ def _runtime(slot: Slot) -> Runtime:
     return Runtime(rank=context.get_world_rank(), world_size=context.get_world_size(), device=str(get_device()), num_threads=slot.cpus)
 
 
-def _run_trial() -> RunTrial:
+def _run_trial(config: TrialConfig) -> RunTrial:
+    if config.masked is not None:
+        from jepa_ray.training.masked import run_masked_trial
+
+        return cast(RunTrial, run_masked_trial)
     from jepa_ray.training.trial import run_trial
 
     return run_trial
@@ -224,7 +228,7 @@ def _run_trial() -> RunTrial:
 
 def _show(job: Job, values: Mapping[str, Any]) -> None:
     """Set the trial's Ray metrics."""
-    shown = {**values, "lambda": job.config.objective.lambda_ if job.config.objective else 0.0}
+    shown = {**values, "lambda": (job.config.objective.fixed_lambda or 0.0) if job.config.objective else 0.0}
     for name, gauge in _gauges().items():
         value = shown.get(name)
         if isinstance(value, (int, float)) and math.isfinite(value):

@@ -33,7 +33,10 @@ SPACE = [
     ("space.k={float: [0, 4]}", "space.objective.k (override): takes whole numbers, but a float range draws others too; write int: [0, 4]"),
     ("space.k={int: [0, 65]}", "space.objective.k (override): must be at most 64, got 65; narrow the range"),
     ("space.loss_dropout={choice: [0, 1]}", "space.objective.loss_dropout (override): must be below 1.0, got 1"),
-    ("space.distance={choice: [cosine, cos]}", "space.objective.distance (override): must be 'cosine', 'l2' or 'mse', got 'cos'"),
+    (
+        "space.distance={choice: [cosine, cos]}",
+        "space.objective.distance (override): must be 'cosine', 'l2', 'mse', 'smooth_l1' or 'infonce', got 'cos'",
+    ),
     ("space.learning_rate={float: [0, 1]}", "space.optim.learning_rate (override): must be above 0.0, got 0.0; narrow the range"),
     (
         "space.optim.learning_rat={float: [1, 2]}",

@@ -104,7 +104,12 @@ def test_confirmation_is_paired_by_seed(tmp_path: Path) -> None:
     assert base[:6] == ["base/llama3", "3", "0.2000", "0.1000", "-", "-"]
     assert jepa[:6] == ["jepa/llama3", "2", "0.3500", "0.0707", "+0.2000", "0.1414"]
     out = io.StringIO()
-    report(sweep, tmp_path, Console(file=out, width=160))
+    report(
+        sweep,
+        tmp_path,
+        Console(file=out, width=160),
+        [{"trial_id": "jepa7", "arm": "jepa/llama3", "stage": "confirm", "error": "its process died"}],
+    )
     assert "FAILED jepa7 (jepa/llama3, confirm): its process died" in out.getvalue()
 
 
@@ -115,3 +120,14 @@ def test_report_of_nothing(tmp_path: Path) -> None:
     report(fake.make_sweep(tmp_path, confirm={"seeds": [5]}), tmp_path, Console(file=out, width=160))
     assert out.getvalue().count("none complete") == 2
     assert isinstance(results.read_trials(tmp_path), pd.DataFrame)
+
+
+def test_settings_of_every_form_of_lambda() -> None:
+    from jepa_ray.config import ObjectiveConfig, TrialConfig
+    from jepa_ray.console import _settings
+
+    shown = []
+    for said in ({"lambda": 0.5}, {"lambda": {"grad_ratio": 0.3}}, {"lambda_effective": 1.0, "loss_dropout": 0.5}):
+        objective = ObjectiveConfig.model_validate(said)
+        shown.append(_settings(TrialConfig.model_validate({"model": {"family": "llama3"}, "objective": objective}))[0])
+    assert shown == ["0.5", "at ratio 0.3", "2"]

@@ -97,7 +97,18 @@ def test_committed_search_spaces(path: Path, write: Write, tmp_path: Path, monke
 
 
 def test_there_are_search_spaces() -> None:
-    assert {"lora", "full", "families", "tasks", "pretrain", "scratch"} <= {path.stem for path in SPACES}
+    assert {
+        "lora",
+        "full",
+        "families",
+        "tasks",
+        "pretrain",
+        "scratch",
+        "ablation_objectives",
+        "semantic_tube",
+        "stop_token",
+        "masked_span",
+    } <= {path.stem for path in SPACES}
     assert sum(path.parent.name == "paper" for path in SPACES) >= 13
 
 
@@ -359,3 +370,23 @@ def test_none_is_none_in_any_spelling(write: Write) -> None:
 def test_a_condition_as_an_override_is_one_path(write: Write) -> None:
     for name in ("loss_dropout.when.k", "objective.loss_dropout.when.objective.k"):
         assert load_sweep(write(SOUND), [f"space.{name}=3"]).space["objective.loss_dropout"].when == {"objective.k": (3,)}
+
+
+def test_every_value_of_every_axis_has_a_trial_in_a_search_space() -> None:
+    import typing
+
+    from jepa_ray.config import ObjectiveConfig
+
+    used: set[tuple[str, object]] = set()
+    for path in SPACES:
+        methods = yaml.load(path.read_text(encoding="utf-8"), loading._Loader)["methods"]
+        for said in methods.values():
+            if isinstance(said, dict):
+                objective = ObjectiveConfig.model_validate(said)
+                used |= {(name, repr(getattr(objective, name))) for name in ObjectiveConfig.model_fields}
+    for name, field in ObjectiveConfig.model_fields.items():
+        if typing.get_origin(field.annotation) is typing.Literal:
+            missing = [value for value in typing.get_args(field.annotation) if (name, repr(value)) not in used]
+            assert not missing, f"no search space has {name}: {missing}"
+        else:
+            assert len([value for key, value in used if key == name]) > 1 or name == "gather", f"no search space changes {name}"

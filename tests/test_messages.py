@@ -59,7 +59,7 @@ TYPES = [
     (
         "search.metric=test_exact",
         "search.metric (override): must be one of val_accuracy, val_exact, val_prefix, "
-        "val_contains, val_stopped, val_paper, val_equivalent (the test split",
+        "val_contains, val_stopped, val_paper, val_equivalent, val_retrieval (the test split",
     ),
     ("search.metric=val_ce", "search.metric (override): must be one of val_accuracy"),
     ("search.mode=min", "search.mode (override): val_accuracy is better when larger, so mode = min would select the worst"),
@@ -83,7 +83,7 @@ TYPES = [
     ("methods.jepa.k=65", "methods.jepa.k (override): must be at most 64, got 65"),
     (
         "methods.jepa.distance=cosin",
-        "methods.jepa.distance (override): must be 'cosine', 'l2' or 'mse', got 'cosin'; did you mean 'cosine'?",
+        "methods.jepa.distance (override): must be 'cosine', 'l2', 'mse', 'smooth_l1' or 'infonce', got 'cosin'; did you mean 'cosine'?",
     ),
     ("methods.other=none", "methods.other (override): is the same as methods.baseline; change or drop one"),
     ("methods.other={k: 1}", "methods.other (override): is the same as methods.jepa; change or drop one"),

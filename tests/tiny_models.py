@@ -20,6 +20,7 @@ from jepa_ray.models.loading import load_network, load_tokenizer
 from jepa_ray.models.network import Network
 from jepa_ray.models.tiny import tiny_config
 from jepa_ray.training.base import base_tokenizer
+from jepa_ray.training.jepa import Term, active_objective, fit_network
 from jepa_ray.training.prepare import Prepared
 from jepa_ray.training.step import Runtime, make_optimizer, train_step
 
@@ -62,7 +63,7 @@ def trial(checkpoint: Path, **changes: Any) -> TrialConfig:
     parts: dict[str, dict[str, Any]] = {
         "model": {"family": checkpoint.name, "model": str(checkpoint)},
         "optim": {"learning_rate": 1e-3, "batch_size": 4, "num_epochs": 2},
-        "evaluation": {"max_new_tokens": 8},
+        "evaluation": {"max_new_tokens": 8, "diagnostic_pairs": 0},
     }
     rest = {}
     for name, value in changes.items():
@@ -85,6 +86,7 @@ def network_of(config: TrialConfig, k: int | None = None) -> Network:
     """The trial's network in training mode, with adapters that do something: PEFT starts them as the zero map."""
     wanted = config.objective.k if k is None and config.objective is not None else k or 0
     network = load_network(config.model.model, config.model, config.lora, k=wanted, seed=config.seed)
+    fit_network(network, active_objective(config), config.seed)
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for name, parameter in network.named_parameters():
@@ -105,7 +107,8 @@ def one_step(
     network: Network, table: TokenTable, config: TrialConfig, rows: Sequence[int], backend: Backend = "trie", step: int = 0, total: int = 10
 ) -> Any:
     """One optimizer step with a fresh optimizer."""
-    return train_step(network, make_optimizer(network, config.optim), table, np.asarray(rows), config, step, total, backend, Runtime())
+    optimizer, term = make_optimizer(network, config), Term.of(config, network, weight=1.0)
+    return train_step(network, optimizer, table, np.asarray(rows), config, step, total, backend, Runtime(), term)
 
 
 def largest_error(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> float:
@@ -134,7 +137,9 @@ def data_parallel_case(case: Case, runtime: Runtime) -> dict[str, Any]:
     network = network_of(config)
     model = network if runtime.world_size == 1 else torch.nn.parallel.DistributedDataParallel(network)
     table = table_of(checkpoint, EXAMPLES[:8])
-    totals = train_step(model, make_optimizer(network, config.optim), table, np.array(rows), config, step, 100, "trie", runtime)
+    totals = train_step(
+        model, make_optimizer(network, config), table, np.array(rows), config, step, 100, "trie", runtime, Term.of(config, network, 1.0)
+    )
     return {"gradients": gradients(network), "weights": weights(network), "totals": vars(totals)}
 
 

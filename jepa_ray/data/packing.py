@@ -56,6 +56,46 @@ class Packed:
 
 
 @dataclass(frozen=True)
+class Readout:
+    """P embeddings as weighted sums of token states: embedding p is the sum of weight * state over the entries whose `pair` is p.
+
+    A last-token readout has one entry of weight 1 per pair; a mean has one of weight 1 / n for each of n tokens; a difference of two
+    states has weights 1 and -1.
+    """
+
+    index: Index
+    """Where each entry's token stands: in `Views` the position on its path, in a batch the flat index."""
+    pair: Index
+    weight: NDArray[np.float32]
+    num_pairs: int
+
+    @classmethod
+    def single(cls, index: Index) -> Readout:
+        """One token each."""
+        return cls(index, np.arange(len(index)), np.ones(len(index), dtype=np.float32), len(index))
+
+    @property
+    def is_single(self) -> bool:
+        """Whether embedding p is simply the state of entry p."""
+        return len(self.index) == self.num_pairs and bool((self.weight == 1).all() and (self.pair == np.arange(self.num_pairs)).all())
+
+
+@dataclass(frozen=True)
+class Views:
+    """What a batch encodes beside the training sequences, and where it is read."""
+
+    paths: Sequence[Ids]
+    source: Readout
+    source_path: Index
+    """For each entry of `source`, its path: training sequences come first, in the order of the rows, then `paths`."""
+    target: Readout
+    target_path: Index
+    frozen_paths: Sequence[Ids] | None = None
+    """Paths of a target encoder of its own (then `target_path` counts these): they go through it, without gradient, and not through the
+    network."""
+
+
+@dataclass(frozen=True)
 class ViewBatch:
     """One packed micro-batch: tokens, where labels are, where the two views are read out. All indices are flat (row * T + column)."""
 
@@ -64,10 +104,12 @@ class ViewBatch:
     """Where the LM head is applied."""
     label_ids: Index
     """The token to be predicted there."""
-    source_index: Index
-    """Readout of Text: its last content token, or its last predictor token. Empty when the step carries no views."""
-    target_index: Index
-    """Readout of Code: its last content token."""
+    source: Readout
+    """Text, as a rule: its last content token, or its last predictor token. No pairs when the step carries no views."""
+    target: Readout
+    """Code, as a rule: its last content token. Of `frozen` where that is given."""
+    frozen: Packed | None = None
+    """What goes through the target encoder of its own."""
 
     @property
     def num_labels(self) -> int:
@@ -75,7 +117,15 @@ class ViewBatch:
 
     @property
     def num_pairs(self) -> int:
-        return len(self.source_index)
+        return self.source.num_pairs
+
+    @property
+    def source_index(self) -> Index:
+        return self.source.index
+
+    @property
+    def target_index(self) -> Index:
+        return self.target.index
 
 
 def pack(paths: Sequence[Ids], backend: Backend) -> Packed:
@@ -151,21 +201,43 @@ def _pack_plain(paths: Sequence[Ids]) -> Packed:
     return Packed("plain", input_ids, position_ids, end, nodes, np.zeros(len(paths), dtype=np.int64), int(lengths.sum()))
 
 
+def predictor_tokens(k: int) -> Ids:
+    """Ids of the k predictor tokens."""
+    return np.arange(PREDICTOR_BASE, PREDICTOR_BASE + k, dtype=np.int32)
+
+
+def appended(table: TokenTable, rows: Sequence[int], k: int) -> Views:
+    """The paper's layout: each Text with k predictor tokens behind it, read at the last token, and each Code, read at its last."""
+    n = len(rows)
+    texts = [np.concatenate([table.text[i], predictor_tokens(k)]) for i in rows]
+    codes = [table.code[i] for i in rows]
+    return Views(
+        paths=[*texts, *codes],
+        source=Readout.single(np.array([len(path) - 1 for path in texts], dtype=np.int64)),
+        source_path=np.arange(n, 2 * n),
+        target=Readout.single(np.array([len(path) - 1 for path in codes], dtype=np.int64)),
+        target_path=np.arange(2 * n, 3 * n),
+    )
+
+
 def make_batch(
     table: TokenTable,
     rows: Sequence[int],
     *,
     backend: Backend,
     k: int | None = None,
+    views: Views | None = None,
     loss_on: Literal["answer", "all"] = "answer",
     train_end_of_turn: bool = True,
 ) -> ViewBatch:
     """The packed batch of some examples of a table.
 
-    `k`: predictor tokens after each Text view; None: no views at all (the baseline, lambda = 0, or a step that loss dropout skips).
-    The last token of a training sequence is only ever a label, so it is not an input. An empty `rows` gives one padding token,
-    so that a worker without examples still takes part in the step.
+    `views`: what is encoded besides; `k` is short for the views of `appended`. Neither: no views at all (the baseline, lambda = 0, or a
+    step that loss dropout skips). The last token of a training sequence is only ever a label, so it is not an input, unless a readout
+    stands there. An empty `rows` gives one padding token, so that a worker without examples still takes part in the step.
     """
+    if views is None and k is not None:
+        views = appended(table, rows, k)
     paths: list[Ids] = []
     spans: list[tuple[int, int]] = []  # depths [first, stop) of the inputs whose next token is a label
     for i in rows:
@@ -174,25 +246,35 @@ def make_batch(
         first = int(table.prompt_length[i]) - 1 if loss_on == "answer" else 0
         paths.append(sequence[: max(stop, first + 1)])
         spans.append((first, stop))
-    if k is not None:
-        predictors = np.arange(PREDICTOR_BASE, PREDICTOR_BASE + k, dtype=np.int32)
-        paths += [np.concatenate([table.text[i], predictors]) for i in rows] + [table.code[i] for i in rows]
+    if views is not None:
+        for readout, owner in ((views.source, views.source_path), (views.target, views.target_path)):
+            if readout is views.source or views.frozen_paths is None:
+                for j in np.unique(owner[owner < len(rows)]):
+                    longest = int(readout.index[owner == j].max()) + 1
+                    if longest > len(paths[j]):
+                        paths[j] = table.lm[rows[j]][:longest]
+        paths += views.paths
     if not paths:
         paths = [np.zeros(1, dtype=np.int32)]
 
     packed = pack(paths, backend)
-    nodes, n = packed.nodes, len(rows)
+    nodes = packed.nodes
     empty = np.empty(0, dtype=np.int64)
     label_index = [nodes[j][first:stop] for j, (first, stop) in enumerate(spans)]
     label_ids = [table.lm[i][first + 1 : stop + 1].astype(np.int64) for i, (first, stop) in zip(rows, spans, strict=True)]
-    views = n if k is not None else 0
-    return ViewBatch(
-        packed=packed,
-        label_index=np.concatenate([empty, *label_index]),
-        label_ids=np.concatenate([empty, *label_ids]),
-        source_index=np.array([nodes[n + j][-1] for j in range(views)], dtype=np.int64),
-        target_index=np.array([nodes[2 * n + j][-1] for j in range(views)], dtype=np.int64),
-    )
+    source = target = Readout.single(empty)
+    frozen = None
+    if views is not None:
+        frozen = pack(views.frozen_paths, backend) if views.frozen_paths else None
+        source = _placed(views.source, views.source_path, nodes)
+        target = _placed(views.target, views.target_path, frozen.nodes if frozen is not None else nodes)
+    return ViewBatch(packed, np.concatenate([empty, *label_index]), np.concatenate([empty, *label_ids]), source, target, frozen)
+
+
+def _placed(readout: Readout, owner: Index, nodes: tuple[Index, ...]) -> Readout:
+    """The readout with positions on paths turned into flat indices."""
+    index = np.array([nodes[path][at] for path, at in zip(owner, readout.index, strict=True)], dtype=np.int64)
+    return Readout(index, readout.pair, readout.weight, readout.num_pairs)
 
 
 def count_labels(table: TokenTable, rows: Sequence[int], *, loss_on: Literal["answer", "all"], train_end_of_turn: bool) -> int:

@@ -32,7 +32,8 @@ def of_family(report: Mapping[str, Any]) -> list[str]:
     tokens = report["tokens"]
     lengths = ", ".join(
         f"{name} {table['p50']:.0f} / {table['p95']:.0f} / {table['max']}"
-        for name, table in (("sequence", tokens["train"]["lm"]), ("Text", tokens["train"]["text"]), ("Code", tokens["train"]["code"]))
+        for name, key in (("sequence", "lm"), ("Text", "text"), ("Code", "code"))
+        if (table := tokens["train"].get(key))
     )
     out = [f"tokens in training, median / 95 % / longest: {lengths}"]
     if base := report.get("base_examples"):
@@ -44,7 +45,7 @@ def of_family(report: Mapping[str, Any]) -> list[str]:
         out.append(f"{left_out} examples of the first stage share a text or an answer with validation or test, and are left out of it")
     if over := {name: split["over_cap"] for name, split in tokens.items() if split.get("over_cap") and name != "pretrain"}:
         parts = ", ".join(f"{count} of {name}" for name, count in over.items())
-        out.append(f"answers longer than max_new_tokens = {report['max_new_tokens']}, which no output can be: {parts}")
+        out.append(f"answers longer than max_new_tokens = {report['max_new_tokens']}, so that no output can equal them: {parts}; raise it")
     if special := {name: split["special"] for name, split in tokens.items() if split["special"]}:
         parts = ", ".join(f"{count} of {name}" for name, count in special.items())
         out.append(f"messages that hold the text of a special token, which becomes that token: {parts}")

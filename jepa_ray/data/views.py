@@ -79,6 +79,11 @@ class TokenTable:
     """Tokens of `lm` before the first label: exactly the tokens that generation starts from."""
     text: Ragged
     code: Ragged
+    text_start: NDArray[np.int64]
+    """Tokens of `text` before the content: position of the first content token."""
+    code_start: NDArray[np.int64]
+    question: NDArray[np.int64]
+    """(N, 2) first position of the question's tokens in `lm`, and one past its last."""
     extras: tuple[Mapping[str, Any], ...]
     """What the judge needs beyond the reference (`Example.extra`)."""
     options: tuple[tuple[Ids, ...], ...] = ()
@@ -120,6 +125,8 @@ class Renderer:
             raise ValueError(
                 f"the chat template of family {self.style.name} does not show the answer {code[:80]!r} as it is; {_OTHER_TEMPLATE}"
             )
+        if system.strip() not in prompt:
+            raise ValueError(f"the chat template of family {self.style.name} does not show the system message; {_OTHER_TEMPLATE}")
         return prompt, shown + after[: after.index(self.style.turn_end) + len(self.style.turn_end)]
 
     def view(self, role: str, content: str) -> tuple[str, int]:
@@ -211,8 +218,8 @@ def tokenize_split(examples: Iterable[Example], tokenizer: Any, style: ChatStyle
     views = [example.views or (example.text, example.code) for example in examples]
     texts = [renderer.view("user", text) for text, _ in views]
     codes = [renderer.view("assistant", code) for _, code in views]
-    text_ids, code_ids = (_view_ids(tokenizer, views) for views in (texts, codes))
-    lm_ids, prompt_lengths = _conversation_ids(renderer, examples)
+    (text_ids, text_starts), (code_ids, code_starts) = (_view_ids(tokenizer, views) for views in (texts, codes))
+    lm_ids, prompt_lengths, questions = _conversation_ids(renderer, examples)
 
     used = [prompt_lengths[i] if scored else max(len(lm_ids[i]), len(text_ids[i]), len(code_ids[i])) for i in range(len(examples))]
     kept = [i for i in range(len(examples)) if used[i] <= max_length]
@@ -225,6 +232,9 @@ def tokenize_split(examples: Iterable[Example], tokenizer: Any, style: ChatStyle
         prompt_length=np.array([prompt_lengths[i] for i in kept], dtype=np.int64),
         text=Ragged.of([text_ids[i] for i in kept]),
         code=Ragged.of([code_ids[i] for i in kept]),
+        text_start=np.array([text_starts[i] for i in kept], dtype=np.int64),
+        code_start=np.array([code_starts[i] for i in kept], dtype=np.int64),
+        question=np.array([questions[i] for i in kept], dtype=np.int64).reshape(-1, 2),
         extras=tuple(examples[i].extra for i in kept),
         options=_options([examples[i] for i in kept], renderer) if scored else (),
         dropped=len(examples) - len(kept),
@@ -237,7 +247,7 @@ def _options(examples: Sequence[Example], renderer: Renderer) -> tuple[tuple[Ids
     if not any("options" in example.extra for example in examples):
         return ()
     asked = [replace(example, code=option) for example in examples for option in example.extra["options"]]
-    ids, lengths = _conversation_ids(renderer, asked)
+    ids, lengths, _ = _conversation_ids(renderer, asked)
     end = len(renderer.tokenizer(renderer.style.turn_end, add_special_tokens=False)["input_ids"])
     answers = iter(np.array(whole[length : len(whole) - end], dtype=np.int32) for whole, length in zip(ids, lengths, strict=True))
     return tuple(tuple(next(answers) for _ in example.extra["options"]) for example in examples)
@@ -248,12 +258,12 @@ def _count_special(examples: Sequence[Example], tokenizer: Any) -> int:
     return sum(any(token in text for token in special for text in (example.text, example.code)) for example in examples)
 
 
-def _view_ids(tokenizer: Any, views: list[tuple[str, int]]) -> list[list[int]]:
-    """Token ids of each view; its last token is the one that holds the content's last character."""
+def _view_ids(tokenizer: Any, views: list[tuple[str, int]]) -> tuple[list[list[int]], list[int]]:
+    """Token ids of each view, and the position of its first content token; the last token holds the content's last character."""
     if not views:
-        return []
+        return [], []
     encoded = tokenizer([text for text, _ in views], add_special_tokens=False, return_offsets_mapping=True)
-    out = []
+    out, starts = [], []
     for (text, content_start), ids, offsets in zip(views, encoded["input_ids"], encoded["offset_mapping"], strict=True):
         last = len(ids)
         while last and offsets[last - 1][0] == offsets[last - 1][1]:  # zero-width additions at the end
@@ -264,21 +274,37 @@ def _view_ids(tokenizer: Any, views: list[tuple[str, int]]) -> list[list[int]]:
                 f"use a tokenizer whose offset mapping covers the text"
             )
         out.append(ids[:last])
-    return out
+        starts.append(next(position for position, (_, end) in enumerate(offsets) if end > content_start))
+    return out, starts
 
 
-def _conversation_ids(renderer: Renderer, examples: Sequence[Example]) -> tuple[list[list[int]], list[int]]:
-    """Ids up to the end of turn, and the number of prompt tokens, such that `ids[:prompt]` is what generation will be given."""
+def _conversation_ids(renderer: Renderer, examples: Sequence[Example]) -> tuple[list[list[int]], list[int], list[tuple[int, int]]]:
+    """Ids up to the end of turn; the number of prompt tokens, such that `ids[:prompt]` is what generation will be given; and where the
+    question's tokens stand."""
     if not examples:
-        return [], []
+        return [], [], []
     tokenizer = renderer.tokenizer
     pairs = [renderer.prompt_and_answer(example.system, example.text, example.code) for example in examples]
     prompts, answers = [prompt for prompt, _ in pairs], [answer for _, answer in pairs]
-    prompt_ids = tokenizer(prompts, add_special_tokens=False)["input_ids"]
+    encoded = tokenizer(prompts, add_special_tokens=False, return_offsets_mapping=True)
+    prompt_ids = encoded["input_ids"]
+    questions = [
+        _span(prompt, example.text.strip(), offsets)
+        for prompt, example, offsets in zip(prompts, examples, encoded["offset_mapping"], strict=True)
+    ]
     joint_ids = tokenizer([p + a for p, a in zip(prompts, answers, strict=True)], add_special_tokens=False)["input_ids"]
     out = []
     for prompt, joint, answer in zip(prompt_ids, joint_ids, answers, strict=True):
         if joint[: len(prompt)] != prompt:  # a merge across the boundary: keep what the model will see when it generates
             joint = prompt + tokenizer(answer, add_special_tokens=False)["input_ids"]
         out.append(joint)
-    return out, [len(prompt) for prompt in prompt_ids]
+    return out, [len(prompt) for prompt in prompt_ids], questions
+
+
+def _span(prompt: str, text: str, offsets: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """Tokens of a prompt that hold characters of its last occurrence of `text`; all of them where it does not stand there as it is."""
+    first = prompt.rfind(text)
+    if first < 0:
+        return 0, len(offsets)
+    inside = [position for position, (start, end) in enumerate(offsets) if start < first + len(text) and end > first and start < end]
+    return inside[0], inside[-1] + 1

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from jepa_ray.data.packing import ViewBatch, pack
+from jepa_ray.data.packing import Readout, ViewBatch, pack
 from jepa_ray.data.views import TokenTable
 from jepa_ray.models.network import DeviceBatch, Network
 
@@ -37,13 +37,13 @@ def option_scores(network: Network, table: TokenTable, rows: Sequence[int]) -> l
     options = [(table.prompt(i), option) for i in rows for option in table.options[i]]
     packed = pack([np.concatenate([prompt, option]) for prompt, option in options], "trie")
     before = [nodes[len(prompt) - 1 : -1] for nodes, (prompt, _) in zip(packed.nodes, options, strict=True)]
-    none = np.empty(0, dtype=np.int64)
+    none = Readout.single(np.empty(0, dtype=np.int64))
     batch = ViewBatch(
         packed=packed,
         label_index=np.concatenate(before),
         label_ids=np.concatenate([option for _, option in options]).astype(np.int64),
-        source_index=none,
-        target_index=none,
+        source=none,
+        target=none,
     )
     on_device = DeviceBatch.of(batch, network.device)
     logits_NV, _, _ = network(on_device)

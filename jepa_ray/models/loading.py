@@ -31,10 +31,10 @@ def load_tokenizer(checkpoint: str, model: ModelConfig) -> Any:
     """The checkpoint's tokenizer; the family's template is put in where it brings none, as is the family's tokenizer."""
     family = get_family(model.family)
     source = checkpoint
-    if family.tokenizer_model is not None and not _from_hub(_has_tokenizer, checkpoint):
+    if family.tokenizer_model is not None and not from_hub(_has_tokenizer, checkpoint):
         source = family.tokenizer_model
     try:
-        tokenizer = _from_hub(_tokenizer_of, source, trust_remote_code=model.trust_remote_code)
+        tokenizer = from_hub(read_tokenizer, source, trust_remote_code=model.trust_remote_code)
     except ValueError as error:
         if source == checkpoint:
             raise
@@ -59,7 +59,7 @@ def _has(checkpoint: str, name: str) -> bool:
     return cached_file(checkpoint, name, _raise_exceptions_for_missing_entries=False) is not None
 
 
-def _tokenizer_of(checkpoint: str, *, trust_remote_code: bool) -> Any:
+def read_tokenizer(checkpoint: str, *, trust_remote_code: bool) -> Any:
     """What tokenizer.json says, where there is one: AutoTokenizer rebuilds that of some architectures (qwen2) by rules of its own."""
     if _has(checkpoint, "tokenizer.json"):
         return PreTrainedTokenizerFast.from_pretrained(checkpoint)
@@ -69,7 +69,7 @@ def _tokenizer_of(checkpoint: str, *, trust_remote_code: bool) -> Any:
 def load_config(checkpoint: str, model: ModelConfig) -> Any:
     """The checkpoint's Transformers config, checked against the family."""
     family = get_family(model.family)
-    config = _from_hub(AutoConfig.from_pretrained, checkpoint, trust_remote_code=model.trust_remote_code)
+    config = from_hub(AutoConfig.from_pretrained, checkpoint, trust_remote_code=model.trust_remote_code)
     if config.model_type != family.model_type:
         raise ValueError(
             f"{checkpoint} holds a {config.model_type!r} model, but family {family.name} is {family.model_type!r}; change one of them"
@@ -93,7 +93,7 @@ def load_network(
         with seeded(derive_seed(seed, "initial weights")):
             lm = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=model.trust_remote_code)
     else:
-        lm, found = _from_hub(
+        lm, found = from_hub(
             AutoModelForCausalLM.from_pretrained,
             checkpoint,
             dtype=dtype,
@@ -161,7 +161,7 @@ class seeded:
         self._fork.__exit__(*exception)
 
 
-def _from_hub(load: Any, checkpoint: str, **kwargs: Any) -> Any:
+def from_hub(load: Any, checkpoint: str, **kwargs: Any) -> Any:
     """Call a `from_pretrained`, without progress bars; turn what goes wrong into one sentence with its remedy."""
     logging.disable_progress_bar()
     getLogger("huggingface_hub").setLevel("ERROR")  # it would report every retry of an unreachable hub

@@ -2,7 +2,7 @@
 
     h      = backbone(embeddings(input_ids), positions, layout)       nothing is cached, no head is applied
     logits = head(h[label_index])                                     the head runs at label positions only
-    source, target = h[source_index], h[target_index]                 after the final norm
+    source, target = sums of weighted states                          after the final norm, or wherever `Depth` says
 
 Predictor tokens `<|predictor_1|> .. <|predictor_k|>` are a (k, D) parameter placed into the embedded sequence, not rows of the
 vocabulary: full fine-tuning and LoRA train them alike, the softmax over next tokens is that of the baseline, and the trained
@@ -20,41 +20,90 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from jepa_ray.data.packing import PREDICTOR_BASE, ViewBatch
+from jepa_ray.data.packing import PREDICTOR_BASE, Packed, Readout, ViewBatch
 from jepa_ray.models.attention import NAME as PACKED_ATTENTION
 from jepa_ray.models.attention import Layout
 
 
 @dataclass(frozen=True)
-class DeviceBatch:
-    """A ViewBatch on a device. Legend: R rows, T tokens per row, N labels, P pairs."""
+class Depth:
+    """Where states are read for the JEPA term."""
+
+    layer: float = 1.0
+    """Fraction of the layers, rounded to a whole one."""
+    final_norm: bool = True
+    """After the model's final norm (applied to whichever layer it is), or before it."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Packed tokens on a device. Legend: R rows, T tokens per row."""
 
     input_ids_RT: Tensor
     position_ids_RT: Tensor
     layout: Layout
+
+    @classmethod
+    def of(cls, packed: Packed, device: torch.device) -> Rows:
+        return cls(torch.from_numpy(packed.input_ids).to(device), torch.from_numpy(packed.position_ids).to(device), Layout(packed, device))
+
+
+@dataclass(frozen=True)
+class DeviceReadout:
+    """A Readout on a device: E entries, P pairs."""
+
+    index_E: Tensor
+    pair_E: Tensor
+    weight_E: Tensor | None
+    """None: one entry of weight 1 per pair, in order."""
+    num_pairs: int
+
+    @classmethod
+    def of(cls, readout: Readout, device: torch.device) -> DeviceReadout:
+        weight = None if readout.is_single else torch.from_numpy(readout.weight).to(device)
+        return cls(torch.from_numpy(readout.index).to(device), torch.from_numpy(readout.pair).to(device), weight, readout.num_pairs)
+
+    def read(self, states_XD: Tensor) -> Tensor:
+        """(P, D) embeddings, in fp32."""
+        entries_ED = states_XD[self.index_E].float()
+        if self.weight_E is None:
+            return entries_ED
+        entries_ED = entries_ED * self.weight_E[:, None]
+        zeros_PD = entries_ED.new_zeros(self.num_pairs, entries_ED.shape[1])
+        return zeros_PD.index_add(0, self.pair_E, entries_ED)
+
+
+@dataclass(frozen=True)
+class DeviceBatch:
+    """A ViewBatch on a device. Legend: N labels."""
+
+    rows: Rows
     label_index_N: Tensor
     label_ids_N: Tensor
-    source_index_P: Tensor
-    target_index_P: Tensor
+    source: DeviceReadout
+    target: DeviceReadout
+    frozen: Rows | None
+    """What goes through a target encoder of its own; `target` then reads its states."""
 
     @classmethod
     def of(cls, batch: ViewBatch, device: torch.device) -> DeviceBatch:
-        packed = batch.packed
-        arrays = (packed.input_ids, packed.position_ids)
-        ids, positions = (torch.from_numpy(array).to(device) for array in arrays)
-        index = (batch.label_index, batch.label_ids, batch.source_index, batch.target_index)
-        label_index, label_ids, source, target = (torch.from_numpy(array).to(device) for array in index)
-        return cls(ids, positions, Layout(packed, device), label_index, label_ids, source, target)
+        label_index, label_ids = (torch.from_numpy(array).to(device) for array in (batch.label_index, batch.label_ids))
+        source, target = (DeviceReadout.of(readout, device) for readout in (batch.source, batch.target))
+        frozen = Rows.of(batch.frozen, device) if batch.frozen is not None else None
+        return cls(Rows.of(batch.packed, device), label_index, label_ids, source, target, frozen)
 
 
 class Network(nn.Module):
-    """A causal language model with optional predictor tokens."""
+    """A causal language model with what the JEPA term adds to it: predictor tokens, a predictor head."""
 
-    def __init__(self, lm: Any, predictor_kD: Tensor | None = None) -> None:
+    def __init__(self, lm: Any, predictor_kD: Tensor | None = None, head: nn.Module | None = None, depth: Depth | None = None) -> None:
         super().__init__()
         self.lm = lm
         """A Transformers causal LM, or the same inside a PEFT model."""
         self.predictor = nn.Parameter(predictor_kD) if predictor_kD is not None else None
+        self.head = head
+        """A trained map of the source embedding, (P, D) to (P, D)."""
+        self.depth = depth or Depth()
 
     @property
     def causal_lm(self) -> Any:
@@ -66,24 +115,46 @@ class Network(nn.Module):
         device: torch.device = self.causal_lm.device
         return device
 
-    def forward(self, batch: DeviceBatch) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits (N, V) at the labels, source (P, D) and target (P, D) embeddings of the views."""
-        hidden_XD = self.encode(batch)
-        return self.logits(hidden_XD[batch.label_index_N]), hidden_XD[batch.source_index_P], hidden_XD[batch.target_index_P]
+    def forward(self, batch: DeviceBatch | Rows) -> Any:
+        """Of a batch: logits (N, V) at the labels, source (P, D) and target (P, D) embeddings of the views. Of rows alone: their states, as
+        a target encoder needs them.
+        """
+        if isinstance(batch, Rows):
+            return self.states(batch)[1]
+        last_XD, read_XD = self.states(batch.rows)
+        source_PD = self.mapped(batch.source.read(read_XD))
+        target_PD = batch.target.read(read_XD) if batch.frozen is None else source_PD.new_empty(0)
+        return self.logits(last_XD[batch.label_index_N]), source_PD, target_PD
+
+    def mapped(self, source_PD: Tensor) -> Tensor:
+        """Source embeddings through the head, in fp32 also under autocast."""
+        if self.head is None:
+            return source_PD
+        with torch.autocast(source_PD.device.type, enabled=False):
+            mapped: Tensor = self.head(source_PD.float())
+        return mapped
 
     def encode(self, batch: DeviceBatch) -> Tensor:
         """(R * T, D) last hidden states, after the final norm."""
-        plain = batch.layout.packed.backend == "plain"
+        return self.states(batch.rows)[0]
+
+    def states(self, rows: Rows) -> tuple[Tensor, Tensor]:
+        """(R * T, D) last hidden states after the final norm, and the states that embeddings are read from."""
+        plain = rows.layout.packed.backend == "plain"
         # Not switched back afterwards: gradient checkpointing calls the layers again in the backward pass.
         self.causal_lm.config._attn_implementation = native_attention(self.causal_lm) if plain else PACKED_ATTENTION
-        hidden_RTD = self.causal_lm.base_model(
-            inputs_embeds=self.embed(batch.input_ids_RT),
-            position_ids=batch.position_ids_RT,
-            use_cache=False,
-            **({} if plain else {"layout": batch.layout}),
-        ).last_hidden_state
-        flat: Tensor = hidden_RTD.flatten(0, 1)
-        return flat
+        base = self.causal_lm.base_model
+        with _tapped(base, self.depth) as tapped:
+            last_RTD = base(
+                inputs_embeds=self.embed(rows.input_ids_RT),
+                position_ids=rows.position_ids_RT,
+                use_cache=False,
+                **({} if plain else {"layout": rows.layout}),
+            ).last_hidden_state
+        read_RTD = tapped[-1] if tapped else last_RTD
+        if tapped and self.depth.final_norm:
+            read_RTD = final_norm(base)(read_RTD)
+        return last_RTD.flatten(0, 1), read_RTD.flatten(0, 1)
 
     def embed(self, input_ids_RT: Tensor) -> Tensor:
         """(R, T, D) embeddings; ids from PREDICTOR_BASE on are predictor tokens."""
@@ -115,6 +186,33 @@ class Network(nn.Module):
             yield
         finally:
             config._attn_implementation = before
+
+
+def final_norm(base: Any) -> nn.Module:
+    """The norm behind a backbone's last layer."""
+    found = getattr(base, "norm", None) or getattr(base, "final_layernorm", None)
+    assert isinstance(found, nn.Module), f"{type(base).__name__} has no final norm that is known here"
+    return found
+
+
+@contextmanager
+def _tapped(base: Any, depth: Depth) -> Iterator[list[Tensor]]:
+    """Collects the states behind the layer that `depth` names, before any final norm; nothing where the model returns them anyway."""
+    seen: list[Tensor] = []
+    number = max(1, round(depth.layer * len(base.layers)))
+    if number == len(base.layers) and depth.final_norm:
+        yield seen
+        return
+    if number == len(base.layers):
+        handle = final_norm(base).register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    else:
+        handle = base.layers[number - 1].register_forward_hook(
+            lambda module, inputs, output: seen.append(output if isinstance(output, Tensor) else output[0])
+        )
+    try:
+        yield seen
+    finally:
+        handle.remove()
 
 
 def native_attention(causal_lm: Any) -> str:

@@ -89,7 +89,7 @@ def _pretrain(family: ModelFamily, examples: Sequence[Example], max_length: int,
     optim = OPTIM.model_copy(update={"num_epochs": -(-steps * OPTIM.batch_size // len(table))})
     config = TrialConfig(model=ModelConfig(family=family.name, model=str(folder), precision="fp32"), optim=optim, seed=SEED)
     network = load_network(str(folder), config.model, None, k=0, seed=SEED)
-    optimizer = make_optimizer(network, optim)
+    optimizer = make_optimizer(network, config)
     network.train()
     batches = [rows for epoch in range(optim.num_epochs) for rows in epoch_steps(len(table), optim, SEED, epoch)][:steps]
     try:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM
 
-from jepa_ray.config import ModelConfig, SweepConfig, TrialConfig
+from jepa_ray.config import ModelConfig, ObjectiveConfig, SweepConfig, TrialConfig
 from jepa_ray.data.datasets import DATASETS, Splits, first_stage, load_splits
 from jepa_ray.data.example import Example
 from jepa_ray.data.packing import make_batch
@@ -22,12 +22,15 @@ from jepa_ray.models.families import get_family
 from jepa_ray.models.loading import add_lora, load_config, load_tokenizer
 from jepa_ray.models.network import Network
 from jepa_ray.models.tiny import tiny_config
+from jepa_ray.objectives.layouts import views_of
 from jepa_ray.plan import Estimate, arms, trial_config
 from jepa_ray.training.base import base_tokenizer, split_for_base
 from jepa_ray.training.flops import FlopModel
+from jepa_ray.training.jepa import active_objective
+from jepa_ray.training.masked_data import estimate_masked
 from jepa_ray.training.prepare import golds_unscored, token_report
 from jepa_ray.training.pretrain import stages
-from jepa_ray.training.step import StepTotals, active_objective, attended_pairs, backend_of
+from jepa_ray.training.step import StepTotals, backend_of, totals_of
 
 SAMPLE = 256
 """Examples that are packed to estimate the tokens per example."""
@@ -38,6 +41,8 @@ def estimate(sweep: SweepConfig) -> tuple[dict[str, Estimate], list[str]]:
 
     Arms whose data or checkpoint cannot be used have no estimate, and their reason is among the facts. ValueError where that is so of all.
     """
+    if sweep.base.masked is not None:
+        return estimate_masked(sweep)
     facts: list[str] = []
     tables: dict[tuple[str, str], tuple[TokenTable, TokenTable | None, FlopModel, FlopModel, int]] = {}
     refused: list[str] = []
@@ -121,22 +126,23 @@ def _cost(config: TrialConfig, table: TokenTable, flops: FlopModel) -> tuple[flo
     objective = active_objective(config)
     count = min(len(table), max(size, SAMPLE))
 
-    def totals(k: int | None) -> StepTotals:
+    def totals(objective: ObjectiveConfig | None) -> StepTotals:
         sums = StepTotals()
         for start in range(0, count, size):
+            rows = list(range(start, min(start + size, count)))
             batch = make_batch(
                 table,
-                list(range(start, min(start + size, count))),
+                rows,
                 backend=backend_of(config),
-                k=k,
+                views=views_of(objective, table, rows) if objective is not None else None,
                 loss_on=config.optim.loss_on,
                 train_end_of_turn=config.optim.train_end_of_turn,
             )
-            sums.add(StepTotals(num_labels=batch.num_labels, tokens=batch.packed.num_tokens, attended=attended_pairs(batch)))
+            sums.add(totals_of(batch, torch.zeros(()), torch.zeros(())))
         return sums
 
-    share = (1 - objective.loss_dropout) if objective is not None else 0.0
-    parts = [(1 - share, totals(None))] + ([(share, totals(objective.k))] if objective is not None else [])
+    share = objective.active_share if objective is not None else 0.0
+    parts = [(1 - share, totals(None))] + ([(share, totals(objective))] if objective is not None else [])
     scale = config.optim.num_epochs * len(table) / count
     return scale * sum(weight * part.tokens for weight, part in parts), scale * sum(
         weight * flops.train_flops(part) for weight, part in parts

@@ -1,9 +1,11 @@
-"""Floating-point operations of training, counted from shapes (model FLOPs): the same on every machine and for every packing kernel.
+"""Floating-point operations of training, counted from shapes (model FLOPs): the same on every machine.
 
 Per token and weight a matrix product costs 2 operations forward; its backward costs 2 for the gradient of the input and 2 for the
 gradient of the weight. Frozen weights (LoRA) save the last. Attention: 4 * head_size * heads operations per query-key pair and
 layer forward, twice that backward. The head runs at label positions only. Recomputation under gradient checkpointing, norms and
-activations are not counted. Source: Kaplan et al. 2020, section 2.1, with the terms written out.
+activations are not counted; nor is the predictor's own map. Tokens that examples of a forward pass share are computed once and
+counted once, so packing (trie or flat), micro-batches and workers change the count as they change the work. Source: Kaplan et al. 2020,
+section 2.1, with the terms written out.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ class FlopModel:
     """Operations as a linear function of what a step carried."""
 
     per_token: int
+    per_token_forward: int
+    """Of a token that goes through a target encoder of its own: no backward."""
     per_pair: int
     per_label: int
 
@@ -28,19 +32,22 @@ class FlopModel:
     def of(cls, network: Network) -> FlopModel:
         causal_lm = network.causal_lm
         config = causal_lm.config
-        per_token = 0
+        per_token = per_token_forward = 0
         for module in causal_lm.base_model.modules():
             if isinstance(module, nn.Linear):
                 weight = module.weight
+                per_token_forward += weight.numel() * 2
                 per_token += weight.numel() * (6 if weight.requires_grad else 4)
         head = causal_lm.get_output_embeddings().weight
         heads = config.num_attention_heads  # one number, or (OpenELM) one per layer
         size = getattr(config, "head_dim", None) or config.hidden_size // heads
         return cls(
             per_token=per_token,
+            per_token_forward=per_token_forward,
             per_pair=12 * size * (sum(heads) if isinstance(heads, list) else heads * config.num_hidden_layers),
             per_label=head.numel() * (6 if head.requires_grad else 4),
         )
 
     def train_flops(self, totals: StepTotals) -> int:
-        return self.per_token * totals.tokens + self.per_pair * totals.attended + self.per_label * totals.num_labels
+        trained = self.per_token * totals.tokens + self.per_pair * totals.attended + self.per_label * totals.num_labels
+        return trained + self.per_token_forward * totals.frozen_tokens + self.per_pair // 3 * totals.frozen_attended

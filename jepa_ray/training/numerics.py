@@ -38,6 +38,7 @@ from jepa_ray.training.conformance import (
     check_tokenizer,
     longer_than,
 )
+from jepa_ray.training.jepa import Term
 from jepa_ray.training.selfcheck import attention_error, separate_pass
 from jepa_ray.training.step import Runtime, losses, make_optimizer, train_step
 
@@ -187,8 +188,19 @@ def check_predictor(subject: Subject) -> Found:
         objective=ObjectiveConfig(k=PREDICTORS),
         optim=OptimConfig(learning_rate=1e-3, batch_size=len(ROWS)),
     )
-    optimizer = make_optimizer(network, config.optim)
-    train_step(network, optimizer, subject.table, np.array(ROWS), config, 0, 2, "trie", Runtime(device=str(subject.device)))
+    optimizer = make_optimizer(network, config)
+    train_step(
+        network,
+        optimizer,
+        subject.table,
+        np.array(ROWS),
+        config,
+        0,
+        2,
+        "trie",
+        Runtime(device=str(subject.device)),
+        Term.of(config, network),
+    )
     moved = (network.predictor.detach() - before).abs().amax(dim=1)
     if not bool(((moved > 0) & torch.isfinite(moved)).all()):
         raise ValueError(f"{int((moved > 0).sum())} of {PREDICTORS} predictor tokens move in a training step; {_REPORT}")
@@ -199,7 +211,7 @@ def check_predictor(subject: Subject) -> Found:
         checkpoint.save(Path(scratch), network, optimizer)
         del network, optimizer
         again = subject.network(LORA, k=PREDICTORS)
-        checkpoint.load(Path(scratch), again, make_optimizer(again, config.optim))
+        checkpoint.load(Path(scratch), again, make_optimizer(again, config))
     found = dict(again.named_parameters())
     if wrong := [name for name, value in wanted.items() if not torch.equal(found[name], value)]:
         raise ValueError(f"{wrong[0]} is not what was saved in the trial's working checkpoint; {_REPORT}")

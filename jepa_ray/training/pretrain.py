@@ -13,23 +13,22 @@ import shutil
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from jepa_ray.config import TrialConfig, canonical
 from jepa_ray.data.views import TokenTable
-from jepa_ray.models.loading import load_network, load_tokenizer
-from jepa_ray.training import checkpoint as working
+from jepa_ray.models.loading import load_tokenizer
+from jepa_ray.training.build import build
 from jepa_ray.training.flops import FlopModel
+from jepa_ray.training.jepa import active_objective
 from jepa_ray.training.step import (
     Runtime,
     StepTotals,
-    active_objective,
     backend_of,
-    data_parallel,
     epoch_steps,
-    make_optimizer,
     over_ranks,
     train_step,
 )
@@ -49,6 +48,8 @@ class Pretrained:
     flops: int
     seconds: float
     """What training it cost, also where another trial had trained it."""
+    losses: list[dict[str, float]]
+    """By epoch: `pretrain_ce`, and `pretrain_jepa` where it had the term."""
 
 
 def stages(config: TrialConfig) -> tuple[TrialConfig | None, TrialConfig]:
@@ -92,32 +93,32 @@ def pretrain(config: TrialConfig, table: TokenTable, checkpoint: str, data_sha: 
 
 
 def _train(config: TrialConfig, table: TokenTable, checkpoint: str, runtime: Runtime, scratch: Path, folder: Path) -> None:
-    objective = active_objective(config)
-    network = load_network(
-        checkpoint, config.model, None, k=objective.k if objective is not None else 0, seed=config.seed, device=runtime.device
-    )
-    optimizer = make_optimizer(network, config.optim)
-    flop_model, backend, model = FlopModel.of(network), backend_of(config), data_parallel(network, runtime)
-    saved = working.load(scratch, network, optimizer) or {"epoch": 0, "step": 0, "tokens": 0, "flops": 0, "seconds": 0.0}
+    training = build(config, checkpoint, table, runtime, scratch)
+    network, flop_model, backend = training.network, FlopModel.of(training.network), backend_of(config)
+    saved: dict[str, Any] = {"epoch": 0, "step": 0, "tokens": 0, "flops": 0, "seconds": 0.0, "losses": []} | (training.saved or {})
+    saved = {name: saved[name] for name in ("epoch", "step", "tokens", "flops", "seconds", "losses")}
     epochs = [epoch_steps(len(table), config.optim, config.seed, epoch) for epoch in range(config.optim.num_epochs)]
     network.train()
     for epoch in range(saved["epoch"], len(epochs)):
         started, totals = time.perf_counter(), StepTotals()
         for rows in epochs[epoch]:
-            totals.add(train_step(model, optimizer, table, rows, config, saved["step"], sum(map(len, epochs)), backend, runtime))
+            at = (saved["step"], sum(map(len, epochs)))
+            totals.add(train_step(training.model, training.optimizer, table, rows, config, *at, backend, runtime, training.term))
             saved["step"] += 1
         totals = over_ranks(totals, runtime)
         saved["tokens"] += totals.tokens
         saved["flops"] += flop_model.train_flops(totals)
         saved["seconds"] += time.perf_counter() - started
         saved["epoch"] = epoch + 1
+        losses = {"pretrain_ce": totals.ce_sum / max(1, totals.num_labels)}
+        saved["losses"] = [*saved["losses"], losses | ({"pretrain_jepa": totals.jepa_sum / totals.num_pairs} if totals.num_pairs else {})]
         if runtime.rank == 0:
-            working.save(scratch, network, optimizer, **saved)
+            training.save(scratch, **saved)
     if runtime.rank == 0:
         building = folder.with_name(f".{folder.name}.{os.getpid()}")
         network.causal_lm.save_pretrained(building)
         load_tokenizer(checkpoint, config.model).save_pretrained(building)
-        facts = Pretrained(str(folder), _weights_sha(building), saved["tokens"], saved["flops"], saved["seconds"])
+        facts = Pretrained(str(folder), _weights_sha(building), saved["tokens"], saved["flops"], saved["seconds"], saved["losses"])
         (building / _FACTS).write_text(json.dumps(asdict(facts), indent=2) + "\n", encoding="utf-8")
         try:
             os.replace(building, folder)

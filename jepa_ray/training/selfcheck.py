@@ -10,9 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from jepa_ray.config import ObjectiveConfig
 from jepa_ray.data.packing import Backend, make_batch
 from jepa_ray.data.views import TokenTable
 from jepa_ray.models.network import DeviceBatch, Network
+from jepa_ray.objectives.layouts import views_of
 
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1}
 """Largest relative error of a token's state (norm of the difference over its norm) that passes as rounding."""
@@ -22,15 +24,25 @@ class PackingError(RuntimeError):
     """The packed step does not compute what separate passes compute on this model."""
 
 
-def attention_error(network: Network, table: TokenTable, backend: Backend, *, k: int | None, bf16: bool, examples: int = 4) -> float:
-    """Largest relative error of a token's packed hidden state, on a few examples.
+def attention_error(
+    network: Network,
+    table: TokenTable,
+    backend: Backend,
+    *,
+    k: int | None = None,
+    objective: ObjectiveConfig | None = None,
+    bf16: bool,
+    examples: int = 4,
+) -> float:
+    """Largest relative error of a token's packed hidden state, on a few examples, with the views of the objective (or k predictor tokens).
 
     Raises:
         PackingError: it is above TOLERANCE, or not finite.
     """
     longest = int(table.lm.lengths.argmax())  # the one most likely to outgrow a sliding window
     rows = list(np.unique([*np.linspace(0, len(table) - 1, min(examples, len(table))).astype(int), longest]))
-    batch = make_batch(table, rows, backend=backend, k=k)
+    views = views_of(objective, table, rows) if objective is not None else None
+    batch = make_batch(table, rows, backend=backend, k=k, views=views)
     was_training = network.training
     network.eval()
     with torch.inference_mode(), torch.autocast(network.device.type, dtype=torch.bfloat16, enabled=bf16):

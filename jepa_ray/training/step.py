@@ -5,8 +5,8 @@
 Both sums run over the whole step, all micro-batches and all workers, and are divided once by the step's counts. So gradient
 accumulation and data parallelism change nothing but rounding. The counts are known from the token table, without communication.
 
-The JEPA term is *active* in a step unless there is none, lambda is 0, or loss dropout skips the step; an inactive step carries
-no view tokens and is, bit for bit, a step of the baseline.
+The JEPA term (`jepa.py`) is *active* in a step unless there is none, lambda is 0, or loss dropout skips the step; an inactive step
+carries no view tokens and is, bit for bit, a step of the baseline.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import math
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,12 +24,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from jepa_ray.config import ObjectiveConfig, OptimConfig, TrialConfig
-from jepa_ray.data.packing import Backend, ViewBatch, count_labels, make_batch
+from jepa_ray.data.packing import Backend, Packed, ViewBatch, count_labels, make_batch
 from jepa_ray.data.views import TokenTable
 from jepa_ray.models.loading import uses_bf16
 from jepa_ray.models.network import DeviceBatch, Network
-from jepa_ray.objectives.distances import DISTANCES
+from jepa_ray.objectives.layouts import num_pairs
 from jepa_ray.streams import derive_seed, stream
+from jepa_ray.training.jepa import Term, active_objective, gradient_norm
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,9 @@ class StepTotals:
     tokens: int = 0
     attended: int = 0
     """Query-key pairs that attention had to cover."""
+    frozen_tokens: int = 0
+    """Tokens that went through a target encoder of its own, without gradient."""
+    frozen_attended: int = 0
 
     def add(self, other: StepTotals) -> None:
         for name, value in vars(other).items():
@@ -60,11 +65,6 @@ class StepTotals:
 
 class NonFinite(ArithmeticError):
     """A loss or gradient that is not a finite number."""
-
-
-def active_objective(config: TrialConfig) -> ObjectiveConfig | None:
-    """The JEPA term, or None where it has no effect: the baseline, and lambda = 0."""
-    return config.objective if config.objective is not None and config.objective.lambda_ > 0 else None
 
 
 def backend_of(config: TrialConfig) -> Backend:
@@ -78,11 +78,6 @@ def epoch_steps(num_examples: int, optim: OptimConfig, seed: int, epoch: int) ->
     return [order[start : start + optim.batch_size] for start in range(0, num_examples, optim.batch_size)]
 
 
-def is_dropped(objective: ObjectiveConfig, seed: int, step: int) -> bool:
-    """Whether loss dropout skips the JEPA term in this step: the same answer on every rank."""
-    return bool(stream(seed, "loss dropout", step).random() < objective.loss_dropout)
-
-
 def lr_factor(step: int, total: int, optim: OptimConfig) -> float:
     """Multiple of the peak learning rate at `step` (from 0) of `total`: linear warm-up, then decay that ends at 0 after the last step."""
     warmup = round(optim.warmup_ratio * total)
@@ -94,13 +89,19 @@ def lr_factor(step: int, total: int, optim: OptimConfig) -> float:
     return 0.5 * (1 + math.cos(math.pi * (1 - left))) if optim.schedule == "cosine" else 1.0
 
 
-def make_optimizer(network: nn.Module, optim: OptimConfig) -> torch.optim.AdamW:
-    """AdamW over what is trained; weight decay on matrices only."""
-    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": optim.weight_decay},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
-    ]
+def make_optimizer(network: Network, config: TrialConfig) -> torch.optim.AdamW:
+    """AdamW over what is trained; weight decay on matrices only; the predictor's own parameters at their multiple of the learning rate."""
+    optim = config.optim
+    own = {id(parameter) for name, parameter in network.named_parameters() if not name.startswith("lm.")}
+    factor = config.objective.predictor_lr_factor if config.objective is not None else 1.0
+    groups: list[dict[str, Any]] = []
+    for mine, scale in ((False, 1.0), (True, factor)):
+        trained = [parameter for parameter in network.parameters() if parameter.requires_grad and (id(parameter) in own) == mine]
+        groups += [
+            # A head is drawn towards the identity by nothing: no decay.
+            {"params": [p for p in trained if p.ndim >= 2], "weight_decay": 0.0 if mine else optim.weight_decay, "factor": scale},
+            {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0, "factor": scale},
+        ]
     groups = [group for group in groups if group["params"]]
     return torch.optim.AdamW(groups, lr=optim.learning_rate, betas=(optim.beta1, optim.beta2), fused=True)
 
@@ -115,38 +116,35 @@ def train_step(
     total_steps: int,
     backend: Backend,
     runtime: Runtime,
+    term: Term | None = None,
 ) -> StepTotals:
     """One optimizer step on the examples `rows`, of which this rank takes every world_size-th.
 
     Args:
         model: a Network, or the same wrapped in DistributedDataParallel.
         backend: how token paths are packed (see `data/packing.py`).
+        term: the trial's JEPA term; None: it has none.
     Raises:
         NonFinite: the loss or the gradient norm is not finite; names the step.
     """
+    assert term is not None or active_objective(config) is None, "the trial has a JEPA term, and train_step was not given it"
     optim = config.optim
     totals = StepTotals()
     optimizer.zero_grad(set_to_none=True)
-    batches = list(micro_batches(table, rows, config, step, backend, runtime))
+    active = None if term is None or term.is_dropped(step) else term
+    batches = list(micro_batches(table, rows, config, step, backend, runtime, active))
     num_labels = max(1, count_labels(table, rows.tolist(), loss_on=optim.loss_on, train_end_of_turn=optim.train_end_of_turn))
+    pairs = num_pairs(active.objective, table, rows.tolist()) if active is not None else 0
+    weight = active.lambda_at(step, total_steps) if active is not None else 0.0
     for number, batch in enumerate(batches):
         torch.manual_seed(derive_seed(config.seed, "dropout", step, runtime.rank, number))
         last = number == len(batches) - 1
         hold_back = nullcontext() if last or runtime.world_size == 1 else model.no_sync()  # type: ignore[operator]
         with hold_back:
-            ce_sum, jepa_sum = losses(model, batch, config, torch.device(runtime.device))
-            loss = loss_of_sums(ce_sum, jepa_sum, config.objective, num_labels, len(rows))
+            ce_sum, jepa_sum = losses(model, batch, config, torch.device(runtime.device), active, step)
+            loss = loss_of_sums(ce_sum, jepa_sum, config.objective, num_labels, pairs, weight)
             (loss * runtime.world_size).backward()  # data-parallel training averages gradients over ranks
-        totals.add(
-            StepTotals(
-                ce_sum=float(ce_sum.detach()),
-                num_labels=batch.num_labels,
-                jepa_sum=float(jepa_sum.detach()),
-                num_pairs=batch.num_pairs,
-                tokens=batch.packed.num_tokens,
-                attended=attended_pairs(batch),
-            )
-        )
+        totals.add(totals_of(batch, ce_sum, jepa_sum))
     norm = clip_gradients(model, optim.max_grad_norm)
     finite = math.isfinite(totals.ce_sum) and math.isfinite(totals.jepa_sum) and math.isfinite(norm)
     if runtime.world_size > 1:  # all ranks must leave together, or the others would wait for this one
@@ -157,47 +155,126 @@ def train_step(
         raise NonFinite(f"step {step + 1}: cross-entropy sum {totals.ce_sum:g}, JEPA sum {totals.jepa_sum:g}, gradient norm {norm:g}")
     rate = optim.learning_rate * lr_factor(step, total_steps, optim)
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group["factor"]
     optimizer.step()
+    if term is not None:
+        term.update(step, total_steps)
     return totals
 
 
 def micro_batches(
-    table: TokenTable, rows: NDArray[np.int64], config: TrialConfig, step: int, backend: Backend, runtime: Runtime
+    table: TokenTable,
+    rows: NDArray[np.int64],
+    config: TrialConfig,
+    step: int,
+    backend: Backend,
+    runtime: Runtime,
+    term: Term | None,
 ) -> Iterator[ViewBatch]:
-    """This rank's share of a step, packed. Every rank gets the same number of micro-batches; a short one may be empty."""
-    objective = active_objective(config)
-    k = None if objective is None or is_dropped(objective, config.seed, step) else objective.k
+    """This rank's share of a step, packed. Every rank gets the same number of micro-batches; a short one may be empty.
+
+    `term`: the JEPA term; None where there is none, or loss dropout skips it.
+    """
     mine = rows[runtime.rank :: runtime.world_size]
     share = -(-len(rows) // runtime.world_size)
     size = min(config.optim.micro_batch_size or share, share)
+    partner = term.partners(rows.tolist(), step) if term is not None else None
     for start in range(0, share, size):
+        chosen = mine[start : start + size].tolist()
         yield make_batch(
             table,
-            mine[start : start + size].tolist(),
+            chosen,
             backend=backend,
-            k=k,
+            views=term.views(table, chosen, step, partner) if term is not None else None,
             loss_on=config.optim.loss_on,
             train_end_of_turn=config.optim.train_end_of_turn,
         )
 
 
-def losses(model: nn.Module, batch: ViewBatch, config: TrialConfig, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Sums over the batch: cross-entropy of its labels, and distance of its pairs (0 where it carries no views)."""
+def losses(
+    model: nn.Module, batch: ViewBatch, config: TrialConfig, device: torch.device, term: Term | None = None, step: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Sums over the batch: cross-entropy of its labels, and the JEPA term over its pairs (0 where it carries none).
+
+    `term` may be left out where a step is only looked at: it is then made from the configuration.
+    """
+    if term is None and batch.num_pairs:
+        term = Term.of(config, unwrap(model), weight=1.0)
+    logits_NV, label_ids_N, source_PD, target_PD = states(model, batch, config, device, term)
+    ce_sum = F.cross_entropy(logits_NV.float(), label_ids_N, reduction="sum")
+    jepa_sum = ce_sum.new_zeros(())
+    if term is not None and (batch.num_pairs or term.gathers):  # a worker without pairs still takes part in the exchange
+        jepa_sum = term.sum_over_pairs(source_PD, target_PD, step)
+    if unwrap(model).head is not None and not jepa_sum.requires_grad:
+        # Data-parallel training needs the head's parameters in the graph, also where nothing is trained by them.
+        jepa_sum = jepa_sum + source_PD.sum() * 0.0
+    return ce_sum, jepa_sum
+
+
+def states(
+    model: nn.Module, batch: ViewBatch, config: TrialConfig, device: torch.device, term: Term | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Logits (N, V) and ids (N,) of the labels, and the term's source (P, D) and target (P, D), in fp32."""
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=uses_bf16(config.model, device)):
         on_device = DeviceBatch.of(batch, device)
+        frozen_PD = term.frozen_target(unwrap(model), on_device) if term is not None else None
         logits_NV, source_PD, target_PD = model(on_device)
-    ce_sum = F.cross_entropy(logits_NV.float(), on_device.label_ids_N, reduction="sum")
-    if config.objective is None or batch.num_pairs == 0:
-        return ce_sum, ce_sum.new_zeros(())
-    return ce_sum, DISTANCES[config.objective.distance](source_PD, target_PD).sum()
+    return logits_NV, on_device.label_ids_N, source_PD, target_PD if frozen_PD is None else frozen_PD
 
 
-def loss_of_sums(ce_sum: Tensor, jepa_sum: Tensor, objective: ObjectiveConfig | None, num_labels: int, num_pairs: int) -> Tensor:
-    """gamma * CE + lambda * JEPA, each divided by its count over the whole step."""
+def loss_of_sums(
+    ce_sum: Tensor, jepa_sum: Tensor, objective: ObjectiveConfig | None, num_labels: int, num_pairs: int, weight: float
+) -> Tensor:
+    """gamma * CE + lambda * JEPA, each divided by its count over the whole step; `weight` is the step's lambda."""
     gamma = objective.gamma if objective is not None else 1.0
     loss = ce_sum * (gamma / num_labels)
-    return loss if objective is None or objective.lambda_ == 0 else loss + jepa_sum * (objective.lambda_ / num_pairs)
+    return loss + jepa_sum * (weight / max(1, num_pairs)) if jepa_sum.requires_grad else loss
+
+
+def totals_of(batch: ViewBatch, ce_sum: Tensor, jepa_sum: Tensor) -> StepTotals:
+    """What a micro-batch adds to the sums."""
+    frozen = batch.frozen
+    return StepTotals(
+        ce_sum=float(ce_sum.detach()),
+        num_labels=batch.num_labels,
+        jepa_sum=float(jepa_sum.detach()),
+        num_pairs=batch.num_pairs,
+        tokens=batch.packed.num_tokens,
+        attended=attended_pairs(batch.packed),
+        frozen_tokens=frozen.num_tokens if frozen is not None else 0,
+        frozen_attended=attended_pairs(frozen) if frozen is not None else 0,
+    )
+
+
+def lambda_from_gradients(
+    model: nn.Module, table: TokenTable, rows: NDArray[np.int64], config: TrialConfig, backend: Backend, runtime: Runtime, ratio: float
+) -> float:
+    """lambda at which the JEPA term's gradient over the examples `rows` has `ratio` times the norm of gamma * cross-entropy's.
+
+    Norms over the language model's trained parameters, those that both terms train. Two backward passes over the whole step, without an
+    optimizer step; the same on every rank. ValueError where the term has no gradient.
+    """
+    term = Term.of(config, unwrap(model), weight=1.0)
+    assert term is not None
+    optim = config.optim
+    labels = max(1, count_labels(table, rows.tolist(), loss_on=optim.loss_on, train_end_of_turn=optim.train_end_of_turn))
+    counts = labels, max(1, num_pairs(term.objective, table, rows.tolist()))
+    norms = []
+    for which in (0, 1):
+        model.zero_grad(set_to_none=True)
+        batches = list(micro_batches(table, rows, config, 0, backend, runtime, term))
+        for number, batch in enumerate(batches):
+            torch.manual_seed(derive_seed(config.seed, "dropout", 0, runtime.rank, number))
+            hold_back = nullcontext() if number == len(batches) - 1 or runtime.world_size == 1 else model.no_sync()  # type: ignore[operator]
+            with hold_back:
+                sums = losses(model, batch, config, torch.device(runtime.device), term)
+                # The other sum takes part with weight 0: data-parallel training waits for every parameter's gradient.
+                ((sums[which] / counts[which] + sums[1 - which] * 0.0) * runtime.world_size).backward()
+        norms.append(gradient_norm(unwrap(model).lm))
+    model.zero_grad(set_to_none=True)
+    if norms[1] == 0:
+        raise ValueError("lambda cannot come from the gradients: the JEPA term's is zero at the first step; give lambda as a number")
+    return ratio * term.objective.gamma * norms[0] / norms[1]
 
 
 def clip_gradients(model: nn.Module, max_norm: float | None) -> float:
@@ -210,10 +287,9 @@ def clip_gradients(model: nn.Module, max_norm: float | None) -> float:
     return norm
 
 
-def attended_pairs(batch: ViewBatch) -> int:
+def attended_pairs(packed: Packed) -> int:
     """Query-key pairs that separate tokens need: one at depth d sees d + 1. (What kernels compute on top is not counted; nor is a
     sliding window subtracted.)"""
-    packed = batch.packed
     nodes = np.unique(np.concatenate(packed.nodes))
     return int((packed.position_ids.reshape(-1)[nodes] + 1).sum())
 

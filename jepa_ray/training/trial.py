@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,13 @@ import torch
 
 from jepa_ray.config import TrialConfig
 from jepa_ray.data.datasets import DATASETS
-from jepa_ray.models.loading import load_network, load_tokenizer, uses_bf16
+from jepa_ray.models.loading import load_tokenizer, uses_bf16
 from jepa_ray.models.network import Network
 from jepa_ray.results import TrialResult, load_progress, now, provenance, save_progress
-from jepa_ray.training import checkpoint
+from jepa_ray.training.build import build
 from jepa_ray.training.evaluate import evaluate
 from jepa_ray.training.flops import FlopModel
+from jepa_ray.training.jepa import active_objective
 from jepa_ray.training.prepare import Prepared
 from jepa_ray.training.pretrain import pretrain, stages
 from jepa_ray.training.selfcheck import PackingError, attention_error
@@ -37,15 +38,13 @@ from jepa_ray.training.step import (
     NonFinite,
     Runtime,
     StepTotals,
-    active_objective,
     backend_of,
-    data_parallel,
     epoch_steps,
-    make_optimizer,
     over_ranks,
     train_step,
     unwrap,
 )
+from jepa_ray.training.watch import Watch
 
 Report = Callable[[dict[str, float]], None]
 
@@ -78,24 +77,25 @@ def _train(
 ) -> TrialResult:
     torch.set_num_threads(runtime.num_threads)
     objective = active_objective(config)
-    k = objective.k if objective is not None else None
     bf16 = uses_bf16(config.model, torch.device(runtime.device))
 
     tokenizer = load_tokenizer(prepared.checkpoint, config.model)
-    network = load_network(prepared.checkpoint, config.model, config.lora, k=k or 0, seed=config.seed, device=runtime.device)
     backend = backend_of(config)
-    optimizer = make_optimizer(network, config.optim)
+    training = build(config, prepared.checkpoint, prepared.train, runtime, scratch)
+    network, saved = training.network, training.saved
     flop_model = FlopModel.of(network)
-    summary = dict(progress.summary)
-    summary["attention_error"] = attention_error(network, prepared.train, backend, k=k, bf16=bf16)
-    summary["packing_used"] = backend
-    summary["num_parameters"] = sum(parameter.numel() for parameter in network.parameters())
-    summary["num_trainable"] = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
-
-    saved = checkpoint.load(scratch, network, optimizer)
+    error = attention_error(network, prepared.train, backend, objective=objective, bf16=bf16)
     first_epoch = saved["epoch"] if saved is not None else 0
     # The checkpoint holds its own progress, so that the two cannot disagree after a kill; progress.json is for others to read.
     progress = replace(progress, metrics=[], predictions=[]) if saved is None else TrialResult.from_json(saved["progress"])
+    summary = {
+        "attention_error": error,  # of the weights that training starts from
+        "packing_used": backend,
+        "num_parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "num_trainable": sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad),
+        "lambda_used": training.term.weight if training.term is not None and training.term.is_weighed else 0.0,
+        **progress.summary,
+    }
     metrics, predictions = list(progress.metrics), list(progress.predictions)
     spent: dict[str, Any] = {"step": 0, "tokens": 0, "flops": 0, "train_seconds": 0.0, "val_seconds": 0.0, "wall": 0.0}
     if saved is not None:
@@ -103,17 +103,28 @@ def _train(
     elif prepared.stage is not None:
         spent |= {"tokens": prepared.stage.tokens, "flops": prepared.stage.flops, "train_seconds": prepared.stage.seconds}
     earlier = spent["wall"]
-    model = data_parallel(network, runtime)
+    watch = Watch(config, prepared.train, prepared.val, runtime, flop_model.per_token)
+    if saved is not None:
+        watch.resume(saved["watch"])
 
     epochs = [epoch_steps(len(prepared.train), config.optim, config.seed, epoch) for epoch in range(config.optim.num_epochs)]
     total_steps = sum(map(len, epochs))
+    if saved is None:
+        for before, losses in enumerate(prepared.stage.losses if prepared.stage is not None else (), start=1):
+            stage_cost = {"train_flops": float(spent["flops"]), "train_seconds": spent["train_seconds"]}
+            metrics += _lines(losses, 0, before - len(prepared.stage.losses), stage_cost)  # type: ignore[union-attr]
+        values = watch.look(0, training, 0, total_steps, 0.0)
+        metrics += _lines(values, 0, 0, {"train_flops": float(spent["flops"]), "train_seconds": spent["train_seconds"]})
     for epoch in range(first_epoch, config.optim.num_epochs):
         started = time.perf_counter()
         network.train()
         totals = StepTotals()
         for rows in epochs[epoch]:
             try:
-                totals.add(train_step(model, optimizer, prepared.train, rows, config, spent["step"], total_steps, backend, runtime))
+                at = (spent["step"], total_steps)
+                totals.add(
+                    train_step(training.model, training.optimizer, prepared.train, rows, config, *at, backend, runtime, training.term)
+                )
             except NonFinite as error:
                 raise NonFinite(f"{error}; {_means(totals)}") from error
             spent["step"] += 1
@@ -132,14 +143,12 @@ def _train(
             spent["val_seconds"] += time.perf_counter() - started
             values |= scores
             predictions = rows_of_epoch
+        diagnostics = watch.look(epoch + 1, training, spent["step"], total_steps, float(spent["flops"]))
         spent["wall"] = earlier + time.perf_counter() - began
 
         cost = {"train_flops": float(spent["flops"]), "train_seconds": spent["train_seconds"]}
-        metrics += [
-            {"step": spent["step"], "epoch": epoch + 1, "split": name.split("_")[0], "name": name, "value": value, **cost}
-            for name, value in values.items()
-        ]
-        summary |= values | cost
+        metrics += _lines(values | diagnostics, spent["step"], epoch + 1, cost)
+        summary |= values | cost | watch.columns()
         summary |= {
             "train_tokens": float(spent["tokens"]),
             "val_seconds": spent["val_seconds"],
@@ -150,7 +159,7 @@ def _train(
         }
         progress = replace(progress, summary=dict(summary), metrics=metrics, predictions=predictions)
         if runtime.rank == 0:
-            checkpoint.save(scratch, network, optimizer, epoch=epoch + 1, spent=spent, progress=progress.to_json())
+            training.save(scratch, epoch=epoch + 1, spent=spent, progress=progress.to_json(), watch=watch.state())
             save_progress(scratch / "progress.json", progress)
         if "val_accuracy" in values and not last:
             report({"epoch": epoch + 1, "step": spent["step"], **cost, **values})
@@ -161,6 +170,13 @@ def _train(
     return replace(progress, state="COMPLETE", summary=final)
 
 
+def _lines(values: Mapping[str, float], step: int, epoch: int, cost: Mapping[str, float]) -> list[dict[str, Any]]:
+    """Rows of the metrics table; the first word of a metric's name is its split (`val_exact`, `diag_rank_text`)."""
+    return [
+        {"step": step, "epoch": epoch, "split": name.split("_")[0], "name": name, "value": value, **cost} for name, value in values.items()
+    ]
+
+
 def _first_stage(
     first: TrialConfig, prepared: Prepared, runtime: Runtime, scratch: Path, progress: TrialResult
 ) -> tuple[Prepared, TrialResult]:
@@ -168,7 +184,8 @@ def _first_stage(
     assert prepared.pretrain is not None, "the first stage's data were not prepared"
     torch.set_num_threads(runtime.num_threads)
     stage = pretrain(first, prepared.pretrain, prepared.checkpoint, prepared.pretrain_sha, runtime, scratch)
-    progress = replace(progress, summary={**progress.summary, "pretrained_sha": stage.sha})
+    summary = {**progress.summary, "pretrained_sha": stage.sha, **stage.losses[-1]}
+    progress = replace(progress, summary=summary)
     return replace(prepared, checkpoint=stage.folder, stage=stage), progress
 
 

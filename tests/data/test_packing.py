@@ -117,6 +117,9 @@ def table() -> TokenTable:
         np.array([2, 3]),
         Ragged.of([[1, 2], [1, 3]]),
         Ragged.of([[8, 5, 6], [8, 7]]),
+        np.array([1, 1]),
+        np.array([1, 1]),
+        np.array([[1, 2], [1, 3]]),
         ({}, {}),
     )
 

@@ -27,7 +27,7 @@ def trained(request: pytest.FixtureRequest, tiny_checkpoints: dict[str, Path]) -
     checkpoint = tiny_checkpoints[request.param]
     config = tiny.trial(checkpoint, optim__learning_rate=6e-3, optim__beta2=0.95)
     network, table = tiny.network_of(config), tiny.table_of(checkpoint, tiny.EXAMPLES[:12])
-    optimizer = make_optimizer(network, config.optim)
+    optimizer = make_optimizer(network, config)
     for step in range(60):
         train_step(network, optimizer, table, np.arange(6), config, step, 60, "trie", Runtime())
     return network, load_tokenizer(str(checkpoint), config.model), table, FAMILIES[request.param].turn_end

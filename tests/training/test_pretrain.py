@@ -74,11 +74,11 @@ def test_the_first_stage_is_a_plain_trial_of_its_own(tiny_checkpoints: dict[str,
     assert first is not None
     network = tiny_models.network_of(first)
     table = tiny_models.table_of(checkpoint, tiny_models.EXAMPLES[50:62])
-    optimizer = tiny_models.make_optimizer(network, first.optim)
+    optimizer, term = tiny_models.make_optimizer(network, first), tiny_models.Term.of(first, network)
     from jepa_ray.training.step import epoch_steps
 
     for step, rows in enumerate(epoch_steps(12, first.optim, first.seed, 0)):
-        tiny_models.train_step(network, optimizer, table, rows, first, step, 3, "trie", Runtime())
+        tiny_models.train_step(network, optimizer, table, rows, first, step, 3, "trie", Runtime(), term)
     saved = load_file(folder / "model.safetensors")
     wanted = network.causal_lm.state_dict()
     assert saved.keys() <= wanted.keys() and len(saved) > 5

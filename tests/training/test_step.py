@@ -16,6 +16,8 @@ from jepa_ray.data.packing import Packed, ViewBatch, make_batch
 from jepa_ray.models import attention
 from jepa_ray.models.families import FAMILIES
 from jepa_ray.models.network import DeviceBatch
+from jepa_ray.objectives.schedules import is_dropped
+from jepa_ray.training.jepa import Term
 from jepa_ray.training.selfcheck import PackingError, attention_error
 from jepa_ray.training.step import (
     NonFinite,
@@ -23,7 +25,6 @@ from jepa_ray.training.step import (
     StepTotals,
     attended_pairs,
     epoch_steps,
-    is_dropped,
     lr_factor,
     make_optimizer,
     micro_batches,
@@ -135,7 +136,7 @@ def test_lambda_zero_is_the_baseline_bit_for_bit(checkpoint: Path) -> None:
     for objective in (None, ObjectiveConfig(k=2, **{"lambda": 0.0})):  # type: ignore[arg-type]
         config = tiny.trial(checkpoint, lora=LoraConfig(r=2, dropout=0.1), objective=objective)
         network = tiny.network_of(config, k=0)
-        optimizer = make_optimizer(network, config.optim)
+        optimizer = make_optimizer(network, config)
         totals = [train_step(network, optimizer, table, np.array(ROWS), config, step, 5, "trie", Runtime()) for step in range(4)]
         runs.append((tiny.weights(network), totals))
     assert runs[0][1] == runs[1][1] and all(torch.equal(runs[0][0][name], runs[1][0][name]) for name in runs[0][0])
@@ -169,7 +170,8 @@ def test_all_ranks_have_equally_many_micro_batches_and_share_the_step(checkpoint
     table = tiny.table_of(checkpoint, tiny.EXAMPLES[:8])
     for world, size, count in ((2, 2, 2), (3, None, 1), (8, None, 1), (2, 1, 4)):
         config = tiny.trial(checkpoint, objective=JEPA, optim__micro_batch_size=size)
-        per_rank = [list(micro_batches(table, np.array(ROWS), config, 0, "trie", Runtime(rank, world))) for rank in range(world)]
+        term = Term.of(config, tiny.network_of(config))
+        per_rank = [list(micro_batches(table, np.array(ROWS), config, 0, "trie", Runtime(rank, world), term)) for rank in range(world)]
         assert {len(batches) for batches in per_rank} == {count}
         assert sum(batch.num_pairs for batches in per_rank for batch in batches) == len(ROWS)
 
@@ -210,9 +212,12 @@ def test_clipping_scales_all_gradients_by_one_factor(checkpoint: Path) -> None:
 
 def test_weight_decay_on_matrices_only(checkpoint: Path) -> None:
     network = tiny.network_of(tiny.trial(checkpoint, objective=JEPA))
-    groups = make_optimizer(network, OptimConfig(weight_decay=0.1)).param_groups
+    config = tiny.trial(checkpoint, objective=JEPA, optim__weight_decay=0.1)
+    groups = make_optimizer(network, config).param_groups
     for group in groups:
-        assert {p.ndim >= 2 for p in group["params"]} == {group["weight_decay"] > 0}
+        of_predictor = any(p is network.predictor for p in group["params"])
+        assert of_predictor or {p.ndim >= 2 for p in group["params"]} == {group["weight_decay"] > 0}
+        assert not of_predictor or group["weight_decay"] == 0
     assert sum(len(group["params"]) for group in groups) == len(list(network.parameters()))
 
 
@@ -256,10 +261,10 @@ def test_attended_pairs_by_hand(checkpoint: Path) -> None:
     table = tiny.table_of(checkpoint, tiny.EXAMPLES[:3])
     for backend in ("flat", "plain"):
         batch = make_batch(table, [0, 1, 2], backend=backend, k=2)  # type: ignore[arg-type]
-        assert attended_pairs(batch) == sum(n * (n + 1) // 2 for n in map(len, batch.packed.nodes))
+        assert attended_pairs(batch.packed) == sum(n * (n + 1) // 2 for n in map(len, batch.packed.nodes))
     batch = make_batch(table, [0, 0], backend="trie")
     length = len(table.lm[0]) - 1  # the same path twice is there once
-    assert attended_pairs(batch) == length * (length + 1) // 2
+    assert attended_pairs(batch.packed) == length * (length + 1) // 2
 
 
 class TestSelfCheck:

@@ -94,7 +94,7 @@ def test_lambda_zero_is_the_baseline_bit_for_bit(checkpoint: Path, tmp_path: Pat
     assert numbers(run(config_of(checkpoint, objective=zero), prepared, tmp_path / "b")) == baseline
     skipped = numbers(run(config_of(checkpoint, objective=ObjectiveConfig(k=3, loss_dropout=1 - 1e-9)), prepared, tmp_path / "c"))
     for result in (skipped, baseline):  # its predictor tokens exist, and the self-check covers views
-        for name in ("num_parameters", "num_trainable", "attention_error"):
+        for name in ("num_parameters", "num_trainable", "attention_error", "lambda_used"):
             result["summary"].pop(name)
     assert skipped == baseline
     assert numbers(run(config_of(checkpoint), prepared, tmp_path / "d"))["metrics"] != baseline["metrics"]
@@ -222,3 +222,23 @@ def test_packings_agree(llama: Path, tmp_path: Path, packing: str) -> None:
     for name in ("train_ce", "train_jepa"):
         values = [[row["value"] for row in result.metrics if row["name"] == name] for result in (found, wanted)]
         assert values[0] == pytest.approx(values[1], rel=1e-3) and values[0]
+
+
+def test_diagnostics_are_in_the_tables_and_change_no_number(llama: Path, tmp_path: Path) -> None:
+    """At the start and at the end, for the baseline too; the same training as without."""
+    for objective in (None, ObjectiveConfig(k=1)):
+        config, prepared = config_of(llama, objective=objective), tiny.prepared_of(llama)
+        plain = numbers(run(config, prepared, tmp_path / f"plain {objective is None}"))
+        watched = numbers(
+            run(config_of(llama, objective=objective, evaluation__diagnostic_pairs=4), prepared, tmp_path / f"watched {objective is None}")
+        )
+        found = [row for row in watched["metrics"] if row["split"] == "diag"]
+        assert {row["epoch"] for row in found} >= {0, 3} and {"diag_val_ce", "diag_r1", "diag_grad_cosine"} <= {
+            row["name"] for row in found
+        }
+        assert [row for row in watched["metrics"] if row["split"] != "diag"] == plain["metrics"]
+        assert watched["predictions"] == plain["predictions"]
+        assert watched["summary"].pop("val_ce") > 0 and watched["summary"].pop("val_jepa") > 0
+        for name in ("alarms", "diag_seconds"):
+            watched["summary"].pop(name, None)
+        assert watched["summary"] == plain["summary"]

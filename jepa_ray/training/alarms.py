@@ -1,0 +1,90 @@
+"""What the diagnostics of a trial warn of: a pure function of all of them so far.
+
+Alarms are for the reader; they stop nothing (a loss that is not finite stops the trial, in `step.py`). A low rank alone is none:
+few distinct targets, or a good representation of an easy task, have it, too. What is judged is whether pairs lose what tells them
+from other examples.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+TRIVIAL_DISTANCE = 0.01
+"""A mean cosine distance under this, before training, leaves nothing to learn."""
+RATIO = (0.01, 10.0)
+"""Weighted norm of the JEPA term's gradient over the cross-entropy's: outside of this one of the two has no say."""
+COMMON = 0.95
+"""Mean cosine of distinct examples, or share of the states' energy in their mean, from which on they have one direction in common."""
+SHRUNK = 0.8
+"""Contrast has shrunk when it is under this multiple of what it was at the start; less is noise on so few pairs."""
+INDISTINCT = 0.05
+"""Or a contrast below this, whatever it was: pairs hardly stand out from strangers."""
+
+FINITE = ("diag_val_ce", "diag_val_jepa", "diag_variance_text", "diag_variance_code")
+"""Metrics that are finite whenever the losses and states are; others are nan where they are not defined."""
+
+Diagnostics = Mapping[str, float]
+
+
+def alarms(history: Sequence[Diagnostics]) -> list[str]:
+    """One `name: sentence` for each alarm, in a fixed order. `history`: results of `diagnose` and `gradient_metrics`, merged, from the
+    check before training on; metrics that are missing raise no alarm.
+    """
+    found = [rule(history) for rule in (_non_finite, _trivial, _gradient_ratio, _contraction)] if history else []
+    return [alarm for alarm in found if alarm is not None]
+
+
+def names(found: Sequence[str]) -> str:
+    """The alarms' names alone, joined by `;`: empty where there is none."""
+    return ";".join(alarm.partition(":")[0] for alarm in found)
+
+
+def _non_finite(history: Sequence[Diagnostics]) -> str | None:
+    for check, values in enumerate(history):
+        bad = [name for name in FINITE if not math.isfinite(values.get(name, 0.0))]
+        if bad:
+            return f"non-finite: at check {check + 1} {', '.join(bad)} {'is' if len(bad) == 1 else 'are'} not a finite number"
+    return None
+
+
+def _trivial(history: Sequence[Diagnostics]) -> str | None:
+    """At the start the term is at its minimum, or Text finds its Code as often as it can."""
+    first = history[0]
+    apart = first.get("diag_own_distance", math.nan)
+    if apart < TRIVIAL_DISTANCE:
+        return f"trivial: before training the mean cosine distance of pairs is {apart:.3g}, under {TRIVIAL_DISTANCE}: nothing to learn"
+    found, ceiling = first.get("diag_pred_r1", math.nan), first.get("diag_r1_ceiling", 1.0)
+    same = math.isclose(apart, first.get("diag_pred_distance", math.nan), abs_tol=1e-6)  # else R@1 is of other states than the objective's
+    if same and found >= ceiling - 1e-9 and found > 2 * first.get("diag_r1_chance", 0.0):
+        return f"trivial: before training Text already finds its Code at R@1 {found:.3g}, the most there is: pairs are told apart as it is"
+    return None
+
+
+def _gradient_ratio(history: Sequence[Diagnostics]) -> str | None:
+    """At the check where it is furthest out."""
+    ratios = [(check, values.get("diag_grad_weighted", math.nan)) for check, values in enumerate(history)]
+    outside = [(check, ratio) for check, ratio in ratios if ratio < RATIO[0] or ratio > RATIO[1]]
+    if not outside:
+        return None
+    check, ratio = max(outside, key=lambda pair: abs(math.log(pair[1])) if pair[1] > 0 else math.inf)
+    what = "the JEPA term drowns the cross-entropy" if ratio > RATIO[1] else "the JEPA term has no say"
+    return f"gradient-ratio: at check {check + 1} lambda * JEPA gradient is {ratio:.3g} times the cross-entropy's: {what}"
+
+
+def _contraction(history: Sequence[Diagnostics]) -> str | None:
+    """States move into one direction, and pairs lose what they share beyond it. Both, now, against the start."""
+    first, last = history[0], history[-1]
+    before, after = first.get("diag_contrast", math.nan), last.get("diag_contrast", math.nan)
+    shrunk = after < SHRUNK * before
+    if len(history) < 2 or not (shrunk or (after < INDISTINCT and not after > before)):
+        return None
+    for side in ("text", "code"):
+        start, cosine = (values.get(f"diag_anisotropy_{side}", math.nan) for values in (first, last))
+        energy = last.get(f"diag_mean_energy_{side}", math.nan)
+        fell = f"while pairs stand out from others by {after:.3g} in cosine, {before:.3g} before"
+        if cosine > COMMON and cosine > start:
+            return f"contraction: distinct {side} states have mean cosine {cosine:.3g}, {start:.3g} before training, {fell}"
+        if shrunk and energy > COMMON:
+            return f"contraction: {energy:.3g} of the {side} states' energy is in their common mean, {fell}"
+    return None

@@ -1,0 +1,173 @@
+"""The JEPA term of a step: its views, its target encoder, its distance and regularisers, and the weight it gets.
+
+views      <- layout of the objective, drawn anew for the step                       (`objectives/layouts.py`)
+target     <- the network, or a moving average of its trained weights without gradient
+term_sum   <- sum over pairs of d(source, target), plus regularisers once per pair
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from jepa_ray.config import ObjectiveConfig, TrialConfig
+from jepa_ray.data.packing import Views
+from jepa_ray.data.views import TokenTable
+from jepa_ray.models.network import Depth, DeviceBatch, Network
+from jepa_ray.objectives.distances import Others, distance
+from jepa_ray.objectives.ema import Average
+from jepa_ray.objectives.layouts import exchange, views_of
+from jepa_ray.objectives.predictors import make_head
+from jepa_ray.objectives.regularisers import regulariser
+from jepa_ray.objectives.schedules import ema_momentum, is_dropped, lambda_factor
+from jepa_ray.streams import derive_seed
+
+
+def active_objective(config: TrialConfig) -> ObjectiveConfig | None:
+    """The JEPA term, or None where it has no effect at all: the baseline, and lambda = 0 (unless that is a control's point)."""
+    objective = config.objective
+    if objective is None or (objective.fixed_lambda == 0 and objective.control not in ("monitor", "zero")):
+        return None
+    return objective
+
+
+def fit_network(network: Network, objective: ObjectiveConfig | None, seed: int) -> Network:
+    """Give a network what an objective adds beside predictor tokens: a head, and the depth that states are read at."""
+    if objective is not None:
+        head = make_head(objective, int(network.causal_lm.config.hidden_size), seed)
+        network.head = head.to(network.device) if head is not None else None
+        network.depth = Depth(objective.layer, objective.final_norm)
+    return network
+
+
+@dataclass
+class Term:
+    """The JEPA term of one trial: what it keeps from step to step."""
+
+    objective: ObjectiveConfig
+    seed: int
+    weight: float
+    """lambda before its schedule."""
+    average: Average | None = None
+    """Of the trained weights, where the target encoder is one."""
+
+    @classmethod
+    def of(cls, config: TrialConfig, network: Network, weight: float | None = None) -> Term | None:
+        """None where the trial has no active term. `weight`: lambda where the objective leaves it to the first gradients."""
+        objective = active_objective(config)
+        if objective is None:
+            return None
+        fixed = objective.fixed_lambda
+        assert fixed is not None or weight is not None, "lambda is to come from the first step's gradients, and was not given"
+        average = Average(network.lm.named_parameters(prefix="lm")) if objective.target == "ema" else None
+        return cls(objective, config.seed, fixed if fixed is not None else float(weight or 0.0), average)
+
+    @property
+    def is_weighed(self) -> bool:
+        """Whether the term is part of the loss: not so for the controls that measure only."""
+        return self.objective.control not in ("monitor", "zero")
+
+    @property
+    def gathers(self) -> bool:
+        """Whether a step's pairs are exchanged between workers."""
+        return self.objective.distance == "infonce" and self.objective.gather and dist.is_initialized() and dist.get_world_size() > 1
+
+    def is_dropped(self, step: int) -> bool:
+        """Whether loss dropout skips the term in this step."""
+        return is_dropped(self.objective, self.seed, step)
+
+    def lambda_at(self, step: int, total_steps: int) -> float:
+        """Weight of the term's mean over pairs; 0 for the controls that measure only."""
+        if not self.is_weighed:
+            return 0.0
+        return self.weight * lambda_factor(self.objective, step, total_steps)
+
+    def views(self, table: TokenTable, rows: Sequence[int], step: int, partner: Mapping[int, int] | None) -> Views:
+        """What a micro-batch encodes."""
+        return views_of(self.objective, table, rows, seed=self.seed, step=step, partner=partner)
+
+    def partners(self, rows: Sequence[int], step: int) -> dict[int, int] | None:
+        """Of all examples of a step: whose target each gets, where the control shuffles pairs."""
+        return exchange(rows, self.seed, step) if self.objective.control == "shuffled" else None
+
+    def update(self, step: int, total_steps: int) -> None:
+        """After the optimizer's step: the average follows."""
+        if self.average is not None:
+            self.average.update(ema_momentum(self.objective, step, total_steps))
+
+    def frozen_target(self, network: Network, batch: DeviceBatch) -> Tensor | None:
+        """(P, D) targets of the averaged weights, without gradient; None where the network itself encodes them."""
+        if batch.frozen is None:
+            return None
+        assert self.average is not None
+        was_training = network.training
+        network.eval()
+        with torch.no_grad():
+            states_XD = torch.func.functional_call(network, dict(self.average.parameters()), (batch.frozen,))
+        network.train(was_training)
+        target: Tensor = batch.target.read(states_XD)
+        return target
+
+    def sum_over_pairs(self, source_PD: Tensor, target_PD: Tensor, step: int) -> Tensor:
+        """d summed over the pairs of a micro-batch, and the regularisers times their number."""
+        objective = self.objective
+        if objective.control == "constant_target":
+            target_PD = constant_target(target_PD, self.seed)
+        if objective.target in ("stop_target", "ema"):
+            target_PD = target_PD.detach()
+        elif objective.target == "stop_source":
+            source_PD = source_PD.detach()
+        if objective.control == "monitor":
+            source_PD, target_PD = source_PD.detach(), target_PD.detach()
+        others = _others(objective, source_PD, target_PD)
+        if not len(source_PD):
+            # Part of the graph with the exchange in it, so that the others' gradients find their way back.
+            return (source_PD.sum() + (others.source_ND.sum() + others.target_ND.sum() if others is not None else 0.0)) * 0.0
+        term = distance(objective, source_PD, target_PD, others).sum()
+        if objective.variance or objective.covariance or objective.sigreg:
+            generator = torch.Generator(device="cpu").manual_seed(derive_seed(self.seed, "slices", step))
+            term = term + regulariser(objective, source_PD, target_PD, generator) * len(source_PD)
+        return term
+
+
+def constant_target(target_PD: Tensor, seed: int) -> Tensor:
+    """One fixed random state for all pairs, of a typical state's length: sqrt(D), each coordinate standard normal."""
+    generator = torch.Generator().manual_seed(derive_seed(seed, "constant target"))
+    return torch.randn(target_PD.shape[-1], generator=generator).to(target_PD).expand_as(target_PD)
+
+
+def _others(objective: ObjectiveConfig, source_PD: Tensor, target_PD: Tensor) -> Others | None:
+    """The pairs of all workers as InfoNCE's negatives, with gradient; None where the micro-batch's own will do."""
+    if objective.distance != "infonce" or not objective.gather or not dist.is_initialized() or dist.get_world_size() == 1:
+        return None
+    source_ND, offset = gather_rows(source_PD)
+    target_ND, _ = gather_rows(target_PD)
+    return Others(source_ND, target_ND, offset)
+
+
+def gather_rows(rows_PD: Tensor) -> tuple[Tensor, int]:
+    """Rows of all workers in the order of ranks, differentiable (the backward sums over workers), and where this worker's begin.
+
+    Workers may have different numbers of rows.
+    """
+    from torch.distributed.nn.functional import all_gather
+
+    count = torch.tensor([len(rows_PD)], device=rows_PD.device)
+    counts = [torch.zeros_like(count) for _ in range(dist.get_world_size())]
+    dist.all_gather(counts, count)
+    sizes = [int(size) for size in counts]
+    padded = torch.cat([rows_PD, rows_PD.new_zeros(max(sizes) - len(rows_PD), rows_PD.shape[1])])
+    gathered: Any = all_gather(padded)
+    return torch.cat([part[:size] for part, size in zip(gathered, sizes, strict=True)]), int(np.sum(sizes[: dist.get_rank()]))
+
+
+def gradient_norm(model: nn.Module) -> float:
+    """Norm of all gradients together, those that are there."""
+    norms = [parameter.grad.float().norm() for parameter in model.parameters() if parameter.grad is not None]
+    return float(torch.stack(norms).norm()) if norms else 0.0
