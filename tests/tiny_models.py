@@ -125,14 +125,14 @@ def prepared_of(checkpoint: Path, train: int = 12, val: int = 6, test: int = 0) 
     return Prepared(tables[0], tables[1], tables[2] if test else None, dataset_sha="0" * 64, checkpoint=str(checkpoint))
 
 
-Case = tuple[Path, Any, list[int], int | None, int]
-"""Checkpoint, adapters, rows, micro-batch size, step number."""
+Case = tuple[Path, Any, list[int], int | None, int, dict[str, Any]]
+"""Checkpoint, adapters, rows, micro-batch size, step number, changes to the objective."""
 
 
 def data_parallel_case(case: Case, runtime: Runtime) -> dict[str, Any]:
     """One JEPA step at loss dropout 0.5, on this rank."""
-    checkpoint, lora, rows, size, step = case
-    objective = ObjectiveConfig(k=2, loss_dropout=0.5 if step else 0.0)
+    checkpoint, lora, rows, size, step, changes = case
+    objective = ObjectiveConfig(**{"k": 2, "loss_dropout": 0.5 if step else 0.0, **changes})
     config = trial(checkpoint, lora=lora, objective=objective, optim__micro_batch_size=size)
     network = network_of(config)
     model = network if runtime.world_size == 1 else torch.nn.parallel.DistributedDataParallel(network)

@@ -125,11 +125,8 @@ class Term:
             source_PD = source_PD.detach()
         if objective.control == "monitor":
             source_PD, target_PD = source_PD.detach(), target_PD.detach()
-        others = _others(objective, source_PD, target_PD)
-        if not len(source_PD):
-            # Part of the graph with the exchange in it, so that the others' gradients find their way back.
-            return (source_PD.sum() + (others.source_ND.sum() + others.target_ND.sum() if others is not None else 0.0)) * 0.0
-        term = distance(objective, source_PD, target_PD, others).sum()
+        # Also of no pairs, where a worker has none: the same exchange forwards and backwards as on the others.
+        term = distance(objective, source_PD, target_PD, _others(objective, source_PD, target_PD)).sum()
         if objective.variance or objective.covariance or objective.sigreg:
             generator = torch.Generator(device="cpu").manual_seed(derive_seed(self.seed, "slices", step))
             term = term + regulariser(objective, source_PD, target_PD, generator) * len(source_PD)

@@ -89,10 +89,14 @@ def test_two_workers_change_nothing_but_rounding(tiny_checkpoints: dict[str, Pat
     """DistributedDataParallel over gloo: unequal shares and labels, micro-batches, a batch of one, a dropped step, a whole trial."""
     names = list(tiny_checkpoints)
     cases: list[tiny.Case] = [
-        (tiny_checkpoints[names[0]], None, ROWS, None, 0),
-        (tiny_checkpoints[names[-1]], LoraConfig(r=2, dropout=0.0), ROWS, 2, 0),
-        (tiny_checkpoints[names[-1]], LoraConfig(r=2, dropout=0.0), [2], None, 0),  # one worker has nothing to do
-        (tiny_checkpoints[names[0]], None, ROWS, 1, dropped_step()),
+        (tiny_checkpoints[names[0]], None, ROWS, None, 0, {}),
+        (tiny_checkpoints[names[-1]], LoraConfig(r=2, dropout=0.0), ROWS, 2, 0, {}),
+        (tiny_checkpoints[names[-1]], LoraConfig(r=2, dropout=0.0), [2], None, 0, {}),  # one worker has nothing to do
+        (tiny_checkpoints[names[0]], None, ROWS, 1, dropped_step(), {"predictor": "mlp"}),
+        (tiny_checkpoints[names[0]], None, ROWS, None, 0, {"distance": "infonce", "symmetric": True}),
+        (tiny_checkpoints[names[0]], None, [2], None, 0, {"distance": "infonce", "symmetric": True}),  # the exchange, nothing to give
+        (tiny_checkpoints[names[0]], None, ROWS, None, 0, {"control": "monitor", "predictor": "linear"}),
+        (tiny_checkpoints[names[0]], None, ROWS, 2, 0, {"target": "ema", "control": "shuffled"}),
     ]
     torch.multiprocessing.spawn(tiny.data_parallel, (tmp_path, cases, tiny_checkpoints[names[0]]), nprocs=2)  # type: ignore[no-untyped-call]
     for number, case in enumerate(cases):
