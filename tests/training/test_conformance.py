@@ -68,7 +68,7 @@ TEMPLATES = {
     "today's date": (TEMPLATE.replace("date_string", "strftime_now('%d %b %Y')"), "changes with the date"),
     "a filled thinking block": (TEMPLATE.replace(THINKS, THINKS + "{{- '<think>hm</think>' }}"), "filled <think> block"),
     "an open thinking block": (TEMPLATE.replace(THINKS, THINKS + "{{- '<think>\\n' }}"), "open or filled <think> block"),
-    "no system text": (TEMPLATE.replace("{{- system +", "{{- ''  +"), "does not show 'Convert natural language"),
+    "no system text": (TEMPLATE.replace("{{- system +", "{{- ''  +"), "does not show the system message"),
     "no user turn": ("{{ raise_exception('tools only') }}", "tools only"),
 }
 
