@@ -77,7 +77,7 @@ def main() -> None:
 
 
 def measure(examples: Sequence[Example], gpu: bool, rounds: int) -> dict[str, float]:
-    """Median seconds of a step, by objective; `plain` is next-token training, packed as the baseline arms are."""
+    """Seconds of a step, by objective, in its fastest turn; `plain` is next-token training, packed as the baseline arms are."""
     device = "cuda" if gpu else "cpu"
     network, table = build(examples, gpu)
     size = min(128 if gpu else 32, len(table))
@@ -101,7 +101,9 @@ def measure(examples: Sequence[Example], gpu: bool, rounds: int) -> dict[str, fl
 
         return call
 
-    return medians({"plain": step(None)} | {name: step(ObjectiveConfig.model_validate(o)) for name, o in OBJECTIVES.items()}, rounds)
+    contenders = {"plain": step(None)} | {name: step(ObjectiveConfig.model_validate(o)) for name, o in OBJECTIVES.items()}
+    # The fastest of the turns: what else the machine does only ever adds, and a limit of 5 % is finer than the medians of few turns.
+    return medians(contenders, rounds, min)
 
 
 if __name__ == "__main__":

@@ -18,8 +18,10 @@ TURN_S = 0.5
 """A turn of a fast contender repeats its call for about this long, so that its share of noise is no larger than a slow one's."""
 
 
-def medians(contenders: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """Median seconds of one call of each contender, over `rounds` rounds in which each has one turn."""
+def medians(
+    contenders: Mapping[str, Callable[[], Any]], rounds: int, summary: Callable[[list[float]], float] = statistics.median
+) -> dict[str, float]:
+    """Median seconds (or another `summary`) of one call of each contender, over `rounds` rounds in which each has one turn."""
     repeats = {}
     for name, call in contenders.items():
         call()  # the first call warms up
@@ -33,7 +35,7 @@ def medians(contenders: Mapping[str, Callable[[], Any]], rounds: int) -> dict[st
             for _ in range(repeats[name]):
                 call()
             seconds[name].append((time.perf_counter() - start) / repeats[name])
-    return {name: statistics.median(values) for name, values in seconds.items()}
+    return {name: summary(values) for name, values in seconds.items()}
 
 
 def finish(

@@ -19,7 +19,7 @@ GAMMA = 1.0
 """Standard deviation below which VICReg's hinge pulls."""
 EPSILON = 1e-4
 """Added to the variance under the root, so that its gradient stays finite at 0."""
-NUM_SLICES = 64
+NUM_SLICES = 32
 """Directions of SIGReg per call."""
 T_MAX, T_POINTS = 5.0, 17
 """SIGReg integrates over [-T_MAX, T_MAX]; the integrand is even, so T_POINTS grid points from 0 on do for 2 * T_POINTS - 1."""
@@ -104,5 +104,9 @@ def regulariser(objective: ObjectiveConfig, source_PD: Tensor, target_PD: Tensor
         total = total + objective.covariance * (covariance(source_PD) + covariance(target_PD)) / 2
     if objective.sigreg > 0:
         slices_DS = directions(source_PD.shape[1], generator)
-        total = total + objective.sigreg * (sigreg(source_PD, slices_DS) + sigreg(target_PD, slices_DS)) / 2
+        # Both sides' projections side by side: the mean over twice the slices is the mean of the two terms.
+        if len(source_PD):
+            slices_DS = slices_DS.to(source_PD.device)
+            both_PS = torch.cat([source_PD.float() @ slices_DS, target_PD.float() @ slices_DS], dim=1)
+            total = total + objective.sigreg * epps_pulley(both_PS).mean()
     return total
