@@ -79,8 +79,12 @@ def side_by_side(trials: pd.DataFrame, metric: str = "val_accuracy", mode: str =
 
 def full_text(found: Summary, *, as_markdown: bool = False) -> str:
     """The whole summary as aligned text or as Markdown."""
-    tables = [_state_table(found), _best_table(found), _confirmation_table(found), _difference_table(found)]
-    return _render(tables, found.notes, markdown if as_markdown else text)
+    return _render(tables(found), found.notes, markdown if as_markdown else text)
+
+
+def tables(found: Summary) -> list[Table]:
+    """Trials by state, best of each arm, confirmation, paired differences."""
+    return [_state_table(found), _best_table(found), _confirmation_table(found), _difference_table(found)]
 
 
 def _labels(trials: pd.DataFrame) -> pd.Series[str]:
@@ -300,8 +304,8 @@ def _difference_table(found: Summary) -> Table:
     return Table(title, header, rows, "No pair of confirmed arms.")
 
 
-def _render(tables: Sequence[Table], notes: Sequence[str], how: Callable[[Table], str]) -> str:
-    parts = [how(table) for table in tables]
+def _render(shown: Sequence[Table], notes: Sequence[str], how: Callable[[Table], str]) -> str:
+    parts = [how(table) for table in shown]
     return "\n\n".join(parts + (["\n".join(f"- {note}" for note in notes)] if notes else []))
 
 

@@ -58,7 +58,7 @@ def main() -> None:
     )
     parser.add_argument("--json", action="store_true", help="one JSON line")
     parser.add_argument("--gpu", action="store_true", help="Llama-3.2-1B shapes in bf16 on a GPU instead of the tiny model on one CPU core")
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=15)
     options = parser.parse_args()
     torch.set_num_threads(1)
     path = SHARED / "synth_train.jsonl"
@@ -66,7 +66,9 @@ def main() -> None:
     seconds = measure(examples, options.gpu, options.rounds)
     plain = seconds.pop("plain")
     figures = {f"{name}: cost over plain": value / plain for name, value in seconds.items()}
-    two_view = [name for name in seconds if ObjectiveConfig.model_validate(OBJECTIVES[name]).encodes_views and name != PAPER]
+    # With other numbers of predictor tokens it is the same objective on more or fewer tokens: shown, without a limit.
+    objectives = {name: ObjectiveConfig.model_validate(OBJECTIVES[name]) for name in seconds}
+    two_view = [name for name, objective in objectives.items() if objective.encodes_views and objective.k == 1 and name != PAPER]
     figures |= {f"{name}: over {PAPER}": seconds[name] / seconds[PAPER] for name in two_view}
     limits = {f"{name}: over {PAPER}": ("<=", 1.05) for name in two_view}
     facts = {

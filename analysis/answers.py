@@ -1,0 +1,111 @@
+"""Answers of baseline and method side by side: counts of token differences (Tables 1 and 11) and samples (Table 7)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pandas as pd
+
+from analysis import tokens
+from analysis.reading import Sweep, read_predictions, shown_runs
+from analysis.tables import Table
+
+COLUMNS = ["trial_id", "example_id", "prediction", "reference", "correct", "stopped"]
+SHOWN = 6
+"""Examples per table: the first, by example id, on which baseline and method differ."""
+NEEDS = "predictions/ holds no answers of a baseline and a method on the same examples: any sweep with both arms makes them."
+
+
+def pairs(sweep: Sweep) -> Iterator[tuple[str, str, str, str, int, pd.DataFrame]]:
+    """Baseline, method, group, split, seed and their answers joined by example: confirmed on their first common seed, test where judged."""
+    runs, _ = shown_runs(sweep)
+    for group, arms in runs.groupby("group", sort=True):
+        for method in arms.loc[~arms["is_baseline"], "label"].unique():
+            for baseline in arms.loc[arms["is_baseline"], "label"].unique():
+                ours = arms[arms["label"] == method].drop_duplicates("seed").set_index("seed")["trial_id"]
+                theirs = arms[arms["label"] == baseline].drop_duplicates("seed").set_index("seed")["trial_id"]
+                common = sorted(set(ours.index) & set(theirs.index))
+                if not common:
+                    continue
+                seed = common[0]
+                for split in ("test", "val"):
+                    both = [read_predictions(sweep.folder, [str(side[seed])], split, COLUMNS) for side in (theirs, ours)]
+                    joined = both[0].merge(both[1], on="example_id", suffixes=("_baseline", "_method"))
+                    if len(joined):
+                        yield str(baseline), str(method), str(group), split, int(seed), joined
+                        break
+
+
+def differences(sweep: Sweep) -> Table:
+    """Token differences, counted over all examples of one seed."""
+    title = "Token differences against the reference"
+    rows = []
+    seen: set[tuple[str, int]] = set()
+    for baseline, method, _, split, seed, joined in pairs(sweep):
+        for label, side in ((baseline, "baseline"), (method, "method")):
+            if (label, seed) in seen:
+                continue
+            seen.add((label, seed))
+            found = pd.DataFrame(
+                [
+                    tokens.counts(tokens.spans(str(reference), str(prediction)))
+                    for reference, prediction in zip(joined[f"reference_{side}"], joined[f"prediction_{side}"].fillna(""), strict=True)
+                ]
+            )
+            exact = int((found.sum(axis=1) == 0).sum())
+            capped = int((~joined[f"stopped_{side}"].fillna(True).astype(bool)).sum())
+            rows.append([label, split, str(seed), *map(str, (len(joined), exact, *found.sum(), capped))])
+    header = ["arm", "split", "seed", "answers", "without a difference", "wrong tokens", "extra", "missing", "hit the token cap"]
+    return Table(title, header, rows, NEEDS)
+
+
+def side_by_side(sweep: Sweep, shown: int = SHOWN, mark: Callable[[list[tokens.Span]], str] | None = None) -> list[Table]:
+    """Per pair, the first examples that only one of the two has right, differences marked (`tokens.marked`, or by `mark`, uncut)."""
+    tables = []
+    for baseline, method, _, split, seed, joined in pairs(sweep):
+        right = [joined[f"correct_{side}"].fillna(False).astype(bool) for side in ("baseline", "method")]
+        only_method, only_baseline = int((right[1] & ~right[0]).sum()), int((right[0] & ~right[1]).sum())
+        differ = joined[right[0] != right[1]].sort_values("example_id").head(shown)
+        rows = [
+            [
+                str(row["example_id"]),
+                _one_line(str(row["reference_baseline"])),
+                *(mark(_spans(row, side)) if mark else _one_line(tokens.marked(_spans(row, side))) for side in ("baseline", "method")),
+                "method" if row["correct_method"] else "baseline",
+            ]
+            for _, row in differ.iterrows()
+        ]
+        alone = f"{only_method} right in the method only, {only_baseline} in the baseline only"
+        title = f"{method} against {baseline}: {split}, seed {seed}; of {len(joined)}, {alone}"
+        header = ["example", "reference", "baseline", "method", "right"]
+        tables.append(Table(title, header, rows, "The two are right on exactly the same examples."))
+    return tables or [Table("Token differences, side by side", [], [], NEEDS)]
+
+
+def samples(sweep: Sweep, shown: int = SHOWN) -> list[Table]:
+    """Per pair, the first examples, right or wrong."""
+    tables = []
+    for baseline, method, _, split, seed, joined in pairs(sweep):
+        rows = [
+            [
+                str(row["example_id"]),
+                _one_line(str(row["reference_baseline"])),
+                *(_one_line(f"{row[f'prediction_{side}']}") for side in ("baseline", "method")),
+                *("yes" if row[f"correct_{side}"] else "no" for side in ("baseline", "method")),
+            ]
+            for _, row in joined.sort_values("example_id").head(shown).iterrows()
+        ]
+        header = ["example", "reference", "baseline", "method", "baseline right", "method right"]
+        tables.append(Table(f"{method} against {baseline}: first {len(rows)} of {len(joined)}, {split}, seed {seed}", header, rows, NEEDS))
+    return tables or [Table("Samples", [], [], NEEDS)]
+
+
+def _spans(row: pd.Series[Any], side: str) -> list[tokens.Span]:
+    given = row[f"prediction_{side}"]
+    return tokens.spans(str(row[f"reference_{side}"]), given if isinstance(given, str) else "")
+
+
+def _one_line(text: str, limit: int = 160) -> str:
+    text = text.replace("\n", "⏎")
+    return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -1,0 +1,45 @@
+"""Budget spent by arm: FLOPs of search and confirmation, with tokens and seconds in the table."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from analysis.figures import style
+from analysis.figures.style import Plot
+from analysis.reading import Sweep
+from analysis.tables import Table
+
+
+def plot(sweep: Sweep) -> Plot:
+    """Bars of training FLOPs; trials that don't know theirs are counted, not guessed."""
+    title = "Budget spent by arm"
+    lines = []
+    for (label, stage), rows in sweep.trials.groupby(["label", "stage"], sort=True):
+        sums = [f"{rows[name].sum():.3g}" for name in ("train_tokens", "train_flops")]
+        seconds = [f"{rows[name].sum():.0f}" for name in ("train_seconds", "wall_seconds")]
+        lines.append([str(label), str(stage), str(len(rows)), str(int(rows["train_flops"].isna().sum())), *sums, *seconds])
+    header = ["arm", "stage", "trials", "of unknown cost", "tokens", "training FLOPs", "training s", "wall s"]
+    table = Table(title, header, lines, "No trial yet.")
+    known = sweep.trials.dropna(subset=["train_flops"])
+    if known.empty:
+        return Plot("budget", title, "trials/ holds no trial with its FLOPs yet.", table, sources=("trials",))
+    looks = style.looks(sweep)
+    labels = sorted(known["label"].unique())
+    methods = known.drop_duplicates("label").set_index("label")["method"]
+    scale, prefix = style.unit(float(known.groupby("label")["train_flops"].sum().max()))
+    with style.drawing():
+        figure, (axis,) = style.panels([""], height=0.6 + 0.24 * len(labels))
+        left = pd.Series(0.0, index=labels)
+        for stage, strength in (("search", 0.95), ("confirm", 0.45)):
+            size = known[known["stage"] == stage].groupby("label")["train_flops"].sum().reindex(labels, fill_value=0.0)
+            colours = [looks[str(methods[label])].colour for label in labels]
+            axis.barh(labels, size / scale, left=left / scale, color=colours, alpha=strength, height=0.7, linewidth=0)
+            left = left + size
+        axis.invert_yaxis()
+        axis.grid(axis="y", visible=False)
+        axis.set_xlabel(f"training {prefix}FLOPs (full colour: search, pale: confirmation)")
+    unknown = len(sweep.trials) - len(known)
+    caption = f"{len(known)} trials, {known['train_flops'].sum():.3g} FLOPs in all" + (
+        f"; {unknown} of unknown cost are missing." if unknown else "."
+    )
+    return Plot("budget", title, caption, table, figure, ("trials",))

@@ -1,0 +1,50 @@
+"""Learning curves of all trials, by arm: the selection metric on validation after every epoch. Nothing is averaged away."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from analysis.figures import style
+from analysis.figures.style import Plot
+from analysis.reading import Sweep
+from analysis.tables import Table
+
+
+def plot(sweep: Sweep) -> Plot:
+    """One line per trial; a cross where a trial was cut off, a triangle where one failed."""
+    title, header = "Learning curves of all trials", ["arm", "epoch", "trials", "lowest %", "median %", "highest %"]
+    known = sweep.trials[["trial_id", "label", "group", "method", "state", "stage"]]
+    rows = sweep.metrics[sweep.metrics["name"] == sweep.metric].merge(known, on="trial_id")
+    rows = rows.dropna(subset=["value"])
+    what = sweep.metric.replace("_", " ")
+    table = Table(title, header, _by_epoch(rows), f"No {what} by epoch in metrics/.")
+    if rows.empty:
+        return Plot("curves", title, f"metrics/ holds no {what}: any sweep with at least one finished epoch makes it.", table)
+    looks = style.looks(sweep)
+    groups = sorted(rows["group"].unique())
+    with style.drawing():
+        figure, axes = style.panels(groups)
+        for group, axis in zip(groups, axes, strict=True):
+            panel = rows[rows["group"] == group]
+            for _, curve in panel.groupby("trial_id"):
+                look, state = looks[str(curve["method"].iloc[0])], curve["state"].iloc[0]
+                lines = style.thin(panel["trial_id"].nunique())
+                axis.plot(curve["epoch"], 100 * curve["value"], color=look.colour, linestyle=look.dash, **lines)
+                end = curve.iloc[-1]
+                marker = {"PRUNED": "x", "FAILED": "v"}.get(str(state), ".")
+                axis.plot([end["epoch"]], [100 * end["value"]], marker, color=look.colour, markersize=4, alpha=lines["alpha"])
+            style.epochs(axis)
+        axes[0].set_ylabel(f"{what} (%)")
+        style.legend(figure, sweep)
+    trials = rows["trial_id"].nunique()
+    caption = f"{trials} of {len(known)} trials (search and confirmation); × where one was cut early, ▾ where one failed."
+    return Plot("curves", title, caption, table, figure)
+
+
+def _by_epoch(rows: pd.DataFrame) -> list[list[str]]:
+    lines = []
+    for (label, epoch), cell in rows.groupby(["label", "epoch"], sort=True):
+        value = 100 * cell["value"]
+        figures = (f"{number:.2f}" for number in (value.min(), value.median(), value.max()))
+        lines.append([str(label), f"{epoch:g}", str(len(cell)), *figures])
+    return lines

@@ -1,0 +1,54 @@
+"""The embedding space while it is trained: effective rank, anisotropy, contrast of pairs, retrieval; for every arm, the baseline's too."""
+
+from __future__ import annotations
+
+from analysis.figures import style
+from analysis.figures.style import Plot
+from analysis.reading import Sweep, shown_runs
+from analysis.tables import Table
+
+MEASURES = {
+    "diag_rank_text": "effective rank, Text",
+    "diag_rank_code": "effective rank, Code",
+    "diag_anisotropy_text": "anisotropy, Text",
+    "diag_anisotropy_code": "anisotropy, Code",
+    "diag_contrast": "paired - unpaired cosine",
+    "diag_r1": "retrieval at 1 (share)",
+}
+
+
+def plot(sweep: Sweep) -> Plot:
+    """Mean over an arm's seeds, by epoch; chance of retrieval as a dotted line."""
+    title = "Diagnostics of the embedding space"
+    runs, notes = shown_runs(sweep)
+    rows = sweep.metrics[sweep.metrics["name"].isin([*MEASURES, "diag_r1_chance"])].dropna(subset=["value"])
+    rows = rows.merge(runs[["trial_id", "label", "group", "method"]], on="trial_id")
+    lines = []
+    measured = rows[rows["name"].isin(MEASURES)]
+    for (label, epoch), cell in measured.groupby(["label", "epoch"], sort=True):
+        mean = cell.groupby("name")["value"].mean()
+        lines.append([str(label), f"{epoch:g}", str(cell["trial_id"].nunique()), *(f"{mean.get(n, float('nan')):.3g}" for n in MEASURES)])
+    table = Table(title, ["arm", "epoch", "runs", *MEASURES.values()], lines, "No diagnostics.")
+    if measured.empty:
+        why = "metrics/ holds no diag_*: a sweep with `base.evaluation.diagnostic_pairs` over 0 makes them."
+        return Plot("diagnostics", title, why, table, notes=tuple(notes))
+    looks = style.looks(sweep)
+    groups = sorted(measured["group"].unique())
+    frames = [(group, name) for group in groups for name in MEASURES]
+    titles = [MEASURES[name] if len(groups) == 1 else f"{group}\n{MEASURES[name]}" for group, name in frames]
+    with style.drawing():
+        figure, axes = style.panels(titles, columns=3, height=1.9)
+        for (group, name), axis in zip(frames, axes, strict=True):
+            panel = rows[(rows["group"] == group) & (rows["name"] == name)]
+            for method in (key for key in looks if key in set(panel["method"])):
+                curve = panel[panel["method"] == method].groupby("epoch")["value"].mean()
+                look = looks[method]
+                axis.plot(curve.index, curve, color=look.colour, linestyle=look.dash, marker=look.marker)
+            if name == "diag_r1":
+                chance = rows[(rows["group"] == group) & (rows["name"] == "diag_r1_chance")]["value"]
+                if len(chance):
+                    axis.axhline(float(chance.mean()), color=style.FAINT, linestyle=":", linewidth=1)
+            style.epochs(axis)
+        style.legend(figure, sweep)
+    caption = f"{measured['trial_id'].nunique()} runs, mean over an arm's seeds; epoch 0 is before training; dotted: chance."
+    return Plot("diagnostics", title, caption, table, figure, notes=tuple(notes))

@@ -1,0 +1,46 @@
+"""Accuracy against training FLOPs (the paper's Figure 5): what an arm has reached by the time it has cost that much."""
+
+from __future__ import annotations
+
+from analysis.figures import style
+from analysis.figures.style import Plot
+from analysis.reading import Sweep, shown_runs
+from analysis.tables import Table, percent
+
+
+def plot(sweep: Sweep) -> Plot:
+    """Mean over seeds at every evaluation, at the mean of the FLOPs counted up to it."""
+    title = "Accuracy against training FLOPs"
+    runs, notes = shown_runs(sweep)
+    what = sweep.metric.replace("_", " ")
+    rows = sweep.metrics[sweep.metrics["name"] == sweep.metric].dropna(subset=["value", "train_flops"])
+    rows = rows.merge(runs[["trial_id", "label", "group", "method"]], on="trial_id")
+    lines = []
+    for (label, epoch), cell in rows.groupby(["label", "epoch"], sort=True):
+        sd = float(cell["value"].std()) if len(cell) > 1 else None
+        reached = percent({"mean": float(cell["value"].mean()), "sd": sd})
+        seconds = float(cell["train_seconds"].mean())
+        lines.append([str(label), f"{epoch:g}", str(len(cell)), f"{cell['train_flops'].mean():.3e}", f"{seconds:.1f}", reached])
+    header = ["arm", "epoch", "runs", "FLOPs so far", "seconds so far", f"{what} (%, mean ± sd)"]
+    table = Table(title, header, lines, f"No {what} with FLOPs.")
+    if rows.empty:
+        return Plot("flops", title, f"metrics/ holds no {what} with its FLOPs: any sweep makes it.", table, notes=tuple(notes))
+    looks = style.looks(sweep)
+    groups = sorted(rows["group"].unique())
+    unit, name = style.unit(float(rows["train_flops"].max()))
+    with style.drawing():
+        figure, axes = style.panels(groups)
+        for group, axis in zip(groups, axes, strict=True):
+            panel = rows[rows["group"] == group]
+            for method in (name for name in looks if name in set(panel["method"])):
+                curve = panel[panel["method"] == method].groupby("epoch")[["train_flops", "value"]].mean()
+                look = looks[method]
+                axis.plot(curve["train_flops"] / unit, 100 * curve["value"], color=look.colour, linestyle=look.dash, marker=look.marker)
+            axis.set_xlim(left=0)
+            axis.set_xlabel(f"training {name}FLOPs")
+        axes[0].set_ylabel(f"{what} (%)")
+        style.legend(figure, sweep)
+    caption = (
+        f"{rows['trial_id'].nunique()} runs, mean over an arm's seeds after each epoch; FLOPs are counted, the JEPA term's among them."
+    )
+    return Plot("flops", title, caption, table, figure, notes=tuple(notes))

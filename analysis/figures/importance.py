@@ -1,0 +1,85 @@
+"""Which knob mattered, per arm: PED-ANOVA (Watanabe et al. 2023) over the arm's Optuna study. Optuna is imported when it is needed."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from analysis.figures import style
+from analysis.figures.style import Plot
+from analysis.reading import Sweep
+from analysis.tables import Table
+
+FEWEST = 10
+"""COMPLETE trials, repeats of a configuration among them, below which an importance would be noise."""
+
+
+def plot(sweep: Sweep) -> Plot:
+    """Share of each knob in what separates the better trials from the rest; arms with few trials are named and left out."""
+    title = "Importance of the knobs"
+    found, notes = importances(sweep.folder / "study.db")
+    rows = [[arm, str(count), knob, f"{100 * share:.1f}"] for arm, (count, shares) in found.items() for knob, share in shares.items()]
+    table = Table(title, ["arm", "trials", "knob", "share %"], rows, "No arm with enough trials.")
+    if not found:
+        known = (sweep.folder / "study.db").is_file()
+        why = f"No arm has {FEWEST} COMPLETE search trials over a knob: `search.num_trials={2 * FEWEST}` and more makes it."
+        return Plot("importance", title, why, table, sources=("study.db",) if known else (), notes=tuple(notes))
+    looks = style.looks(sweep)
+    arms = list(found)
+    with style.drawing():
+        most = max(len(shares) for _, shares in found.values())
+        figure, axes = style.panels(arms, columns=2, height=0.7 + 0.25 * most)
+        for arm, axis in zip(arms, axes, strict=True):
+            _, shares = found[arm]
+            look = looks.get(arm.partition("/")[0])
+            axis.barh(
+                [name.rpartition(".")[2].replace("_", " ") for name in shares],
+                [100 * s for s in shares.values()],
+                color=look.colour if look else style.FAINT,
+                height=0.65,
+            )
+            axis.set_xlim(0, 100)
+            axis.invert_yaxis()
+            axis.set_xlabel("share (%)")
+            axis.grid(axis="y", visible=False)
+    counts = ", ".join(f"{arm} {count}" for arm, (count, _) in found.items())
+    caption = f"PED-ANOVA over COMPLETE search trials ({counts}); it describes this search, not the method."
+    return Plot("importance", title, caption, table, figure, ("study.db",), tuple(notes))
+
+
+def importances(path: Path) -> tuple[dict[str, tuple[int, dict[str, float]]], list[str]]:
+    """Arm -> (COMPLETE trials, knob -> share), and a sentence for each arm that has none."""
+    if not path.is_file():
+        return {}, ["study.db is missing, so the importance of knobs isn't known."]
+    try:
+        import optuna
+        from optuna.importance import PedAnovaImportanceEvaluator
+        from sqlalchemy.exc import SQLAlchemyError
+    except ImportError:
+        return {}, ["Optuna isn't installed, so the importance of knobs isn't known."]
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    found, few = {}, []
+    # A copy: a sweep may be writing to the database, and a results folder may be read-only.
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "study.db"
+        shutil.copyfile(path, copy)
+        try:
+            storage = optuna.storages.RDBStorage(f"sqlite:///{copy}")
+            names = optuna.get_all_study_names(storage)
+            studies = [optuna.load_study(study_name=name, storage=storage) for name in names]
+        except (SQLAlchemyError, RuntimeError, KeyError) as error:
+            return {}, [f"study.db can't be read ({type(error).__name__}), so the importance of knobs isn't known."]
+        for study in studies:
+            complete = [trial for trial in study.get_trials(deepcopy=False) if trial.state == optuna.trial.TrialState.COMPLETE]
+            knobs = {name for trial in complete for name in trial.params}
+            constant = len({trial.value for trial in complete}) < 2
+            if len(complete) < FEWEST or len(knobs) < 2 or constant:
+                few.append(f"{study.study_name} ({len(complete)})")
+                continue
+            found[study.study_name] = (
+                len(complete),
+                optuna.importance.get_param_importances(study, evaluator=PedAnovaImportanceEvaluator()),
+            )
+    note = f"Left out, with fewer than {FEWEST} COMPLETE trials, fewer than two knobs or one and the same score: {', '.join(few)}."
+    return found, [note] if few else []

@@ -1,0 +1,228 @@
+"""What all figures share: the palette, panels, and `Plot`, a figure together with its table. Imports Matplotlib, no pyplot.
+
+The palette is Okabe and Ito's, safe for colour-blind readers; the baseline is always grey. A method differs from the next in
+colour, dash and marker, so that a print in grey can be read as well. In SVG every colour becomes a CSS variable: the page decides
+on light and dark.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator, NullFormatter
+
+from analysis.reading import Sweep
+from analysis.tables import Table
+
+INK, FAINT, GRID = "#24292f", "#6b7178", "#e3e5e8"
+GREYS = ("#8a9099", "#b0b5bc", "#6a7078")
+METHODS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7b5ea7")
+"""Okabe-Ito without black and yellow (too faint on white), with a violet in its place."""
+STATES = {"COMPLETE": "#56b4e9", "PRUNED": "#e69f00", "FAILED": "#d55e00"}
+DARK = {
+    INK: "#e6e8eb",
+    FAINT: "#9aa1a9",
+    GRID: "#33383f",
+    "#0072b2": "#4aa3df",
+    "#d55e00": "#f08a3c",
+    "#009e73": "#2fc596",
+    "#cc79a7": "#dd94bb",
+    "#7b5ea7": "#a58cd0",
+    "#6a7078": "#a3a9b1",
+    "#b0b5bc": "#6f757d",
+}
+"""The same colours on a dark page, where they differ."""
+DASHES: tuple[Literal["-", "--", ":", "-."], ...] = ("-", "--", ":", "-.")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
+WIDTH = 7.0
+"""Inches: the text width of a page, and of a phone held sideways."""
+RC: dict[str, Any] = {
+    "font.size": 9,
+    "font.family": "sans-serif",
+    "axes.titlesize": 9,
+    "axes.titlelocation": "left",
+    "axes.labelsize": 8.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": FAINT,
+    "axes.titlecolor": INK,
+    "axes.linewidth": 0.6,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "xtick.color": FAINT,
+    "ytick.color": FAINT,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "text.color": INK,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "lines.linewidth": 1.4,
+    "lines.markersize": 3.5,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "savefig.facecolor": "white",
+    "svg.fonttype": "none",
+    "svg.hashsalt": "jepa_ray",
+}
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a method is drawn, everywhere."""
+
+    colour: str
+    dash: Literal["-", "--", ":", "-."]
+    marker: str
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A figure and the table behind it. No figure: `caption` says why, and what would make one."""
+
+    name: str
+    title: str
+    caption: str
+    table: Table
+    figure: Figure | None = None
+    sources: tuple[str, ...] = ("metrics",)
+    """Tables of the results folder that it is made of."""
+    notes: tuple[str, ...] = field(default=())
+
+
+def looks(sweep: Sweep) -> dict[str, Look]:
+    """Method -> look. Baselines are grey."""
+    greys, colours = 0, 0
+    found = {}
+    for method in sweep.methods:
+        if method in sweep.baselines:
+            found[method] = Look(GREYS[greys % len(GREYS)], DASHES[greys % len(DASHES)], MARKERS[greys % len(MARKERS)])
+            greys += 1
+        else:
+            dash = DASHES[colours // len(METHODS) % len(DASHES)]
+            found[method] = Look(METHODS[colours % len(METHODS)], dash, MARKERS[colours % len(MARKERS)])
+            colours += 1
+    return found
+
+
+@contextmanager
+def drawing() -> Iterator[None]:
+    """Matplotlib's settings inside a figure's function, and back to the caller's."""
+    with matplotlib.rc_context(cast(Any, RC)):
+        yield
+
+
+def panels(titles: Sequence[str], columns: int | None = None, height: float = 2.3, share: str = "row") -> tuple[Figure, list[Axes]]:
+    """One panel per title, in rows. One or two panels are wide; more stand in threes, two where `columns` says so."""
+    number = max(1, len(titles))
+    columns = min(number, columns or (number if number <= 2 else 3))
+    rows = math.ceil(number / columns)
+    figure = Figure(figsize=(WIDTH, height * rows + 0.5), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False, sharey={"row": False, "all": True}[share])
+    axes = list(grid.flat)
+    for axis, title in zip(axes, titles, strict=False):
+        axis.set_title(title)
+    for axis in axes[number:]:
+        axis.set_visible(False)
+    return figure, axes[:number]
+
+
+def legend(figure: Figure, sweep: Sweep, only: Sequence[str] | None = None, lines: bool = True) -> None:
+    """Methods above the panels, in the same order everywhere."""
+    handles = [
+        Line2D([], [], color=look.colour, linestyle=look.dash if lines else "none", marker=look.marker, label=method)
+        for method, look in looks(sweep).items()
+        if only is None or method in only
+    ]
+    if handles:
+        figure.legend(handles=handles, loc="outside upper left", ncols=min(5, len(handles)), columnspacing=1.4, handlelength=2.2)
+
+
+def svg(plot: Plot) -> str:
+    """The figure as SVG for an HTML page: no fixed size, colours as CSS variables, ids of its own."""
+    assert plot.figure is not None
+    stream = io.StringIO()
+    with drawing():
+        plot.figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    text = stream.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(
+        r'<svg [^>]*?viewBox="([^"]+)"[^>]*>', r'<svg xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="\1" role="img">', text, count=1
+    )
+    prefix = re.sub(r"\W+", "-", plot.name)
+    text = re.sub(r'\bid="([^"]+)"', rf'id="{prefix}-\1"', text)
+    text = re.sub(r"url\(#([^)]+)\)", rf"url(#{prefix}-\1)", text)
+    text = re.sub(r'xlink:href="#([^"]+)"', rf'xlink:href="#{prefix}-\1"', text)
+    text = re.sub(r"font: ([\d.]+)px [^;\"]+", r"font-size: \1px", text)
+    for colour in [INK, FAINT, GRID, *GREYS, *METHODS]:
+        text = text.replace(colour, f"var(--c{colour[1:]})")
+    return text.replace("\n ", " ").strip()
+
+
+def png(plot: Plot) -> bytes:
+    """The figure as PNG on white, for Markdown."""
+    assert plot.figure is not None
+    stream = io.BytesIO()
+    with drawing():
+        plot.figure.savefig(stream, format="png", dpi=150, metadata={"Software": None})
+    return stream.getvalue()
+
+
+def colour_variables() -> tuple[str, str]:
+    """CSS of the variables that `svg` uses: for light pages, for dark ones."""
+    colours = [INK, FAINT, GRID, *GREYS, *METHODS]
+    light = " ".join(f"--c{colour[1:]}: {colour};" for colour in colours)
+    dark = " ".join(f"--c{colour[1:]}: {DARK[colour]};" for colour in colours if colour in DARK)
+    return light, dark
+
+
+def unit(largest: float) -> tuple[float, str]:
+    """Size and prefix by which numbers up to `largest` are short: 3e12 -> (1e12, "T")."""
+    for size, name in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M")):
+        if largest >= size:
+            return size, name
+    return 1.0, ""
+
+
+def epochs(axis: Axes) -> None:
+    """The x axis counts epochs, in whole numbers, and ends a little past the last."""
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    low, high = axis.get_xlim()
+    if high - low < 1:
+        axis.set_xlim(0, max(1.0, high))
+    axis.set_xlabel("epoch")
+
+
+def log_if_wide(axis: Axes, low: float, high: float) -> None:
+    """A log scale where values span more than a factor of 30; powers of ten alone are labelled."""
+    if low > 0 and high > 30 * low:
+        axis.set_yscale("log")
+        axis.yaxis.set_minor_formatter(NullFormatter())
+
+
+def thin(count: int) -> dict[str, Any]:
+    """Width and opacity of one line among `count`: few stand out, hundreds are a cloud."""
+    return {"linewidth": 1.2 if count <= 30 else 0.8, "alpha": max(0.15, min(0.85, 12 / max(1, count)))}
+
+
+def short(names: Sequence[str], limit: int = 14) -> list[str]:
+    """Names that fit below an axis."""
+    return [name if len(name) <= limit else name[: limit - 1] + "…" for name in names]
+
+
+Draw = Callable[[Sweep], Plot]

@@ -1,0 +1,167 @@
+"""Every statistic of one claim, gathered in one record; `verdict.py` decides on it.
+
+What has no answer (one seed, no spread, NaN) is None in the record and a sentence in its notes.
+May import: claims, crossed, resampling, statistics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis import crossed, resampling, statistics
+from analysis.claims import Claim
+
+LEVEL = 0.05
+POWER = 0.8
+PLANS = (5, 10, 20)
+T = TypeVar("T")
+
+
+@dataclass
+class Reason:
+    """One condition, whether it holds (None: cannot be told), and the numbers behind it."""
+
+    name: str
+    holds: bool | None
+    text: str
+
+
+@dataclass
+class Verdict:
+    """What can be said of one claim. Shares are in [0, 1]; None where a number does not exist."""
+
+    method: str
+    baseline: str | None
+    kind: str
+    task: str
+    family: str
+    model: str
+    metric: str
+    seeds: list[int]
+    examples: int | None
+    """Test examples with a judged answer in every trial of both arms; None without predictions."""
+    difference: float | None
+    verdict: str = "undecided"
+    sentence: str = ""
+    reasons: list[Reason] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    untested: str | None = None
+    """Why there is no t-test over seeds; None where there is."""
+    p: float | None = None
+    """Of the two-sided paired t over seeds."""
+    p_holm: float | None = None
+    p_one_tailed: float | None = None
+    p_sign_flip: float | None = None
+    p_equivalence: float | None = None
+    p_equivalence_holm: float | None = None
+    interval: crossed.Interval | None = None
+    bootstrap: crossed.Interval | None = None
+    mcnemar: dict[int, statistics.Outcome] = field(default_factory=dict)
+    detectable: dict[int, float] = field(default_factory=dict)
+    """Seeds -> smallest difference detected with power 0.8 at level 0.05 / claims."""
+    seeds_needed: int | None = None
+    """Seeds that would detect a difference of the margin; None where no number of them would."""
+
+
+def blank(claim: Claim, metric: str) -> Verdict:
+    """The record with what needs no statistics."""
+    return Verdict(
+        method=claim.method,
+        baseline=claim.baseline,
+        kind=claim.kind,
+        task=claim.task,
+        family=claim.family,
+        model=claim.model,
+        metric=metric,
+        seeds=list(claim.ours),
+        examples=None if claim.right is None else claim.right[0].shape[1],
+        difference=None if not claim.ours else float(np.mean(_by_seed(claim))),
+        notes=list(claim.notes),
+    )
+
+
+def measure(claim: Claim, metric: str, margin: float) -> Verdict:
+    """All statistics of one claim, uncorrected."""
+    found = blank(claim, metric)
+    if not claim.ours:
+        return found
+
+    def attempt(call: Callable[[], T]) -> T | None:
+        try:
+            return call()
+        except ValueError as error:
+            if str(error) not in found.notes:
+                found.notes.append(str(error))
+            return None
+
+    differences = _by_seed(claim)
+    try:
+        found.p = statistics.paired_t(differences).p
+    except ValueError as error:
+        found.untested = str(error)
+    else:
+        found.p_one_tailed = statistics.paper_one_tailed_t(differences).p
+        found.p_sign_flip = statistics.sign_flip(differences).p
+    if claim.right is None:
+        return found
+    D_SN = _by_answer(claim.right)
+    found.interval = attempt(partial(crossed.interval, D_SN))
+    if found.interval is not None:
+        found.bootstrap = crossed.bootstrap(D_SN)
+    if found.interval is not None and found.p is not None:
+        found.p_equivalence = max(statistics.equivalence(differences, margin).p, crossed.equivalence(D_SN, margin))
+    for seed, ours_N, theirs_N in zip(claim.ours, *claim.right, strict=True):
+        outcome = attempt(partial(statistics.mcnemar, ours_N, theirs_N))
+        if outcome is not None:
+            found.mcnemar[seed] = outcome
+    return found
+
+
+def plan(found: Verdict, claim: Claim, margin: float, family: int) -> None:
+    """Adds what 5, 10, 20 seeds would detect, at the level that Holm asks of the smallest p of the family."""
+    if found.p is None:
+        return
+    if claim.right is not None and found.interval is not None:
+        parts = crossed.components(_by_answer(claim.right))
+    else:  # by seed only: one stand-in example carries all the spread
+        spread = float(np.var(_by_seed(claim), ddof=1))
+        parts = crossed.Components(seeds=len(found.seeds), examples=1, mean=0.0, var_seed=spread, var_example=0.0, var_residual=0.0)
+    alpha = LEVEL / family
+    found.detectable = crossed.plan(parts, examples=parts.examples, seeds=PLANS, power=POWER, alpha=alpha)
+    found.seeds_needed = crossed.seeds_needed(parts, margin, examples=parts.examples, power=POWER, alpha=alpha)
+
+
+def across_tasks(claims: Sequence[Claim]) -> list[dict[str, Any]]:
+    """IQM and probability of improvement of every method that was compared on four tasks or more."""
+    groups: dict[tuple[str, str, str, str], dict[str, Claim]] = {}
+    for claim in claims:
+        if claim.kind == "claim" and claim.baseline is not None and claim.ours:
+            method, baseline = claim.method.partition("/")[0], claim.baseline.partition("/")[0]
+            groups.setdefault((method, baseline, claim.family, claim.model), {})[claim.task] = claim
+    lines: list[dict[str, Any]] = []
+    for (method, baseline, family, model), by_task in sorted(groups.items()):
+        if len(by_task) < resampling.FEWEST_TASKS:
+            continue
+        line: dict[str, Any] = {"method": method, "baseline": baseline, "family": family, "model": model, "tasks": sorted(by_task)}
+        ours = {task: list(claim.ours.values()) for task, claim in by_task.items()}
+        theirs = {task: list(claim.theirs.values()) for task, claim in by_task.items()}
+        try:
+            lines.append(line | {"aggregate": asdict(resampling.aggregate(ours, theirs)), "why": None})
+        except ValueError as error:
+            lines.append(line | {"aggregate": None, "why": str(error)})
+    return lines
+
+
+def _by_seed(claim: Claim) -> list[float]:
+    return list(statistics.paired_differences(claim.ours, claim.theirs).values())
+
+
+def _by_answer(right: tuple[NDArray[np.bool_], NDArray[np.bool_]]) -> NDArray[np.float64]:
+    ours_SN, theirs_SN = right
+    return ours_SN.astype(np.float64) - theirs_SN

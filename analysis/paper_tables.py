@@ -1,0 +1,204 @@
+"""The paper's tables made from a sweep: ours, mean ± sd over seeds, with the paper's numbers beside them.
+
+Each function takes a `Sweep` and gives tables; where the folder doesn't hold what a table needs, one without rows whose sentence
+says so. Confirmation runs are taken where they fill a table; otherwise COMPLETE search trials on validation, which the title says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import pandas as pd
+
+from analysis import paper_numbers as paper
+from analysis.reading import Sweep, last_values, shown_runs
+from analysis.tables import Table, percent, significant
+
+USUAL = {"objective": "cosine", "layout": "append", "target": "online", "predictor": "tokens", "readout": "last", "control": "none"}
+"""The paper's own term, by its columns."""
+TINY = "`tiny` models have about 0.2M parameters: their numbers stand beside the paper's for the shape of the table only."
+
+
+def comparison(sweep: Sweep, name: str, title: str) -> list[Table]:
+    """Method against baseline for the tasks and families of one of the paper's tables."""
+    rows = []
+    runs, _ = shown_runs(sweep)
+    judged = "prefix" if name == "T2" else "accuracy"
+    confirmed = runs[runs["stage"] == "confirm"].dropna(subset=[f"test_{judged}"])
+    for line in paper.COMPARISONS[name]:
+        where = confirmed[(confirmed["task"] == line.task) & (confirmed["family"] == line.family)]
+        where = where[where["pretrain_task"].notna()] if name == "T9" else where[where["pretrain_task"].isna()]
+        where = where[where["init"] == "random"] if name == "T2" else where
+        where = where[where["model"].str.contains(line.size, regex=False)] if line.size else where
+        for _, group in where.groupby("group", sort=True):
+            for baseline, method in _pairs(group):
+                ours = [_by_seed(group, label, f"test_{judged}") for label in (baseline, method)]
+                same_data = set(_data(group, baseline)) == set(_data(group, method))
+                difference = (ours[1] - ours[0]).dropna() if same_data else ours[0].head(0)
+                own = _variant(group[group["label"] == method].iloc[0]) == "cosine"  # no other variant is the paper's method
+                theirs = [_paper(line.baseline), *([_paper(line.jepa), f"{line.jepa[0] - line.baseline[0]:+.2f}"] if own else ["-", "-"])]
+                shown = [_mean(ours[0]), _mean(ours[1]), _mean(difference, sign=True) if len(difference) else "-"]
+                model = str(group["model"].iloc[0])
+                rows.append([line.task, line.family, model, method, str(len(ours[0])), str(len(ours[1])), *shown, *theirs, line.settings])
+    header = [*("task", "family", "model", "method"), "seeds, baseline", "seeds, method", "baseline", "method", "difference"]
+    header += ["paper: baseline", "paper: LLM-JEPA", "paper: difference", "paper's setting"]
+    wanted = ", ".join(f"{line.task}/{line.family}{' ' + line.size if line.size else ''}" for line in paper.COMPARISONS[name])
+    extra = {"T2": " from random weights (base.model.init=random)", "T9": " after a first stage (pretrain:)"}.get(name, "")
+    empty = f"{sweep.folder} has no confirmed baseline and method with test figures for {wanted}{extra}."
+    return [Table(f"{name}. {title} ({judged} on test, %, mean ± sd over seeds)", header, rows, empty)]
+
+
+def variants(sweep: Sweep) -> list[Table]:
+    """T3: distances and layouts."""
+    runs, _ = shown_runs(sweep)
+    confirmed = runs[(runs["stage"] == "confirm") & runs["test_accuracy"].notna()]
+    rows = []
+    for label, arm in confirmed.groupby("label", sort=True):
+        first = arm.iloc[0]
+        variant = _variant(first)
+        known = f"{paper.VARIANTS[variant]:.2f}" if variant in paper.VARIANTS else "-"
+        settings = [significant(_number(first[name])) if not first["is_baseline"] else "-" for name in ("lambda", "k")]
+        rows.append([str(label), variant, str(len(arm)), *settings, _mean(arm["test_accuracy"]), known])
+    rows.sort(key=lambda row: (list(paper.VARIANTS).index(row[1]) if row[1] in paper.VARIANTS else 99, row[0]))
+    header = ["arm", "variant", "seeds", "lambda", "k", "ours", "paper (lambda 1, k 1)"]
+    enough = len({row[1] for row in rows} - {"baseline"}) > 1
+    empty = f"{sweep.folder} has no two confirmed variants of the term (distance, layout) with test figures."
+    return [Table("T3. Variants of the term (accuracy on test, %, mean ± sd over seeds)", header, rows if enough else [], empty)]
+
+
+def loss_dropout(sweep: Sweep) -> list[Table]:
+    """T6: loss dropout by lambda, with the FLOPs it cost."""
+    trials, judged = _cells(sweep, ["loss_dropout", "lambda"], baseline=False)
+    rows = []
+    for key, cell in trials.groupby(["label", "loss_dropout", "lambda"], sort=True):
+        label, alpha, lambda_ = cast(tuple[str, float, float], key)
+        known = paper.LOSS_DROPOUT.get((alpha, lambda_))
+        theirs = "-" if known is None else f"{known:.2f}"
+        rows.append(
+            [str(label), f"{alpha:g}", f"{lambda_:.4g}", str(len(cell)), f"{cell['train_flops'].mean():.3e}", _mean(cell[judged]), theirs]
+        )
+    header = ["arm", "loss dropout", "lambda", "trials", "FLOPs a trial", "ours", "paper (equal FLOPs)"]
+    enough = trials["loss_dropout"].nunique() > 1
+    empty = f"{sweep.folder} has trials at one loss dropout at most."
+    return [Table(f"T6. Loss dropout ({_where(judged)})", header, rows if enough else [], empty)]
+
+
+def ranks(sweep: Sweep) -> list[Table]:
+    """T8: LoRA rank, baseline and method."""
+    trials, judged = _cells(sweep, ["lora_r"], baseline=True)
+    trials = trials.assign(rank=trials["lora_r"].fillna(float("inf")))
+    rows = []
+    for key, cell in trials.groupby(["label", "rank"], sort=True):
+        label, rank = cast(tuple[str, float], key)
+        full = rank == float("inf")
+        known = paper.RANKS.get(None if full else rank)
+        theirs = "-" if known is None else f"{known[0 if cell['is_baseline'].iloc[0] else 1]:.2f}"
+        rows.append([str(label), "full" if full else f"{rank:g}", str(len(cell)), _mean(cell[judged]), theirs])
+    enough = trials["rank"].nunique() > 1
+    empty = f"{sweep.folder} has trials at one LoRA rank at most."
+    return [Table(f"T8. LoRA rank ({_where(judged)})", ["arm", "rank", "trials", "ours", "paper"], rows if enough else [], empty)]
+
+
+def ratios(sweep: Sweep) -> list[Table]:
+    """T10: gamma / lambda."""
+    trials, judged = _cells(sweep, ["gamma", "lambda"], baseline=True)
+    ratio = (trials["gamma"] / trials["lambda"].where(trials["lambda"] > 0)).where(~trials["is_baseline"], float("inf"))
+    trials = trials.assign(ratio=ratio.fillna(float("inf")))
+    rows = []
+    for key, cell in trials.groupby(["label", "ratio"], sort=True):
+        label, value = cast(tuple[str, float], key)
+        near = [theirs for known, theirs in paper.RATIOS.items() if known == value or (value < 1e9 and abs(known - value) < 1e-3 * known)]
+        ks = ", ".join(f"{k:g}" for k in sorted(cell["k"].dropna().unique())) if not cell["is_baseline"].iloc[0] else "-"
+        rows.append([str(label), f"{value:.4g}", ks, str(len(cell)), _mean(cell[judged]), f"{near[0]:.2f}" if near else "-"])
+    enough = trials.loc[~trials["is_baseline"], "gamma"].nunique() > 1
+    empty = f"{sweep.folder} has trials at one gamma at most."
+    return [
+        Table(
+            f"T10. gamma / lambda ({_where(judged)})",
+            ["arm", "gamma / lambda", "k", "trials", "ours", "paper (k 0)"],
+            rows if enough else [],
+            empty,
+        )
+    ]
+
+
+def linearity(sweep: Sweep) -> list[Table]:
+    """T14: is Code a linear image of Text, and how far apart are they? Before training, and at the end of every arm."""
+    runs, _ = shown_runs(sweep)
+    names = ["diag_linearity", "diag_linearity_relative", "diag_sv_mean"]
+    metrics = sweep.metrics[sweep.metrics["trial_id"].isin(runs["trial_id"])]
+    rows: list[list[str]] = []
+    first = last_values(metrics[metrics["step"] == 0], names)
+    last = last_values(metrics, names).join(runs.set_index("trial_id")[["label", "is_baseline", "k", *USUAL]])
+    for group, cell in first.join(runs.set_index("trial_id")[["group"]]).groupby("group", sort=True):
+        rows.append([f"{group}: before training", str(len(cell)), *_means(cell, names), *_linear("before training")])
+    for label, cell in last.groupby("label", sort=True):
+        variant = _variant(cell.iloc[0])
+        key = f"k {cell['k'].iloc[0]:g}" if variant == "cosine" else variant
+        rows.append([str(label), str(len(cell)), *_means(cell, names), *_linear(key)])
+    header = ["arm", "runs", "||Enc(Text) X - Enc(Code)||", "relative to ||Enc(Code)||", "mean of top singular values"]
+    header += ["paper: norm", "paper: mean of top 100"]
+    empty = f"{sweep.folder} has no diag_linearity: diagnostics were off (`base.evaluation.diagnostic_pairs` over 0 turns them on)."
+    return [Table("T14. Linearity of Text -> Code and singular values of the difference (mean over runs)", header, rows, empty)]
+
+
+def _cells(sweep: Sweep, keys: Sequence[str], baseline: bool) -> tuple[pd.DataFrame, str]:
+    """Trials that fill cells of `keys`, and the score: confirmation on test where it holds several cells, else the search on validation."""
+    trials = sweep.trials if baseline else sweep.trials[~sweep.trials["is_baseline"]]
+    complete = trials[trials["state"] == "COMPLETE"]
+    confirmed = complete[(complete["stage"] == "confirm") & complete["test_accuracy"].notna()]
+    if confirmed.loc[~confirmed["is_baseline"], keys[0]].nunique(dropna=False) > 1:
+        return confirmed, "test_accuracy"
+    return complete[(complete["stage"] == "search") & complete[sweep.metric].notna()], sweep.metric
+
+
+def _where(judged: str) -> str:
+    return f"{judged.replace('_', ' ')}, %, mean ± sd; " + (
+        "confirmed seeds" if judged.startswith("test") else "search trials, one seed: the spread is not over seeds"
+    )
+
+
+def _variant(row: pd.Series[Any]) -> str:
+    """Where the term is the paper's but for one thing, that thing; otherwise all that differs."""
+    if row["is_baseline"]:
+        return "baseline"
+    changed = [str(row[name]) for name, value in USUAL.items() if isinstance(row[name], str) and row[name] != value]
+    return " + ".join(changed) or "cosine"
+
+
+def _pairs(group: pd.DataFrame) -> list[tuple[str, str]]:
+    baselines = sorted(group.loc[group["is_baseline"], "label"].unique())
+    methods = sorted(group.loc[~group["is_baseline"], "label"].unique())
+    return [(baseline, method) for method in methods for baseline in baselines]
+
+
+def _by_seed(group: pd.DataFrame, label: str, judged: str) -> pd.Series[float]:
+    return group[group["label"] == label].set_index("seed")[judged].dropna()
+
+
+def _data(group: pd.DataFrame, label: str) -> pd.Series[str]:
+    return group.loc[group["label"] == label, "dataset_sha"]
+
+
+def _mean(values: pd.Series[float], sign: bool = False) -> str:
+    moments = {"mean": float(values.mean()) if len(values) else None, "sd": float(values.std()) if len(values) > 1 else None}
+    return percent(moments, sign=sign)
+
+
+def _means(cell: pd.DataFrame, names: Sequence[str]) -> list[str]:
+    return [f"{cell[name].mean():.4g}" if name in cell and cell[name].notna().any() else "-" for name in names]
+
+
+def _paper(moments: tuple[float, float | None]) -> str:
+    mean, sd = moments
+    return f"{mean:.2f}" if sd is None else f"{mean:.2f} ± {sd:.2f}"
+
+
+def _linear(key: str) -> list[str]:
+    known = paper.LINEARITY.get(key)
+    return ["-", "-"] if known is None else [f"{number:g}" for number in known]
+
+
+def _number(value: Any) -> float | None:
+    return None if pd.isna(value) else float(value)

@@ -1,0 +1,199 @@
+"""A results folder as the analysis sees it: trials with their groups, curves, and a sentence for everything that isn't there.
+
+A half-written or damaged file costs its own trial only: the others are read and the file is named. Columns are read, not whole
+tables: metrics by name, predictions by trial. May import: jepa_ray.results, pandas, pyarrow, yaml. No torch, no Ray.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import yaml
+
+from jepa_ray import results
+
+GROUP = ["task", "family", "model"]
+"""What baseline and method have in common; a group is a panel of a figure."""
+OBJECTIVE_KNOBS = ("lambda", "k", "loss_dropout", "gamma")
+"""Knobs of the JEPA term: in a baseline's row they say nothing."""
+SCALES = ("rank_text", "rank_code", "anisotropy_text", "anisotropy_code", "contrast", "r1", "r1_chance", "mrr")
+CURVES = [
+    *(f"val_{name}" for name in ("accuracy", "exact", "prefix", "contains", "stopped", "paper", "equivalent", "retrieval")),
+    *("train_ce", "train_jepa", "diag_val_ce", "diag_val_jepa"),
+    *(f"diag_{name}" for name in (*SCALES, "linearity", "linearity_relative", "sv_mean", "sv_max")),
+    *(f"diag_sv_{index}" for index in range(1, 101)),
+]
+"""Names of the metrics table that a figure or table here is made of."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """One results folder. `trials` has, besides the table's columns, `label` (the arm), `group` (its panel) and `is_baseline`."""
+
+    folder: Path
+    trials: pd.DataFrame
+    metrics: pd.DataFrame
+    metric: str = "val_accuracy"
+    mode: str = "max"
+    notes: tuple[str, ...] = ()
+
+    @property
+    def methods(self) -> list[str]:
+        """Names of the methods, baselines (objective none) first."""
+        known = self.trials[["method", "is_baseline"]].drop_duplicates("method")
+        return [str(name) for name in known.sort_values(["is_baseline", "method"], ascending=[False, True])["method"]]
+
+    @property
+    def baselines(self) -> set[str]:
+        """Methods without a JEPA term."""
+        return set(self.trials.loc[self.trials["is_baseline"], "method"].astype(str))
+
+    @property
+    def groups(self) -> list[str]:
+        """Panels, in alphabetical order."""
+        return sorted(self.trials["group"].unique())
+
+
+def read(folder: Path, curves: Sequence[str] = CURVES) -> Sweep:
+    """The sweep in `folder`, with those curves of its metrics table.
+
+    Raises ValueError where the folder doesn't exist or is no sweep's, and where none of its trials can be read.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such folder; name the folder of a sweep, such as results/lora")
+    if not (folder / "trials").is_dir():
+        raise ValueError(f"{folder}: has no trials/ folder; name the folder of a sweep, such as results/lora")
+    spec, notes = _spec(folder)
+    trials = _sound(folder, "trials", results.TRIALS, notes)
+    if trials.empty and notes and any((folder / "trials").glob("*.parquet")):
+        raise ValueError(f"{folder}: no file of trials/ can be read ({notes[-1]})")
+    metrics = _sound(folder, "metrics", results.METRICS, notes, list(curves)) if curves else pd.DataFrame(columns=results.METRICS.names)
+    search = spec.get("search") or {}
+    metric, mode = str(search.get("metric", "val_accuracy")), str(search.get("mode", "max"))
+    if curves and len(trials):
+        bare = len(set(trials["trial_id"]) - set(metrics["trial_id"]))
+        if bare:
+            notes.append(f"{bare} of {len(trials)} trials have no curves in metrics/; figures of curves are without them.")
+    notes += _unfinished(folder, spec, trials)
+    return Sweep(folder, _grouped(trials), metrics, metric, mode, tuple(notes))
+
+
+def read_predictions(folder: Path, trial_ids: Sequence[str], split: str, columns: Sequence[str]) -> pd.DataFrame:
+    """Answers of these trials on one split, these columns only; other trials' files aren't opened."""
+    paths = [folder / "predictions" / f"{trial_id}.parquet" for trial_id in trial_ids]
+    good = [path for path in paths if _damage(path) is None]
+    if not good:
+        return _load([], results.PREDICTIONS, list(columns), None)
+    return _load(good, results.PREDICTIONS, list(columns), ds.field("split") == split)
+
+
+def shown_runs(sweep: Sweep) -> tuple[pd.DataFrame, list[str]]:
+    """The runs that stand for each arm, and what to say of them: its confirmed seeds, or else its best COMPLETE search trial."""
+    chosen, notes = [], []
+    for label, arm in sweep.trials.groupby("label", sort=True):
+        confirmed = latest_confirmed(arm)
+        if len(confirmed):
+            chosen.append(confirmed)
+            continue
+        complete = arm[(arm["stage"] == "search") & (arm["state"] == "COMPLETE")].dropna(subset=[sweep.metric])
+        if complete.empty:
+            notes.append(f"{label}: no COMPLETE trial, so it is not drawn.")
+            continue
+        notes.append(f"{label}: not confirmed; drawn is its best search trial of {len(complete)}, which favours it.")
+        chosen.append(complete.sort_values([sweep.metric, "started_at"], ascending=[sweep.mode == "min", True]).head(1))
+    return (pd.concat(chosen) if chosen else sweep.trials.head(0)), notes
+
+
+def latest_confirmed(arm: pd.DataFrame) -> pd.DataFrame:
+    """COMPLETE confirmation runs of an arm, one per seed; of several configurations the one started last, as in analysis.summary."""
+    rows = arm[(arm["stage"] == "confirm") & (arm["state"] == "COMPLETE")]
+    if rows.empty:
+        return rows
+    settings = [name for name in results.CONFIG if name != "seed"]
+    versions = [group for _, group in rows.groupby([*settings, "dataset_sha"], dropna=False)]
+    latest = max(versions, key=lambda group: str(group["started_at"].max()))
+    return latest.sort_values("trial_id").drop_duplicates("seed", keep="last").sort_values("seed")
+
+
+def last_values(metrics: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """trial_id x name: each curve's last value."""
+    rows = metrics[metrics["name"].isin(names)].sort_values("step").drop_duplicates(["trial_id", "name"], keep="last")
+    return rows.pivot(index="trial_id", columns="name", values="value")
+
+
+def _grouped(trials: pd.DataFrame) -> pd.DataFrame:
+    shown = [name for name in GROUP if trials[name].nunique() > 1] or ["family"]
+    group = trials[shown].astype(str).agg(" · ".join, axis=1) if len(trials) else pd.Series([], dtype=str)
+    several = len(trials[["arm", "model", "task"]].drop_duplicates()) > trials["arm"].nunique()
+    label = trials["arm"] + " (" + trials["model"] + ", " + trials["task"] + ")" if several else trials["arm"]
+    return trials.assign(label=label, group=group, is_baseline=trials["objective"].eq("none"))
+
+
+def _spec(folder: Path) -> tuple[dict[str, Any], list[str]]:
+    path = folder / "sweep.yaml"
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}, ["sweep.yaml is missing: what was planned isn't known, and val_accuracy is taken for the metric that selects."]
+    except (yaml.YAMLError, UnicodeDecodeError):
+        return {}, ["sweep.yaml can't be read: what was planned isn't known, and val_accuracy is taken for the metric that selects."]
+    return (loaded, []) if isinstance(loaded, dict) else ({}, ["sweep.yaml holds no sweep: what was planned isn't known."])
+
+
+def _unfinished(folder: Path, spec: dict[str, Any], trials: pd.DataFrame) -> list[str]:
+    notes = []
+    started = len(list(folder.glob("scratch/*/progress.json")))
+    if started:
+        notes.append(f"{started} trial(s) have started and not ended: the sweep is running or was cut off. Below is what has ended.")
+    if trials.empty:
+        return [*notes, "No trial has ended yet."]
+    planned = (spec.get("confirm") or {}).get("seeds") or []
+    confirmed = trials[trials["stage"] == "confirm"]
+    arms = trials["arm"].nunique()
+    ended = len(confirmed[["arm", "seed"]].drop_duplicates())
+    if planned and ended < arms * len(planned):
+        notes.append(f"Confirmation: {ended} of {arms * len(planned)} planned runs have ended ({arms} arms x {len(planned)} seeds).")
+    seeds = confirmed.loc[confirmed["state"] == "COMPLETE", "seed"].nunique()
+    if seeds == 1:
+        notes.append("Confirmed on one seed only: there is no spread over seeds, so no test and no interval.")
+    return notes
+
+
+def _sound(folder: Path, table: str, schema: pa.Schema, notes: list[str], names: list[str] | None = None) -> pd.DataFrame:
+    """The table through `jepa_ray.results`; where a file is damaged, the others."""
+    if not (folder / table).is_dir():
+        notes.append(f"{table}/ is missing: what is made of it is left out.")
+    try:
+        if table == "trials":
+            return results.read_trials(folder)
+        return results.read_metrics(folder, filters=[("name", "in", names)])
+    except (pa.ArrowInvalid, OSError):
+        paths = sorted(path for path in (folder / table).glob("*.parquet") if not path.name.startswith((".", "_")))
+        damaged = {path: why for path in paths if (why := _damage(path)) is not None}
+        shown = ", ".join(path.name for path in list(damaged)[:3]) + (" and more" if len(damaged) > 3 else "")
+        notes.append(f"{len(damaged)} of {len(paths)} files in {table}/ can't be read and are left out: {shown}.")
+        good = [path for path in paths if path not in damaged and (folder / "trials" / path.name).exists()]
+        return _load(good, schema, None, ds.field("name").isin(names) if names else None)
+
+
+def _load(paths: Sequence[Path], schema: pa.Schema, columns: list[str] | None, condition: Any) -> pd.DataFrame:
+    dataset = ds.dataset([str(path) for path in paths], schema=schema, format="parquet") if paths else ds.dataset(schema.empty_table())
+    frame = dataset.to_table(columns=columns, filter=condition).to_pandas()
+    assert isinstance(frame, pd.DataFrame)
+    return frame
+
+
+def _damage(path: Path) -> str | None:
+    """What is wrong with a Parquet file; None where it can be read to its end."""
+    try:
+        pq.read_table(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        return str(error).splitlines()[0]
+    return None

@@ -1,0 +1,158 @@
+"""A sweep on one page: verdicts, confirmation, search, what the loss did, cost, answers. Works offline, in light and dark, on a phone.
+
+    python -m analysis.report results/NAME [--output FOLDER] [--no-markdown]
+
+Writes `index.html` (self-contained) and `report.md` with its PNGs to results/NAME/report/. Every number comes from the tables of the
+folder and can be had again by the command below it. A sweep that is still running, and files that can't be read, are reported as such.
+May import: analysis, jepa_ray.results. No torch, no Ray.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from analysis import answers, summary
+from analysis.artefacts import ARTEFACTS
+from analysis.page import Block, Figure, Grid, Page, Ruling, Section, Sentences, as_markdown, diff, html
+from analysis.reading import Sweep, read
+from analysis.tables import Table
+
+
+def build(folder: Path, output: Path) -> Page:
+    """The page of one sweep. Raises ValueError where `folder` is no sweep's."""
+    sweep = read(folder)
+    trials = sweep.trials
+    found = summary.summarise(trials.drop(columns=["label", "group", "is_baseline"]), sweep.metric, sweep.mode)
+    states, best, confirmation, differences = summary.tables(found)
+
+    def figure(name: str) -> Figure:
+        artefact = next(artefact for artefact in ARTEFACTS if artefact.name == name)
+        assert artefact.plot is not None, name
+        return Figure(artefact.plot(sweep), f"python -m analysis.paper {name} {folder}")
+
+    first: list[Block] = [Sentences(sweep.notes, warning=True)] if sweep.notes else []
+    if trials.empty:
+        sections = [Section("State", first)]
+    else:
+        sections = [
+            Section("Verdict", [*first, *_verdicts(folder, found.notes)]),
+            Section(
+                "Confirmation",
+                [figure("seeds"), Grid(confirmation), Grid(differences, folded=True)],
+                "The best of each arm on fresh seeds.",
+            ),
+            Section(
+                "Search",
+                [figure("curves"), Grid(best), figure("F7"), figure("parallel"), figure("importance")],
+                "How the configurations were found. A best score among many favours whoever was picked: the confirmation is what counts.",
+            ),
+            Section("Training", [figure("F1"), figure("F5"), figure("F3-losses")]),
+            Section(
+                "Embeddings",
+                [figure("F3"), figure("diagnostics")],
+                "On fixed validation pairs, of every arm, the baseline among them.",
+            ),
+            Section("Cost and stops", [figure("budget"), figure("stops"), Grid(states, folded=True)]),
+            Section(
+                "Answers",
+                [
+                    Grid(answers.differences(sweep), command=f"python -m analysis.paper T1 {folder}"),
+                    *(Grid(table, folded=True, code=True) for table in answers.side_by_side(sweep, mark=diff)),
+                ],
+                "Against the reference: struck out is missing or should stand there, underlined is wrong, wavy is too much.",
+            ),
+            Section("Notes", [Sentences(tuple(found.notes))]),
+        ]
+        sections = [section for section in sections if section.blocks]
+    data = os.path.relpath(folder, output).replace(os.sep, "/")
+    return Page(f"{folder.resolve().name}: what came out", facts(sweep), sections, f"python -m analysis.report {folder}", data)
+
+
+def facts(sweep: Sweep) -> list[tuple[str, str]]:
+    """What ran, in counts, and where it ran."""
+    trials = sweep.trials
+    if trials.empty:
+        return [("trials", "none yet")]
+    stages, states = trials["stage"].value_counts(), trials["state"].value_counts()
+    finished = trials["finished_at"].dropna().astype(str)
+    shown = [
+        ("trials", f"{len(trials)}: {stages.get('search', 0)} search, {stages.get('confirm', 0)} confirmation"),
+        ("ended", f"{states.get('COMPLETE', 0)} complete, {states.get('PRUNED', 0)} cut early, {states.get('FAILED', 0)} failed"),
+        ("methods", ", ".join(sweep.methods)),
+        ("families", _distinct(trials["family"])),
+        ("models", _distinct(trials["model"])),
+        ("tasks", _distinct(trials["task"])),
+        ("confirmation seeds", _distinct(trials.loc[trials["stage"] == "confirm", "seed"]) or "none"),
+        ("selected by", f"{sweep.metric} ({'highest' if sweep.mode == 'max' else 'lowest'})"),
+        ("device", _distinct(trials["device"]) or "unknown"),
+        ("code", _distinct(trials["git_sha"].astype(str).str.slice(0, 12)) if trials["git_sha"].notna().any() else "unknown"),
+        ("last trial ended", finished.max()[:16].replace("T", " ") + " UTC" if len(finished) else "unknown"),
+    ]
+    return [(name, value) for name, value in shown if value]
+
+
+def write(folder: Path, output: Path | None = None, markdown: bool = True) -> list[Path]:
+    """Write the report of the sweep in `folder`; the files written. Raises ValueError where `folder` is no sweep's."""
+    output = output or folder / "report"
+    page = build(folder, output)
+    output.mkdir(parents=True, exist_ok=True)
+    files: dict[str, bytes] = {"index.html": html(page).encode()}
+    if markdown:
+        text, images = as_markdown(page)
+        files |= {"report.md": text.encode(), **images}
+    for name, content in files.items():
+        (output / name).write_bytes(content)
+    return [output / name for name in files]
+
+
+def _verdicts(folder: Path, notes: Sequence[str]) -> list[Block]:
+    """The rulings of analysis.verdict, or where it can't give any, the sentences of analysis.summary and why."""
+    from analysis.claims import gather
+    from analysis.verdict import judge
+
+    try:
+        report = judge(gather(folder))
+    except (ValueError, OSError) as error:
+        told = tuple(note for note in notes if " against " in note) or tuple(notes)
+        return [Sentences((f"No verdict: {error}", *told))]
+    marks = {True: "holds", False: "fails", None: "-"}
+    blocks: list[Block] = []
+    for verdict in report.verdicts:
+        rows = [[reason.name, marks[reason.holds], reason.text] for reason in verdict.reasons]
+        reasons = Table("Reasons", ["condition", "", "numbers"], rows, "No condition could be looked at.")
+        sentence = verdict.sentence.removeprefix(f"{verdict.verdict}: ")
+        sentence = f"Control: {sentence}" if verdict.kind == "control" else sentence
+        blocks.append(Ruling(verdict.verdict, sentence, reasons, tuple(verdict.notes)))
+    tested = ", ".join(f"{number} {what}" for what, number in report.family.items() if number or what.startswith("claims"))
+    how = f"{report.metric}, margin {100 * report.margin:g} points; Holm over: {tested}. Same as `python -m analysis.verdict {folder}`."
+    none = () if blocks else ("No claim: no method was confirmed beside a baseline.",)
+    return [*blocks, Sentences((*none, how, *report.notes))]
+
+
+def _distinct(values: pd.Series[str], limit: int = 12) -> str:
+    known = sorted({f"{value:g}" if isinstance(value, float) else str(value) for value in values.dropna()})
+    return ", ".join(known[:limit]) + (f" and {len(known) - limit} more" if len(known) > limit else "")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; 2 where a folder is no sweep or can't be written to."""
+    parser = argparse.ArgumentParser(prog="python -m analysis.report", description="One self-contained page of a sweep, and its Markdown.")
+    parser.add_argument("sweep", type=Path, metavar="results/NAME")
+    parser.add_argument("--output", type=Path, metavar="FOLDER", help="where to write (default results/NAME/report)")
+    parser.add_argument("--no-markdown", action="store_true", help="the page only, without report.md and its PNGs")
+    options = parser.parse_args(arguments)
+    try:
+        written = write(options.sweep, options.output, markdown=not options.no_markdown)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    print("\n".join(str(path) for path in written if path.suffix in (".html", ".md")))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

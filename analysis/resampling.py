@@ -1,0 +1,172 @@
+"""Bootstraps over tasks and over trials: IQM, probability of improvement, expected best of n.
+
+Over four tasks or more, the interquartile mean and the probability of improvement (Agarwal et al. 2021, arXiv 2108.13264), with runs
+resampled within each task. Over the trials of one search, the best score to expect from n of them (Dodge et al. 2019, arXiv 1909.03004,
+in the unbiased form without replacement of Tang et al. 2020, arXiv 2004.14355).
+
+Every result says how many tasks, runs or trials it used; ValueError for too few of them, NaN, or scores that are all the same.
+May import: numpy, scipy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special, stats
+
+Floats = NDArray[np.float64]
+
+FEWEST_TASKS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Range:
+    """An estimate with its percentile interval."""
+
+    estimate: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Aggregate:
+    """One method against its baseline over several tasks."""
+
+    tasks: int
+    pairs: int
+    """Runs of the method that have a partner of the same seed, over all tasks."""
+    iqm: float
+    iqm_baseline: float
+    difference: Range
+    """Of the two IQMs."""
+    improvement: Range
+    """Probability that a run of the method beats one of the baseline on a task drawn at random; ties count half."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BestOf:
+    """What the best of n trials scores on average."""
+
+    n: int
+    trials: int
+    """Trials that the curve was made from."""
+    budget: float
+    """n times the mean cost of a trial (n itself where no cost was given)."""
+    expected: Range
+
+
+def iqm(scores: Sequence[float]) -> float:
+    """Mean of the middle half: a quarter of the values is cut off at each end (SciPy's trim_mean)."""
+    return float(stats.trim_mean(_finite(scores, "score"), 0.25))
+
+
+def probability_of_improvement(ours: Mapping[str, Sequence[float] | Floats], theirs: Mapping[str, Sequence[float] | Floats]) -> float:
+    """Mean over tasks of P(a run of ours > a run of theirs) + P(equal) / 2, from all pairs of runs."""
+    return float(np.mean([_wins(np.asarray(ours[task]), np.asarray(theirs[task])) for task in ours]))
+
+
+def aggregate(
+    ours: Mapping[str, Sequence[float]],
+    theirs: Mapping[str, Sequence[float]],
+    *,
+    resamples: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Aggregate:
+    """task -> scores, the i-th of both arms from the same seed. Stratified bootstrap: pairs are resampled within each task, tasks are not.
+
+    So the interval speaks of new seeds on these tasks.
+    """
+    if set(ours) != set(theirs) or len(ours) < FEWEST_TASKS:
+        raise ValueError(
+            f"IQM and probability of improvement need the same {FEWEST_TASKS} tasks or more in both arms; {len(ours)} are shared."
+        )
+    a = {task: _finite(values, f"score of {task}") for task, values in ours.items()}
+    b = {task: _finite(theirs[task], f"score of {task}") for task in ours}
+    uneven = [task for task in a if a[task].size != b[task].size or a[task].size < 2]
+    if uneven:
+        raise ValueError(f"Every task needs the same 2 seeds or more in both arms; not so: {', '.join(uneven)}.")
+    if np.ptp(np.concatenate([*a.values(), *b.values()])) == 0:
+        raise ValueError("All scores of both arms are the same, so there is nothing to compare.")
+    random = np.random.default_rng(seed)
+    left, right, wins = [], [], []
+    for task, values in a.items():
+        picked_Rn = random.integers(values.size, size=(resamples, values.size))
+        left.append(values[picked_Rn])
+        right.append(b[task][picked_Rn])
+        wins.append(_wins(left[-1], right[-1]))
+    gaps_R = stats.trim_mean(np.hstack(left), 0.25, axis=1) - stats.trim_mean(np.hstack(right), 0.25, axis=1)
+    low, high = np.quantile([gaps_R, np.mean(wins, axis=0)], [(1 - confidence) / 2, (1 + confidence) / 2], axis=1)
+    return Aggregate(
+        tasks=len(a),
+        pairs=sum(values.size for values in a.values()),
+        iqm=_iqm_of(a),
+        iqm_baseline=_iqm_of(b),
+        difference=Range(estimate=_iqm_of(a) - _iqm_of(b), low=float(low[0]), high=float(high[0])),
+        improvement=Range(estimate=probability_of_improvement(a, b), low=float(low[1]), high=float(high[1])),
+    )
+
+
+def best_of_n(
+    values: Sequence[float], costs: Sequence[float] | None = None, *, resamples: int = 1000, confidence: float = 0.95, seed: int = 0
+) -> list[BestOf]:
+    """Expected highest score of n = 1 .. N trials against budget, all trials exchangeable (so: of a random search).
+
+    E[best of n] = sum over ranks i of v_(i) C(i - 1, n - 1) / C(N, n). The interval resamples trials; towards n = N it is too narrow and
+    lies low, as no resample holds a score above the highest seen. Trials cut early may not be left out: give them the score they had.
+    """
+    scores = _finite(values, "trial's score")
+    N = scores.size
+    if N < 2:
+        raise ValueError(f"{N} trial(s) make no best-of-n curve; it needs at least 2.")
+    if np.ptp(scores) == 0:
+        raise ValueError(f"All {N} trials score {scores[0]:g}, so more of them are no better.")
+    if costs is not None and len(costs) != N:
+        raise ValueError(f"{len(costs)} costs for {N} trials: every trial needs its own.")
+    cost = 1.0 if costs is None else float(_finite(costs, "trial's cost").mean())
+    weights_nN = _rank_weights(N)
+    random = np.random.default_rng(seed)
+    resampled_RN = np.sort(scores[random.integers(N, size=(resamples, N))], axis=1)
+    curves_Rn = resampled_RN @ weights_nN.T
+    low_n, high_n = np.quantile(curves_Rn, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
+    expected_n = weights_nN @ np.sort(scores)
+    return [
+        BestOf(n=n, trials=N, budget=n * cost, expected=Range(estimate=float(e), low=float(low), high=float(high)))
+        for n, e, low, high in zip(range(1, N + 1), expected_n, low_n, high_n, strict=True)
+    ]
+
+
+def _rank_weights(N: int) -> Floats:
+    """(n, rank): probability that the best of n trials, drawn without replacement, is the one of that rank. Rows sum to 1."""
+    n, rank = np.arange(1, N + 1)[:, None], np.arange(1, N + 1)[None, :]
+    with np.errstate(invalid="ignore"):
+        log = _log_choose(rank - 1, n - 1) - _log_choose(np.full_like(n, N), n)
+    return np.where(rank >= n, np.exp(log), 0.0)
+
+
+def _log_choose(n: NDArray[np.int_], k: NDArray[np.int_]) -> Floats:
+    found: Floats = special.gammaln(n + 1) - special.gammaln(k + 1) - special.gammaln(np.maximum(n - k, 0) + 1)
+    return found
+
+
+def _iqm_of(scores: Mapping[str, Floats]) -> float:
+    return iqm(np.concatenate(list(scores.values())).tolist())
+
+
+def _wins(ours: Floats, theirs: Floats) -> Floats:
+    """Of (..., n) and (..., n): share of the pairs that ours wins, ties counting half."""
+    above = ours[..., :, None] - theirs[..., None, :]
+    share: Floats = ((above > 0) + 0.5 * (above == 0)).mean(axis=(-2, -1))
+    return share
+
+
+def _finite(values: Sequence[float] | Floats, what: str) -> Floats:
+    found = np.asarray(values, dtype=np.float64)
+    if found.size == 0:
+        raise ValueError(f"There is no {what}.")
+    if not np.isfinite(found).all():
+        raise ValueError(f"{int((~np.isfinite(found)).sum())} of {found.size}: {what} NaN or infinite.")
+    return found

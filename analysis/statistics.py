@@ -1,0 +1,136 @@
+"""Tests of one paired comparison: method minus baseline, one difference per seed.
+
+Paired t (two-sided, and the paper's one-tailed one), exact sign flips, exact McNemar, Holm over a family of claims, TOST equivalence.
+SciPy does the arithmetic; Holm's step-down is ours because SciPy has none. Intervals that also count the test examples are in
+`crossed.py`, bootstraps over tasks and trials in `resampling.py`.
+
+Every function says how many values it used (`n`) and raises ValueError, in one sentence, where it has no answer: fewer than two
+seeds, differences without spread, NaN.
+May import: numpy, scipy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+Floats = NDArray[np.float64]
+
+EXACT_UP_TO = 16
+"""Seeds up to which all sign flips are listed (2**16 = 65,536); beyond, as many are drawn at random."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """One test of one comparison."""
+
+    test: str
+    n: int
+    """Values that entered: seeds, or for McNemar the examples on which the two arms disagree."""
+    estimate: float
+    """Mean difference; for McNemar the net share of disagreements that the method wins, in [-1, 1]."""
+    p: float
+
+
+def paired_differences(ours: Mapping[int, float], theirs: Mapping[int, float]) -> dict[int, float]:
+    """seed -> ours minus theirs, by ascending seed. Raises ValueError where a seed is in one arm only, or a value is NaN."""
+    alone = sorted(set(ours) ^ set(theirs))
+    if alone:
+        raise ValueError(f"A paired difference needs every seed in both arms; in one arm only: {', '.join(map(str, alone))}.")
+    broken = [seed for seed in sorted(ours) if not np.isfinite(ours[seed]) or not np.isfinite(theirs[seed])]
+    if broken:
+        raise ValueError(f"The metric is NaN or infinite at seed(s) {', '.join(map(str, broken))}; leave them out by name or repair them.")
+    return {seed: float(ours[seed] - theirs[seed]) for seed in sorted(ours)}
+
+
+def paired_t(differences: Sequence[float]) -> Outcome:
+    """Two-sided paired t-test of a mean difference of 0, n - 1 degrees of freedom (Student 1908)."""
+    values = checked(differences)
+    return _outcome("two-sided paired t", values, stats.ttest_1samp(values, 0.0).pvalue)
+
+
+def paper_one_tailed_t(differences: Sequence[float]) -> Outcome:
+    """The paper's test (arXiv 2509.14252): one-tailed, "method higher than baseline". Half of the two-sided p where it is."""
+    values = checked(differences)
+    return _outcome("one-tailed paired t (the paper's)", values, stats.ttest_1samp(values, 0.0, alternative="greater").pvalue)
+
+
+def sign_flip(differences: Sequence[float], *, seed: int = 0) -> Outcome:
+    """Two-sided permutation test of the mean: under no effect every difference is as likely with the other sign (Fisher 1935, section 21).
+
+    Exact up to `EXACT_UP_TO` values, where its smallest p is 2 / 2**n: with five seeds 0.0625, so five seeds can never pass 0.05.
+    """
+    values = checked(differences)
+    exact = len(values) <= EXACT_UP_TO
+    found = stats.permutation_test(
+        (values,),
+        lambda x, axis: np.mean(x, axis=axis),
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=2 ** len(values) if exact else 2**EXACT_UP_TO - 1,
+        alternative="two-sided",
+        rng=np.random.default_rng(seed),
+    )
+    return _outcome("exact sign flips" if exact else "sign flips, drawn at random", values, found.pvalue)
+
+
+def mcnemar(ours: ArrayLike, theirs: ArrayLike) -> Outcome:
+    """Exact McNemar test of one seed: (N,) and (N,) correct or not, on the same examples. Binomial on the examples that disagree.
+
+    It speaks of this one pair of trained models; another seed is another pair.
+    """
+    method, baseline = np.asarray(ours), np.asarray(theirs)
+    if method.shape != baseline.shape or method.ndim != 1:
+        raise ValueError(f"McNemar compares the same examples in both arms; there are {method.shape} and {baseline.shape}.")
+    if not (np.isin(method, (0, 1)).all() and np.isin(baseline, (0, 1)).all()):
+        raise ValueError("McNemar needs correct (1) or not (0) for every example; something else, or NaN, is among them.")
+    wins, losses = int((method > baseline).sum()), int((method < baseline).sum())
+    if wins + losses == 0:
+        raise ValueError(f"Both arms agree on all {method.size} examples, so McNemar has nothing to test.")
+    p = stats.binomtest(wins, wins + losses).pvalue
+    return Outcome(test="exact McNemar", n=wins + losses, estimate=(wins - losses) / (wins + losses), p=float(p))
+
+
+def holm(values: Mapping[str, float]) -> dict[str, float]:
+    """claim -> adjusted p over all claims of the family (Holm 1979): running maximum of (m - rank) p, at most 1."""
+    if not values:
+        raise ValueError("Holm's correction needs a family of at least one claim.")
+    broken = [name for name, p in values.items() if not 0 <= p <= 1]
+    if broken:
+        raise ValueError(f"p is no number between 0 and 1 for {', '.join(broken)}; give an untested claim p = 1.")
+    adjusted, highest = {}, 0.0
+    for rank, (name, p) in enumerate(sorted(values.items(), key=lambda item: item[1])):
+        highest = max(highest, min(1.0, (len(values) - rank) * p))
+        adjusted[name] = highest
+    return {name: adjusted[name] for name in values}
+
+
+def equivalence(differences: Sequence[float], margin: float) -> Outcome:
+    """TOST (Schuirmann 1987): two one-sided t-tests of |mean difference| >= margin; p is the larger of the two."""
+    if not margin > 0:
+        raise ValueError(f"Equivalence needs a margin above 0; it is {margin:g}.")
+    values = checked(differences)
+    above_low = stats.ttest_1samp(values, -margin, alternative="greater").pvalue
+    below_high = stats.ttest_1samp(values, margin, alternative="less").pvalue
+    return _outcome(f"TOST, margin {margin:g}", values, max(above_low, below_high))
+
+
+def checked(differences: Sequence[float]) -> Floats:
+    """The differences as an array. Raises ValueError for NaN, fewer than two, or no spread beyond rounding."""
+    values = np.asarray(differences, dtype=np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError(f"{int((~np.isfinite(values)).sum())} of {values.size} differences are NaN or infinite.")
+    if values.size < 2:
+        raise ValueError(f"{values.size} seed(s) say nothing about the spread over seeds; a test needs at least 2.")
+    # Differences that are equal up to rounding would divide by the rounding.
+    if np.ptp(values) <= 1e-9 * max(1.0, float(np.abs(values).max())):
+        raise ValueError(f"The difference is the same ({values[0]:+g}) at all {values.size} seeds, so it has no spread to test against.")
+    return values
+
+
+def _outcome(test: str, values: Floats, p: float) -> Outcome:
+    return Outcome(test=test, n=values.size, estimate=float(values.mean()), p=float(p))

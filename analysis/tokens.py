@@ -1,0 +1,53 @@
+"""Where an answer departs from its reference, token by token: wrong, extra, missing (the paper's Tables 1 and 11). No imports of ours."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from typing import Literal
+
+Kind = Literal["same", "wrong", "extra", "missing"]
+TOKEN = re.compile(r"\w+|\s+|[^\w\s]")
+
+
+@dataclass(frozen=True)
+class Span:
+    """A stretch of an answer. `expected` is the reference's text there, `given` the prediction's; one is empty where it has none."""
+
+    kind: Kind
+    expected: str
+    given: str
+
+
+def spans(reference: str, prediction: str) -> list[Span]:
+    """The answer from left to right; joined, `expected` is the reference again and `given` the prediction.
+
+    A token is a word, a run of white space or one other character. spans("[a-z]", "[a-Z]") has the "Z" wrong.
+    """
+    if reference == prediction:
+        return [Span("same", reference, prediction)] if reference else []
+    ours, theirs = TOKEN.findall(reference), TOKEN.findall(prediction)
+    names: dict[str, Kind] = {"equal": "same", "replace": "wrong", "insert": "extra", "delete": "missing"}
+    return [
+        Span(names[tag], "".join(ours[i:j]), "".join(theirs[k:m]))
+        for tag, i, j, k, m in SequenceMatcher(None, ours, theirs, autojunk=False).get_opcodes()
+    ]
+
+
+def counts(parts: list[Span]) -> dict[str, int]:
+    """Tokens that are wrong, extra and missing. Of two against three in one place, two are wrong and one is extra."""
+    found = {"wrong": 0, "extra": 0, "missing": 0}
+    for part in parts:
+        if part.kind != "same":
+            ours, theirs = len(TOKEN.findall(part.expected)), len(TOKEN.findall(part.given))
+            found["wrong"] += min(ours, theirs)
+            found["extra"] += max(0, theirs - ours)
+            found["missing"] += max(0, ours - theirs)
+    return found
+
+
+def marked(parts: list[Span]) -> str:
+    """As plain text: {expected→given} wrong, {+given} extra, {-expected} missing."""
+    shapes = {"same": "{1}", "wrong": "{{{0}→{1}}}", "extra": "{{+{1}}}", "missing": "{{-{0}}}"}
+    return "".join(shapes[part.kind].format(part.expected, part.given) for part in parts)

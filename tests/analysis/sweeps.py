@@ -1,0 +1,104 @@
+"""Small sweeps for tests of figures, tables and the page, written through the real writer, so that they are what a sweep leaves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from jepa_ray import results
+from jepa_ray.config import DataConfig, EvaluationConfig, LoraConfig, ModelConfig, ObjectiveConfig, OptimConfig, TrialConfig, config_id
+from jepa_ray.results import TrialResult
+
+SEEDS = (82, 23, 37)
+SWEEP = "search: {metric: val_accuracy, mode: max}\nconfirm: {seeds: [82, 23, 37]}\n"
+ANSWERS = [("e:1", "[a-z]", "[a-z]"), ("e:2", "(<x>&)+", "(<x>&)+.*"), ("e:3", "\\b<x>&", "\\b")]
+"""Example id, reference, prediction: one right, one with something extra, one with something missing; `<x>&` must be escaped in HTML."""
+
+
+def add(
+    folder: Path,
+    method: str,
+    stage: str,
+    accuracy: float,
+    *,
+    seed: int = 1,
+    state: str = "COMPLETE",
+    family: str = "llama3",
+    task: str = "nl-rx",
+    objective: dict[str, Any] | None = None,
+    lora_r: int | None = None,
+    epochs: int = 3,
+    diagnostics: bool = True,
+    learning_rate: float = 1e-3,
+    right: int = 1,
+    **summary: Any,
+) -> str:
+    """One trial with curves, diagnostics and answers, of which the first `right` are correct; its id."""
+    config = TrialConfig(
+        model=ModelConfig(family=family, model="tiny"),
+        data=DataConfig(task=task, num_val=9),
+        lora=None if lora_r is None else LoraConfig(r=lora_r),
+        objective=None if method.startswith("baseline") else ObjectiveConfig(**(objective or {})),
+        optim=OptimConfig(learning_rate=learning_rate),
+        evaluation=EvaluationConfig(test=stage == "confirm"),
+        seed=seed,
+    )
+    splits = ("val", "test") if stage == "confirm" else ("val",)
+    figures: dict[str, Any] = {"train_flops": 1e9 * epochs, "train_seconds": 2.0, "wall_seconds": 3.0, "train_tokens": 1e3}
+    figures |= {"epochs_done": epochs, "dataset_sha": "d", "started_at": "2026-01-01", "finished_at": "2026-01-02T03:04:05+00:00"}
+    names = ("accuracy", "exact", "prefix", "contains", "stopped")
+    figures |= {f"{split}_{name}": accuracy for split in splits for name in names} | summary
+    result = TrialResult(
+        state,  # type: ignore[arg-type]
+        "Traceback ...\nRuntimeError: out of memory" if state == "FAILED" else None,
+        figures,
+        _metrics(accuracy, epochs, diagnostics),
+        [_answer(split, place, right) for split in splits for place in range(len(ANSWERS))],
+    )
+    trial_id = config_id(config, method)
+    results.write_trial(folder, trial_id, config, f"{method}/{family}", stage, result)  # type: ignore[arg-type]
+    return trial_id
+
+
+def full(folder: Path) -> Path:
+    """A sweep with everything: two families, a pruned and a failed trial, confirmation on three seeds."""
+    for family in ("llama3", "gemma2"):
+        for k, lambda_, accuracy in ((0, 1.0, 0.3), (1, 1.0, 0.5), (2, 4.0, 0.4)):
+            add(folder, "jepa", "search", accuracy, family=family, objective={"k": k, "lambda": lambda_})
+            add(folder, "baseline", "search", accuracy - 0.1, family=family, learning_rate=1e-3 * (k + 1))
+        add(folder, "jepa", "search", 0.1, family=family, objective={"k": 4}, state="PRUNED", epochs=1, alarms="contraction")
+        for seed, ours, theirs in zip(SEEDS, (0.5, 0.6, 0.55), (0.45, 0.50, 0.52), strict=True):
+            add(folder, "jepa", "confirm", ours, seed=seed, family=family, objective={"k": 1}, right=2)
+            add(folder, "baseline", "confirm", theirs, seed=seed, family=family, learning_rate=2e-3)
+    add(folder, "jepa", "search", 0.2, objective={"k": 3}, state="FAILED", epochs=1)
+    (folder / "sweep.yaml").write_text(SWEEP)
+    return folder
+
+
+def _metrics(accuracy: float, epochs: int, diagnostics: bool) -> list[dict[str, Any]]:
+    rows = []
+    for epoch in range(epochs + 1):
+        values = {} if epoch == 0 else {"val_accuracy": accuracy * epoch / epochs, "train_ce": 1.0 / epoch, "train_jepa": 0.5 / epoch}
+        if diagnostics:
+            values |= {"diag_val_ce": 1.0 / (epoch + 1), "diag_val_jepa": 0.5 / (epoch + 1), "diag_r1": 0.1, "diag_r1_chance": 0.05}
+            values |= {f"diag_{name}": 2.0 + epoch for name in ("rank_text", "rank_code", "linearity", "linearity_relative", "sv_mean")}
+            values |= {f"diag_{name}": 0.1 * epoch for name in ("anisotropy_text", "anisotropy_code", "contrast")}
+            values |= {f"diag_sv_{index}": 10.0 / index for index in (1, 2, 3)}
+        rows += [
+            {"step": 10 * epoch, "epoch": float(epoch), "split": _split(name), "name": name, "value": value}
+            | {"train_flops": 1e9 * epoch, "train_seconds": 1.0 * epoch}
+            for name, value in values.items()
+        ]
+    return rows
+
+
+def _split(name: str) -> str:
+    return name.partition("_")[0]
+
+
+def _answer(split: str, place: int, right: int) -> dict[str, Any]:
+    example, reference, prediction = ANSWERS[place]
+    prediction = reference if place < right else prediction
+    correct = prediction == reference
+    shared = dict.fromkeys(("correct", "exact", "prefix_correct", "contains"), correct)
+    return {"split": split, "example_id": example, "prediction": prediction, "reference": reference, "stopped": True, **shared}

@@ -1,0 +1,336 @@
+"""The verdict: small sweeps written by the real writer, with answers drawn to a known effect, and a sentence for all that is missing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from analysis import verdict
+from analysis.claims import gather, split_of
+from analysis.measured import Verdict
+from analysis.verdict import Report, judge, render
+from jepa_ray import results
+from jepa_ray.config import DataConfig, EvaluationConfig, ModelConfig, ObjectiveConfig, OptimConfig, TrialConfig, config_id
+from jepa_ray.results import TrialResult
+
+SEEDS = (82, 23, 37, 84, 4)
+EXAMPLES = 400
+FLAGS = ("correct", "exact", "prefix_correct", "contains")
+
+
+class Sweep:
+    """Confirmation trials whose answers are thresholds: example i of a trial is right where its hardness is below the trial's score."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.hardness = np.random.default_rng(0).permutation((np.arange(EXAMPLES) + 0.5) / EXAMPLES)
+
+    def arm(self, method: str, scores: dict[int, float], **kept: Any) -> None:
+        for seed, score in scores.items():
+            self.trial(method, seed, score, **kept)
+
+    def trial(
+        self,
+        method: str,
+        seed: int,
+        score: float,
+        *,
+        stage: str = "confirm",
+        state: str = "COMPLETE",
+        task: str = "nl-rx",
+        family: str = "llama3",
+        control: str = "none",
+        train_end_of_turn: bool = True,
+        flops: float = 1e9,
+        curve: dict[float, float] | None = None,
+        contains: float | None = None,
+        predictions: bool = True,
+        examples: range = range(EXAMPLES),
+        k: int = 1,
+        **kept: Any,
+    ) -> None:
+        config = TrialConfig(
+            model=ModelConfig(family=family, model="tiny"),
+            data=DataConfig(task=task, num_val=9),
+            objective=None if method.startswith("baseline") else ObjectiveConfig(k=k, control=control),  # type: ignore[arg-type]
+            optim=OptimConfig(train_end_of_turn=train_end_of_turn),
+            evaluation=EvaluationConfig(test=stage == "confirm"),
+            seed=seed,
+        )
+        right = self.hardness < score
+        inside = self.hardness < (score if contains is None else contains)
+        summary: dict[str, Any] = {"train_flops": flops, "dataset_sha": "d", "started_at": "2026-01-01"}
+        if state == "COMPLETE":
+            summary |= {f"test_{name}": float(right.mean()) for name in ("accuracy", "exact")}
+            summary |= {f"test_{name}": float(inside.mean()) for name in ("prefix", "contains")} | {"test_stopped": 1.0}
+        rows = [
+            {"split": "test", "example_id": f"t:{i}", **{flag: bool((inside if flag in FLAGS[2:] else right)[i]) for flag in FLAGS}}
+            for i in examples
+        ]
+        points = {flops: score} if curve is None else curve
+        metrics = [
+            {"step": i, "epoch": float(i), "split": "val", "name": "val_accuracy", "value": y, "train_flops": x}
+            for i, (x, y) in enumerate(points.items(), 1)
+        ]
+        result = TrialResult(state, "boom" if state == "FAILED" else None, summary | kept, metrics, rows if predictions else [])  # type: ignore[arg-type]
+        results.write_trial(self.folder, config_id(config, method), config, f"{method}/{family}", stage, result)  # type: ignore[arg-type]
+
+    def report(self, metric: str = "test_accuracy", margin: float = 0.01) -> Report:
+        return judge(gather(self.folder, metric), metric, margin)
+
+    def only(self, **options: Any) -> Verdict:
+        (found,) = self.report(**options).verdicts
+        return found
+
+
+def around(mean: float, step: float = 0.01) -> dict[int, float]:
+    """Five seeds at mean + (-2 .. 2) steps."""
+    return {seed: mean + step * i for seed, i in zip(SEEDS, (-2, 1, 0, 2, -1), strict=True)}
+
+
+def shifted(scores: dict[int, float], by: float, jitter: float = 0.0025) -> dict[int, float]:
+    """Another arm at the same seeds: `by` higher, give or take one example of 400."""
+    return {seed: score + by + jitter * sign for (seed, score), sign in zip(scores.items(), (1, -1, 0, 1, -1), strict=True)}
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Sweep:
+    return Sweep(tmp_path / "lora")
+
+
+def holds(found: Verdict) -> dict[str, bool | None]:
+    return {reason.name: reason.holds for reason in found.reasons}
+
+
+def test_better_meets_every_condition(sweep: Sweep) -> None:
+    sweep.arm("baseline", around(0.5))
+    sweep.arm("jepa", shifted(around(0.5), 0.1))
+    found = sweep.only()
+    assert found.verdict == "better" and found.difference == pytest.approx(0.1, abs=0.002)
+    assert (found.seeds, found.examples) == (sorted(SEEDS), EXAMPLES)
+    assert found.sentence.startswith("better: jepa/llama3 against baseline/llama3: +10.0")
+    assert [value for value in holds(found).values()][:5] == [True] * 5
+    assert found.interval is not None and found.interval.low > 0 and found.bootstrap is not None
+    assert found.p == found.p_holm and found.p_one_tailed == pytest.approx(found.p / 2) and found.p_sign_flip == pytest.approx(2 / 32)
+    assert set(found.mcnemar) == set(SEEDS) and found.mcnemar[82].n == pytest.approx(41, abs=1)
+
+
+def test_worse_and_equivalent(sweep: Sweep) -> None:
+    sweep.arm("baseline", around(0.5))
+    sweep.arm("jepa", shifted(around(0.5), -0.1))
+    assert sweep.only().verdict == "worse"
+    found = sweep.only(margin=0.2)
+    assert found.verdict == "equivalent" and "within 20 of each other" in found.sentence and found.p_equivalence is not None
+    assert found.p_holm is not None and found.p_holm < 0.05  # a sure difference that does not matter
+
+
+def test_undecided_says_how_many_seeds(sweep: Sweep) -> None:
+    sweep.arm("baseline", around(0.5, 0.005))
+    sweep.arm("jepa", dict(zip(SEEDS, (0.5, 0.52, 0.49, 0.5, 0.515), strict=True)))
+    found = sweep.only(margin=0.012)
+    assert found.verdict == "undecided" and found.p is not None and found.p > 0.05
+    assert found.detectable[5] > found.detectable[10] > found.detectable[20]
+    assert found.seeds_needed is not None
+    more = found.seeds_needed - 5
+    assert ("although" in found.sentence) if more <= 0 else (f"{more} more seed" in found.sentence)
+    tiny = sweep.only(margin=0.0001)
+    assert tiny.seeds_needed is None and "the test set is too small" in tiny.sentence
+
+
+def test_holm_runs_over_all_claims_of_the_folder_and_controls_are_apart(sweep: Sweep) -> None:
+    sweep.arm("baseline", around(0.5))
+    for i in range(3):
+        sweep.arm(f"jepa{i}", shifted(around(0.5), 0.02 * i, 0.005), k=i)
+    sweep.arm("shuffled", shifted(around(0.5), 0.1), control="shuffled")
+    report = sweep.report()
+    assert report.family == {"claims": 3, "claims tested": 3, "controls": 1, "controls tested": 1}
+    claims = [found for found in report.verdicts if found.kind == "claim"]
+    raw = sorted(found.p for found in claims if found.p is not None)
+    smallest = min(claims, key=lambda found: found.p or 1)
+    assert smallest.p_holm == pytest.approx(3 * raw[0])
+    (control,) = (found for found in report.verdicts if found.kind == "control")
+    assert control.p_holm == control.p and "control, better" in render("x", report)
+
+
+def test_a_claim_that_cannot_be_tested_still_counts(sweep: Sweep) -> None:
+    sweep.arm("baseline", around(0.5))
+    sweep.arm("jepa", shifted(around(0.5), 0.1))
+    sweep.trial("other", 82, 0.6, k=2)
+    report = sweep.report()
+    assert report.family["claims"] == 2 and report.family["claims tested"] == 1
+    good, single = sorted(report.verdicts, key=lambda found: found.method)
+    assert good.p is not None and good.p_holm == pytest.approx(2 * good.p)
+    assert "cannot be tested: 1 seed(s) say nothing about the spread" in single.sentence
+    assert any("Seed(s) 4, 23, 37, 84 are confirmed in one" in note for note in single.notes)
+
+
+def test_a_gain_of_stopping_only_is_not_better(sweep: Sweep) -> None:
+    """The public replication: 18 points of exact answers, and of answers that contain the target 0.1."""
+    sweep.arm("baseline", around(0.5), contains=0.84)
+    sweep.arm("jepa", shifted(around(0.5), 0.18), contains=0.845)
+    found = sweep.only()
+    assert found.verdict == "undecided" and holds(found)["not only stopping"] is False
+    assert "is significant" in found.sentence and "'not only stopping' fails" in found.sentence
+
+
+def test_equal_flops_is_read_off_the_curves(sweep: Sweep) -> None:
+    """The method costs twice as much: at the baseline's 1e9 FLOPs its curve is halfway from 0.3 to 0.7, so at 0.5 against 0.55."""
+    sweep.arm("baseline", around(0.5), curve={5e8: 0.4, 1e9: 0.55})
+    sweep.arm("jepa", shifted(around(0.5), 0.1), flops=2e9, curve={5e8: 0.3, 1.5e9: 0.7, 2e9: 0.7})
+    found = sweep.only()
+    reason = next(reason for reason in found.reasons if reason.name == "equal FLOPs")
+    assert reason.holds is False and reason.text.startswith("-5.00 points at 1e+09") and "5 of 5 seeds" in reason.text
+    assert found.verdict == "undecided" and "'equal FLOPs' fails" in found.sentence
+
+
+def test_equal_flops_that_cannot_be_told(sweep: Sweep) -> None:
+    sweep.arm("baseline", around(0.5))
+    sweep.arm("jepa", shifted(around(0.5), 0.1), flops=2e9)
+    found = sweep.only()
+    assert holds(found)["equal FLOPs"] is None and "'equal FLOPs' cannot be told" in found.sentence
+    assert "base.evaluation.every" in next(reason.text for reason in found.reasons if reason.name == "equal FLOPs")
+
+
+def test_the_twin_has_the_same_loss_side(sweep: Sweep) -> None:
+    sweep.arm("baseline", around(0.5))
+    sweep.arm("baseline-no-stop", around(0.3), train_end_of_turn=False)
+    sweep.arm("jepa", shifted(around(0.5), 0.1))
+    sweep.arm("jepa-no-stop", shifted(around(0.3), 0.1), train_end_of_turn=False)
+    assert {found.method: found.baseline for found in sweep.report().verdicts} == {
+        "jepa/llama3": "baseline/llama3",
+        "jepa-no-stop/llama3": "baseline-no-stop/llama3",
+    }
+
+
+def test_arms_without_a_twin(sweep: Sweep) -> None:
+    sweep.arm("jepa", around(0.5))
+    sweep.arm("baseline", around(0.5), family="gemma2")
+    report = sweep.report()
+    (alone,) = report.verdicts
+    assert alone.baseline is None and "jepa/llama3 stands alone. No confirmed baseline twin" in alone.sentence
+    assert "baseline/gemma2: no method has this baseline as its twin." in report.notes
+    assert report.family["claims"] == 0
+
+
+def test_a_constant_metric(sweep: Sweep) -> None:
+    sweep.arm("baseline", around(0.5))
+    sweep.arm("jepa", around(0.5))
+    found = sweep.only()
+    assert "cannot be tested: the difference is the same (+0) at all 5 seeds" in found.sentence
+    assert any("at all 5 seeds x 400 examples" in note for note in found.notes)
+    assert any("agree on all 400 examples" in note for note in found.notes)
+
+
+def test_nan_failed_and_other_data(sweep: Sweep) -> None:
+    sweep.arm("baseline", around(0.5))
+    scores = shifted(around(0.5), 0.1)
+    for seed in SEEDS:
+        broken: dict[str, Any] = {"test_accuracy": float("nan")} if seed == 23 else {}
+        sweep.trial("jepa", seed, scores[seed], state="FAILED" if seed == 4 else "COMPLETE", **broken)
+    report = sweep.report()
+    (found,) = report.verdicts
+    assert found.seeds == [37, 82, 84]
+    assert "test_accuracy is missing or NaN at seed(s) 23, which enter nothing." in found.notes
+    assert "jepa/llama3: confirmation seed 4 is FAILED and enters nothing: boom." in report.notes
+    counts = {line["arm"]: (line["confirm"], line["complete"], line["used"]) for line in report.counts}
+    assert counts == {"baseline/llama3": (5, 5, 5), "jepa/llama3": (5, 4, 4)}
+    sweep.arm("jepa", around(0.5), task="nl-rx-turk", dataset_sha="x")
+    sweep.arm("baseline", around(0.5), task="nl-rx-turk")
+    other = next(found for found in sweep.report().verdicts if found.task == "nl-rx-turk")
+    assert "confirmed on different data" in other.sentence and other.difference is None
+
+
+def test_missing_and_mismatched_predictions(sweep: Sweep) -> None:
+    sweep.arm("baseline", around(0.5))
+    sweep.arm("jepa", shifted(around(0.5), 0.1), predictions=False)
+    sweep.arm("part", shifted(around(0.5), 0.1), examples=range(100), k=2)
+    none, part = sorted(sweep.report().verdicts, key=lambda found: found.method)
+    assert none.examples is None and "5 of 10 confirmation trials have no test predictions, so nothing is known by example." in none.notes
+    assert none.verdict == "undecided" and "'interval above 0' cannot be told" in none.sentence
+    assert part.examples == 100 and any("100 of 400 examples" in note for note in part.notes)
+
+
+def test_half_written_tables(sweep: Sweep) -> None:
+    sweep.arm("baseline", around(0.5))
+    sweep.arm("jepa", shifted(around(0.5), 0.1))
+    victim = next((sweep.folder / "predictions").glob("*.parquet"))
+    victim.write_bytes(victim.read_bytes()[:100])
+    report = sweep.report()
+    assert any("predictions table cannot be read" in note for note in report.notes) and report.verdicts[0].p is not None
+    victim = next((sweep.folder / "trials").glob("*.parquet"))
+    victim.write_bytes(b"PAR1")
+    with pytest.raises(ValueError, match=r"trials table of .* half-written"):
+        sweep.report()
+
+
+def test_a_sweep_still_running(sweep: Sweep) -> None:
+    sweep.arm("baseline", around(0.5))
+    sweep.trial("jepa", 82, 0.6)
+    plan = "methods: {baseline: null, jepa: {}}\nfamilies: [llama3]\ntask: nl-rx\nconfirm: {seeds: [82, 23, 37, 84, 4]}\n"
+    (sweep.folder / "sweep.yaml").write_text(plan)
+    notes = sweep.report().notes
+    assert any(note.startswith("6 of 10 planned confirmation trials have ended: the sweep is still running") for note in notes)
+    assert "jepa/nl-rx/llama3: no trial yet for confirmation seed(s) 4, 23, 37, 84." in notes
+    (sweep.folder / "sweep.yaml").write_text("methods: [")
+    assert any("sweep.yaml cannot be read" in note for note in sweep.report().notes)
+
+
+def test_the_configuration_confirmed_last_counts(sweep: Sweep) -> None:
+    sweep.arm("baseline", around(0.5))
+    sweep.arm("jepa", shifted(around(0.5), -0.2), k=3)
+    sweep.arm("jepa", shifted(around(0.5), 0.1), started_at="2026-01-02")
+    report = sweep.report()
+    assert report.verdicts[0].verdict == "better"
+    assert any("5 of 10 confirmation trials are of another configuration" in note for note in report.notes)
+
+
+def test_four_tasks_are_summed_up(sweep: Sweep) -> None:
+    for i, task in enumerate(("nl-rx", "nl-rx-turk", "gsm8k", "yelp")):
+        base = around(0.3 + 0.1 * i)
+        sweep.arm("baseline", base, task=task)
+        sweep.arm("jepa", shifted(base, 0.1, 0.0), task=task)
+    report = sweep.report()
+    (line,) = report.across_tasks
+    assert len(line["tasks"]) == 4 and line["aggregate"]["pairs"] == 20
+    assert line["aggregate"]["difference"]["estimate"] == pytest.approx(0.1, abs=0.003)
+    assert "over 4 tasks and 20 pairs of runs: IQM" in render("x", report)
+
+
+def test_command_line(sweep: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sweep.arm("baseline", around(0.5))
+    sweep.arm("jepa", shifted(around(0.5), -0.1))
+    assert verdict.main([str(sweep.folder)]) == 0
+    printed = capsys.readouterr().out
+    for words in (
+        "worse: jepa/llama3",
+        "Holm over: 1 claims, 1 claims tested",
+        "5 seeds x 400 examples",
+        "Trials that were counted",
+        "n = 5",
+    ):
+        assert words in printed
+    assert verdict.main([str(sweep.folder), "--json", "--metric", "test_contains", "--margin", "0.02"]) == 0
+    parsed = json.loads(capsys.readouterr().out)[str(sweep.folder)]
+    assert (parsed["metric"], parsed["margin"], parsed["verdicts"][0]["verdict"]) == ("test_contains", 0.02, "worse")
+    for arguments in ([str(tmp_path / "gone")], [str(sweep.folder), "--metric", "test_ce"], [str(sweep.folder), "--margin", "0"], []):
+        with pytest.raises(SystemExit) as stop:
+            verdict.main(arguments)
+        assert stop.value.code == 2
+
+
+def test_an_empty_sweep_is_an_answer(sweep: Sweep, capsys: pytest.CaptureFixture[str]) -> None:
+    (sweep.folder / "trials").mkdir(parents=True)
+    assert verdict.main([str(sweep.folder)]) == 0
+    assert "No trial has finished yet" in capsys.readouterr().out
+    sweep.trial("jepa", 1, 0.5, stage="search")
+    assert "jepa/llama3: no COMPLETE confirmation trial, so no claim." in sweep.report().notes
+
+
+def test_metrics_that_have_answers_behind_them() -> None:
+    assert split_of("val_prefix") == ("val", "prefix_correct")
+    with pytest.raises(ValueError, match=r"mean over answers.*test_accuracy.*not 'test_stopped'"):
+        split_of("test_stopped")
