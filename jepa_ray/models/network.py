@@ -63,9 +63,10 @@ class DeviceReadout:
         weight = None if readout.is_single else torch.from_numpy(readout.weight).to(device)
         return cls(torch.from_numpy(readout.index).to(device), torch.from_numpy(readout.pair).to(device), weight, readout.num_pairs)
 
-    def read(self, states_XD: Tensor) -> Tensor:
-        """(P, D) embeddings, in fp32."""
-        entries_ED = states_XD[self.index_E].float()
+    def read(self, states_XD: Tensor, norm: nn.Module | None = None) -> Tensor:
+        """(P, D) embeddings, in fp32; `norm` is applied to the states that are read, and to no others."""
+        entries_ED = states_XD[self.index_E]
+        entries_ED = (norm(entries_ED) if norm is not None else entries_ED).float()
         if self.weight_E is None:
             return entries_ED
         entries_ED = entries_ED * self.weight_E[:, None]
@@ -120,10 +121,11 @@ class Network(nn.Module):
         a target encoder needs them.
         """
         if isinstance(batch, Rows):
-            return self.states(batch)[1]
-        last_XD, read_XD = self.states(batch.rows)
-        source_PD = self.mapped(batch.source.read(read_XD))
-        target_PD = batch.target.read(read_XD) if batch.frozen is None else source_PD.new_empty(0)
+            _, read_XD, norm = self.states(batch)
+            return read_XD if norm is None else norm(read_XD)
+        last_XD, read_XD, norm = self.states(batch.rows)
+        source_PD = self.mapped(batch.source.read(read_XD, norm))
+        target_PD = batch.target.read(read_XD, norm) if batch.frozen is None else source_PD.new_empty(0)
         return self.logits(last_XD[batch.label_index_N]), source_PD, target_PD
 
     def mapped(self, source_PD: Tensor) -> Tensor:
@@ -138,8 +140,8 @@ class Network(nn.Module):
         """(R * T, D) last hidden states, after the final norm."""
         return self.states(batch.rows)[0]
 
-    def states(self, rows: Rows) -> tuple[Tensor, Tensor]:
-        """(R * T, D) last hidden states after the final norm, and the states that embeddings are read from."""
+    def states(self, rows: Rows) -> tuple[Tensor, Tensor, nn.Module | None]:
+        """(R * T, D) last hidden states after the final norm; the states that embeddings are read from; the norm these still need."""
         plain = rows.layout.packed.backend == "plain"
         # Not switched back afterwards: gradient checkpointing calls the layers again in the backward pass.
         self.causal_lm.config._attn_implementation = native_attention(self.causal_lm) if plain else PACKED_ATTENTION
@@ -152,9 +154,8 @@ class Network(nn.Module):
                 **({} if plain else {"layout": rows.layout}),
             ).last_hidden_state
         read_RTD = tapped[-1] if tapped else last_RTD
-        if tapped and self.depth.final_norm:
-            read_RTD = final_norm(base)(read_RTD)
-        return last_RTD.flatten(0, 1), read_RTD.flatten(0, 1)
+        norm = final_norm(base) if tapped and self.depth.final_norm else None
+        return last_RTD.flatten(0, 1), read_RTD.flatten(0, 1), norm
 
     def embed(self, input_ids_RT: Tensor) -> Tensor:
         """(R, T, D) embeddings; ids from PREDICTOR_BASE on are predictor tokens."""
