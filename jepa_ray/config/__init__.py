@@ -1,0 +1,66 @@
+"""What one trial is (TrialConfig) and what a sweep is (SweepConfig): types, bounds and identity; no file is read here.
+
+Reading YAML is `loading.py`, laws between keys are `checks.py`, distributions are `space.py`. Imports pydantic only.
+"""
+
+from jepa_ray.config.objective import (
+    IN_SEQUENCE,
+    MASKED_KNOBS,
+    GradRatio,
+    ObjectiveConfig,
+    masked_misfit,
+)
+from jepa_ray.config.sweep import (
+    MASKED_METRICS,
+    VALIDATION_METRICS,
+    BaseConfig,
+    ConfirmConfig,
+    CrossEntropyConfig,
+    ResourcesConfig,
+    SchedulerConfig,
+    SearchConfig,
+    SweepConfig,
+)
+from jepa_ray.config.trial import (
+    DataConfig,
+    EvaluationConfig,
+    LoraConfig,
+    MaskedConfig,
+    MaskingConfig,
+    ModelConfig,
+    OptimConfig,
+    PretrainConfig,
+    TrialConfig,
+    canonical,
+    columns,
+    config_id,
+)
+
+__all__ = [
+    "IN_SEQUENCE",
+    "MASKED_KNOBS",
+    "MASKED_METRICS",
+    "VALIDATION_METRICS",
+    "BaseConfig",
+    "ConfirmConfig",
+    "CrossEntropyConfig",
+    "DataConfig",
+    "EvaluationConfig",
+    "GradRatio",
+    "LoraConfig",
+    "MaskedConfig",
+    "MaskingConfig",
+    "ModelConfig",
+    "ObjectiveConfig",
+    "OptimConfig",
+    "PretrainConfig",
+    "ResourcesConfig",
+    "SchedulerConfig",
+    "SearchConfig",
+    "SweepConfig",
+    "TrialConfig",
+    "canonical",
+    "columns",
+    "config_id",
+    "masked_misfit",
+]

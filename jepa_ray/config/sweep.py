@@ -1,0 +1,231 @@
+"""What a sweep is: arms, space, search, confirmation, resources. Frozen records, unknown keys refused.
+
+Imports pydantic, `space` and the records of a trial only.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, field_serializer, field_validator, model_validator
+
+from jepa_ray.config.objective import ObjectiveConfig
+from jepa_ray.config.trial import (
+    DataConfig,
+    EvaluationConfig,
+    LoraConfig,
+    MaskedConfig,
+    NetworkConfig,
+    OptimConfig,
+    PretrainConfig,
+    canonical,
+)
+from jepa_ray.space import Distribution, Record, show
+
+VALIDATION_METRICS = tuple(
+    f"val_{name}" for name in ("accuracy", "exact", "prefix", "contains", "stopped", "paper", "equivalent", "retrieval")
+)
+"""Columns that a search may select by."""
+
+MASKED_METRICS = ("val_accuracy", "val_retrieval")
+"""Those of masked encoders: a linear probe's accuracy, and nearest neighbours with the same label."""
+
+
+class BaseConfig(Record):
+    """Defaults that every arm of a sweep starts from (TrialConfig without what the arm itself fixes)."""
+
+    model: NetworkConfig = NetworkConfig()
+    masked: MaskedConfig | None = None
+    """Train masked encoders (families `distilbert`, `bert`); None: causal models."""
+    lora: LoraConfig | None = None
+    optim: OptimConfig = OptimConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    seed: int = Field(1, ge=0)
+    """Seed of every search trial; the confirmation uses `confirm.seeds` instead."""
+
+
+class TaskData(Record):
+    """One task of several in a sweep: keys that differ from the sweep's `data`; None: as there."""
+
+    train: str | None = None
+    test: str | None = None
+    databases: str | None = None
+    num_train: int | None = Field(None, ge=1)
+    num_val: int | None = Field(None, ge=1)
+    num_test: int | None = Field(None, ge=1)
+    max_length: int | None = Field(None, ge=8)
+    max_new_tokens: int | None = Field(None, ge=1)
+    """Token cap of a generated answer, in place of `base.evaluation.max_new_tokens`."""
+
+
+class CrossEntropyConfig(Record):
+    """What a method's cross-entropy is taken over, where that is not `base.optim`'s: the reference's defects as ablations of their own."""
+
+    loss_on: Literal["answer", "all"] | None = None
+    train_end_of_turn: bool | None = None
+
+
+class SearchConfig(Record):
+    """How configurations are proposed, arm by arm, with the same budget for each."""
+
+    algorithm: Literal["tpe", "random", "grid", "gp", "qmc", "cmaes"] = "tpe"
+    num_trials: int = Field(20, ge=1)
+    """Trials per arm."""
+    metric: str = "val_accuracy"
+    """Column of the trials table that selects; always measured on validation."""
+    mode: Literal["max", "min"] = "max"
+    seed: int = 0
+
+    @field_validator("metric")
+    @classmethod
+    def _validation_only(cls, value: str) -> str:
+        if value not in VALIDATION_METRICS:
+            raise ValueError(f"must be one of {', '.join(VALIDATION_METRICS)} (the test split stays sealed), got {value!r}")
+        return value
+
+
+class SchedulerConfig(Record):
+    """Early stopping inside each arm: asynchronous successive halving (ASHA), or none."""
+
+    name: Literal["asha", "none"] = "asha"
+    time_attr: Literal["epoch", "train_flops"] = "epoch"
+    """What a rung counts. train_flops: `grace_period` and rungs are in FLOPs."""
+    grace_period: float = Field(1, gt=0)
+    """No trial is stopped before this much."""
+    reduction_factor: float = Field(3, gt=1)
+    """At each rung the best 1/reduction_factor go on."""
+
+
+class ConfirmConfig(Record):
+    """The best configuration of each arm, frozen, again on fresh seeds, and once on the test split."""
+
+    seeds: tuple[int, ...] = (82, 23, 37, 84, 4)
+    """The same for all arms, so that differences pair up. Empty: no confirmation. (The paper's five by default.)"""
+
+    @field_validator("seeds")
+    @classmethod
+    def _distinct(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(value)) != len(value):
+            raise ValueError(f"must be distinct seeds, got {show(value)}; drop the repeated one")
+        if any(seed < 0 for seed in value):
+            raise ValueError(f"must be at least 0, each of them, got {show(value)}")
+        return value
+
+
+class ResourcesConfig(Record):
+    """What one trial occupies, and how many run at once."""
+
+    workers_per_trial: int = Field(1, ge=1)
+    """Data-parallel workers of one trial (DDP)."""
+    cpus_per_worker: int = Field(1, ge=1)
+    gpus_per_worker: float | None = Field(None, ge=0)
+    """None: one GPU where the cluster has any, else none."""
+    max_concurrent: int | None = Field(None, ge=1)
+    """Trials at once; None: as many as fit."""
+    address: str | None = None
+    """Ray cluster to join (`auto` or `ray://...`); None: start one on this machine."""
+    dashboard: bool = True
+    max_failures: int = Field(2, ge=0)
+    """How often a trial whose process died is started again, from its last epoch."""
+
+
+class SweepConfig(Record):
+    """A whole sweep: arms = families x tasks x methods, each searched over `space` with an equal budget."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    output: str = "results"
+    families: tuple[str, ...] = Field(("llama3",), min_length=1)
+    model: str | dict[str, str] = "tiny"
+    """One for all families, or one per family."""
+    task: dict[str, TaskData] = Field(default_factory=lambda: {"nl-rx": TaskData()}, min_length=1)
+    """One name, a list of names, or a mapping from each name to its own data keys, such as {nl-rx: {}, gsm8k: {num_train: 500}}."""
+    data: DataConfig = DataConfig()
+    """Data keys of all tasks; `data.task` is `task` again."""
+    pretrain: PretrainConfig | None = None
+    """A stage before the fine-tuning, the same for all arms but for the methods' JEPA terms."""
+    methods: dict[str, ObjectiveConfig | None] = Field(min_length=1)
+    """Name -> objective; `none` is the baseline."""
+    cross_entropy: dict[str, CrossEntropyConfig] = Field(default_factory=dict)
+    """Method -> `loss_on` and `train_end_of_turn` of its own."""
+    space: dict[str, Distribution] = Field(default_factory=dict)
+    """Path in TrialConfig (`optim.learning_rate`, `objective.lambda`, `lora.r`) -> distribution."""
+    search: SearchConfig = SearchConfig()
+    scheduler: SchedulerConfig = SchedulerConfig()
+    confirm: ConfirmConfig = ConfirmConfig()
+    resources: ResourcesConfig = ResourcesConfig()
+    base: BaseConfig = BaseConfig()
+
+    @field_validator("model", mode="before")
+    @classmethod
+    def _one_or_each(cls, value: Any) -> Any:
+        if isinstance(value, str) or (isinstance(value, dict) and all(isinstance(part, str) for part in (*value, *value.values()))):
+            return value
+        raise ValueError(f"must be one name for all families, or one for each such as {{llama3: tiny, gemma2: paper}}, got {show(value)}")
+
+    @field_validator("task", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return {value: {}}
+        if isinstance(value, (list, tuple)) and all(isinstance(name, str) for name in value):
+            return {name: {} for name in value}
+        if isinstance(value, dict) and all(isinstance(name, str) for name in value):
+            return {name: {} if own is None else own for name, own in value.items()}
+        raise ValueError(
+            f"must be one name, a list of names, or names with data keys such as {{gsm8k: {{num_train: 500}}}}, got {show(value)}"
+        )
+
+    @field_serializer("task")
+    def _as_written(self, value: dict[str, TaskData]) -> Any:
+        own = {name: data.model_dump(mode="json", exclude_none=True) for name, data in value.items()}
+        if any(own.values()):
+            return own
+        return list(own) if len(own) > 1 else next(iter(own))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_task(cls, value: Any) -> Any:
+        """`task` and `data.task` are one key: either sets both. With several tasks `data.task` is the first."""
+        if not isinstance(value, dict):
+            return value
+        data = value.get("data", {})
+        data = canonical(data) if isinstance(data, DataConfig) else data
+        task = value.get("task", data.get("task") if isinstance(data, dict) else None)
+        first = next(iter(task), None) if isinstance(task, (list, tuple, dict)) else task
+        if not isinstance(data, dict) or not isinstance(first, str):
+            return value
+        if isinstance(task, str) and data.get("task", task) != task:
+            raise ValueError(f"task is {task!r}, but data.task is {data['task']!r}; drop data.task")
+        return {**value, "task": task, "data": {**data, "task": first}}
+
+    def baseline_of(self, method: str) -> str | None:
+        """The method without a JEPA term that a method is compared with: the first one with the same loss side."""
+        side = self.cross_entropy.get(method, CrossEntropyConfig())
+        return next(
+            (name for name, own in self.methods.items() if own is None and self.cross_entropy.get(name, CrossEntropyConfig()) == side), None
+        )
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Names of the tasks, in the order of the file."""
+        return tuple(self.task)
+
+    def model_of(self, family: str) -> str:
+        """`tiny`, `paper`, hub id or folder of one of the families."""
+        return self.model if isinstance(self.model, str) else self.model[family]
+
+    def data_of(self, task: str) -> DataConfig:
+        """The data of one of the tasks."""
+        keys = self.task[task].model_dump(exclude_none=True, exclude={"max_new_tokens"})
+        return DataConfig.model_validate(canonical(self.data) | keys | {"task": task})
+
+    def max_new_tokens_of(self, task: str) -> int | None:
+        """Token cap that the file gives for one of the tasks; None: the task's own."""
+        own = self.task[task].max_new_tokens
+        return own if own is not None else self.base.evaluation.max_new_tokens
+
+    @model_validator(mode="after")
+    def _fresh_seeds(self) -> SweepConfig:
+        if self.base.seed in self.confirm.seeds:
+            raise ValueError(f"confirm.seeds contains base.seed = {self.base.seed}: confirmation needs fresh seeds; change one of the two")
+        return self
