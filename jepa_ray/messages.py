@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from jepa_ray.config import LoraConfig, MaskingConfig, ObjectiveConfig, OptimConfig, SweepConfig
+from jepa_ray.config import LoraConfig, MaskingConfig, ObjectiveConfig, OptimConfig, StageConfig, SweepConfig
 from jepa_ray.space import Distribution, Record, show
 
 SEARCHABLE: dict[str, type[Record]] = {
@@ -19,7 +19,7 @@ SEARCHABLE: dict[str, type[Record]] = {
     "objective": ObjectiveConfig,
     "lora": LoraConfig,
     "masked": MaskingConfig,
-    "pretrain": OptimConfig,
+    "pretrain": StageConfig,
 }
 """Parts of a TrialConfig that `space` may search; of the first stage, its optimizer settings."""
 _WRITTEN = {

@@ -33,7 +33,10 @@ from jepa_ray import __version__
 from jepa_ray.config import TrialConfig, columns
 
 State = Literal["COMPLETE", "PRUNED", "FAILED", "RUNNING"]
-Stage = Literal["search", "confirm"]
+Stage = Literal["search", "confirm", "matched"]
+"""matched: the dearer of a method and its baseline, trained again with the FLOPs of the cheaper one (`confirm.equal_flops`)."""
+FLOPS_ALIKE = 0.02
+"""Training costs that differ by less than this share are equal."""
 Filters = Sequence[tuple[str, str, Any]]
 
 TEXT, REAL, INTEGER, FLAG = pa.string(), pa.float64(), pa.int64(), pa.bool_()
@@ -66,7 +69,7 @@ CONFIG: dict[str, pa.DataType] = {
     **_fields(INTEGER, "num_epochs batch_size micro_batch_size"),
     **_fields(TEXT, "schedule loss_on"),
     **_fields(FLAG, "train_end_of_turn"),
-    **_fields(REAL, "warmup_ratio weight_decay beta1 beta2 max_grad_norm"),
+    **_fields(REAL, "warmup_ratio weight_decay beta1 beta2 max_grad_norm max_train_flops"),
     **_fields(INTEGER, "eval_batch_size max_new_tokens eval_every diagnostic_pairs"),
     **_fields(REAL, "diagnostic_share"),
     **_fields(FLAG, "evaluate_test sql_strict"),

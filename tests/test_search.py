@@ -38,7 +38,7 @@ def raw(folder: Path, name: str = "jepa/llama3") -> optuna.Study:
 
 
 def search_of(sweep: SweepConfig, folder: Path) -> Any:
-    from jepa_ray.search import Search
+    from jepa_ray.stages import Search
 
     folder.mkdir(parents=True, exist_ok=True)
     heard = fake.Heard()
@@ -202,7 +202,8 @@ def test_resume_serves_interrupted_trials_first_and_under_their_number(tmp_path:
 
 
 def test_selection_is_the_first_of_the_best_and_stays_frozen(tmp_path: Path) -> None:
-    from jepa_ray.search import Confirm, select
+    from jepa_ray.selection import confirmations, select
+    from jepa_ray.stages import Listed
 
     folder = tmp_path / "s"
     sweep = fake.make_sweep(tmp_path, search={"num_trials": 3}, confirm={"seeds": [5, 6]})
@@ -220,13 +221,14 @@ def test_selection_is_the_first_of_the_best_and_stays_frozen(tmp_path: Path) -> 
     assert (folder / "selection.json").read_bytes() == frozen
 
     stored = {("llama3", "nl-rx"): Stored(fake.SHA, {}, [])}
-    confirm = Confirm(sweep, folder, stored, chosen, heard, Interrupt())  # type: ignore[arg-type]
+    wanted = confirmations(chosen, chosen, sweep.confirm.seeds)
+    confirm = Listed(sweep, folder, stored, "confirm", wanted, heard, Interrupt())  # type: ignore[arg-type]
     queue = list(iter(confirm.next, None))
     assert [(job.arm, job.config.seed) for job in queue] == [(arm, seed) for seed in (5, 6) for arm in ("base/llama3", "jepa/llama3")]
     assert all(job.config.evaluation.test for job in queue)
     for job, state in zip(queue, ("COMPLETE", "FAILED", "COMPLETE"), strict=False):
         results.write_trial(folder, job.trial_id, job.config, job.arm, "confirm", TrialResult(state, None, {}))  # type: ignore[arg-type]
-    again = Confirm(sweep, folder, stored, chosen, heard, Interrupt())  # type: ignore[arg-type]
+    again = Listed(sweep, folder, stored, "confirm", wanted, heard, Interrupt())  # type: ignore[arg-type]
     assert again.done == 2
     assert [job.trial_id for job in iter(again.next, None)] == [f"{queue[1].config_id}-2", queue[3].config_id]
 
@@ -237,7 +239,7 @@ def test_selection_is_the_first_of_the_best_and_stays_frozen(tmp_path: Path) -> 
 
 
 def test_arm_without_a_complete_trial_is_named(tmp_path: Path) -> None:
-    from jepa_ray.search import select
+    from jepa_ray.selection import select
 
     search, heard = search_of(fake.make_sweep(tmp_path, search={"num_trials": 1}, confirm={"seeds": [5]}), tmp_path / "s")
     finish(search, search.next(), state="FAILED")

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_serializer, field_validator, model_validator
 
+from jepa_ray.config.controls import add_controls
 from jepa_ray.config.objective import ObjectiveConfig
 from jepa_ray.config.trial import (
     DataConfig,
@@ -71,10 +72,19 @@ class SearchConfig(Record):
     algorithm: Literal["tpe", "random", "grid", "gp", "qmc", "cmaes"] = "tpe"
     num_trials: int = Field(20, ge=1)
     """Trials per arm."""
+    train_flops: float | None = Field(None, gt=0)
+    """Training FLOPs per arm: no further trial of an arm starts once its trials have spent them. None: `num_trials` alone decides."""
+    warm_start: tuple[str, ...] = ()
+    """Folders of earlier sweeps (`results/OTHER`) whose trials inform the first suggestions (see `studies.py`)."""
     metric: str = "val_accuracy"
     """Column of the trials table that selects; always measured on validation."""
     mode: Literal["max", "min"] = "max"
     seed: int = 0
+
+    @field_validator("warm_start", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
 
     @field_validator("metric")
     @classmethod
@@ -101,6 +111,20 @@ class ConfirmConfig(Record):
 
     seeds: tuple[int, ...] = (82, 23, 37, 84, 4)
     """The same for all arms, so that differences pair up. Empty: no confirmation. (The paper's five by default.)"""
+    margin: float = Field(0.01, gt=0, lt=1)
+    """The difference that matters, as a share of the test examples: 0.01 is one point."""
+    equal_flops: bool = True
+    """Train the dearer of each method and its baseline once more per seed, with the counted training FLOPs of the cheaper one and a
+    schedule that ends there: stage `matched`. Not for controls, and not where the two cost the same within 2 %."""
+    race: tuple[int, ...] = ()
+    """Looks, in numbers of seeds, such as [3, 5, 10]: after each, comparisons that are decided or hopeless are not continued; the last
+    look is all seeds. Empty: every arm runs on every seed."""
+    pilot: str | None = None
+    """Folder of an earlier sweep whose spread over seeds and examples `--dry-run` plans with. None: `sd_seed` and `discordance`."""
+    sd_seed: float | None = Field(None, ge=0, lt=1)
+    """For the plan: standard deviation over seeds of the paired difference in accuracy. None: `analysis.planning`'s assumption."""
+    discordance: float | None = Field(None, gt=0, le=1)
+    """For the plan: share of test examples on which two arms disagree. None: likewise."""
 
     @field_validator("seeds")
     @classmethod
@@ -110,6 +134,15 @@ class ConfirmConfig(Record):
         if any(seed < 0 for seed in value):
             raise ValueError(f"must be at least 0, each of them, got {show(value)}")
         return value
+
+    @model_validator(mode="after")
+    def _looks_at_seeds(self) -> ConfirmConfig:
+        if self.race and (list(self.race) != sorted(set(self.race)) or self.race[0] < 2 or self.race[-1] != len(self.seeds)):
+            raise ValueError(
+                f"race must rise from at least 2 seeds to all {len(self.seeds)} of confirm.seeds, got {show(self.race)}; "
+                f"e.g. race: [{min(3, len(self.seeds))}, {len(self.seeds)}]"
+            )
+        return self
 
 
 class ResourcesConfig(Record):
@@ -147,6 +180,9 @@ class SweepConfig(Record):
     """Name -> objective; `none` is the baseline."""
     cross_entropy: dict[str, CrossEntropyConfig] = Field(default_factory=dict)
     """Method -> `loss_on` and `train_end_of_turn` of its own."""
+    controls: tuple[Literal["lambda_zero", "monitor", "shuffled", "constant_target", "stop_token"], ...] = ()
+    """Controls of every method with a JEPA term, as methods beside it (`jepa-shuffled`): the term computed and weighted 0, measured without
+    gradient, with pairs exchanged, with one constant target. stop_token: every method, the baseline too, without a trained end of turn."""
     space: dict[str, Distribution] = Field(default_factory=dict)
     """Path in TrialConfig (`optim.learning_rate`, `objective.lambda`, `lora.r`) -> distribution."""
     search: SearchConfig = SearchConfig()
@@ -197,6 +233,13 @@ class SweepConfig(Record):
         if isinstance(task, str) and data.get("task", task) != task:
             raise ValueError(f"task is {task!r}, but data.task is {data['task']!r}; drop data.task")
         return {**value, "task": task, "data": {**data, "task": first}}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_controls(cls, value: Any) -> Any:
+        if not isinstance(value, dict) or not value.get("controls") or not isinstance(value.get("methods"), dict):
+            return value
+        return value | add_controls(value["controls"], value["methods"], value.get("cross_entropy") or {})
 
     def baseline_of(self, method: str) -> str | None:
         """The method without a JEPA term that a method is compared with: the first one with the same loss side."""

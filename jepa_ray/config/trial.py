@@ -76,8 +76,8 @@ class DataConfig(Record):
     """Longest sequence in tokens; a longer example is counted, dropped and reported."""
 
 
-class OptimConfig(Record):
-    """AdamW, its schedule, and what the cross-entropy is taken over."""
+class StageConfig(Record):
+    """AdamW, its schedule, and what the cross-entropy is taken over: one stage of training."""
 
     learning_rate: float = Field(2e-5, gt=0)
     """Peak learning rate."""
@@ -103,7 +103,15 @@ class OptimConfig(Record):
     """False is the reference's defect 1, kept as an ablation: the model is never taught to stop."""
 
 
-class PretrainConfig(OptimConfig):
+class OptimConfig(StageConfig):
+    """The stage that is judged; the only one, or the fine-tuning after `pretrain`."""
+
+    max_train_flops: float | None = Field(None, gt=0)
+    """Training FLOPs (counted, `training/flops.py`) that this stage may spend: it makes as many of its steps as they pay for, and the
+    schedule ends with the last of them. None: all steps of `num_epochs`."""
+
+
+class PretrainConfig(StageConfig):
     """A first training stage on other data, of the whole network, before the fine-tuning that `optim` and `lora` describe (paper, T9)."""
 
     data: DataConfig
@@ -115,7 +123,7 @@ class PretrainConfig(OptimConfig):
 
     def optim(self) -> OptimConfig:
         """The stage's optimizer settings alone."""
-        return OptimConfig(**{name: getattr(self, name) for name in OptimConfig.model_fields})
+        return OptimConfig(**{name: getattr(self, name) for name in StageConfig.model_fields})
 
 
 class EvaluationConfig(Record):

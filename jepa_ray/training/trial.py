@@ -1,7 +1,7 @@
 """One trial, from configuration to result; the paper's procedure as one function.
 
     network  <- checkpoint (+ LoRA) (+ k predictor tokens)
-    for each epoch:
+    for each epoch (as far as a FLOPs budget goes):
         for each batch of the epoch's order:
             one step on  gamma * CE(answer) + lambda * d(Pred(Enc(Text)), Enc(Code))        (`step.py`)
         generate and judge on validation; save; report
@@ -27,6 +27,7 @@ from jepa_ray.data.datasets import DATASETS
 from jepa_ray.models.loading import load_tokenizer, uses_bf16
 from jepa_ray.models.network import Network
 from jepa_ray.results import TrialResult, load_progress, now, provenance, save_progress
+from jepa_ray.training.budget import affordable
 from jepa_ray.training.build import build
 from jepa_ray.training.evaluate import evaluate
 from jepa_ray.training.flops import FlopModel
@@ -103,11 +104,13 @@ def _train(
     elif prepared.stage is not None:
         spent |= {"tokens": prepared.stage.tokens, "flops": prepared.stage.flops, "train_seconds": prepared.stage.seconds}
     earlier = spent["wall"]
+    epochs = [epoch_steps(len(prepared.train), config.optim, config.seed, epoch) for epoch in range(config.optim.num_epochs)]
+    epochs = affordable(epochs, prepared.train, config, backend, runtime.world_size, flop_model, training.term)
+    config = config.model_copy(update={"optim": config.optim.model_copy(update={"num_epochs": len(epochs)})})
     watch = Watch(config, prepared.train, prepared.val, runtime, flop_model.per_token)
     if saved is not None:
         watch.resume(saved["watch"])
 
-    epochs = [epoch_steps(len(prepared.train), config.optim, config.seed, epoch) for epoch in range(config.optim.num_epochs)]
     total_steps = sum(map(len, epochs))
     if saved is None:
         for before, losses in enumerate(prepared.stage.losses if prepared.stage is not None else (), start=1):
