@@ -141,7 +141,8 @@ def report(path: Path, family: str, replays: int, as_json: bool) -> int:
     else:
         print(row(paper, paper.paid))
         print(
-            f"\nthe paper's protocol: {paper.paid:.4g} FLOPs, {paper.runs:.0f} runs; first within a point, on the mean, at {paper.reached:.4g}"
+            f"\nthe paper's protocol: {paper.paid:.4g} FLOPs, {paper.runs:.0f} runs; "
+            f"on the way it is within a point, on the mean, from {paper.reached:.4g} on"
         )
         verdict = "reached" if reached else "MISSED"
         print(f"{DEFAULT}: {default.reached:.4g} FLOPs, {default.reached / paper.paid:.3f} of it (at most {LIMIT:g} wanted): {verdict}")

@@ -31,6 +31,7 @@ from jepa_ray.config import (
 )
 from jepa_ray.messages import SEARCHABLE, Finding, law, leaves_of, near_to, suggestion
 from jepa_ray.plan import accepts
+from jepa_ray.priors import misfit
 from jepa_ray.space import Distribution, enumerate_grid, is_none, show
 
 MAX_GRID = 10_000
@@ -89,6 +90,7 @@ def check(tree: dict[str, Any], families: Collection[str] | None, tasks: Collect
     if _at(tree, "base", "evaluation", "test") is True:
         yield ["base", "evaluation", "test"], "the test split stays sealed until confirmation; drop this key"
     yield from _check_scheduler(tree)
+    yield from _check_warm_start(tree)
     metric, judges = _at(tree, "search", "metric"), _METRIC_JUDGES.get(str(_at(tree, "search", "metric")))
     task = _at(tree, "task", default=_at(tree, "data", "task", default="nl-rx"))
     for name in [task] if isinstance(task, str) else task if isinstance(task, (list, dict)) else ():
@@ -104,6 +106,26 @@ def check(tree: dict[str, Any], families: Collection[str] | None, tasks: Collect
         yield (
             place,
             f"{metric} is better when larger, so mode = {mode} would select the worst; change search.mode or search.metric",
+        )
+
+
+def _check_warm_start(tree: dict[str, Any]) -> Iterator[Finding]:
+    given, methods = _at(tree, "search", "warm_start", default=[]), _at(tree, "methods", default={})
+    folders = [given] if isinstance(given, str) else given if isinstance(given, (list, tuple)) else []
+    own = Path(str(_at(tree, "output", default="results"))) / str(_at(tree, "name", default=""))
+    for number, folder in enumerate(folders):
+        if not isinstance(folder, str) or not isinstance(methods, dict):
+            continue  # said elsewhere
+        if folder in folders[:number]:
+            yield ["search", "warm_start"], f"names {folder} twice; drop one"
+        elif Path(folder).resolve() == own.resolve():
+            yield ["search", "warm_start"], f"{folder} is this sweep's own folder, which it goes on with by itself; drop it"
+        elif reason := misfit(folder, [str(name) for name in methods]):
+            yield ["search", "warm_start"], reason
+    if folders and _at(tree, "search", "algorithm") == "grid":
+        yield (
+            ["search", "warm_start"],
+            "has no effect with algorithm grid, which runs every point; drop it, or set another search.algorithm",
         )
 
 

@@ -184,8 +184,8 @@ def figures(name: str, replays: Sequence[Replay], budget: float) -> Figures:
     )
 
 
-def settled(replays: Sequence[Replay]) -> float:
-    """The least FLOPs from which on the mean gap over replays stays within `WITHIN`; inf where it never does.
+def settled(replays: Sequence[Replay], level: float = -WITHIN) -> float:
+    """The least FLOPs from which on the mean gap over replays stays at `level` or above; inf where it never does.
 
     The mean is a step function that changes where some replay changes its choice; after a search's end its last choice stands.
     """
@@ -196,7 +196,7 @@ def settled(replays: Sequence[Replay]) -> float:
         gaps[index] = gap
         if position + 1 < len(changes) and changes[position + 1][0] == paid:
             continue  # changes at the same moment count together
-        if gaps.mean() < -WITHIN:
+        if gaps.mean() < level - 1e-12:
             since = math.inf
         elif since == math.inf:
             since = paid

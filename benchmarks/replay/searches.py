@@ -47,6 +47,8 @@ class Trace:
     """Runs that were started."""
     cut: int = 0
     """Those that were stopped early."""
+    complete: list[tuple[dict[str, Any], float]] = field(default_factory=list)
+    """Parameters and score of the jepa arm's runs that were not, as they ended."""
 
     def choose(self, cell: Cell) -> None:
         """From now on `cell` is the choice."""
@@ -60,6 +62,7 @@ class _Run:
 
     arm: _Arm
     number: int
+    params: dict[str, Any]
     cell: Cell
     curve: Curve
     key: str
@@ -98,7 +101,8 @@ class _Arm:
         else:
             self.waiting[key] = [asked.number]
             cell = self._grid.nearest({name: float(columns(config)[name]) for name in KNOBS}, self.method)
-            return _Run(self, asked.number, cell, self._grid.runs[self.method][cell][self._seed], key, self._trial(asked.number, config))
+            curve = self._grid.runs[self.method][cell][self._seed]
+            return _Run(self, asked.number, asked.params, cell, curve, key, self._trial(asked.number, config))
         return self.next() if not self.study.exhausted else None
 
     def report(self, run: _Run) -> None:
@@ -171,7 +175,8 @@ def search(
             continue
         trace.cut += stopped
         run.arm.finished(run, "PRUNED" if stopped else "COMPLETE")
-        if run.arm.method == "jepa" and run.arm.complete:
+        if run.arm.method == "jepa" and not stopped:
+            trace.complete.append((run.params, run.curve.scores[-1]))
             trace.choose(max(run.arm.complete)[2])
     if reruns is not None and "jepa" in arms:
         _run_again(trace, grid, seeds, arms["jepa"].complete, reruns)
