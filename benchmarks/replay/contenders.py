@@ -31,7 +31,7 @@ class Contender:
     scheduler: Mapping[str, Any] | None = None
     reruns: Reruns | None = None
     choices: bool = False
-    """Search lists of values, as in the grid's own file, in the place of ranges."""
+    """Search lists of values in the place of ranges."""
     methods: tuple[str, ...] = ("jepa",)
     """Arms that run and are paid for."""
     own_start: bool = False
@@ -84,12 +84,15 @@ def reference(grid: Grid, drawn: Draw) -> Cell:
 
 
 def ranges(grid: Grid) -> dict[str, Any]:
-    """The grid's space as one would write it: ranges that give cells of a regular axis equal shares, and a list for loss dropout."""
+    """The grid's space as one would write it: ranges, half a step wider than the axes, and a list for loss dropout.
+
+    Values a regular step apart so get equal shares; a value with a wider gap below it (lambda 16) gets more.
+    """
     rates, lambdas, ks, dropouts = grid.axes()
 
     def around(values: Sequence[float]) -> dict[str, Any]:
-        below, above = math.sqrt(values[1] / values[0]), math.sqrt(values[-2] / values[-3]) if len(values) > 2 else 1.0
-        return {"float": [values[0] / below, values[-1] * above], "log": True}
+        half = math.sqrt(values[1] / values[0])
+        return {"float": [values[0] / half, values[-1] * half], "log": True}
 
     return {
         "optim.learning_rate": around(rates),
@@ -97,6 +100,12 @@ def ranges(grid: Grid) -> dict[str, Any]:
         "objective.k": {"int": [int(ks[0]), int(ks[-1])]},
         "objective.loss_dropout": {"choice": list(dropouts)},
     }
+
+
+def lists(grid: Grid) -> dict[str, Any]:
+    """The grid's space as lists of its values."""
+    paths = ("optim.learning_rate", "objective.lambda", "objective.k", "objective.loss_dropout")
+    return {path: {"choice": list(values)} for path, values in zip(paths, grid.axes(), strict=True)}
 
 
 def sweep_of(contender: Contender, base: SweepConfig, grid: Grid, drawn: Draw) -> SweepConfig:
@@ -107,8 +116,7 @@ def sweep_of(contender: Contender, base: SweepConfig, grid: Grid, drawn: Draw) -
     tree |= {"search": {**(contender.search or {}), "seed": drawn.number}, "scheduler": dict(contender.scheduler or {})}
     tree["families"] = [grid.family]
     tree["base"]["optim"]["num_epochs"] = epochs
-    if not contender.choices:
-        tree["space"] = ranges(grid)
+    tree["space"] = lists(grid) if contender.choices else ranges(grid)
     if not contender.own_start:
         tree["base"]["optim"]["learning_rate"] = rate
         tree["methods"]["jepa"] |= {"lambda": lambda_, "k": k, "loss_dropout": dropout}
