@@ -314,3 +314,24 @@ def test_rungs_are_rebuilt_from_the_tables(tmp_path: Path) -> None:
     scheduler = search_of(sweep, tmp_path / "s")[0].scheduler(mailbox=None)
     (_, recorded), *_ = [rung for rung in scheduler._halving(job.arm)._brackets[0]._rungs if rung[1]]
     assert recorded == {job.trial_id: 0.9}
+
+
+def test_an_arm_that_has_spent_its_flops_starts_no_further_trial(tmp_path: Path) -> None:
+    sweep = fake.make_sweep(tmp_path, search={"num_trials": 10, "train_flops": 2.5e9})
+    search, _ = search_of(sweep, tmp_path / "s")
+
+    def work(limit: int) -> list[str]:
+        arms = []
+        while len(arms) < limit and (job := search.next()) is not None:
+            arms.append(job.arm)
+            flops = 1e9 if job.arm.startswith("base") else 2e9
+            result = TrialResult("COMPLETE", None, {"val_accuracy": 0.5, "train_flops": flops})
+            results.write_trial(job.folder, job.trial_id, job.config, job.arm, job.stage, result)
+            search.finished(job, {"state": "COMPLETE", "error": None, "val_accuracy": 0.5, "train_flops": flops})
+        return arms
+
+    done = work(3)
+    search, _ = search_of(sweep, tmp_path / "s")  # run again: what was spent counts
+    done += work(99)
+    # Three trials of 1e9 reach 2.5e9, two of 2e9 do: the last one that starts may overrun, as nobody knows its cost before.
+    assert {arm: done.count(arm) for arm in set(done)} == {"base/llama3": 3, "jepa/llama3": 2}
