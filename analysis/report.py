@@ -22,12 +22,14 @@ from analysis.page import Block, Figure, Grid, Page, Ruling, Section, Sentences,
 from analysis.reading import Sweep, read
 from analysis.tables import Table
 
+STAGES = {"search": "search", "confirm": "confirmation", "matched": "at equal FLOPs"}
+
 
 def build(folder: Path, output: Path) -> Page:
     """The page of one sweep. Raises ValueError where `folder` is no sweep's."""
     sweep = read(folder)
     trials = sweep.trials
-    found = summary.summarise(trials.drop(columns=["label", "group", "is_baseline"]), sweep.metric, sweep.mode)
+    found = summary.summarise(trials.drop(columns=["label", "group", "is_baseline"]), sweep.metric, sweep.mode, sweep.frozen)
     states, best, confirmation, differences = summary.tables(found)
 
     def figure(name: str) -> Figure:
@@ -81,7 +83,7 @@ def facts(sweep: Sweep) -> list[tuple[str, str]]:
     stages, states = trials["stage"].value_counts(), trials["state"].value_counts()
     finished = trials["finished_at"].dropna().astype(str)
     shown = [
-        ("trials", f"{len(trials)}: {stages.get('search', 0)} search, {stages.get('confirm', 0)} confirmation"),
+        ("trials", f"{len(trials)}: {', '.join(f'{stages[name]} {word}' for name, word in STAGES.items() if name in stages)}"),
         ("ended", f"{states.get('COMPLETE', 0)} complete, {states.get('PRUNED', 0)} cut early, {states.get('FAILED', 0)} failed"),
         ("methods", ", ".join(sweep.methods)),
         ("families", _distinct(trials["family"])),

@@ -1,4 +1,7 @@
-"""Learning curves of all trials, by arm: the selection metric on validation after every epoch. Nothing is averaged away."""
+"""Learning curves of all trials, by arm: the selection metric on validation after every epoch. Nothing is averaged away.
+
+Matched runs are counted and not drawn: their schedule is another one.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from analysis.tables import Table
 def plot(sweep: Sweep) -> Plot:
     """One line per trial; a cross where a trial was cut off, a triangle where one failed."""
     title, header = "Learning curves of all trials", ["arm", "epoch", "trials", "lowest %", "median %", "highest %"]
-    known = sweep.trials[["trial_id", "label", "group", "method", "state", "stage"]]
+    known = sweep.trials.loc[sweep.trials["stage"] != "matched", ["trial_id", "label", "group", "method", "state"]]
     rows = sweep.metrics[sweep.metrics["name"] == sweep.metric].merge(known, on="trial_id")
     rows = rows.dropna(subset=["value"])
     what = sweep.metric.replace("_", " ")
@@ -38,6 +41,8 @@ def plot(sweep: Sweep) -> Plot:
         style.legend(figure, sweep)
     trials = rows["trial_id"].nunique()
     caption = f"{trials} of {len(known)} trials (search and confirmation); × where one was cut early, ▾ where one failed."
+    matched = len(sweep.trials) - len(known)
+    caption += f" {matched} matched trials, with a shorter schedule, are not among them." if matched else ""
     return Plot("curves", title, caption, table, figure)
 
 
