@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.confirmed import GROUP, Choice, Tables, choose, listed, progress, read_frozen, split_of
+from analysis.confirmed import GROUP, MARGIN, Choice, Tables, choose, listed, margin_of, planned, progress, read_frozen, split_of
 from analysis.equal import Arm, Panel, at_equal_flops, at_equal_seconds, at_equal_steps
 from jepa_ray import results
 
@@ -55,6 +55,8 @@ class Claim:
 class Evidence:
     """Everything that one results folder says about its claims."""
 
+    margin: float = MARGIN
+    """The difference that matters: `confirm.margin` of the sweep."""
     counts: list[dict[str, Any]] = field(default_factory=list)
     claims: list[Claim] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -69,7 +71,7 @@ def gather(folder: Path, metric: str = "test_accuracy") -> Evidence:
         trials = results.read_trials(folder)
     except (OSError, ValueError) as error:
         raise ValueError(f"The trials table of {folder} cannot be read, a file of it may be half-written: {error}.") from error
-    found = Evidence()
+    found = Evidence(margin=margin_of(planned(folder)))
     frozen, doubts = read_frozen(folder)
     found.notes += [*progress(folder, trials), *doubts]
     if trials.empty:

@@ -32,6 +32,8 @@ BY_EXAMPLE = {
 }
 """Metrics that a verdict can be about -> their column of the predictions table."""
 SPLITS = ("test", "val")
+MARGIN = 0.01
+"""The difference that matters where the sweep does not say one: a point."""
 
 
 def split_of(metric: str) -> tuple[str, str]:
@@ -64,17 +66,32 @@ class Tables:
         notes += damaged
 
 
+def planned(folder: Path) -> dict[str, Any]:
+    """sweep.yaml as it was written; empty where it is missing or cannot be read (`progress` says so)."""
+    try:
+        plan = yaml.safe_load((folder / "sweep.yaml").read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return {}
+    return plan if isinstance(plan, dict) else {}
+
+
+def margin_of(plan: Mapping[str, Any]) -> float:
+    """`confirm.margin` of a sweep, as a share; a point where it says none."""
+    confirm = plan.get("confirm")
+    margin = confirm.get("margin", MARGIN) if isinstance(confirm, dict) else MARGIN
+    return float(margin) if isinstance(margin, int | float) and 0 < margin < 1 else MARGIN
+
+
 def progress(folder: Path, trials: pd.DataFrame) -> list[str]:
     """Is everything there that sweep.yaml asks for? Sentences, one for each arm that lacks seeds."""
-    path = folder / "sweep.yaml"
-    if not path.is_file():
+    if not (folder / "sweep.yaml").is_file():
         return ["There is no sweep.yaml, so it cannot be told whether all planned trials are here."]
+    plan = planned(folder)
     try:
-        plan = yaml.safe_load(path.read_text(encoding="utf-8"))
         tasks = [plan["task"]] if isinstance(plan["task"], str) else list(plan["task"])
         arms = [(method, task, family) for method in plan["methods"] for task in tasks for family in plan["families"]]
         seeds = {int(seed) for seed in (plan["confirm"] or {}).get("seeds", ())}
-    except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         return [f"sweep.yaml cannot be read ({type(error).__name__}), so it cannot be told whether all planned trials are here."]
     if not seeds:
         return ["The sweep confirms nothing (no confirm.seeds), and search results favour whoever was picked."]
@@ -83,8 +100,8 @@ def progress(folder: Path, trials: pd.DataFrame) -> list[str]:
     missing = {arm: sorted(seeds - have.get(arm, set())) for arm in arms}
     number = sum(map(len, missing.values()))
     if number:
-        planned = len(arms) * len(seeds)
-        ended = f"{planned - number} of {planned} planned confirmation trials have ended: the sweep is still running or was interrupted"
+        total = len(arms) * len(seeds)
+        ended = f"{total - number} of {total} planned confirmation trials have ended: the sweep is still running or was interrupted"
         return [f"{ended}; what follows uses what is there."] + [
             f"{'/'.join(arm)}: no trial yet for confirmation seed(s) {listed(lack)}." for arm, lack in missing.items() if lack
         ]

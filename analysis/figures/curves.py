@@ -29,13 +29,14 @@ def plot(sweep: Sweep) -> Plot:
         figure, axes = style.panels(groups)
         for group, axis in zip(groups, axes, strict=True):
             panel = rows[rows["group"] == group]
-            for _, curve in panel.groupby("trial_id"):
-                look, state = looks[str(curve["method"].iloc[0])], curve["state"].iloc[0]
-                lines = style.thin(panel["trial_id"].nunique())
-                axis.plot(curve["epoch"], 100 * curve["value"], color=look.colour, linestyle=look.dash, **lines)
-                end = curve.iloc[-1]
-                marker = {"PRUNED": "x", "FAILED": "v"}.get(str(state), ".")
-                axis.plot([end["epoch"]], [100 * end["value"]], marker, color=look.colour, markersize=4, alpha=lines["alpha"])
+            for method in style.fewest_last(panel["method"]):
+                look, arm = looks[method], panel[panel["method"] == method]
+                lines = style.thin(arm["trial_id"].nunique())
+                for _, curve in arm.groupby("trial_id"):
+                    axis.plot(curve["epoch"], 100 * curve["value"], color=look.colour, linestyle=look.dash, **lines)
+                    end = curve.iloc[-1]
+                    marker = {"PRUNED": "x", "FAILED": "v"}.get(str(end["state"]), ".")
+                    axis.plot([end["epoch"]], [100 * end["value"]], marker, color=look.colour, markersize=4, alpha=lines["alpha"])
             style.epochs(axis)
         axes[0].set_ylabel(f"{what} (%)")
         style.legend(figure, sweep)

@@ -80,7 +80,7 @@ def test_paired_dots_join_the_same_seed(sweep: Sweep) -> None:
 def test_a_cell_of_the_heat_map_says_its_count(sweep: Sweep) -> None:
     plot = heatmap.plot(sweep)
     row = next(row for row in plot.table.rows if row[:3] == ["jepa/llama3", "1", "1"])
-    assert row[3:] == ["1", "0", "50.00", "50.00"]
+    assert row[3:] == ["1", "0", "50.00", "-", "50.00"]
     cut = next(row for row in plot.table.rows if row[:3] == ["jepa/llama3", "4", "1"])
     assert cut[3:6] == ["0", "1", "-"], "a pruned trial is counted and not averaged"
     assert "6 COMPLETE search trials of 9" in plot.caption
