@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from jepa_ray import results
 from jepa_ray.config import DataConfig, EvaluationConfig, LoraConfig, ModelConfig, ObjectiveConfig, OptimConfig, TrialConfig, config_id
 from jepa_ray.results import TrialResult
@@ -34,9 +36,13 @@ def add(
     right: int = 1,
     cost: float = 1e9,
     max_train_flops: float | None = None,
+    examples: int = 0,
     **summary: Any,
 ) -> str:
-    """One trial with curves, diagnostics and answers, of which the first `right` are correct; its id. `cost`: FLOPs of an epoch."""
+    """One trial with curves, diagnostics and answers, of which the first `right` are correct; its id. `cost`: FLOPs of an epoch.
+
+    With `examples` there are so many answers, and right are those whose hardness (the same in every trial) is below `accuracy`.
+    """
     config = TrialConfig(
         model=ModelConfig(family=family, model="tiny"),
         data=DataConfig(task=task, num_val=9),
@@ -57,7 +63,7 @@ def add(
         "Traceback ...\nRuntimeError: out of memory" if state == "FAILED" else None,
         figures,
         _metrics(accuracy, epochs, diagnostics, cost),
-        [_answer(split, place, right) for split in splits for place in range(len(ANSWERS))],
+        [row for split in splits for row in (_drawn(split, examples, accuracy) if examples else _answers(split, right))],
     )
     trial_id = config_id(config, method)
     results.write_trial(folder, trial_id, config, f"{method}/{family}", stage, result)  # type: ignore[arg-type]
@@ -106,9 +112,18 @@ def _split(name: str) -> str:
     return name.partition("_")[0]
 
 
-def _answer(split: str, place: int, right: int) -> dict[str, Any]:
-    example, reference, prediction = ANSWERS[place]
-    prediction = reference if place < right else prediction
-    correct = prediction == reference
-    shared = dict.fromkeys(("correct", "exact", "prefix_correct", "contains"), correct)
+def _answers(split: str, right: int) -> list[dict[str, Any]]:
+    return [
+        _answer(split, example, reference if place < right else prediction, reference)
+        for place, (example, reference, prediction) in enumerate(ANSWERS)
+    ]
+
+
+def _drawn(split: str, examples: int, accuracy: float) -> list[dict[str, Any]]:
+    hardness = (np.random.default_rng(0).permutation(examples) + 0.5) / examples
+    return [_answer(split, f"e:{place}", "a" if hard < accuracy else "b", "a") for place, hard in enumerate(hardness)]
+
+
+def _answer(split: str, example: str, prediction: str, reference: str) -> dict[str, Any]:
+    shared = dict.fromkeys(("correct", "exact", "prefix_correct", "contains"), prediction == reference)
     return {"split": split, "example_id": example, "prediction": prediction, "reference": reference, "stopped": True, **shared}
