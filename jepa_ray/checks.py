@@ -88,6 +88,9 @@ def check(tree: dict[str, Any], families: Collection[str] | None, tasks: Collect
         )
     if _at(tree, "base", "evaluation", "test") is True:
         yield ["base", "evaluation", "test"], "the test split stays sealed until confirmation; drop this key"
+    if _at(tree, "base", "evaluation", "embeddings", default=0) and (masked or not seeds):
+        why = "embeddings of masked encoders are not kept" if masked else "embeddings are kept of confirmed trials, and there are none"
+        yield ["base", "evaluation", "embeddings"], f"has no effect: {why}; drop it" + ("" if masked else ", or give confirm.seeds")
     yield from _check_scheduler(tree)
     metric, judges = _at(tree, "search", "metric"), _METRIC_JUDGES.get(str(_at(tree, "search", "metric")))
     task = _at(tree, "task", default=_at(tree, "data", "task", default="nl-rx"))
