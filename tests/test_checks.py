@@ -112,8 +112,8 @@ def test_bad_override(override: str, sentence: str, write: Write) -> None:
 def test_embeddings_without_a_confirmation(write: Write) -> None:
     (message,) = refused(write(SOUND), "base.evaluation.embeddings=8", "confirm=none")
     assert message == (
-        "base.evaluation.embeddings (override): has no effect: embeddings are kept of confirmed trials, and there are none; drop it, or give "
-        "confirm.seeds"
+        "base.evaluation.embeddings (override): has no effect: embeddings are kept of confirmed trials, and there are none; "
+        "drop it, or give confirm.seeds"
     )
     assert load_sweep(write(SOUND), ["base.evaluation.embeddings=8"]).base.evaluation.embeddings == 8
 
