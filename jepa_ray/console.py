@@ -37,6 +37,13 @@ def make_console() -> Console:
     return console if console.is_terminal else Console(highlight=False, soft_wrap=True, width=160)
 
 
+_STAGES: dict[Stage, str] = {
+    "search": "Search",
+    "confirm": "Confirmation on fresh seeds and the sealed test split",
+    "matched": "Equal FLOPs, the dearer of each pair with the cheaper one's budget",
+}
+
+
 @dataclass
 class _Running:
     job: Job
@@ -77,14 +84,13 @@ class Board:
 
     def stage(self, stage: Stage, total: int, done: int, concurrent: int) -> None:
         self._stage, self._total, self._done, self._concurrent = stage, total, done, concurrent
-        if stage == "confirm":  # its values are another seed's; those of the search may come from an earlier run
+        if stage != "search":  # its values are another seed's; those of the search may come from an earlier run
             self._best.clear()
         self._running.clear()
         if total == 0:
             return
         going_on = f"continuing: {done} of {total} done" if done else f"{total} trials"
-        what = "Search" if stage == "search" else "Confirmation on fresh seeds and the sealed test split"
-        self.say(f"{what}: {going_on}, {concurrent} at a time")
+        self.say(f"{_STAGES[stage]}: {going_on}, {concurrent} at a time")
 
     def best_before(self, rows: pd.DataFrame) -> None:
         """What earlier runs of the sweep found counts for "best so far"."""
@@ -170,7 +176,7 @@ class Board:
         if not self.console.is_terminal or state == "FAILED":
             names = ("lambda", "k", "lr", "loss dropout")
             settings = " ".join(f"{name} {value}" for name, value in zip(names, _settings(job.config), strict=True) if value != "-")
-            seed = f" seed {job.config.seed}" if self._stage == "confirm" else ""
+            seed = f" seed {job.config.seed}" if self._stage != "search" else ""
             remark = f", {remark}" if remark else ""
             self.say(f"[{self._done}/{self._total}] {job.arm}{seed} {settings}: {result}{remark}")
 

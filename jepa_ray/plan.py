@@ -47,10 +47,30 @@ def arms(sweep: SweepConfig) -> list[Arm]:
     ]
 
 
+def twins(sweep: SweepConfig, *, controls: bool = True) -> dict[str, str]:
+    """Arm -> the arm of its baseline: same family, task and loss side. Baselines, and arms without one, are left out; so are controls
+    (methods with an objective's `control`, or with the end of turn untrained where the sweep trains it) unless asked for."""
+    names = {(arm.method, arm.family, arm.task): arm.name for arm in arms(sweep)}
+    out = {}
+    for arm in arms(sweep):
+        baseline = sweep.baseline_of(arm.method)
+        if baseline not in (None, arm.method) and (controls or not _is_control(sweep, arm.method)):
+            out[arm.name] = names[str(baseline), arm.family, arm.task]
+    return out
+
+
+def _is_control(sweep: SweepConfig, method: str) -> bool:
+    objective, side = sweep.methods[method], sweep.cross_entropy.get(method, CrossEntropyConfig())
+    unstopped = sweep.base.optim.train_end_of_turn and side.train_end_of_turn is False
+    return unstopped or (objective is not None and objective.control != "none")
+
+
 def space(sweep: SweepConfig, arm: Arm) -> dict[str, Distribution]:
     """What is searched in an arm: all of the space, but nothing of the objective, nor what depends on it, where the arm has none, or where
     it has no effect there (predictor tokens of an in-sequence layout, say)."""
     objective = sweep.methods[arm.method]
+    if objective is not None and objective.control in ("monitor", "zero"):
+        objective = None  # no knob of a term that trains nothing changes what is selected
     out: dict[str, Distribution] = {}
     for path, distribution in sweep.space.items():
         if path.startswith("objective.") and (objective is None or not _takes(objective, path, distribution)):
@@ -184,6 +204,8 @@ def describe(sweep: SweepConfig, estimates: Mapping[str, Estimate] | None = None
     seeds = sweep.confirm.seeds
     total = f"{_count(len(own), 'arm')} x {_count(search.num_trials, 'trial')}"
     total += f" + {len(own)} x {_count(len(seeds), 'confirmation')}" if seeds else ""
+    most = _most_matched(sweep)
+    again = f"; up to {most} more at equal FLOPs" if most else ""
     searched = [(f"    {path}", distribution.text()) for path, distribution in sweep.space.items()]
     lines = [
         f"Sweep {sweep.name}   ->   {sweep.output}/{sweep.name}",
@@ -193,7 +215,7 @@ def describe(sweep: SweepConfig, estimates: Mapping[str, Estimate] | None = None
         f"  search    {search.algorithm}, {_count(search.num_trials, 'trial')} per arm, by {search.metric} ({search.mode}); "
         f"seed {sweep.base.seed}; early stopping: {stopping}",
         f"  confirm   best of each arm on seeds {', '.join(map(str, seeds))}, test split opened once" if seeds else "  confirm   no",
-        f"  total     {total} = {_count(total_trials(sweep), 'run')}",
+        f"  total     {total} = {_count(total_trials(sweep), 'run')}{again}",
         "  space",
         *_table(searched or [("    (empty)", "every trial of an arm is the same")]),
         "  arms",
@@ -220,6 +242,13 @@ def _pretraining(sweep: SweepConfig) -> list[str]:
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" + ("s" if number != 1 else "")
+
+
+def _most_matched(sweep: SweepConfig) -> int:
+    """Runs at equal FLOPs, where every method costs more or less than its baseline; controls have none."""
+    if not sweep.confirm.equal_flops or sweep.pretrain is not None or sweep.base.masked is not None:
+        return 0
+    return len(twins(sweep, controls=False)) * len(sweep.confirm.seeds)
 
 
 def total_trials(sweep: SweepConfig) -> int:

@@ -33,7 +33,19 @@ OK, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 FREE = ("name", "output", "resources")
 """Keys that say where a sweep runs and is written, not what it is: they may change from one run to the next."""
-EXTENDABLE = ("search.num_trials", "search.algorithm", "search.seed", "space", "scheduler", "confirm", "methods", "families", "model")
+EXTENDABLE = (
+    "search.num_trials",
+    "search.algorithm",
+    "search.seed",
+    "search.train_flops",
+    "search.warm_start",
+    "space",
+    "scheduler",
+    "confirm",
+    "methods",
+    "families",
+    "model",
+)
 """Keys that `--extend` may change. `methods`, `families` and `model` may only grow."""
 GROWING = ("methods", "families", "model")
 

@@ -31,11 +31,11 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("training",),
     ("jobs", "mailbox"),
     ("worker",),
-    ("cluster", "search*", "studies", "scheduler", "console"),
+    ("cluster", "search*", "stages", "selection", "studies", "scheduler", "console"),
     ("sweep", "models.check"),  # commands: models.check stands beside what it checks, above what it uses
 )
 # Where Ray may be imported; and where torch and what loads it may not, so that a bad YAML file is refused in a moment.
-MAY_IMPORT_RAY = ("worker", "cluster", "search*", "studies", "scheduler", "console", "sweep")
+MAY_IMPORT_RAY = ("worker", "cluster", "search*", "stages", "studies", "scheduler", "console", "sweep")
 TORCH_FREE = (
     *("streams", "space", "config", "messages", "checks", "loading", "plan", "results"),
     *(

@@ -38,7 +38,7 @@ def raw(folder: Path, name: str = "jepa/llama3") -> optuna.Study:
 
 
 def search_of(sweep: SweepConfig, folder: Path) -> Any:
-    from jepa_ray.search import Search
+    from jepa_ray.stages import Search
 
     folder.mkdir(parents=True, exist_ok=True)
     heard = fake.Heard()
@@ -202,7 +202,8 @@ def test_resume_serves_interrupted_trials_first_and_under_their_number(tmp_path:
 
 
 def test_selection_is_the_first_of_the_best_and_stays_frozen(tmp_path: Path) -> None:
-    from jepa_ray.search import Confirm, select
+    from jepa_ray.selection import confirmations, select
+    from jepa_ray.stages import Listed
 
     folder = tmp_path / "s"
     sweep = fake.make_sweep(tmp_path, search={"num_trials": 3}, confirm={"seeds": [5, 6]})
@@ -220,13 +221,14 @@ def test_selection_is_the_first_of_the_best_and_stays_frozen(tmp_path: Path) -> 
     assert (folder / "selection.json").read_bytes() == frozen
 
     stored = {("llama3", "nl-rx"): Stored(fake.SHA, {}, [])}
-    confirm = Confirm(sweep, folder, stored, chosen, heard, Interrupt())  # type: ignore[arg-type]
+    wanted = confirmations(chosen, chosen, sweep.confirm.seeds)
+    confirm = Listed(sweep, folder, stored, "confirm", wanted, heard, Interrupt())  # type: ignore[arg-type]
     queue = list(iter(confirm.next, None))
     assert [(job.arm, job.config.seed) for job in queue] == [(arm, seed) for seed in (5, 6) for arm in ("base/llama3", "jepa/llama3")]
     assert all(job.config.evaluation.test for job in queue)
     for job, state in zip(queue, ("COMPLETE", "FAILED", "COMPLETE"), strict=False):
         results.write_trial(folder, job.trial_id, job.config, job.arm, "confirm", TrialResult(state, None, {}))  # type: ignore[arg-type]
-    again = Confirm(sweep, folder, stored, chosen, heard, Interrupt())  # type: ignore[arg-type]
+    again = Listed(sweep, folder, stored, "confirm", wanted, heard, Interrupt())  # type: ignore[arg-type]
     assert again.done == 2
     assert [job.trial_id for job in iter(again.next, None)] == [f"{queue[1].config_id}-2", queue[3].config_id]
 
@@ -237,7 +239,7 @@ def test_selection_is_the_first_of_the_best_and_stays_frozen(tmp_path: Path) -> 
 
 
 def test_arm_without_a_complete_trial_is_named(tmp_path: Path) -> None:
-    from jepa_ray.search import select
+    from jepa_ray.selection import select
 
     search, heard = search_of(fake.make_sweep(tmp_path, search={"num_trials": 1}, confirm={"seeds": [5]}), tmp_path / "s")
     finish(search, search.next(), state="FAILED")
@@ -312,3 +314,24 @@ def test_rungs_are_rebuilt_from_the_tables(tmp_path: Path) -> None:
     scheduler = search_of(sweep, tmp_path / "s")[0].scheduler(mailbox=None)
     (_, recorded), *_ = [rung for rung in scheduler._halving(job.arm)._brackets[0]._rungs if rung[1]]
     assert recorded == {job.trial_id: 0.9}
+
+
+def test_an_arm_that_has_spent_its_flops_starts_no_further_trial(tmp_path: Path) -> None:
+    sweep = fake.make_sweep(tmp_path, search={"num_trials": 10, "train_flops": 2.5e9})
+    search, _ = search_of(sweep, tmp_path / "s")
+
+    def work(limit: int) -> list[str]:
+        arms = []
+        while len(arms) < limit and (job := search.next()) is not None:
+            arms.append(job.arm)
+            flops = 1e9 if job.arm.startswith("base") else 2e9
+            result = TrialResult("COMPLETE", None, {"val_accuracy": 0.5, "train_flops": flops})
+            results.write_trial(job.folder, job.trial_id, job.config, job.arm, job.stage, result)
+            search.finished(job, {"state": "COMPLETE", "error": None, "val_accuracy": 0.5, "train_flops": flops})
+        return arms
+
+    done = work(3)
+    search, _ = search_of(sweep, tmp_path / "s")  # run again: what was spent counts
+    done += work(99)
+    # Three trials of 1e9 reach 2.5e9, two of 2e9 do: the last one that starts may overrun, as nobody knows its cost before.
+    assert {arm: done.count(arm) for arm in set(done)} == {"base/llama3": 3, "jepa/llama3": 2}

@@ -1,0 +1,133 @@
+"""What is run after the search, and why: the best configuration of each arm, frozen; the seeds of a race; pairs at equal FLOPs.
+
+Nothing here starts a trial. Selection sees validation only; a race and the pairs see the confirmation's tables.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jepa_ray import plan, results
+from jepa_ray.config import SweepConfig, TrialConfig, canonical
+from jepa_ray.stages import Listener, Search
+from jepa_ray.studies import identity
+
+Decide = Callable[[Sequence[float], int], tuple[bool, str]]
+"""(paired differences by seed, look in seeds) -> whether the comparison goes on, and why."""
+Identify = Callable[[TrialConfig], str]
+"""The config_id of a configuration."""
+
+
+def confirmation(best: TrialConfig, seed: int) -> TrialConfig:
+    """A selected configuration on a fresh seed, scored on the test split as well."""
+    return best.model_copy(update={"seed": seed, "evaluation": best.evaluation.model_copy(update={"test": True})})
+
+
+def select(sweep: SweepConfig, folder: Path, search: Search, listener: Listener) -> dict[str, TrialConfig]:
+    """Arm -> its best configuration by the validation metric, ties by first found; frozen in a file before the test split is opened.
+
+    A selection that was made for this very sweep is read back, not made again. After `--extend` a new one is made beside the old.
+    """
+    digest = hashlib.sha256(json.dumps(identity(sweep), sort_keys=True).encode()).hexdigest()[:16]
+    files = sorted(folder.glob("selection*.json"), key=lambda path: (len(path.name), path.name))
+    kept: dict[str, Any] = {}
+    for path in reversed(files):
+        frozen = json.loads(path.read_text())
+        if frozen["sweep"] == digest:
+            kept = frozen["arms"]
+            break
+    if kept and not set(search.studies) - set(kept):
+        return {arm: TrialConfig.model_validate(best["config"]) for arm, best in kept.items()}
+    if files and not kept:
+        listener.say(
+            f"The test split has been opened before ({files[-1].name}): this selection is made after its numbers could be seen. "
+            "Report it as exploratory, or confirm on a test split that is still sealed."
+        )
+    arms, configs, metric = {}, {}, sweep.search.metric
+    for arm, best in kept.items():  # an arm that could not be run before is added to them, and they stay as they were frozen
+        configs[arm], arms[arm] = TrialConfig.model_validate(best["config"]), best
+    for arm, (row, config) in search.best().items():
+        if arm in kept:
+            continue
+        configs[arm] = config
+        arms[arm] = {"trial_id": row["trial_id"], "config_id": row["config_id"], metric: row[metric], "config": canonical(config)}
+    frozen = {
+        "sweep": digest,
+        "metric": metric,
+        "mode": sweep.search.mode,
+        "seeds": sweep.confirm.seeds,
+        "frozen_at": results.now(),
+        "arms": arms,
+    }
+    if kept and arms.keys() == kept.keys():
+        return configs
+    path = folder / ("selection.json" if not files else f"selection-{len(files) + 1}.json")
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(json.dumps(frozen, indent=2) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+    return configs
+
+
+def confirmations(selection: Mapping[str, TrialConfig], arms: Collection[str], seeds: Sequence[int]) -> list[tuple[str, TrialConfig]]:
+    """Arm and configuration of every confirmation: all arms on a seed before the next."""
+    return [(arm, confirmation(best, seed)) for seed in seeds for arm, best in selection.items() if arm in arms]
+
+
+def race(
+    sweep: SweepConfig,
+    folder: Path,
+    selection: Mapping[str, TrialConfig],
+    going: Collection[str],
+    look: int,
+    identify: Identify,
+    decide: Decide,
+) -> tuple[list[str], list[str]]:
+    """The arms of `going` that are run on more seeds after `look` of them, and a sentence for each comparison that ends.
+
+    A baseline goes on as long as one of its comparisons does; an arm without a baseline always does.
+    """
+    rows, seeds, metric = results.finished(folder), sweep.confirm.seeds[:look], sweep.search.metric.replace("val_", "test_")
+
+    def scores(arm: str) -> dict[int, float]:
+        found = {seed: rows.get(identify(confirmation(selection[arm], seed)), {}) for seed in seeds}
+        return {seed: row[metric] for seed, row in found.items() if row.get("state") == "COMPLETE" and row[metric] is not None}
+
+    said, on = [], set()
+    compared = {arm: twin for arm, twin in plan.twins(sweep).items() if arm in going and twin in selection}
+    for arm, twin in compared.items():
+        ours, theirs = scores(arm), scores(twin)
+        differences = [ours[seed] - theirs[seed] for seed in seeds if seed in ours and seed in theirs]
+        goes_on, reason = decide(differences, look)
+        if goes_on:
+            on |= {arm, twin}
+        else:
+            said.append(f"{arm} against {twin} ends after {look} of {len(sweep.confirm.seeds)} seeds: {reason}")
+    on |= {arm for arm in going if arm not in compared and arm not in compared.values()}
+    return [arm for arm in going if arm in on], said
+
+
+def matched(sweep: SweepConfig, folder: Path, selection: Mapping[str, TrialConfig], identify: Identify) -> list[tuple[str, TrialConfig]]:
+    """The dearer of every method and its baseline, seed by seed, with the counted training FLOPs of the cheaper one as its budget.
+
+    Not for controls, not where the two cost the same within `results.FLOPS_ALIKE`, and not with a first stage or masked encoders.
+    """
+    if sweep.pretrain is not None or sweep.base.masked is not None:
+        return []  # two stages share one budget in no obvious way; masked encoders have none
+    rows, out = results.finished(folder), []
+    claims = {arm: twin for arm, twin in plan.twins(sweep, controls=False).items() if arm in selection and twin in selection}
+    for seed in sweep.confirm.seeds:
+        for arm, twin in claims.items():
+            configs = {name: confirmation(selection[name], seed) for name in (arm, twin)}
+            found = {name: rows.get(identify(config), {}) for name, config in configs.items()}
+            spent = {name: float(row["train_flops"] or 0) for name, row in found.items() if row.get("state") == "COMPLETE"}
+            if len(spent) < 2 or not all(spent.values()) or max(spent.values()) <= (1 + results.FLOPS_ALIKE) * min(spent.values()):
+                continue
+            dearer = max(spent, key=lambda name: spent[name])
+            optim = configs[dearer].optim.model_copy(update={"max_train_flops": min(spent.values())})
+            out.append((dearer, configs[dearer].model_copy(update={"optim": optim})))
+    return out

@@ -1,0 +1,200 @@
+"""The stages of a sweep as sources of jobs: the search, which asks the arms' studies, and lists that are known in advance.
+
+What jobs come to is told to the listener and, in the search, to the studies. Ray is imported for the mailbox that stops trials.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import ray
+
+from jepa_ray import plan, results
+from jepa_ray.cluster import Interrupt, Pair, Stored
+from jepa_ray.config import SweepConfig, TrialConfig, config_id
+from jepa_ray.jobs import Job, ended, write, written
+from jepa_ray.results import Stage
+from jepa_ray.scheduler import ArmScheduler
+from jepa_ray.studies import ArmStudy, open_storage
+
+
+class Listener(Protocol):
+    """Who is told what happens (the console)."""
+
+    def prepared(self, name: str, report: dict[str, Any]) -> None: ...
+    def stage(self, stage: Stage, total: int, done: int, concurrent: int) -> None: ...
+    def started(self, job: Job) -> None: ...
+    def progress(self, job: Job, metrics: dict[str, Any]) -> None: ...
+    def finished(self, job: Job, outcome: dict[str, Any]) -> None: ...
+    def repeated(self, job: Job, outcome: dict[str, Any]) -> None: ...
+    def restarted(self, job: Job, reason: str) -> None: ...
+    def say(self, sentence: str) -> None: ...
+
+
+class _Jobs:
+    """What both stages do with a job: tell the listener, and write the row of one whose process died too often."""
+
+    def __init__(self, sweep: SweepConfig, folder: Path, stored: dict[Pair, Stored], listener: Listener, interrupt: Interrupt) -> None:
+        self._sweep, self._folder, self._stored, self._listener, self._interrupt = sweep, folder, stored, listener, interrupt
+        self._attempts: dict[str, int] = {}
+
+    def _job(self, arm: str, stage: Stage, config: TrialConfig, attempt: int = 1) -> Job:
+        identity = self.identity(config)
+        return Job(results.attempt_id(identity, attempt), identity, arm, stage, self._folder.resolve(), config)
+
+    def identity(self, config: TrialConfig) -> str:
+        """The config_id, which also stands for the data that the trial runs on."""
+        return config_id(config, self._stored[config.model.family, config.data.task].identity)
+
+    def started(self, job: Job) -> None:
+        self._listener.started(job)
+
+    def progress(self, job: Job, metrics: dict[str, Any]) -> None:
+        self._listener.progress(job, metrics)
+
+    def finished(self, job: Job, outcome: dict[str, Any]) -> None:
+        self._listener.finished(job, outcome)
+
+    def restarted(self, job: Job, reason: str) -> None:
+        self._attempts[job.trial_id] = self._attempts.get(job.trial_id, 1) + 1
+        self._listener.restarted(job, reason)
+
+    def died(self, job: Job, reason: str) -> None:
+        if not written(job):
+            times, allowed = self._attempts.get(job.trial_id, 1), self._sweep.resources.max_failures
+            error = f"its process died {times} time{'s' if times > 1 else ''} (resources.max_failures = {allowed}); {reason}"
+            write(job, ended(job, "FAILED", error))
+        self.finished(job, results.finished(self._folder)[job.config_id])
+
+    def step(self) -> None:
+        self._interrupt.take_up()
+
+
+class Search(_Jobs):
+    """Jobs of the search stage, from the arms' studies."""
+
+    def __init__(self, sweep: SweepConfig, folder: Path, stored: dict[Pair, Stored], listener: Listener, interrupt: Interrupt) -> None:
+        super().__init__(sweep, folder, stored, listener, interrupt)
+        database = open_storage(folder)
+        self._arms = {arm.name: arm for arm in plan.arms(sweep) if (arm.family, arm.task) in stored}
+        self.studies = {name: ArmStudy(sweep, arm, database) for name, arm in self._arms.items()}
+        self._known = results.finished(folder)
+        self._running: dict[str, list[tuple[str, int]]] = {}
+        self._spent = dict.fromkeys(self.studies, 0.0)
+        for row in self._known.values():
+            self._spend(row["arm"], row)
+        self.total = sweep.search.num_trials * len(self.studies)
+        self.done = sum(study.taken - study.interrupted for study in self.studies.values())
+
+    def next(self) -> Job | None:
+        """The next configuration that has to be run; those whose outcome is known are told to their study on the way."""
+        while open_arms := [name for name, study in self.studies.items() if not study.exhausted and self._affords(name)]:
+            # Interrupted trials first; then the arm that has had the fewest trials.
+            arm = min(open_arms, key=lambda name: (not self.studies[name].interrupted, self.studies[name].taken))
+            study = self.studies[arm]
+            asked = study.ask()
+            if asked is None:
+                continue
+            job = self._job(arm, "search", plan.trial_config(self._sweep, self._arms[arm], asked.params))
+            study.note(asked.number, config_id=job.config_id, trial_id=job.trial_id)
+            if row := self._known.get(job.config_id):
+                study.tell(asked.number, row["state"], row[self._sweep.search.metric])
+                self._listener.repeated(job, row)
+            elif job.config_id in self._running:
+                self._running[job.config_id].append((arm, asked.number))  # told when its twin ends
+            else:
+                self._running[job.config_id] = [(arm, asked.number)]
+                return job
+        return None
+
+    def _affords(self, arm: str) -> bool:
+        """Whether another trial of the arm may start; one that an earlier process left unfinished is taken up in any case."""
+        limit = self._sweep.search.train_flops
+        return limit is None or self._spent[arm] < limit or bool(self.studies[arm].interrupted)
+
+    def _spend(self, arm: str, row: dict[str, Any]) -> None:
+        if arm in self._spent and row.get("stage", "search") == "search":
+            self._spent[arm] += row.get("train_flops") or 0.0
+
+    def progress(self, job: Job, metrics: dict[str, Any]) -> None:
+        super().progress(job, metrics)
+        value = metrics.get(self._sweep.search.metric)
+        if value is not None:
+            for arm, number in self._running.get(job.config_id, ()):
+                self.studies[arm].report(number, value, int(metrics["epoch"]))
+
+    def finished(self, job: Job, outcome: dict[str, Any]) -> None:
+        self._known[job.config_id] = row = {self._sweep.search.metric: None, **outcome}
+        self._spend(job.arm, row)
+        first, *twins = self._running.pop(job.config_id)
+        for arm, number in (first, *twins):
+            self.studies[arm].tell(number, row["state"], row[self._sweep.search.metric])
+        super().finished(job, outcome)
+        for _ in twins:
+            self._listener.repeated(job, outcome)
+
+    def best(self) -> dict[str, tuple[dict[str, Any], TrialConfig]]:
+        """Arm -> row and configuration of its best COMPLETE trial by the validation metric, the first found of equals."""
+        metric, sign = self._sweep.search.metric, 1.0 if self._sweep.search.mode == "max" else -1.0
+        rows = {
+            key: row
+            for key, row in results.finished(self._folder).items()
+            if row["state"] == "COMPLETE" and row["stage"] == "search" and row[metric] is not None and math.isfinite(row[metric])
+        }
+        best = {}
+        for arm, study in self.studies.items():
+            found = [key for key in study.found() if key in rows]
+            if not found:
+                self._listener.say(f"Arm {arm} has no COMPLETE trial, so that there is nothing to confirm; the other arms go on.")
+                continue
+            key = max(found, key=lambda key: sign * float(rows[key][metric]))  # max keeps the first of equals
+            config = plan.trial_config(self._sweep, self._arms[arm], study.params(key))
+            assert self.identity(config) == key, f"study.db and trials disagree about {key}"
+            best[arm] = (rows[key], config)
+        return best
+
+    def scheduler(self, mailbox: Any) -> ArmScheduler:
+        """ASHA per arm, its rungs as the tables of earlier runs left them."""
+        search, time = self._sweep.search, self._sweep.scheduler.time_attr
+        scheduler = ArmScheduler(self._sweep.scheduler, search.metric, search.mode, lambda job: ray.get(mailbox.stop.remote(job.trial_id)))
+        split, _, name = search.metric.partition("_")
+        curves = results.read_metrics(self._folder, filters=[("split", "==", split)])
+        arms = {row["trial_id"]: row["arm"] for row in self._known.values() if row["stage"] == "search"}
+        for trial_id, curve in curves[curves["name"].isin([name, search.metric])].groupby("trial_id"):
+            if (trial := str(trial_id)) in arms:
+                points = curve.dropna(subset=[time, "value"]).sort_values("epoch")
+                scheduler.remember(arms[trial], trial, zip(points[time].tolist(), points["value"].tolist(), strict=True))
+        return scheduler
+
+
+class Listed(_Jobs):
+    """Jobs of a list that is known in advance, each COMPLETE once: what is not is tried again when the sweep is run again."""
+
+    def __init__(
+        self,
+        sweep: SweepConfig,
+        folder: Path,
+        stored: dict[Pair, Stored],
+        stage: Stage,
+        wanted: Sequence[tuple[str, TrialConfig]],
+        listener: Listener,
+        interrupt: Interrupt,
+    ) -> None:
+        super().__init__(sweep, folder, stored, listener, interrupt)
+        attempts = results.read_trials(folder, ["config_id", "state"])
+        complete = set(attempts.loc[attempts["state"] == "COMPLETE", "config_id"])
+        distinct = {self.identity(config): (arm, config) for arm, config in wanted}
+        self._queue = [
+            self._job(arm, stage, config, attempt=1 + int((attempts["config_id"] == identity).sum()))
+            for identity, (arm, config) in distinct.items()
+            if identity not in complete
+        ]
+        self.stage = stage
+        self.total = len(distinct)
+        self.done = len(distinct) - len(self._queue)
+
+    def next(self) -> Job | None:
+        return self._queue.pop(0) if self._queue else None

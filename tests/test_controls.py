@@ -1,0 +1,86 @@
+"""`controls:` makes methods of their own, the same each time the file is read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from jepa_ray import plan
+from jepa_ray.config import SweepConfig, canonical
+
+METHODS: dict[str, Any] = {"baseline": "none", "jepa": {"lambda": 2, "k": 1}}
+
+
+def sweep_of(controls: list[str], methods: dict[str, Any] = METHODS, **more: Any) -> SweepConfig:
+    return SweepConfig.model_validate({"name": "x", "methods": methods, "controls": controls, **more})
+
+
+def test_each_control_is_a_method_beside_the_one_it_controls() -> None:
+    sweep = sweep_of(["lambda_zero", "monitor", "shuffled", "stop_token"])
+    assert list(sweep.methods) == [
+        *("baseline", "jepa", "baseline-no-stop"),
+        *("jepa-lambda-zero", "jepa-monitor", "jepa-shuffled", "jepa-no-stop"),
+    ]
+    found = {name: objective.control for name, objective in sweep.methods.items() if objective is not None}
+    assert found == {
+        "jepa": "none",
+        "jepa-lambda-zero": "zero",
+        "jepa-monitor": "monitor",
+        "jepa-shuffled": "shuffled",
+        "jepa-no-stop": "none",
+    }
+    shuffled, jepa = sweep.methods["jepa-shuffled"], sweep.methods["jepa"]
+    assert shuffled is not None and jepa is not None and shuffled.model_copy(update={"control": "none"}) == jepa
+    assert set(sweep.cross_entropy) == {"baseline-no-stop", "jepa-no-stop"}
+    assert sweep.baseline_of("jepa-no-stop") == "baseline-no-stop" and sweep.baseline_of("jepa-shuffled") == "baseline"
+
+
+def test_what_is_resolved_reads_back_as_itself() -> None:
+    sweep = sweep_of(["shuffled", "stop_token"])
+    assert SweepConfig.model_validate(canonical(sweep)) == sweep
+
+
+def test_controls_of_controls_are_not_made() -> None:
+    sweep = sweep_of(["shuffled", "monitor"], {**METHODS, "own": {"control": "constant_target"}})
+    assert {name for name in sweep.methods if name.startswith("own")} == {"own"}
+
+
+@pytest.mark.parametrize(
+    ("controls", "methods", "wanted"),
+    [
+        (["shuffled"], {**METHODS, "jepa-shuffled": {"k": 3}}, "another method has that name; rename that one"),
+        (
+            ["shuffled"],
+            {"baseline": "none", "tube": {"layout": "tube"}},
+            "method tube cannot have: layout tube pairs states of one sequence",
+        ),
+        (["monitor"], {"baseline": "none", "jepa": {"lambda": {"grad_ratio": 0.5}}}, "method jepa cannot have"),
+        (["shufled"], METHODS, "shuffled"),
+    ],
+)
+def test_refused(controls: list[str], methods: dict[str, Any], wanted: str) -> None:
+    with pytest.raises(ValueError, match=wanted):
+        sweep_of(controls, methods)
+
+
+def test_no_knob_is_searched_that_a_term_without_effect_has() -> None:
+    sweep = sweep_of(
+        ["lambda_zero", "monitor", "shuffled"],
+        space={"optim.learning_rate": {"choice": [1e-3, 2e-3]}, "objective.lambda": {"choice": [1, 2]}},
+    )
+    searched = {arm.method: list(plan.space(sweep, arm)) for arm in plan.arms(sweep)}
+    only_rate, both = ["optim.learning_rate"], ["optim.learning_rate", "objective.lambda"]
+    assert searched == {
+        "baseline": only_rate,
+        "jepa": both,
+        "jepa-lambda-zero": only_rate,
+        "jepa-monitor": only_rate,
+        "jepa-shuffled": both,
+    }
+
+
+def test_twins_and_claims() -> None:
+    sweep = sweep_of(["shuffled", "stop_token"], families=["llama3", "gemma2"])
+    assert plan.twins(sweep)["jepa-no-stop/gemma2"] == "baseline-no-stop/gemma2"
+    assert plan.twins(sweep, controls=False) == {f"jepa/{family}": f"baseline/{family}" for family in ("llama3", "gemma2")}

@@ -1,0 +1,93 @@
+"""A FLOPs budget: what a step will cost is known exactly beforehand, and the schedule ends with the last step that is paid for."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from jepa_ray.config import LoraConfig, ObjectiveConfig, TrialConfig
+from jepa_ray.training import step as steps
+from jepa_ray.training import trial
+from jepa_ray.training.budget import affordable, step_flops
+from jepa_ray.training.flops import FlopModel
+from jepa_ray.training.jepa import Term
+from jepa_ray.training.step import Runtime, epoch_steps
+from tests import tiny_models as tiny
+
+OBJECTIVES = {
+    "baseline": None,
+    "jepa": ObjectiveConfig(k=2),
+    "loss dropout": ObjectiveConfig(k=1, loss_dropout=0.5),
+    "ema": ObjectiveConfig(target="ema", k=1),
+    "infonce": ObjectiveConfig(distance="infonce", k=0),
+    "tube": ObjectiveConfig(layout="tube"),
+}
+
+
+def config_of(checkpoint: Path, objective: ObjectiveConfig | None, **changes: Any) -> TrialConfig:
+    return tiny.trial(checkpoint, objective=objective, optim__num_epochs=3, **changes)
+
+
+def costs(config: TrialConfig, checkpoint: Path, world_size: int = 1) -> list[int]:
+    table, network = tiny.prepared_of(checkpoint).train, tiny.network_of(config)
+    plan = [rows for epoch in range(3) for rows in epoch_steps(len(table), config.optim, config.seed, epoch)]
+    return list(step_flops(plan, table, config, "trie", world_size, FlopModel.of(network), Term.of(config, network, weight=1.0)))
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_steps_cost_what_training_counts(name: str, tiny_checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    checkpoint = tiny_checkpoints["llama3"]
+    config = config_of(checkpoint, OBJECTIVES[name], lora=LoraConfig(r=2))
+    result = trial.run_trial(config, tiny.prepared_of(checkpoint), Runtime(), lambda _: None, tmp_path)
+    assert result.state == "COMPLETE", result.error
+    assert sum(costs(config, checkpoint)) == result.summary["train_flops"] > 0
+
+
+def test_it_stops_with_the_last_step_that_is_paid_for(
+    tiny_checkpoints: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = tiny_checkpoints["llama3"]
+    free = config_of(checkpoint, ObjectiveConfig(k=2, loss_dropout=0.5))
+    prices = costs(free, checkpoint)
+    assert len(prices) == 9 and len(set(prices)) > 2
+    budget = sum(prices[:5]) + prices[5] - 1  # one operation short of the sixth step
+    rates: list[tuple[int, int]] = []
+    real = steps.lr_factor
+    monkeypatch.setattr(steps, "lr_factor", lambda step, total, optim: rates.append((step, total)) or real(step, total, optim))
+    config = config_of(checkpoint, free.objective, optim__max_train_flops=float(budget))
+    reports: list[dict[str, float]] = []
+    result = trial.run_trial(config, tiny.prepared_of(checkpoint), Runtime(), reports.append, tmp_path)
+    assert result.state == "COMPLETE" and result.summary["train_flops"] == sum(prices[:5])
+    assert rates == [(step, 5) for step in range(5)], "the schedule has another horizon"
+    assert result.summary["steps"] == 5 and result.summary["epochs_done"] == 2, "three steps an epoch: the second is cut short"
+    assert [report["epoch"] for report in reports] == [1], "validated after the last step, as an end and not as an epoch between"
+    assert "val_accuracy" in result.summary
+
+
+def test_workers_pay_together(tiny_checkpoints: dict[str, Path]) -> None:
+    """Two workers see the same tokens; packed apart they share fewer prefixes, so that they cost as much or more."""
+    checkpoint = tiny_checkpoints["llama3"]
+    config = config_of(checkpoint, ObjectiveConfig(k=1))
+    one, two = costs(config, checkpoint), costs(config, checkpoint, world_size=2)
+    assert all(a <= b <= 2 * a for a, b in zip(one, two, strict=True))
+
+
+def test_no_budget_is_all_steps_and_too_small_a_one_is_refused(tiny_checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    checkpoint = tiny_checkpoints["llama3"]
+    config = config_of(checkpoint, None)
+    prepared, network = tiny.prepared_of(checkpoint), tiny.network_of(config)
+    epochs = [[np.arange(4), np.arange(4, 8)], [np.arange(8)]]
+    arguments = (prepared.train, config, "trie", 1, FlopModel.of(network), None)
+    assert affordable(epochs, *arguments) == epochs  # type: ignore[arg-type]
+    poor = config_of(checkpoint, None, optim__max_train_flops=1.0)
+    result = trial.run_trial(poor, prepared, Runtime(), lambda _: None, tmp_path)
+    assert result.state == "FAILED" and result.error is not None and "pays for no step (the first costs" in result.error
+    ample = config_of(checkpoint, None, optim__max_train_flops=1e30)
+    whole = trial.run_trial(ample, prepared, Runtime(), lambda _: None, tmp_path / "ample")
+    free = trial.run_trial(config, prepared, Runtime(), lambda _: None, tmp_path / "free")
+    assert whole.predictions == free.predictions and whole.summary["train_ce"] == free.summary["train_ce"]
+    assert dataclasses.replace(whole, summary={}, metrics=[]) == dataclasses.replace(free, summary={}, metrics=[])
