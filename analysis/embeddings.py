@@ -44,9 +44,9 @@ def read_pairs(folder: Path, trial_id: str) -> tuple[Pairs | None, str]:
     if not common:
         return None, f"embeddings/{path.name} holds no example with both views."
     text_PD, code_PD = (np.stack(side[common].to_list()).astype(np.float64) for side in sides)
-    finite = np.isfinite(text_PD).all(axis=1) & np.isfinite(code_PD).all(axis=1)
+    finite: NDArray[np.bool_] = np.all(np.isfinite(np.concatenate([text_PD, code_PD], axis=1)), axis=1)
     note = "" if finite.all() else f"{int((~finite).sum())} pairs of {path.stem} have states beyond half precision and are left out."
-    ids = tuple(name for name, keep in zip(common, finite, strict=True) if keep)
+    ids = tuple(name for name, keep in zip(common, finite.tolist(), strict=True) if keep)
     return (Pairs(ids, text_PD[finite], code_PD[finite]), note) if ids else (None, note)
 
 

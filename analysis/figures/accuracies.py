@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 
 from analysis import paper_numbers as paper
@@ -59,7 +61,7 @@ def plot(sweep: Sweep) -> Plot:
     return Plot("accuracies", title, caption, table, figure, ("trials",))
 
 
-def _printed(run: pd.Series) -> tuple[float, float | None] | None:  # type: ignore[type-arg]
+def _printed(run: pd.Series[Any]) -> tuple[float, float | None] | None:
     """The paper's mean and sd for a baseline or its own method, on that task and family, from pretrained weights."""
     kind = variant(run)
     if kind not in ("baseline", "cosine") or run["loss_dropout"] or run["init"] != "pretrained" or pd.notna(run["pretrain_task"]):

@@ -26,8 +26,8 @@ def plot(sweep: Sweep) -> Plot:
 
 def plot_paper(sweep: Sweep) -> Plot:
     """F4: baselines, and methods with the paper's own term."""
-    own = sweep.trials.apply(lambda row: variant(row) in ("baseline", "cosine"), axis=1) if len(sweep.trials) else []
-    chosen = Sweep(sweep.folder, sweep.trials[own] if len(sweep.trials) else sweep.trials, sweep.metrics, sweep.metric, sweep.mode)
+    own = [variant(row) in ("baseline", "cosine") for _, row in sweep.trials.iterrows()]
+    chosen = Sweep(sweep.folder, sweep.trials[np.array(own, dtype=bool)], sweep.metrics, sweep.metric, sweep.mode)
     return _plot(chosen, "embeddings_paper", "Text and Code, baseline and LLM-JEPA")
 
 
