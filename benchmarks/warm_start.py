@@ -38,7 +38,6 @@ from jepa_ray.priors import COUNT, Earlier, best
 from jepa_ray.studies import ArmStudy
 
 Prepare = Callable[[optuna.Study, SweepConfig, Grid, Draw, list[Earlier]], None]
-DEFAULT = Contender("the default")
 
 
 def nothing(study: optuna.Study, sweep: SweepConfig, new: Grid, drawn: Draw, earlier: list[Earlier]) -> None:
@@ -75,9 +74,9 @@ def injected(study: optuna.Study, sweep: SweepConfig, new: Grid, drawn: Draw, ea
 WAYS: Mapping[str, Prepare] = {"none": nothing, **{f"first {count}": first(count) for count in (1, 2, COUNT, 5)}, "injected": injected}
 
 
-def replay(way: Prepare, new: Grid, drawn: Draw, base: SweepConfig, earlier: list[Earlier]) -> Trace:
+def replay(way: Prepare, default: Contender, new: Grid, drawn: Draw, base: SweepConfig, earlier: list[Earlier]) -> Trace:
     """The default search of a new family that begins in one of `WAYS`."""
-    sweep, storage = contenders.sweep_of(DEFAULT, base, new, drawn), InMemoryStorage()
+    sweep, storage = contenders.sweep_of(default, base, new, drawn), InMemoryStorage()
     arm = next(arm for arm in plan.arms(sweep) if arm.method == "jepa")
     ArmStudy(sweep, arm, storage)  # `search` opens it again, as a sweep that is continued does, and finds what is put into it here
     way(optuna.load_study(study_name=arm.name, storage=storage), sweep, new, drawn, earlier)
@@ -86,20 +85,22 @@ def replay(way: Prepare, new: Grid, drawn: Draw, base: SweepConfig, earlier: lis
 
 def measure(grids: Mapping[str, Grid], base: SweepConfig, replays: int) -> dict[str, float]:
     """Figures of every way on every family as the new one, and the mean over families."""
+    widest = max(grids.values(), key=lambda own: len(own.cells()))
+    default = Contender("the default", space=contenders.ranges(widest))  # the same for all, as one file would have it
     found: dict[str, float] = {}
     saved: dict[str, list[float]] = {name: [] for name in WAYS}
     for family, new in grids.items():
         worths: dict[str, list[contenders.Replay]] = {name: [] for name in WAYS}
         for number in range(replays):
             earlier = [
-                Earlier(f"{other.family}", params, score)
+                Earlier(other.family, params, score)
                 for other in grids.values()
                 if other is not new
-                for params, score in _earlier(other, base, number).complete
+                for params, score in _earlier(default, other, base, number).complete
             ]
             drawn = contenders.draw(new, number)
             for name, way in WAYS.items():
-                worths[name].append(contenders.valued(replay(way, new, drawn, base, earlier), new, drawn))
+                worths[name].append(contenders.valued(replay(way, default, new, drawn, base, earlier), new, drawn))
         unit = float(np.mean([one.trace.paid for one in worths["none"]]))
         end = float(np.mean([one.gaps[-1][1] for one in worths["none"]]))
         for name, own in worths.items():
@@ -114,10 +115,10 @@ def measure(grids: Mapping[str, Grid], base: SweepConfig, replays: int) -> dict[
     return found
 
 
-def _earlier(other: Grid, base: SweepConfig, number: int) -> Trace:
+def _earlier(default: Contender, other: Grid, base: SweepConfig, number: int) -> Trace:
     """The sweep that has run on another family."""
     drawn = contenders.draw(other, number)
-    return search(contenders.sweep_of(DEFAULT, base, other, drawn), other, drawn.searched)
+    return search(contenders.sweep_of(default, base, other, drawn), other, drawn.searched)
 
 
 def main() -> None:

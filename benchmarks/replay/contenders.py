@@ -32,6 +32,8 @@ class Contender:
     reruns: Reruns | None = None
     choices: bool = False
     """Search lists of values in the place of ranges."""
+    space: Mapping[str, Any] | None = None
+    """The space; None: that of the grid."""
     methods: tuple[str, ...] = ("jepa",)
     """Arms that run and are paid for."""
     own_start: bool = False
@@ -116,7 +118,7 @@ def sweep_of(contender: Contender, base: SweepConfig, grid: Grid, drawn: Draw) -
     tree |= {"search": {**(contender.search or {}), "seed": drawn.number}, "scheduler": dict(contender.scheduler or {})}
     tree["families"] = [grid.family]
     tree["base"]["optim"]["num_epochs"] = epochs
-    tree["space"] = lists(grid) if contender.choices else ranges(grid)
+    tree["space"] = dict(contender.space or (lists(grid) if contender.choices else ranges(grid)))
     if not contender.own_start:
         tree["base"]["optim"]["learning_rate"] = rate
         tree["methods"]["jepa"] |= {"lambda": lambda_, "k": k, "loss_dropout": dropout}
@@ -153,6 +155,8 @@ class Figures:
     name: str
     reached: float
     """FLOPs from which on the mean over replays is within `WITHIN` of the reference."""
+    as_good: float
+    """FLOPs from which on the mean is at least what the paper's protocol ends with."""
     first: float
     """Median over replays of the FLOPs at which a replay's choice first is."""
     share: float
@@ -171,14 +175,15 @@ class Figures:
     replays: int
 
 
-def figures(name: str, replays: Sequence[Replay], budget: float) -> Figures:
-    """Everything that is said about a contender; `budget` in FLOPs."""
+def figures(name: str, replays: Sequence[Replay], budget: float, goal: float = 0.0) -> Figures:
+    """Everything that is said about a contender; `budget` in FLOPs, `goal` the mean gap that the paper's protocol ends with."""
     ends = np.array([replay.gaps[-1][1] for replay in replays])
     reached = settled(replays)
     firsts = [next((paid for paid, gap in replay.gaps if gap >= -WITHIN), math.inf) for replay in replays]
     return Figures(
         name=name,
         reached=reached,
+        as_good=settled(replays, goal),
         first=float(np.median(firsts)),
         share=_share(replays, reached),
         at_budget=float(np.mean([replay.gap(budget) for replay in replays])),

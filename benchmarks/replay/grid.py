@@ -133,19 +133,27 @@ def collect(folders: Sequence[Path], space_file: Path) -> pa.Table:
 
 
 def _sweep(folder: Path, space_file: Path) -> tuple[SweepConfig, list[str]]:
-    """The sweep of a folder and its changes to the file; ValueError where it is not the file's but for name, family and seed."""
+    """The sweep of a folder and its changes to the file: name, seed, family, and fewer values of a knob.
+
+    ValueError where anything else differs.
+    """
     if not (folder / "sweep.yaml").exists():
         raise ValueError(f"{folder}: there is no sweep.yaml, so this is no sweep's folder; give folders such as results/efficiency-1")
-    held = load_sweep(folder / "sweep.yaml")
+    held, file = load_sweep(folder / "sweep.yaml"), load_sweep(space_file)
     if len(held.families) != 1:
         raise ValueError(f"{folder}: holds {len(held.families)} families; run one sweep per family and seed")
     changes = [f"name={held.name}", f"base.seed={held.base.seed}", f"families=[{held.families[0]}]"]
+    for path, distribution in held.space.items():
+        full = file.space.get(path)
+        if full is not None and distribution != full and set(distribution.choice or ()) < set(full.choice or ()):
+            changes.append(f"space.{path}={{choice: {json.dumps(distribution.choice)}}}")
+    if held.search.num_trials != file.search.num_trials:
+        changes.append(f"search.num_trials={held.search.num_trials}")
     asked, have = canonical(load_sweep(space_file, changes)), canonical(held)
     other = [key for key in asked if key not in ("output", "resources") and asked[key] != have[key]]
     if other:
-        raise ValueError(
-            f"{folder}: its {', '.join(other)} differ{'s' * (len(other) == 1)} from {space_file}; run the sweep again from that file"
-        )
+        verb = "differs" if len(other) == 1 else "differ"
+        raise ValueError(f"{folder}: its {', '.join(other)} {verb} from {space_file}; run the sweep again from that file")
     return held, changes
 
 

@@ -60,7 +60,10 @@ def _check_warm_start(tree: dict[str, Any]) -> Iterator[Finding]:
         elif reason := misfit(folder, [str(name) for name in methods]):
             yield ["search", "warm_start"], reason
     if folders and at(tree, "search", "algorithm") == "grid":
-        yield ["search", "warm_start"], "has no effect with algorithm grid, which runs every point; drop it, or set another algorithm"
+        yield (
+            ["search", "warm_start"],
+            "has no effect with algorithm grid, which runs every point; drop it, or set another search.algorithm",
+        )
 
 
 def check_scheduler(tree: dict[str, Any]) -> Iterator[Finding]:
