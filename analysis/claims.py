@@ -4,7 +4,7 @@ A claim is a method against its baseline twin: the arm without a JEPA term on th
 (`loss_on`, `train_end_of_turn`). An arm with a control in place of the term is a claim of its own kind, `control`.
 What is missing, left out or cannot be paired is a sentence in `notes` of the claim or of the sweep.
 
-May import: confirmed, planned, jepa_ray.results, pandas. Decides nothing; `verdict.py` does.
+May import: confirmed, declared, jepa_ray.results, pandas. Decides nothing; `verdict.py` does.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.confirmed import GROUP, Tables, confirmed, listed, progress, split_of
-from analysis.planned import Planned, planned
+from analysis.declared import Declared, declared
 from jepa_ray import results
 
 SIDE = ["loss_on", "train_end_of_turn"]
@@ -65,7 +65,7 @@ class Evidence:
     counts: list[dict[str, Any]] = field(default_factory=list)
     claims: list[Claim] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    planned: Planned | None = None
+    declared: Declared | None = None
     """What sweep.yaml declares; None where it is missing."""
 
 
@@ -78,7 +78,7 @@ def gather(folder: Path, metric: str = "test_accuracy") -> Evidence:
         trials = results.read_trials(folder)
     except (OSError, ValueError) as error:
         raise ValueError(f"The trials table of {folder} cannot be read, a file of it may be half-written: {error}.") from error
-    found = Evidence(planned=planned(folder))
+    found = Evidence(declared=declared(folder))
     found.notes += progress(folder, trials)
     if trials.empty:
         found.notes.append("No trial has finished yet, so there is no claim.")

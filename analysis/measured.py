@@ -1,7 +1,7 @@
 """Every statistic of one claim, gathered in one record; `ruling.py` decides on it.
 
 What has no answer (one seed, no spread, NaN) is None in the record and a sentence in its notes.
-May import: claims, crossed, planned, resampling, sequential, statistics.
+May import: claims, crossed, declared, resampling, sequential, statistics.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from analysis import crossed, resampling, sequential, statistics
 from analysis.claims import Claim
-from analysis.planned import Planned
+from analysis.declared import Declared
 
 LEVEL = 0.05
 POWER = 0.8
@@ -100,12 +100,12 @@ def blank(claim: Claim, metric: str) -> Verdict:
     )
 
 
-def measure(claim: Claim, metric: str, margin: float, planned: Planned | None = None) -> Verdict:
+def measure(claim: Claim, metric: str, margin: float, declared: Declared | None = None) -> Verdict:
     """The statistics that a ruling goes by, uncorrected for the number of claims."""
     found = blank(claim, metric)
     if not claim.ours:
         return found
-    looks = () if planned is None else planned.looks
+    looks = () if declared is None else declared.looks
     confidence = 1 - LEVEL
     if looks:
         found.looks, found.look = list(looks), sequential.look_of(len(claim.ours), looks)

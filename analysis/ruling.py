@@ -5,7 +5,7 @@
 
 The p that is corrected is the larger of the paired t over seeds and the test over seeds x examples. The first alone takes this test set for
 all; the second alone, uncorrected, would let a family of many claims through at 5 % each.
-May import: claims, measured, planned, statistics.
+May import: claims, declared, measured, statistics.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from analysis import statistics
 from analysis.claims import Claim
 from analysis.measured import LEVEL, Reason, Verdict, measure
-from analysis.planned import Planned
+from analysis.declared import Declared
 
 KINDS = ("claim", "control")
 """The two families, in this order."""
@@ -23,16 +23,16 @@ NO_STOP = "-no-stop"
 """Behind a method's name: the same without a trained end of turn."""
 
 
-def rule(claims: Sequence[Claim], metric: str, margin: float, planned: Planned | None = None) -> tuple[list[Verdict], dict[str, int]]:
+def rule(claims: Sequence[Claim], metric: str, margin: float, declared: Declared | None = None) -> tuple[list[Verdict], dict[str, int]]:
     """Rulings on all claims that have a baseline, claims before controls, and how many are declared and tested of either kind."""
     verdicts: list[Verdict] = []
     family: dict[str, int] = {}
     for kind in KINDS:
         inside = [claim for claim in claims if claim.kind == kind and claim.baseline is not None]
-        found = [measure(claim, metric, margin, planned) for claim in inside]
+        found = [measure(claim, metric, margin, declared) for claim in inside]
         # The family is declared by the sweep: a claim that could not be tested, or has not been run yet, still counts.
-        declared = 0 if planned is None else planned.claims if kind == "claim" else planned.controls
-        size = max(len(found), declared)
+        told = 0 if declared is None else declared.claims if kind == "claim" else declared.controls
+        size = max(len(found), told)
         for verdict, p in zip(found, _holm([v.p_claim for v in found], size), strict=True):
             verdict.p_holm = p
         for verdict, p in zip(found, _holm([v.p_equivalence for v in found], size), strict=True):
@@ -40,7 +40,7 @@ def rule(claims: Sequence[Claim], metric: str, margin: float, planned: Planned |
         for verdict, claim in zip(found, inside, strict=True):
             verdict.family_size = size
             if verdict.difference is not None:
-                _decide(verdict, claim, claims, margin, planned)
+                _decide(verdict, claim, claims, margin, declared)
         family |= {f"{kind}s": size, f"{kind}s tested": sum(v.p is not None for v in found)}
         verdicts += found
     return verdicts, family
@@ -55,11 +55,11 @@ def _holm(values: Sequence[float | None], size: int) -> list[float | None]:
     return [None if p is None else adjusted[str(i)] for i, p in enumerate(values)]
 
 
-def _decide(found: Verdict, claim: Claim, others: Sequence[Claim], margin: float, planned: Planned | None) -> None:
+def _decide(found: Verdict, claim: Claim, others: Sequence[Claim], margin: float, declared: Declared | None) -> None:
     assert found.difference is not None
     interval = found.interval
     significant = None if found.p_holm is None else found.p_holm < LEVEL
-    whole = _all_seeds(found, planned)
+    whole = _all_seeds(found, declared)
     found.conditions = [
         Reason("significant", significant, _p_text(found)),
         Reason("interval above 0", None if interval is None else interval.low > 0, _interval_text(found)),
@@ -80,11 +80,11 @@ def _decide(found: Verdict, claim: Claim, others: Sequence[Claim], margin: float
         found.verdict = "worse"
 
 
-def _all_seeds(found: Verdict, planned: Planned | None) -> list[Reason]:
-    if planned is None or not planned.seeds:
+def _all_seeds(found: Verdict, declared: Declared | None) -> list[Reason]:
+    if declared is None or not declared.seeds:
         return []
-    missing = planned.missing(found.seeds)
-    due = len(missing) + len(set(found.seeds) & set(planned.seeds))
+    missing = declared.missing(found.seeds)
+    due = len(missing) + len(set(found.seeds) & set(declared.seeds))
     told = f"{due - len(missing)} of {due} planned seeds are in both arms"
     if missing:
         told += f"; missing {', '.join(map(str, missing))} (not run yet, failed, or without the metric)"
@@ -125,7 +125,8 @@ def _not_stopping(claim: Claim, others: Sequence[Claim], margin: float) -> Reaso
 def _p_text(found: Verdict) -> str:
     if found.p is None or found.p_holm is None:
         return "no t-test"
-    told = f"Holm p = {found.p_holm:.3g} over {found.family_size} claim(s); two-sided paired t p = {found.p:.3g} (n = {len(found.seeds)} seeds)"
+    told = f"Holm p = {found.p_holm:.3g} over {found.family_size} claim(s); two-sided paired t p = {found.p:.3g}"
+    told += f" (n = {len(found.seeds)} seeds)"
     if found.interval is not None:
         told += f", over seeds x examples p = {found.interval.p:.3g}; the larger counts"
     if found.look is not None:

@@ -1,14 +1,14 @@
 """Looks at a comparison before all its seeds are in, at no more false alarms than a single look gives.
 
-The looks are planned: after so many seeds each, the last with all of them. The error is spent over them by the O'Brien-Fleming-type function
-(Lan & DeMets 1983), at most alpha*(t) = 4 - 4 Phi(z / sqrt t) by the share t of the seeds, where Phi(z) = 1 - alpha / 4 (each of the two
-sides spends half): almost nothing early, almost all of it at the end. Boundaries are those of a normal process with independent
+The looks are planned: after so many seeds each, the last with all of them. The error is spent over them by the O'Brien-Fleming-type
+function (Lan & DeMets 1983), at most alpha*(t) = 4 - 4 Phi(z / sqrt t) by the share t of the seeds, where Phi(z) = 1 - alpha / 4 (each of
+the two sides spends half): almost nothing early, almost all of it at the end. Boundaries are those of a normal process with independent
 increments; a paired t-test at a look compares its own p with the boundary's nominal level (the significance-level approach, Jennison &
 Turnbull 2000, chapter 3). That this holds with few seeds is simulated in tests and `benchmarks/false_positives.py`.
 
-A race ends a comparison that is decided or hopeless (`decide`). Its final p is `overall`, the smallest alpha at which the boundary at the last
-look would have been reached. Reaching it for alpha at any look happens with probability alpha whatever made the comparison stop, so
-this p is valid for every way of stopping at a planned look, and futility binds nobody.
+A race ends a comparison that is decided or hopeless (`decide`). Its final p is `overall`, the smallest alpha at which the boundary at the
+look where it ended would have been reached. Reaching it for alpha at any look happens with probability alpha whatever made the
+comparison stop, so this p is valid for every way of stopping at a planned look, and futility binds nobody.
 
 May import: numpy, scipy, statistics.
 """
@@ -19,6 +19,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,7 +95,7 @@ class _Walk:
             step = math.sqrt(t - before)
             edge = min(z, WIDE) * math.sqrt(t)
             # Eight nodes for each standard deviation of the finest increment around it, so that no kernel falls between nodes.
-            finest = min(step, math.sqrt(min(b - a for a, b in zip(times, times[1:], strict=False))))
+            finest = min(step, math.sqrt(min(b - a for a, b in pairwise(times))))
             nodes, weights = _legendre(min(2000, 64 * math.ceil(1 + edge / finest / 8)))
             nodes, weights = edge * nodes, edge * weights
             kernel = np.exp(-(((nodes[:, None] - self._nodes) / step) ** 2) / 2) / (step * math.sqrt(2 * math.pi))
@@ -184,6 +185,6 @@ def decide(differences: Sequence[float], look: int, looks: Sequence[int], margin
 
 
 def _times(looks: Sequence[int]) -> tuple[float, ...]:
-    if not looks or looks[0] < 2 or any(b <= a for a, b in zip(looks, looks[1:], strict=False)):
+    if not looks or looks[0] < 2 or any(b <= a for a, b in pairwise(looks)):
         raise ValueError(f"Looks are rising numbers of seeds from 2 on, such as 3, 5, 10; they are {', '.join(map(str, looks)) or 'none'}.")
     return tuple(look / looks[-1] for look in looks)

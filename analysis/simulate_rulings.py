@@ -1,7 +1,7 @@
 """How often verdicts come out wrong, or right, in simulated sweeps: families of claims, races, and `ruling.rule` itself end to end.
 
 The world is that of `simulate.py`. `family` and `raced` compute the tests of many replicates at once, by the same formulas; `ruled` hands
-each replicate to the functions that a user's tables go through (`sequential.decide`, then `ruling.rule`), and a test holds the two together.
+each replicate to the functions that a user's tables go through (`sequential.decide`, then `ruling.rule`). A test holds the two together.
 
 A arms, the baseline first; R replicates, S seeds, N examples.
 May import: numpy, scipy, claims, ruling, sequential, simulate.
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from analysis import sequential
 from analysis.claims import Claim, EqualFlops
 from analysis.measured import LEVEL, Verdict
-from analysis.planned import Planned
+from analysis.declared import Declared
 from analysis.ruling import rule
 from analysis.simulate import Design, Rate, both_p, confirmations
 
@@ -29,7 +29,7 @@ METRIC = "test_accuracy"
 def family(design: Design, claims: int, replicates: int, seed: int = 0) -> dict[str, Rate]:
     """Sweeps of several methods with one baseline in which any claim is significant after Holm's correction.
 
-    `corrected`: of the larger of both p, as a ruling does. `seeds corrected only`: of the paired t, the seeds x examples interval at 95 % each.
+    `corrected`: of the larger of both p, as a ruling does. `seeds corrected only`: of the paired t, with seeds x examples at 5 % each.
     """
     random = np.random.default_rng(seed)
     hits = {"corrected": 0, "seeds corrected only": 0}
@@ -122,8 +122,8 @@ def rulings(right_ASN: NDArray[np.bool_], looks: Sequence[int] = (), margin: flo
         claim.stopping = {"prefix": gain, "contains": gain}
         claim.equal_flops = EqualFlops(gain, seeds, 1.0, "the same")
         claims.append(claim)
-    declared = Planned(claims=A - 1, controls=0, seeds=tuple(range(S)), looks=tuple(looks), margin=margin, before=())
-    return rule(claims, METRIC, margin, declared)[0]
+    plan = Declared(claims=A - 1, controls=0, seeds=tuple(range(S)), looks=tuple(looks), margin=margin, before=())
+    return rule(claims, METRIC, margin, plan)[0]
 
 
 def _with_seeds(design: Design, looks: Sequence[int]) -> Design:

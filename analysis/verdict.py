@@ -4,15 +4,15 @@
 
 For every method against its baseline twin (`claims.py`), with D the difference of the metric on fresh seeds:
 
-    better       Holm p < 0.05 over all claims that the sweep declares, AND the 95 % seeds x examples interval lies above 0, AND D reaches the
-                 margin, AND the difference is above 0 at equal FLOPs, AND prefix or contains gains the margin too (a gain of exact
-                 answers alone is one of stopping). What cannot be told is not met.
+    better       Holm p < 0.05 over all claims that the sweep declares, AND the 95 % seeds x examples interval lies above 0, AND D reaches
+                 the margin, AND the difference is above 0 at equal FLOPs, AND prefix or contains gains the margin too (a gain of
+                 exact answers alone is one of stopping). What cannot be told is not met.
     equivalent   TOST within the margin, over seeds and over seeds x examples, the larger p, Holm-corrected as well, < 0.05
     worse        Holm p < 0.05 and the interval lies below 0
     undecided    else; with the number of seeds that would detect a difference of the margin
 
-Holm's p starts from the larger of the two-sided paired t over seeds and the test over seeds x examples. After a race both are p over all its
-looks (`sequential.py`), and the interval is that look's. None of the first three is given while planned seeds are missing in an arm.
+Holm's p starts from the larger of the two-sided paired t over seeds and the test over seeds x examples. After a race it is p over all looks
+(`sequential.py`), and the interval is that look's. None of the first three is given while planned seeds are missing in an arm.
 Controls are a family of their own. Every folder is one family. A null is an answer: the exit status is 0; 2 for bad input.
 
 May import: claims, measured, ruling, crossed, tables.
@@ -53,12 +53,12 @@ class Report:
 
 def judge(evidence: Evidence, metric: str = "test_accuracy", margin: float | None = None) -> Report:
     """The verdicts on all claims of one sweep. `margin` None: the sweep's own. Raises ValueError for a margin that is not in (0, 1)."""
-    planned = evidence.planned
+    declared = evidence.declared
     if margin is None:
-        margin = MARGIN if planned is None or planned.margin is None else planned.margin
+        margin = MARGIN if declared is None or declared.margin is None else declared.margin
     if not 0 < margin < 1:
         raise ValueError(f"The margin is a share between 0 and 1 (0.01 is one point); it is {margin:g}.")
-    verdicts, family = rule(evidence.claims, metric, margin, planned)
+    verdicts, family = rule(evidence.claims, metric, margin, declared)
     tested = [claim for kind in KINDS for claim in evidence.claims if claim.kind == kind and claim.baseline is not None]
     for found, claim in zip(verdicts, tested, strict=True):
         describe(found, claim)
@@ -70,11 +70,11 @@ def judge(evidence: Evidence, metric: str = "test_accuracy", margin: float | Non
             alone.sentence = f"undecided: {claim.method} stands alone. {claim.notes[0]}"
             verdicts.append(alone)
     notes = list(evidence.notes)
-    if planned is not None and planned.before:
-        counts = ", ".join(map(str, planned.before))
+    if declared is not None and declared.before:
+        counts = ", ".join(map(str, declared.before))
         notes.append(
-            f"confirm.seeds once had {counts} seeds and now has {len(planned.seeds)}. If their results were known when seeds were added, p is too "
-            "small: adding seeds until a test fires is no 5 % test. Plan looks with confirm.race, or confirm on fresh seeds in a new sweep."
+            f"confirm.seeds once had {counts} seeds and now has {len(declared.seeds)}. If results were known when seeds were added, p is too "
+            "small: adding seeds until a test fires is no 5 % test. Plan looks with confirm.race, or confirm in a new sweep on new seeds."
         )
     return Report(metric, margin, family, verdicts, across_tasks(evidence.claims), evidence.counts, notes)
 

@@ -26,7 +26,7 @@ def test_lan_and_demets(looks: int, published: list[float]) -> None:
 
 @pytest.mark.parametrize(("looks", "fleming", "pocock"), [(2, 1.977, 2.178), (3, 2.004, 2.289), (4, 2.024, 2.361), (5, 2.040, 2.413)])
 def test_the_integral_on_boundaries_of_other_shapes(looks: int, fleming: float, pocock: float) -> None:
-    """Jennison & Turnbull 2000, tables 2.1 and 2.3: constants for 5 % in all, to three decimals (a step of 0.001 is 1.2e-4 of the level)."""
+    """Jennison & Turnbull 2000, tables 2.1 and 2.3: constants for 5 % in all, to three decimals (0.001 more is 1.2e-4 less)."""
     times = [k / looks for k in range(1, looks + 1)]
     assert sum(crossing(times, [fleming / math.sqrt(t) for t in times])) == pytest.approx(0.05, abs=1e-4)
     assert sum(crossing(times, [pocock] * looks)) == pytest.approx(0.05, abs=1e-4)

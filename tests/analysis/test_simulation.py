@@ -89,7 +89,7 @@ def test_rulings_go_by_the_formulas_that_are_simulated(looks: tuple[int, ...]) -
 
 @pytest.mark.timeout(180)
 def test_rulings_at_no_effect() -> None:
-    """End to end: one claim is significant in 5 % (standard error 0.9 points at 600), and the other conditions make `better` rarer still."""
+    """End to end: one claim is significant in 5 % (standard error 0.9 points at 600); the other conditions make `better` rarer."""
     found = ruled(Design(), 600, seed=7)
     assert found["significant"].rate == pytest.approx(0.05, abs=0.027)
     assert found["better"].rate + found["worse"].rate <= found["significant"].rate and found["better"].rate < 0.05

@@ -16,7 +16,7 @@ import yaml
 
 
 @dataclass(frozen=True, kw_only=True)
-class Planned:
+class Declared:
     """One sweep's declaration."""
 
     claims: int
@@ -36,7 +36,7 @@ class Planned:
         return [seed for seed in self.seeds[:due] if seed not in set(seeds)]
 
 
-def planned(folder: Path) -> Planned | None:
+def declared(folder: Path) -> Declared | None:
     """The declaration of the sweep in `folder`; None where sweep.yaml is missing or is none."""
     try:
         sweep = yaml.safe_load((folder / "sweep.yaml").read_text(encoding="utf-8"))
@@ -45,7 +45,7 @@ def planned(folder: Path) -> Planned | None:
         tasks = 1 if isinstance(sweep["task"], str) else len(sweep["task"])
         kinds = _kinds(sweep["methods"], sweep.get("cross_entropy") or {}, (sweep.get("base") or {}).get("optim") or {})
         arms = tasks * len(sweep["families"])
-        return Planned(
+        return Declared(
             claims=arms * kinds.count("claim"),
             controls=arms * kinds.count("control"),
             seeds=seeds,
