@@ -49,7 +49,7 @@ TYPES = [
     ("model=3", "model (override): must be one name for all families, or one for each such as {llama3: tiny, gemma2: paper}, got 3"),
     ("model={gemma2: tiny, llama3: tiny}", "model.gemma2 (override): is not among families; add it there or drop it here"),
     ("model={}", "model (override): gives no model for family llama3; add llama3: tiny (or a hub id, or a path)"),
-    ("search=3", "search (override): must be keys and values (algorithm, num_trials, metric, mode, seed); got 3"),
+    ("search=3", "search (override): must be keys and values (algorithm, num_trials, train_flops, warm_start, metric, mode, seed); got 3"),
     ("search.num_trials=true", "search.num_trials (override): must be a whole number, got true"),
     ("search.num_trials=0", "search.num_trials (override): must be at least 1, got 0"),
     (
