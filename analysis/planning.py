@@ -32,8 +32,8 @@ SD_SEED = 0.015
 DISCORDANCE = 0.1
 RECURRENCE = 0.05
 ORIGIN = (
-    "assumed: of 40 pairs of arms of this project's tiny models half have 0.6 to 2.2 points and 7 to 12 %; the paper's table 12 has 0.3 to 5 "
-    "points over seeds for one arm"
+    "assumed: half of 40 pairs of arms of this project's tiny models have 0.6 to 2.2 points and 7 to 12 %; the paper's table 12 has 0.3 "
+    "to 5 points over seeds for one arm"
 )
 """Where the defaults come from: medians of those 40 pairs, 2 to 5 seeds x 256 to 512 examples each, are 1.5 points, 9 %, and 4 % of the
 disagreements that come back at every seed."""
@@ -62,8 +62,8 @@ def stated(
         raise ValueError(f"Discordance lies in (0, 1] and recurrence in [0, 1]; they are {share:g} and {recurrence:g}.")
     if not 0 <= sd < 1 or sd**2 > share:
         raise ValueError(
-            f"An sd over seeds of {sd:g} is not possible: where arms disagree on {share:g} of the examples, the mean square of a difference is at "
-            f"most that, so sd is at most {math.sqrt(share):.3g}; raise the discordance or lower the sd."
+            f"An sd over seeds of {sd:g} is not possible: arms that disagree on {share:g} of the examples have a mean square difference of "
+            f"at most that, so sd is at most {math.sqrt(share):.3g}; raise the discordance or lower the sd."
         )
     left = (1 - recurrence) / examples
     var_seed = max(0.0, (sd**2 - left * share) / (1 - left)) if left < 1 else 0.0

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 
 from analysis import statistics
 from analysis.claims import Claim
-from analysis.measured import LEVEL, Reason, Verdict, measure
 from analysis.declared import Declared
+from analysis.measured import LEVEL, Reason, Verdict, measure
 
 KINDS = ("claim", "control")
 """The two families, in this order."""

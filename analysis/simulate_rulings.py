@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from analysis import sequential
 from analysis.claims import Claim, EqualFlops
-from analysis.measured import LEVEL, Verdict
 from analysis.declared import Declared
+from analysis.measured import LEVEL, Verdict
 from analysis.ruling import rule
 from analysis.simulate import Design, Rate, both_p, confirmations
 

@@ -73,8 +73,8 @@ def judge(evidence: Evidence, metric: str = "test_accuracy", margin: float | Non
     if declared is not None and declared.before:
         counts = ", ".join(map(str, declared.before))
         notes.append(
-            f"confirm.seeds once had {counts} seeds and now has {len(declared.seeds)}. If results were known when seeds were added, p is too "
-            "small: adding seeds until a test fires is no 5 % test. Plan looks with confirm.race, or confirm in a new sweep on new seeds."
+            f"confirm.seeds once had {counts} seeds and now has {len(declared.seeds)}. If results were known when seeds were added, p is "
+            "too small: adding seeds until a test fires is no 5 % test. Plan looks with confirm.race, or confirm anew on other seeds."
         )
     return Report(metric, margin, family, verdicts, across_tasks(evidence.claims), evidence.counts, notes)
 
