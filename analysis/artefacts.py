@@ -8,6 +8,7 @@ from functools import partial
 
 from analysis import answers, paper_tables
 from analysis.figures import (
+    best_of_n,
     budget,
     curves,
     diagnostics,
@@ -127,6 +128,7 @@ ARTEFACTS: tuple[Artefact, ...] = (
     Artefact("stops", "What stopped, and why", None, stops.plot),
     Artefact("budget", "Budget spent by arm", None, budget.plot),
     Artefact("parallel", "Parallel coordinates of the search", None, parallel.plot),
+    Artefact("best_of_n", "Expected best score of n trials, against budget", None, best_of_n.plot),
     Artefact("importance", "Importance of the knobs per arm", None, importance.plot),
 )
 """What the paper shows, in its order, and what no paper shows."""

@@ -1,8 +1,8 @@
-"""What a sweep declared before it ran: its claims, its seeds, the looks of a race, the margin. Read from `sweep.yaml`.
+"""What a sweep declared before it ran: its claims, its seeds, the looks of a race. Read from `sweep.yaml`.
 
 A family of claims, and the seeds that a verdict is about, are what was declared, not what has finished so far: counting what is there
 would let a sweep that is half done, or that lost a run, be tested by an easier rule.
-May import: yaml.
+May import: confirmed, yaml.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from analysis.confirmed import planned
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +28,6 @@ class Declared:
     """In the order in which they are run."""
     looks: tuple[int, ...]
     """Numbers of seeds after which a race looks, the last is all; empty: no race."""
-    margin: float | None
     before: tuple[int, ...]
     """Numbers of seeds that earlier versions of the sweep asked for (`sweep-N.yaml`), where they differ from now."""
 
@@ -39,7 +40,7 @@ class Declared:
 def declared(folder: Path) -> Declared | None:
     """The declaration of the sweep in `folder`; None where sweep.yaml is missing or is none."""
     try:
-        sweep = yaml.safe_load((folder / "sweep.yaml").read_text(encoding="utf-8"))
+        sweep = planned(folder)
         confirm = sweep["confirm"] or {}
         seeds = tuple(int(seed) for seed in confirm.get("seeds") or ())
         tasks = 1 if isinstance(sweep["task"], str) else len(sweep["task"])
@@ -50,7 +51,6 @@ def declared(folder: Path) -> Declared | None:
             controls=arms * kinds.count("control"),
             seeds=seeds,
             looks=tuple(int(look) for look in confirm.get("race") or ()),
-            margin=None if confirm.get("margin") is None else float(confirm["margin"]),
             before=_before(folder, len(seeds)),
         )
     except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError):

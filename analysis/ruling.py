@@ -97,7 +97,7 @@ def _equal_flops(claim: Claim) -> Reason:
     compared = claim.equal_flops
     if compared is None or compared.difference is None:
         return Reason("equal FLOPs", None, f"cannot be told: {compared.how if compared else 'no pair of trials'}")
-    told = f"{points(compared.difference)} points at {compared.flops:.3g} training FLOPs, {compared.how} (n = {compared.seeds} seeds)"
+    told = f"{points(compared.difference)} points at {compared.spent:.3g} training FLOPs, {compared.how} (n = {compared.seeds} seeds)"
     return Reason("equal FLOPs", compared.difference > 0, told)
 
 

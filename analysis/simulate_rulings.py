@@ -4,7 +4,7 @@ The world is that of `simulate.py`. `family` and `raced` compute the tests of ma
 each replicate to the functions that a user's tables go through (`sequential.decide`, then `ruling.rule`). A test holds the two together.
 
 A arms, the baseline first; R replicates, S seeds, N examples.
-May import: numpy, scipy, claims, ruling, sequential, simulate.
+May import: numpy, claims, declared, equal, ruling, sequential, simulate.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis import sequential
-from analysis.claims import Claim, EqualFlops
+from analysis.claims import Claim
 from analysis.declared import Declared
+from analysis.equal import Panel
 from analysis.measured import LEVEL, Verdict
 from analysis.ruling import rule
 from analysis.simulate import Design, Rate, both_p, confirmations
@@ -120,9 +121,9 @@ def rulings(right_ASN: NDArray[np.bool_], looks: Sequence[int] = (), margin: flo
         claim = Claim(f"method{arm}/simulated", "baseline/simulated", "claim", "simulated", "simulated", "simulated", ours, theirs)
         claim.right = right_ASN[arm, :seeds], right_ASN[0, :seeds]
         claim.stopping = {"prefix": gain, "contains": gain}
-        claim.equal_flops = EqualFlops(gain, seeds, 1.0, "the same")
+        claim.panels = [Panel(at="equal FLOPs", metric=METRIC, by_seed=dict(enumerate(differences[:seeds])), spent=1.0, how="the same")]
         claims.append(claim)
-    plan = Declared(claims=A - 1, controls=0, seeds=tuple(range(S)), looks=tuple(looks), margin=margin, before=())
+    plan = Declared(claims=A - 1, controls=0, seeds=tuple(range(S)), looks=tuple(looks), before=())
     return rule(claims, METRIC, margin, plan)[0]
 
 

@@ -33,9 +33,6 @@ from analysis.measured import LEVEL, POWER, Reason, Verdict, across_tasks, blank
 from analysis.ruling import KINDS, points, rule
 from analysis.tables import Table, text
 
-MARGIN = 0.01
-"""Where neither the command line nor the sweep names one."""
-
 
 @dataclass
 class Report:
@@ -54,8 +51,7 @@ class Report:
 def judge(evidence: Evidence, metric: str = "test_accuracy", margin: float | None = None) -> Report:
     """The verdicts on all claims of one sweep. `margin` None: the sweep's own. Raises ValueError for a margin that is not in (0, 1)."""
     declared = evidence.declared
-    if margin is None:
-        margin = MARGIN if declared is None or declared.margin is None else declared.margin
+    margin = evidence.margin if margin is None else margin
     if not 0 < margin < 1:
         raise ValueError(f"The margin is a share between 0 and 1 (0.01 is one point); it is {margin:g}.")
     verdicts, family = rule(evidence.claims, metric, margin, declared)

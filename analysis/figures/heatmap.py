@@ -7,6 +7,7 @@ import math
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
+from scipy import stats
 
 from analysis.figures import style
 from analysis.figures.style import Plot
@@ -29,9 +30,10 @@ def plot(sweep: Sweep) -> Plot:
         done = trials.loc[trials.index.isin(complete.index), sweep.metric]
         moments = {"mean": float(done.mean()) if len(done) else None, "sd": float(done.std()) if len(done) > 1 else None}
         best = f"{100 * done.max():.2f}" if len(done) else "-"
-        lines.append([str(label), f"{k:g}", f"{cell:g}", str(len(done)), str(len(trials) - len(done)), percent(moments), best])
+        counts = [str(len(done)), str(len(trials) - len(done))]
+        lines.append([str(label), f"{k:g}", f"{cell:g}", *counts, percent(moments), _interval(done), best])
     what = sweep.metric.replace("_", " ")
-    header = ["arm", "k", "lambda", "complete", "cut early or failed", f"{what} (%, mean ± sd)", "highest %"]
+    header = ["arm", "k", "lambda", "complete", "cut early or failed", f"{what} (%, mean ± sd)", "95 % of the mean", "highest %"]
     table = Table(title, header, lines, "No search trial with lambda and k.")
     labels = sorted(complete["label"].unique())
     if complete.empty:
@@ -50,6 +52,14 @@ def plot(sweep: Sweep) -> Plot:
     spans = "" if exact(rows["lambda"]) else " Lambda was searched continuously: a cell spans a factor of two around its value."
     caption = f"{len(complete)} COMPLETE search trials of {len(rows)}, {what} in %, mean ± sd and count; empty: never tried.{spans}"
     return Plot("heatmap", title, caption, table, figure, ("trials",))
+
+
+def _interval(values: pd.Series[float]) -> str:
+    """Of the mean over the trials of a cell, whatever their other knobs are: t with n - 1 degrees of freedom; a dash for one trial."""
+    if len(values) < 2 or values.std() == 0:
+        return "-"
+    low, high = stats.ttest_1samp(100 * values, 0.0).confidence_interval(0.95)
+    return f"{low:.2f} to {high:.2f}"
 
 
 def _cells(axis: Axes, trials: pd.DataFrame, by: str, cells: list[float], metric: str, limits: tuple[float, float]) -> None:

@@ -260,7 +260,8 @@ def test_half_written_tables(sweep: Sweep) -> None:
     victim = next((sweep.folder / "predictions").glob("*.parquet"))
     victim.write_bytes(victim.read_bytes()[:100])
     report = sweep.report()
-    assert any("predictions table cannot be read" in note for note in report.notes) and report.verdicts[0].p is not None
+    assert any("1 of 10 files in predictions/ can't be read and are left out" in note for note in report.notes)
+    assert report.verdicts[0].p is not None and report.verdicts[0].examples is None
     victim = next((sweep.folder / "trials").glob("*.parquet"))
     victim.write_bytes(b"PAR1")
     with pytest.raises(ValueError, match=r"trials table of .* half-written"):
