@@ -59,15 +59,18 @@ class Race:
     """Ended as hopeless before the last look."""
     seeds: float
     """Mean number of seeds that the race ran."""
+    gain: float
+    """Mean difference with all seeds: what there was to find."""
 
 
 def raced(design: Design, looks: Sequence[int], replicates: int, seed: int = 0, *, margin: float = 0.01) -> Race:
     """One claim, raced at these looks and, with the same runs, tested once at the end."""
     levels, random = sequential.spending(looks, LEVEL), np.random.default_rng(seed)
     counts = dict.fromkeys(("significant", "at_any_look", "better", "fixed", "fixed_better", "futile"), 0)
-    seeds = 0
+    seeds, gain = 0, 0.0
     for right_ARSN in confirmations(_with_seeds(design, looks), replicates, random):
         D_RSN = right_ARSN[1].astype(np.float64) - right_ARSN[0]
+        gain += float(D_RSN.mean(axis=(1, 2)).sum())
         going_R = np.ones(D_RSN.shape[0], dtype=bool)
         any_R = np.zeros_like(going_R)
         for look, level in zip(looks, levels, strict=True):
@@ -90,7 +93,9 @@ def raced(design: Design, looks: Sequence[int], replicates: int, seed: int = 0, 
                 counts["fixed"] += int((p_R < LEVEL).sum())
                 counts["fixed_better"] += int(((p_R < LEVEL) & (mean_R >= margin)).sum())
         counts["at_any_look"] += int(any_R.sum())
-    return Race(seeds=seeds / replicates, **{name: Rate(hits=count, n=replicates) for name, count in counts.items()})
+    return Race(
+        seeds=seeds / replicates, gain=gain / replicates, **{name: Rate(hits=count, n=replicates) for name, count in counts.items()}
+    )
 
 
 def ruled(

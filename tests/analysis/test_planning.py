@@ -58,7 +58,10 @@ def test_the_sentence() -> None:
     assert found[0].startswith("can detect ") and "points with 5 seeds x 512 examples (power 0.8, 2 claims); 10 seeds: " in found[0]
     assert found[1].startswith("1 point needs ") and found[1].endswith(" seeds")
     assert found[-1] == "by sd over seeds 3 points, arms disagree on 10 % of examples (stated)"
-    assert "7 seeds x" in lines(stated(512), seeds=7, examples=512, claims=1)[0] and "1 claim)" in lines(stated(512), seeds=7, examples=512, claims=1)[0]
+    assert (
+        "7 seeds x" in lines(stated(512), seeds=7, examples=512, claims=1)[0]
+        and "1 claim)" in lines(stated(512), seeds=7, examples=512, claims=1)[0]
+    )
     assert planning.ORIGIN in lines(stated(512), seeds=7, examples=512, claims=1)[-1]
 
 
