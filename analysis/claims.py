@@ -1,10 +1,11 @@
 """From the tables of one sweep to its claims: which arm is compared with which, and every number that a verdict needs.
 
 A claim is a method against its baseline twin: the arm without a JEPA term on the same task, family and model with the same loss side
-(`loss_on`, `train_end_of_turn`). An arm with a control in place of the term is a claim of its own kind, `control`.
+(`loss_on`, `train_end_of_turn`). An arm with a control in place of the term, or without a trained end of turn where others train it, is a
+claim of its own kind, `control`.
 What is missing, left out or cannot be paired is a sentence in `notes` of the claim or of the sweep.
 
-May import: confirmed, equal, jepa_ray.results, pandas. Decides nothing; `verdict.py` does.
+May import: confirmed, declared, equal, jepa_ray.results, pandas. Decides nothing; `ruling.py` does.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.confirmed import GROUP, MARGIN, Choice, Tables, choose, listed, margin_of, planned, progress, read_frozen, split_of
+from analysis.declared import Declared, declared
 from analysis.equal import Arm, Panel, at_equal_flops, at_equal_seconds, at_equal_steps
 from jepa_ray import results
 
@@ -40,7 +42,8 @@ class Claim:
     right: tuple[NDArray[np.bool_], NDArray[np.bool_]] | None = None
     """Ours and theirs, (seeds, examples) each, seeds ascending; None where the predictions do not allow it (a note says why)."""
     stopping: dict[str, float] = field(default_factory=dict)
-    """Mean difference of prefix, contains and stopped, where both arms have them at every seed."""
+    """Mean difference of prefix, contains (of what is right by the metric or starts with, has, the reference) and stopped, where both
+    arms have them at every seed."""
     panels: list[Panel] = field(default_factory=list)
     """At equal steps, FLOPs and seconds, in this order; empty where no seed is in both arms."""
     notes: list[str] = field(default_factory=list)
@@ -60,6 +63,8 @@ class Evidence:
     counts: list[dict[str, Any]] = field(default_factory=list)
     claims: list[Claim] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    declared: Declared | None = None
+    """What sweep.yaml declares; None where it is missing."""
 
 
 def gather(folder: Path, metric: str = "test_accuracy") -> Evidence:
@@ -71,7 +76,7 @@ def gather(folder: Path, metric: str = "test_accuracy") -> Evidence:
         trials = results.read_trials(folder)
     except (OSError, ValueError) as error:
         raise ValueError(f"The trials table of {folder} cannot be read, a file of it may be half-written: {error}.") from error
-    found = Evidence(margin=margin_of(planned(folder)))
+    found = Evidence(margin=margin_of(planned(folder)), declared=declared(folder))
     frozen, doubts = read_frozen(folder)
     found.notes += [*progress(folder, trials), *doubts]
     if trials.empty:
@@ -115,7 +120,11 @@ def _pair(arms: dict[tuple[Any, ...], Arm], metric: str, tables: Tables, found: 
             continue
         twins = [other for other, theirs in baselines.items() if _side(ours) == _side(theirs)]
         control = str(ours.confirmed["control"].iloc[0])
-        kind = "control" if control not in ("none", "None", "nan") else "claim"
+        # Without a trained end of turn an arm shows the reference's defect; it is a control where others do train it.
+        defect = not ours.confirmed["train_end_of_turn"].iloc[0] and any(
+            arm.confirmed["train_end_of_turn"].iloc[0] for arm in filled.values()
+        )
+        kind = "control" if defect or control not in ("none", "None", "nan") else "claim"
         choices: list[tuple[Any, ...] | None] = [*twins] or [None]
         for twin in choices:
             claim = Claim(method=key[0], baseline=None if twin is None else twin[0], kind=kind, task=key[2], family=key[3], model=key[4])
@@ -156,8 +165,11 @@ def _fill(claim: Claim, method: Arm, baseline: Arm, metric: str, tables: Tables)
     claim.ours = {int(seed): float(ours[metric][seed]) for seed in seeds}
     claim.theirs = {int(seed): float(theirs[metric][seed]) for seed in seeds}
     ours, theirs = ours.loc[seeds], theirs.loc[seeds]
+    by_answer = [arm["trial_id"].astype(str) for arm in (ours, theirs)]
     for name in ("prefix", "contains", "stopped"):
         gap = ours[f"{tables.split}_{name}"] - theirs[f"{tables.split}_{name}"]
+        if name in tables.known and all(ids.isin(tables.known.index).all() for ids in by_answer):
+            gap = by_answer[0].map(tables.known[name]) - by_answer[1].map(tables.known[name])
         if gap.notna().all():
             claim.stopping[name] = float(gap.mean())
     claim.right = _by_example(claim, ours, theirs, metric, tables)

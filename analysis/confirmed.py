@@ -31,6 +31,8 @@ BY_EXAMPLE = {
     "equivalent": "equivalent",
 }
 """Metrics that a verdict can be about -> their column of the predictions table."""
+KNOWN = {"prefix": "prefix_correct", "contains": "contains"}
+"""Comparisons with the reference that do not ask an answer to end -> their column of the predictions table."""
 SPLITS = ("test", "val")
 MARGIN = 0.01
 """The difference that matters where the sweep does not say one: a point."""
@@ -51,13 +53,19 @@ class Tables:
     def __init__(self, folder: Path, ids: list[str], split: str, column: str, notes: list[str]) -> None:
         self.split, self.column = split, column
         self.answers: dict[str, pd.Series[Any]] = {}
+        self.known = pd.DataFrame(columns=list(KNOWN))
+        """By trial: the share of answers that are right by the metric, or that start with (have) the reference and go on. It is what the
+        metric would be if stopping did not matter, whichever way the task judges."""
         self.curves: dict[str, pd.DataFrame] = {}
         if not ids:
             return
         wanted = [("trial_id", "in", ids)]
         damaged: list[str] = []
-        answers = read_sound(folder, "predictions", damaged, ["trial_id", "example_id", column], [*wanted, ("split", "==", split)])
+        columns = list(dict.fromkeys(["trial_id", "example_id", column, *KNOWN.values()]))
+        answers = read_sound(folder, "predictions", damaged, columns, [*wanted, ("split", "==", split)])
         self.answers = {str(key): rows.set_index("example_id")[column] for key, rows in answers.groupby("trial_id")}
+        known = pd.DataFrame({name: answers[column].eq(True) | answers[flag].eq(True) for name, flag in KNOWN.items()})
+        self.known = known.groupby(answers["trial_id"].astype(str)).mean()
         name = next(name for name, behind in BY_EXAMPLE.items() if behind == column)
         filters = [*wanted, ("split", "==", "val"), ("name", "==", f"val_{name}")]
         curves = read_sound(folder, "metrics", damaged, ["trial_id", "step", "value", "train_flops", "train_seconds"], filters)
@@ -90,17 +98,20 @@ def progress(folder: Path, trials: pd.DataFrame) -> list[str]:
     try:
         tasks = [plan["task"]] if isinstance(plan["task"], str) else list(plan["task"])
         arms = [(method, task, family) for method in plan["methods"] for task in tasks for family in plan["families"]]
-        seeds = {int(seed) for seed in (plan["confirm"] or {}).get("seeds", ())}
+        confirm = plan["confirm"] or {}
+        seeds, looks = [int(seed) for seed in confirm.get("seeds") or ()], [int(look) for look in confirm.get("race") or ()]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         return [f"sweep.yaml cannot be read ({type(error).__name__}), so it cannot be told whether all planned trials are here."]
     if not seeds:
         return ["The sweep confirms nothing (no confirm.seeds), and search results favour whoever was picked."]
     done = trials[trials["stage"] == "confirm"]
-    have = {key: set(map(int, rows["seed"])) & seeds for key, rows in done.groupby(["method", "task", "family"])}
-    missing = {arm: sorted(seeds - have.get(arm, set())) for arm in arms}
+    have = {key: set(map(int, rows["seed"])) & set(seeds) for key, rows in done.groupby(["method", "task", "family"])}
+    # In a race an arm is due on the seeds of the look that it has come to, no more.
+    due = {arm: seeds[: next((look for look in looks if look >= len(have.get(arm, ()))), len(seeds))] for arm in arms}
+    missing = {arm: sorted(set(due[arm]) - have.get(arm, set())) for arm in arms}
     number = sum(map(len, missing.values()))
     if number:
-        total = len(arms) * len(seeds)
+        total = sum(map(len, due.values()))
         ended = f"{total - number} of {total} planned confirmation trials have ended: the sweep is still running or was interrupted"
         return [f"{ended}; what follows uses what is there."] + [
             f"{'/'.join(arm)}: no trial yet for confirmation seed(s) {listed(lack)}." for arm, lack in missing.items() if lack
