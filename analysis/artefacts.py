@@ -10,6 +10,7 @@ from typing import Literal
 from analysis import answers, nested, paper_tables
 from analysis.figures import (
     accuracies,
+    best_of_n,
     budget,
     curves,
     diagnostics,
@@ -131,6 +132,7 @@ ARTEFACTS: tuple[Artefact, ...] = (
     Artefact("stops", "What stopped, and why", None, stops.plot),
     Artefact("budget", "Budget spent by arm", None, budget.plot),
     Artefact("parallel", "Parallel coordinates of the search", None, parallel.plot),
+    Artefact("best_of_n", "Expected best score of n trials, against budget", None, best_of_n.plot),
     Artefact("importance", "Importance of the knobs per arm", None, importance.plot, several="apart"),
 )
 """What the paper shows, in its order, and what no paper shows."""

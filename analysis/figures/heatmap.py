@@ -89,6 +89,8 @@ def _cells(axis: Axes, trials: pd.DataFrame, by: str, cells: list[float], metric
 def interval(shares: pd.Series[float], examples: pd.Series[float]) -> tuple[float, float] | None:
     """95 % interval of a cell's mean share: t's over its trials; of one, Wilson's (1927) over its answers; None without either."""
     if len(shares) > 1:
+        if shares.std() == 0:
+            return None
         half = float(stats.t.ppf(0.975, len(shares) - 1)) * float(shares.std()) / len(shares) ** 0.5
         return max(0.0, float(shares.mean()) - half), min(1.0, float(shares.mean()) + half)
     if not len(shares) or examples.isna().any() or not (number := int(examples.iloc[0])):

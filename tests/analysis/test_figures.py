@@ -11,8 +11,7 @@ from matplotlib.colors import to_hex
 
 from analysis.artefacts import ARTEFACTS
 from analysis.figures import accuracies, budget, curves, epochs, heatmap, importance, losses, parallel, seeds, stops, style
-from analysis.reading import Sweep, latest_confirmed, read, shown_runs
-from jepa_ray import results
+from analysis.reading import Sweep, read, shown_runs
 from tests.analysis import sweeps
 
 PLOTS = {artefact.name: artefact.plot for artefact in ARTEFACTS if artefact.plot is not None}
@@ -193,14 +192,6 @@ def test_a_running_sweep_says_so(tmp_path: Path) -> None:
     told = " ".join(read(folder).notes)
     assert "1 trial(s) have started and not ended" in told
     assert "1 of 3 planned runs have ended" in told and "one seed only" in told
-
-
-def test_of_two_confirmed_configurations_the_later_counts(tmp_path: Path) -> None:
-    folder = tmp_path / "s"
-    sweeps.add(folder, "jepa", "confirm", 0.3, seed=82, objective={"k": 1})
-    sweeps.add(folder, "jepa", "confirm", 0.6, seed=82, objective={"k": 2}, started_at="2026-02-01")
-    kept = latest_confirmed(read(folder).trials)
-    assert kept["k"].tolist() == [2] and set(results.CONFIG) <= set(kept.columns)
 
 
 def test_importance_needs_enough_trials(tmp_path: Path) -> None:
