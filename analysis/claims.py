@@ -1,15 +1,16 @@
 """From the tables of one sweep to its claims: which arm is compared with which, and every number that a verdict needs.
 
 A claim is a method against its baseline twin: the arm without a JEPA term on the same task, family and model with the same loss side
-(`loss_on`, `train_end_of_turn`). An arm with a control in place of the term is a claim of its own kind, `control`.
+(`loss_on`, `train_end_of_turn`). An arm with a control in place of the term, or without a trained end of turn where others train it, is a
+claim of its own kind, `control`.
 What is missing, left out or cannot be paired is a sentence in `notes` of the claim or of the sweep.
 
-May import: confirmed, jepa_ray.results, pandas. Decides nothing; `verdict.py` does.
+May import: confirmed, declared, equal, jepa_ray.results, pandas. Decides nothing; `ruling.py` does.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +18,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.confirmed import GROUP, Tables, confirmed, listed, progress, split_of
+from analysis.confirmed import GROUP, MARGIN, Choice, Tables, choose, listed, margin_of, planned, progress, read_frozen, split_of
+from analysis.declared import Declared, declared
+from analysis.equal import Arm, Panel, at_equal_flops, at_equal_seconds, at_equal_steps
 from jepa_ray import results
 
 SIDE = ["loss_on", "train_end_of_turn"]
-FLOPS_ALIKE = 0.02
-"""Training costs that differ by less than this share are equal."""
-
-
-@dataclass
-class EqualFlops:
-    """Method minus baseline where both have spent the same training FLOPs."""
-
-    difference: float | None
-    """Mean over `seeds` seeds; None where it cannot be told, and `how` says why."""
-    seeds: int
-    flops: float | None
-    how: str
 
 
 @dataclass
@@ -52,18 +42,29 @@ class Claim:
     right: tuple[NDArray[np.bool_], NDArray[np.bool_]] | None = None
     """Ours and theirs, (seeds, examples) each, seeds ascending; None where the predictions do not allow it (a note says why)."""
     stopping: dict[str, float] = field(default_factory=dict)
-    """Mean difference of prefix, contains and stopped, where both arms have them at every seed."""
-    equal_flops: EqualFlops | None = None
+    """Mean difference of prefix, contains (of what is right by the metric or starts with, has, the reference) and stopped, where both
+    arms have them at every seed."""
+    panels: list[Panel] = field(default_factory=list)
+    """At equal steps, FLOPs and seconds, in this order; empty where no seed is in both arms."""
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def equal_flops(self) -> Panel | None:
+        """Method minus baseline where both have spent the same training FLOPs."""
+        return next((panel for panel in self.panels if panel.at == "equal FLOPs"), None)
 
 
 @dataclass
 class Evidence:
     """Everything that one results folder says about its claims."""
 
+    margin: float = MARGIN
+    """The difference that matters: `confirm.margin` of the sweep."""
     counts: list[dict[str, Any]] = field(default_factory=list)
     claims: list[Claim] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    declared: Declared | None = None
+    """What sweep.yaml declares; None where it is missing."""
 
 
 def gather(folder: Path, metric: str = "test_accuracy") -> Evidence:
@@ -75,17 +76,20 @@ def gather(folder: Path, metric: str = "test_accuracy") -> Evidence:
         trials = results.read_trials(folder)
     except (OSError, ValueError) as error:
         raise ValueError(f"The trials table of {folder} cannot be read, a file of it may be half-written: {error}.") from error
-    found = Evidence()
-    found.notes += progress(folder, trials)
+    found = Evidence(margin=margin_of(planned(folder)), declared=declared(folder))
+    frozen, doubts = read_frozen(folder)
+    found.notes += [*progress(folder, trials), *doubts]
     if trials.empty:
         found.notes.append("No trial has finished yet, so there is no claim.")
         return found
     keys = ["arm", "method", *GROUP]
-    arms: dict[tuple[Any, ...], pd.DataFrame] = {}
+    arms: dict[tuple[Any, ...], Arm] = {}
     for key, rows in trials.groupby(keys, sort=True):
         assert isinstance(key, tuple)
-        arms[key] = confirmed(str(key[0]), rows, found.counts, found.notes)
-    ids = [str(i) for frame in arms.values() for i in frame["trial_id"]]
+        choice = choose(str(key[0]), rows, frozen)
+        arms[key] = Arm(str(key[0]), choice.runs, rows[rows["stage"] == "matched"])
+        _count(rows, choice, found)
+    ids = [str(i) for arm in arms.values() for i in arm.confirmed["trial_id"]]
     tables = Tables(folder, ids, split, column, found.notes)
     for group, _ in trials.groupby(GROUP, sort=True):
         inside = {key: frame for key, frame in arms.items() if key[2:] == group}
@@ -93,20 +97,34 @@ def gather(folder: Path, metric: str = "test_accuracy") -> Evidence:
     return found
 
 
-def _pair(arms: dict[tuple[Any, ...], pd.DataFrame], metric: str, tables: Tables, found: Evidence) -> None:
+def _count(rows: pd.DataFrame, choice: Choice, found: Evidence) -> None:
+    """The arm's line of counts, and a sentence for what is left out of them."""
+    arm, search = str(rows["arm"].iloc[0]), rows[rows["stage"] == "search"]
+    line = {"arm": arm, **{name: str(rows[name].iloc[0]) for name in GROUP}, "search": len(search)}
+    line |= {"confirm": int((rows["stage"] == "confirm").sum()), "complete": choice.complete, "used": len(choice.runs)}
+    found.counts.append(line | {"matched": int((rows["stage"] == "matched").sum())})
+    found.notes += choice.notes
+    failed = int((search["state"] == "FAILED").sum())
+    if failed:
+        found.notes.append(f"{arm}: {failed} of {len(search)} search trials FAILED.")
+
+
+def _pair(arms: dict[tuple[Any, ...], Arm], metric: str, tables: Tables, found: Evidence) -> None:
     """Every method of one task, family and model with its twin or twins."""
-    names = [str(key[0]) for key in arms]
-    empty = [name for name, frame in zip(names, arms.values(), strict=True) if frame.empty]
-    found.notes += [f"{name}: no COMPLETE confirmation trial, so no claim." for name in empty]
-    filled = {key: frame for key, frame in arms.items() if not frame.empty}
-    baselines = {key: frame for key, frame in filled.items() if (frame["objective"] == "none").all()}
+    found.notes += [f"{arm.name}: no COMPLETE confirmation trial, so no claim." for arm in arms.values() if arm.confirmed.empty]
+    filled = {key: arm for key, arm in arms.items() if not arm.confirmed.empty}
+    baselines = {key: arm for key, arm in filled.items() if (arm.confirmed["objective"] == "none").all()}
     paired: set[Any] = set()
     for key, ours in filled.items():
         if key in baselines:
             continue
         twins = [other for other, theirs in baselines.items() if _side(ours) == _side(theirs)]
-        control = str(ours["control"].iloc[0])
-        kind = "control" if control not in ("none", "None", "nan") else "claim"
+        control = str(ours.confirmed["control"].iloc[0])
+        # Without a trained end of turn an arm shows the reference's defect; it is a control where others do train it.
+        defect = not ours.confirmed["train_end_of_turn"].iloc[0] and any(
+            arm.confirmed["train_end_of_turn"].iloc[0] for arm in filled.values()
+        )
+        kind = "control" if defect or control not in ("none", "None", "nan") else "claim"
         choices: list[tuple[Any, ...] | None] = [*twins] or [None]
         for twin in choices:
             claim = Claim(method=key[0], baseline=None if twin is None else twin[0], kind=kind, task=key[2], family=key[3], model=key[4])
@@ -120,15 +138,16 @@ def _pair(arms: dict[tuple[Any, ...], pd.DataFrame], metric: str, tables: Tables
             paired.add(twin)
             if len(twins) > 1:
                 claim.notes.append(f"{len(twins)} arms are baseline twins of {key[0]}; each makes a claim of its own.")
-            _fill(claim, ours.set_index("seed"), baselines[twin].set_index("seed"), metric, tables)
+            _fill(claim, ours, baselines[twin], metric, tables)
     found.notes += [f"{key[0]}: no method has this baseline as its twin." for key in baselines if key not in paired]
 
 
-def _side(rows: pd.DataFrame) -> tuple[Any, ...]:
-    return tuple(rows[name].iloc[0] for name in SIDE)
+def _side(arm: Arm) -> tuple[Any, ...]:
+    return tuple(arm.confirmed[name].iloc[0] for name in SIDE)
 
 
-def _fill(claim: Claim, ours: pd.DataFrame, theirs: pd.DataFrame, metric: str, tables: Tables) -> None:
+def _fill(claim: Claim, method: Arm, baseline: Arm, metric: str, tables: Tables) -> None:
+    ours, theirs = method.confirmed.set_index("seed"), baseline.confirmed.set_index("seed")
     if set(ours["dataset_sha"].dropna()) != set(theirs["dataset_sha"].dropna()):
         claim.notes.append("The two arms were confirmed on different data (dataset_sha differs), so they cannot be paired.")
         return
@@ -146,12 +165,20 @@ def _fill(claim: Claim, ours: pd.DataFrame, theirs: pd.DataFrame, metric: str, t
     claim.ours = {int(seed): float(ours[metric][seed]) for seed in seeds}
     claim.theirs = {int(seed): float(theirs[metric][seed]) for seed in seeds}
     ours, theirs = ours.loc[seeds], theirs.loc[seeds]
+    by_answer = [arm["trial_id"].astype(str) for arm in (ours, theirs)]
     for name in ("prefix", "contains", "stopped"):
         gap = ours[f"{tables.split}_{name}"] - theirs[f"{tables.split}_{name}"]
+        if name in tables.known and all(ids.isin(tables.known.index).all() for ids in by_answer):
+            gap = by_answer[0].map(tables.known[name]) - by_answer[1].map(tables.known[name])
         if gap.notna().all():
             claim.stopping[name] = float(gap.mean())
     claim.right = _by_example(claim, ours, theirs, metric, tables)
-    claim.equal_flops = _equal_flops(ours, theirs, metric, tables)
+    claim.panels = [
+        at_equal_steps(ours, theirs, metric, tables.curves),
+        at_equal_flops(replace(method, confirmed=ours), replace(baseline, confirmed=theirs), metric, tables.curves),
+        at_equal_seconds(ours, theirs, metric, tables.curves),
+    ]
+    claim.notes += [note for panel in claim.panels for note in panel.notes]
 
 
 def _by_example(
@@ -185,35 +212,3 @@ def _by_example(
             f"{metric} of the trials table is not the mean of the predictions (linear probe, or tables that do not belong together)."
         )
     return right_2SN[0], right_2SN[1]
-
-
-def _equal_flops(ours: pd.DataFrame, theirs: pd.DataFrame, metric: str, tables: Tables) -> EqualFlops:
-    """At the FLOPs of the cheaper arm. The costlier one is read off its validation curve, seed by seed, by linear interpolation.
-
-    Its schedule runs on beyond that point (its learning rate is still higher there), which is to its disadvantage.
-    """
-    spent = np.array([ours["train_flops"], theirs["train_flops"]], dtype=float)
-    if not np.isfinite(spent).all() or (spent <= 0).any():
-        return EqualFlops(None, 0, None, "train_flops are missing in the trials table")
-    cheaper = float(spent.mean(axis=1).min())
-    if abs(spent[0].mean() / spent[1].mean() - 1) <= FLOPS_ALIKE:
-        gap = float((ours[metric] - theirs[metric]).mean())
-        return EqualFlops(gap, len(ours), cheaper, f"both arms cost the same within {100 * FLOPS_ALIKE:.0f} %, so {metric} itself")
-    gaps = []
-    for a, b in zip(ours["trial_id"], theirs["trial_id"], strict=True):
-        curves = [tables.curves.get(str(i)) for i in (a, b)]
-        if any(curve is None for curve in curves):
-            continue
-        points = [(curve["train_flops"].to_numpy(float), curve["value"].to_numpy(float)) for curve in curves if curve is not None]
-        flops = min(points[0][0][-1], points[1][0][-1])
-        if max(points[0][0][0], points[1][0][0]) > flops:
-            continue  # the costlier arm was scored for the first time after that: no line to read from
-        left, right = (float(np.interp(flops, *point)) for point in points)
-        gaps.append(left - right)
-    if not gaps:
-        return EqualFlops(
-            None, 0, cheaper, "the costlier arm was not scored on validation by then; evaluate more often (base.evaluation.every)"
-        )
-    return EqualFlops(
-        float(np.mean(gaps)), len(gaps), cheaper, f"on validation curves of {len(gaps)} of {len(ours)} seeds, the schedule not shortened"
-    )

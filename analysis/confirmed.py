@@ -1,22 +1,28 @@
 """What a sweep has confirmed: the trials that count, the planned ones that are missing, their answers and learning curves.
 
-A confirmation is the COMPLETE trials of one configuration of one arm, a seed each. What is left out is a sentence.
-May import: jepa_ray.results, pandas, yaml.
+A confirmation is the COMPLETE trials of one configuration of one arm, a seed each: the one that the selection froze last (`choose`).
+What is left out is a sentence. May import: files, jepa_ray.results, pandas, yaml.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import yaml
 
+from analysis.files import read_sound
 from jepa_ray import results
 
 GROUP = ["task", "family", "model"]
 SETTINGS = [name for name in results.CONFIG if name != "seed"]
+FREE = ("seed", "evaluate_test")
+"""What a confirmation changes in the configuration that the selection froze."""
 BY_EXAMPLE = {
     "accuracy": "correct",
     "exact": "exact",
@@ -26,7 +32,11 @@ BY_EXAMPLE = {
     "equivalent": "equivalent",
 }
 """Metrics that a verdict can be about -> their column of the predictions table."""
+KNOWN = {"prefix": "prefix_correct", "contains": "contains"}
+"""Comparisons with the reference that do not ask an answer to end -> their column of the predictions table."""
 SPLITS = ("test", "val")
+MARGIN = 0.01
+"""The difference that matters where the sweep does not say one: a point."""
 
 
 def split_of(metric: str) -> tuple[str, str]:
@@ -44,86 +54,140 @@ class Tables:
     def __init__(self, folder: Path, ids: list[str], split: str, column: str, notes: list[str]) -> None:
         self.split, self.column = split, column
         self.answers: dict[str, pd.Series[Any]] = {}
+        self.known = pd.DataFrame(columns=list(KNOWN))
+        """By trial: the share of answers that are right by the metric, or that start with (have) the reference and go on. It is what the
+        metric would be if stopping did not matter, whichever way the task judges."""
         self.curves: dict[str, pd.DataFrame] = {}
         if not ids:
             return
         wanted = [("trial_id", "in", ids)]
-        try:
-            answers = results.read_predictions(folder, ["trial_id", "example_id", column], [*wanted, ("split", "==", split)])
-            self.answers = {str(key): rows.set_index("example_id")[column] for key, rows in answers.groupby("trial_id")}
-        except (OSError, ValueError) as error:
-            notes.append(
-                f"The predictions table cannot be read, a file of it may be half-written, so nothing is known by example: {error}."
-            )
+        damaged: list[str] = []
+        columns = list(dict.fromkeys(["trial_id", "example_id", column, *KNOWN.values()]))
+        answers = read_sound(folder, "predictions", damaged, columns, [*wanted, ("split", "==", split)])
+        self.answers = {str(key): rows.set_index("example_id")[column] for key, rows in answers.groupby("trial_id")}
+        known = pd.DataFrame({name: answers[column].eq(True) | answers[flag].eq(True) for name, flag in KNOWN.items()})
+        self.known = known.groupby(answers["trial_id"].astype(str)).mean()
         name = next(name for name, behind in BY_EXAMPLE.items() if behind == column)
         filters = [*wanted, ("split", "==", "val"), ("name", "==", f"val_{name}")]
-        try:
-            curves = results.read_metrics(folder, ["trial_id", "value", "train_flops"], filters)
-            self.curves = {str(key): rows.sort_values("train_flops") for key, rows in curves.dropna().groupby("trial_id")}
-        except (OSError, ValueError) as error:
-            notes.append(f"The metrics table cannot be read, a file of it may be half-written, so there are no learning curves: {error}.")
+        curves = read_sound(folder, "metrics", damaged, ["trial_id", "step", "value", "train_flops", "train_seconds"], filters)
+        curves = curves.dropna(subset=["value"]).sort_values("step")
+        self.curves = {str(key): rows for key, rows in curves.groupby("trial_id")}
+        notes += damaged
+
+
+def planned(folder: Path) -> dict[str, Any]:
+    """sweep.yaml as it was written; empty where it is missing or cannot be read (`progress` says so)."""
+    try:
+        plan = yaml.safe_load((folder / "sweep.yaml").read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return {}
+    return plan if isinstance(plan, dict) else {}
+
+
+def margin_of(plan: Mapping[str, Any]) -> float:
+    """`confirm.margin` of a sweep, as a share; a point where it says none."""
+    confirm = plan.get("confirm")
+    margin = confirm.get("margin", MARGIN) if isinstance(confirm, dict) else MARGIN
+    return float(margin) if isinstance(margin, int | float) and 0 < margin < 1 else MARGIN
 
 
 def progress(folder: Path, trials: pd.DataFrame) -> list[str]:
     """Is everything there that sweep.yaml asks for? Sentences, one for each arm that lacks seeds."""
-    path = folder / "sweep.yaml"
-    if not path.is_file():
+    if not (folder / "sweep.yaml").is_file():
         return ["There is no sweep.yaml, so it cannot be told whether all planned trials are here."]
+    plan = planned(folder)
     try:
-        plan = yaml.safe_load(path.read_text(encoding="utf-8"))
         tasks = [plan["task"]] if isinstance(plan["task"], str) else list(plan["task"])
         arms = [(method, task, family) for method in plan["methods"] for task in tasks for family in plan["families"]]
-        seeds = {int(seed) for seed in (plan["confirm"] or {}).get("seeds", ())}
-    except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+        confirm = plan["confirm"] or {}
+        seeds, looks = [int(seed) for seed in confirm.get("seeds") or ()], [int(look) for look in confirm.get("race") or ()]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         return [f"sweep.yaml cannot be read ({type(error).__name__}), so it cannot be told whether all planned trials are here."]
     if not seeds:
         return ["The sweep confirms nothing (no confirm.seeds), and search results favour whoever was picked."]
     done = trials[trials["stage"] == "confirm"]
-    have = {key: set(map(int, rows["seed"])) & seeds for key, rows in done.groupby(["method", "task", "family"])}
-    missing = {arm: sorted(seeds - have.get(arm, set())) for arm in arms}
+    have = {key: set(map(int, rows["seed"])) & set(seeds) for key, rows in done.groupby(["method", "task", "family"])}
+    # In a race an arm is due on the seeds of the look that it has come to, no more.
+    due = {arm: seeds[: next((look for look in looks if look >= len(have.get(arm, ()))), len(seeds))] for arm in arms}
+    missing = {arm: sorted(set(due[arm]) - have.get(arm, set())) for arm in arms}
     number = sum(map(len, missing.values()))
     if number:
-        planned = len(arms) * len(seeds)
-        ended = f"{planned - number} of {planned} planned confirmation trials have ended: the sweep is still running or was interrupted"
+        total = sum(map(len, due.values()))
+        ended = f"{total - number} of {total} planned confirmation trials have ended: the sweep is still running or was interrupted"
         return [f"{ended}; what follows uses what is there."] + [
             f"{'/'.join(arm)}: no trial yet for confirmation seed(s) {listed(lack)}." for arm, lack in missing.items() if lack
         ]
     return []
 
 
-def confirmed(arm: str, rows: pd.DataFrame, counts: list[dict[str, Any]], notes: list[str]) -> pd.DataFrame:
-    """The COMPLETE confirmation trials of the configuration frozen last, by ascending seed; adds the arm's line of counts."""
+@dataclass(frozen=True)
+class Choice:
+    """The confirmation of one arm."""
+
+    runs: pd.DataFrame
+    """Rows of the trials table: COMPLETE, of one configuration on one data set, a seed each, by ascending seed."""
+    complete: int
+    """COMPLETE confirmation trials of the arm, those left out among them."""
+    notes: tuple[str, ...]
+    """A sentence for each run that is left out."""
+
+
+def read_frozen(folder: Path) -> tuple[dict[str, str], list[str]]:
+    """The search trials that arms were frozen to last, each with its file (selection.json, selection-2.json, ...).
+
+    And a sentence where that cannot be told.
+    """
+    found: dict[str, tuple[str, str]] = {}
+    for path in sorted(folder.glob("selection*.json"), key=lambda path: (len(path.name), path.name)):
+        try:
+            arms = json.loads(path.read_text(encoding="utf-8"))["arms"]
+            found |= {str(arm): (str(best["trial_id"]), path.name) for arm, best in arms.items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            why = f"{path.name} cannot be read ({type(error).__name__}), so what was frozen last is not known"
+            return {}, [f"{why}; of several confirmed configurations of an arm the one started last counts."]
+    return dict(found.values()), []
+
+
+def choose(arm: str, rows: pd.DataFrame, frozen: Mapping[str, str]) -> Choice:
+    """The confirmation that counts: COMPLETE trials of the configuration that was frozen last. Every analysis goes by this one rule.
+
+    `rows` are all trials of the arm (one task, family and model); `arm` is what notes call it; `frozen` as `read_frozen` finds it. Where
+    no selection names a trial of these rows, the configuration whose trials started last counts. Runs of earlier configurations, and
+    first attempts, enter nothing.
+    """
     confirm = rows[rows["stage"] == "confirm"]
     complete = confirm[confirm["state"] == "COMPLETE"]
-    later = _latest(complete)
-    counts.append(
-        {
-            "arm": arm,
-            **{name: str(rows[name].iloc[0]) for name in GROUP},
-            "search": int((rows["stage"] == "search").sum()),
-            "confirm": len(confirm),
-            "complete": len(complete),
-            "used": len(later),
-        }
-    )
-    for _, row in confirm[confirm["state"] != "COMPLETE"].iterrows():
-        why = f": {str(row['error']).strip().splitlines()[-1]}" if isinstance(row["error"], str) and row["error"].strip() else ""
-        notes.append(f"{arm}: confirmation seed {row['seed']} is {row['state']} and enters nothing{why}.")
-    failed = rows[(rows["stage"] == "search") & (rows["state"] == "FAILED")]
-    if len(failed):
-        notes.append(f"{arm}: {len(failed)} of {(rows['stage'] == 'search').sum()} search trials FAILED.")
-    if len(later) < len(complete):
-        others = f"{len(complete) - len(later)} of {len(complete)} confirmation trials"
-        notes.append(f"{arm}: {others} are of another configuration or an earlier attempt; used is the one started last.")
-    return later
+    picked = [row for _, row in rows[rows["trial_id"].isin(list(frozen))].iterrows()]  # one, or one per sweep where several are pooled
+    runs = complete[np.logical_or.reduce([alike(complete, row) for row in picked])] if picked else complete
+    if len(runs):
+        versions = [group for _, group in runs.groupby([*SETTINGS, "dataset_sha"], dropna=False)]
+        runs = max(versions, key=lambda group: str(group["started_at"].max()))
+        runs = runs.sort_values("trial_id", key=lambda ids: ids.map(_attempt)).drop_duplicates("seed", keep="last").sort_values("seed")
+    notes = [_unfinished(arm, row, runs) for _, row in confirm[confirm["state"] != "COMPLETE"].iterrows()]
+    if len(runs) < len(complete):
+        files = listed(dict.fromkeys(frozen[str(row["trial_id"])] for row in picked))
+        rule = f"the configuration frozen last ({files})" if picked else "the configuration started last"
+        what = f"of {rule}" if len(runs) else f"{rule}, and none of it is COMPLETE"
+        others = f"{len(complete) - len(runs)} of {len(complete)} confirmation trials are of another configuration or an earlier attempt"
+        notes.append(f"{arm}: {others} and enter nothing; what counts is {what.removeprefix('of ')}.")
+    return Choice(runs, len(complete), tuple(notes))
 
 
-def _latest(complete: pd.DataFrame) -> pd.DataFrame:
-    if complete.empty:
-        return complete
-    versions = [group for _, group in complete.groupby([*SETTINGS, "dataset_sha"], dropna=False)]
-    latest = max(versions, key=lambda group: str(group["started_at"].max()))
-    return latest.sort_values("trial_id").drop_duplicates("seed", keep="last").sort_values("seed")
+def alike(rows: pd.DataFrame, one: pd.Series[Any], free: Iterable[str] = FREE) -> pd.Series[bool]:
+    """Per row, whether it has the settings of `one` in everything but the columns `free`."""
+    names = [name for name in results.CONFIG if name not in free]
+    return (rows[names].eq(one[names]) | (rows[names].isna() & one[names].isna())).all(axis=1)
+
+
+def _attempt(trial_id: str) -> tuple[str, int]:
+    config_id, _, number = str(trial_id).partition("-")
+    return config_id, int(number) if number.isdigit() else 1
+
+
+def _unfinished(arm: str, row: pd.Series[Any], runs: pd.DataFrame) -> str:
+    why = f": {str(row['error']).strip().splitlines()[-1]}" if isinstance(row["error"], str) and row["error"].strip() else ""
+    again = " (another attempt of it is COMPLETE and used)" if row["config_id"] in set(runs["config_id"]) else ""
+    return f"{arm}: confirmation seed {row['seed']} is {row['state']} and enters nothing{again}{why.rstrip('.')}."
 
 
 def listed(values: Iterable[Any]) -> str:

@@ -1,7 +1,7 @@
-"""Every statistic of one claim, gathered in one record; `verdict.py` decides on it.
+"""Every statistic of one claim, gathered in one record; `ruling.py` decides on it.
 
 What has no answer (one seed, no spread, NaN) is None in the record and a sentence in its notes.
-May import: claims, crossed, resampling, statistics.
+May import: claims, crossed, declared, resampling, sequential, statistics.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis import crossed, resampling, statistics
+from analysis import crossed, resampling, sequential, statistics
 from analysis.claims import Claim
+from analysis.declared import Declared
 
 LEVEL = 0.05
 POWER = 0.8
@@ -49,18 +50,31 @@ class Verdict:
     difference: float | None
     verdict: str = "undecided"
     sentence: str = ""
+    conditions: list[Reason] = field(default_factory=list)
+    """What `better` asks for."""
     reasons: list[Reason] = field(default_factory=list)
+    """The conditions, and what else there is to read."""
     notes: list[str] = field(default_factory=list)
     untested: str | None = None
     """Why there is no t-test over seeds; None where there is."""
     p: float | None = None
     """Of the two-sided paired t over seeds."""
+    p_claim: float | None = None
+    """Larger p of the paired t over seeds and the test over seeds x examples; after a race overall (`sequential.overall`)."""
     p_holm: float | None = None
+    """`p_claim` after Holm's correction over all claims of the folder."""
     p_one_tailed: float | None = None
     p_sign_flip: float | None = None
+    family_size: int = 1
+    """Claims that the sweep declared: what Holm's correction is over."""
+    equivalent: bool | None = None
     p_equivalence: float | None = None
     p_equivalence_holm: float | None = None
     interval: crossed.Interval | None = None
+    look: int | None = None
+    """The look of a race, from 1, that the claim has come to; None without a race."""
+    looks: list[int] = field(default_factory=list)
+    """Numbers of seeds after which the race looks."""
     bootstrap: crossed.Interval | None = None
     mcnemar: dict[int, statistics.Outcome] = field(default_factory=dict)
     detectable: dict[int, float] = field(default_factory=dict)
@@ -86,44 +100,65 @@ def blank(claim: Claim, metric: str) -> Verdict:
     )
 
 
-def measure(claim: Claim, metric: str, margin: float) -> Verdict:
-    """All statistics of one claim, uncorrected."""
+def measure(claim: Claim, metric: str, margin: float, declared: Declared | None = None) -> Verdict:
+    """The statistics that a ruling goes by, uncorrected for the number of claims."""
     found = blank(claim, metric)
     if not claim.ours:
         return found
+    looks = () if declared is None else declared.looks
+    confidence = 1 - LEVEL
+    if looks:
+        found.looks, found.look = list(looks), sequential.look_of(len(claim.ours), looks)
+        # The repeated confidence interval (Jennison & Turnbull 2000, chapter 9): all looks' intervals cover together with 95 %.
+        confidence = 1 - sequential.spending(looks, LEVEL)[found.look - 1]
 
-    def attempt(call: Callable[[], T]) -> T | None:
-        try:
-            return call()
-        except ValueError as error:
-            if str(error) not in found.notes:
-                found.notes.append(str(error))
-            return None
+    def overall(p: float, sides: int = 2) -> float:
+        return sequential.overall(p, len(claim.ours), looks, sides=sides) if looks else p
 
     differences = _by_seed(claim)
     try:
-        found.p = statistics.paired_t(differences).p
+        found.p = found.p_claim = statistics.paired_t(differences).p
     except ValueError as error:
         found.untested = str(error)
-    else:
-        found.p_one_tailed = statistics.paper_one_tailed_t(differences).p
-        found.p_sign_flip = statistics.sign_flip(differences).p
-    if claim.right is None:
-        return found
-    D_SN = _by_answer(claim.right)
-    found.interval = attempt(partial(crossed.interval, D_SN))
-    if found.interval is not None:
-        found.bootstrap = crossed.bootstrap(D_SN)
+    D_SN = None if claim.right is None else _by_answer(claim.right)
+    if D_SN is not None:
+        found.interval = _attempt(found, partial(crossed.interval, D_SN, confidence))
     if found.interval is not None and found.p is not None:
-        found.p_equivalence = max(statistics.equivalence(differences, margin).p, crossed.equivalence(D_SN, margin))
-    for seed, ours_N, theirs_N in zip(claim.ours, *claim.right, strict=True):
-        outcome = attempt(partial(statistics.mcnemar, ours_N, theirs_N))
-        if outcome is not None:
-            found.mcnemar[seed] = outcome
+        assert D_SN is not None and found.interval.p is not None
+        found.p_claim = max(found.p, found.interval.p)
+        found.p_equivalence = overall(max(statistics.equivalence(differences, margin).p, crossed.equivalence(D_SN, margin)), sides=1)
+    if found.p_claim is not None:
+        found.p_claim = overall(found.p_claim)
     return found
 
 
-def plan(found: Verdict, claim: Claim, margin: float, family: int) -> None:
+def describe(found: Verdict, claim: Claim) -> None:
+    """Adds what is there for reading and decides nothing: the paper's test, sign flips, bootstrap, McNemar by seed."""
+    if found.p is not None:
+        differences = _by_seed(claim)
+        found.p_one_tailed = statistics.paper_one_tailed_t(differences).p
+        found.p_sign_flip = statistics.sign_flip(differences).p
+    if claim.right is None:
+        return
+    if found.interval is not None:
+        found.bootstrap = crossed.bootstrap(_by_answer(claim.right))
+    for seed, ours_N, theirs_N in zip(claim.ours, *claim.right, strict=True):
+        outcome = _attempt(found, partial(statistics.mcnemar, ours_N, theirs_N))
+        if outcome is not None:
+            found.mcnemar[seed] = outcome
+
+
+def _attempt(found: Verdict, call: Callable[[], T]) -> T | None:
+    """What `call` comes to; None and a note where it has no answer."""
+    try:
+        return call()
+    except ValueError as error:
+        if str(error) not in found.notes:
+            found.notes.append(str(error))
+        return None
+
+
+def plan(found: Verdict, claim: Claim, margin: float) -> None:
     """Adds what 5, 10, 20 seeds would detect, at the level that Holm asks of the smallest p of the family."""
     if found.p is None:
         return
@@ -132,7 +167,7 @@ def plan(found: Verdict, claim: Claim, margin: float, family: int) -> None:
     else:  # by seed only: one stand-in example carries all the spread
         spread = float(np.var(_by_seed(claim), ddof=1))
         parts = crossed.Components(seeds=len(found.seeds), examples=1, mean=0.0, var_seed=spread, var_example=0.0, var_residual=0.0)
-    alpha = LEVEL / family
+    alpha = LEVEL / found.family_size
     found.detectable = crossed.plan(parts, examples=parts.examples, seeds=PLANS, power=POWER, alpha=alpha)
     found.seeds_needed = crossed.seeds_needed(parts, margin, examples=parts.examples, power=POWER, alpha=alpha)
 

@@ -49,6 +49,8 @@ class Grid:
     folded: bool = False
     code: bool = False
     command: str = ""
+    sources: tuple[str, ...] = ()
+    """Tables of the results folder that it is made of."""
 
 
 Block = Sentences | Ruling | Figure | Grid
@@ -136,7 +138,7 @@ def _block(block: Block, page: Page) -> str:
         return f'<article class="ruling">{word}<p>{escape(block.sentence)}</p>{notes}{reasons}</article>'
     if isinstance(block, Figure):
         return _figure(block, page)
-    table = _grid(block.table, code=block.code) + _origin(block.command, (), page)
+    table = _grid(block.table, code=block.code) + _origin(block.command, block.sources, page)
     return _folded(block.table.title, table) if block.folded else f"<h3>{escape(block.table.title)}</h3>{table}"
 
 

@@ -1,26 +1,23 @@
 """A results folder as the analysis sees it: trials with their groups, curves, and a sentence for everything that isn't there.
 
 A half-written or damaged file costs its own trial only: the others are read and the file is named. Columns are read, not whole
-tables: metrics by name, predictions by trial. May import: jepa_ray.results, pandas, pyarrow, yaml. No torch, no Ray.
+tables: metrics by name, predictions by trial. May import: confirmed, files, jepa_ray.results, pandas, yaml. No torch, no Ray.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 import yaml
 
+from analysis.confirmed import GROUP, choose, read_frozen
+from analysis.files import damage, load, read_sound
 from jepa_ray import results
 
-GROUP = ["task", "family", "model"]
-"""What baseline and method have in common; a group is a panel of a figure."""
 OBJECTIVE_KNOBS = ("lambda", "k", "loss_dropout", "gamma")
 """Knobs of the JEPA term: in a baseline's row they say nothing."""
 SCALES = ("rank_text", "rank_code", "anisotropy_text", "anisotropy_code", "contrast", "r1", "r1_chance", "mrr")
@@ -35,7 +32,8 @@ CURVES = [
 
 @dataclass(frozen=True)
 class Sweep:
-    """One results folder. `trials` has, besides the table's columns, `label` (the arm), `group` (its panel) and `is_baseline`."""
+    """One results folder. `trials` has, besides the table's columns, `label` (the arm), `group` (its panel: what baseline and method
+    have in common) and `is_baseline`."""
 
     folder: Path
     trials: pd.DataFrame
@@ -43,6 +41,8 @@ class Sweep:
     metric: str = "val_accuracy"
     mode: str = "max"
     notes: tuple[str, ...] = ()
+    frozen: Mapping[str, str] = field(default_factory=dict)
+    """Search trials that arms were frozen to last (`confirmed.read_frozen`)."""
 
     @property
     def methods(self) -> list[str]:
@@ -71,10 +71,11 @@ def read(folder: Path, curves: Sequence[str] = CURVES) -> Sweep:
     if not (folder / "trials").is_dir():
         raise ValueError(f"{folder}: has no trials/ folder; name the folder of a sweep, such as results/lora")
     spec, notes = _spec(folder)
-    trials = _sound(folder, "trials", results.TRIALS, notes)
+    trials = read_sound(folder, "trials", notes)
     if trials.empty and notes and any((folder / "trials").glob("*.parquet")):
         raise ValueError(f"{folder}: no file of trials/ can be read ({notes[-1]})")
-    metrics = _sound(folder, "metrics", results.METRICS, notes, list(curves)) if curves else pd.DataFrame(columns=results.METRICS.names)
+    named = [("name", "in", list(curves))]
+    metrics = read_sound(folder, "metrics", notes, where=named) if curves else pd.DataFrame(columns=results.METRICS.names)
     search = spec.get("search") or {}
     metric, mode = str(search.get("metric", "val_accuracy")), str(search.get("mode", "max"))
     if curves and len(trials):
@@ -82,25 +83,25 @@ def read(folder: Path, curves: Sequence[str] = CURVES) -> Sweep:
         if bare:
             notes.append(f"{bare} of {len(trials)} trials have no curves in metrics/; figures of curves are without them.")
     notes += _unfinished(folder, spec, trials)
-    return Sweep(folder, _grouped(trials), metrics, metric, mode, tuple(notes))
+    frozen, doubts = read_frozen(folder)
+    return Sweep(folder, _grouped(trials), metrics, metric, mode, tuple([*notes, *doubts]), frozen)
 
 
 def read_predictions(folder: Path, trial_ids: Sequence[str], split: str, columns: Sequence[str]) -> pd.DataFrame:
     """Answers of these trials on one split, these columns only; other trials' files aren't opened."""
     paths = [folder / "predictions" / f"{trial_id}.parquet" for trial_id in trial_ids]
-    good = [path for path in paths if _damage(path) is None]
-    if not good:
-        return _load([], results.PREDICTIONS, list(columns), None)
-    return _load(good, results.PREDICTIONS, list(columns), ds.field("split") == split)
+    return load([path for path in paths if damage(path) is None], "predictions", columns, [("split", "==", split)])
 
 
 def shown_runs(sweep: Sweep) -> tuple[pd.DataFrame, list[str]]:
     """The runs that stand for each arm, and what to say of them: its confirmed seeds, or else its best COMPLETE search trial."""
-    chosen, notes = [], []
+    chosen: list[pd.DataFrame] = []
+    notes: list[str] = []
     for label, arm in sweep.trials.groupby("label", sort=True):
-        confirmed = latest_confirmed(arm)
-        if len(confirmed):
-            chosen.append(confirmed)
+        confirmed = choose(str(label), arm, sweep.frozen)
+        notes += confirmed.notes
+        if len(confirmed.runs):
+            chosen.append(confirmed.runs)
             continue
         complete = arm[(arm["stage"] == "search") & (arm["state"] == "COMPLETE")].dropna(subset=[sweep.metric])
         if complete.empty:
@@ -109,17 +110,6 @@ def shown_runs(sweep: Sweep) -> tuple[pd.DataFrame, list[str]]:
         notes.append(f"{label}: not confirmed; drawn is its best search trial of {len(complete)}, which favours it.")
         chosen.append(complete.sort_values([sweep.metric, "started_at"], ascending=[sweep.mode == "min", True]).head(1))
     return (pd.concat(chosen) if chosen else sweep.trials.head(0)), notes
-
-
-def latest_confirmed(arm: pd.DataFrame) -> pd.DataFrame:
-    """COMPLETE confirmation runs of an arm, one per seed; of several configurations the one started last, as in analysis.summary."""
-    rows = arm[(arm["stage"] == "confirm") & (arm["state"] == "COMPLETE")]
-    if rows.empty:
-        return rows
-    settings = [name for name in results.CONFIG if name != "seed"]
-    versions = [group for _, group in rows.groupby([*settings, "dataset_sha"], dropna=False)]
-    latest = max(versions, key=lambda group: str(group["started_at"].max()))
-    return latest.sort_values("trial_id").drop_duplicates("seed", keep="last").sort_values("seed")
 
 
 def last_values(metrics: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
@@ -164,36 +154,3 @@ def _unfinished(folder: Path, spec: dict[str, Any], trials: pd.DataFrame) -> lis
     if seeds == 1:
         notes.append("Confirmed on one seed only: there is no spread over seeds, so no test and no interval.")
     return notes
-
-
-def _sound(folder: Path, table: str, schema: pa.Schema, notes: list[str], names: list[str] | None = None) -> pd.DataFrame:
-    """The table through `jepa_ray.results`; where a file is damaged, the others."""
-    if not (folder / table).is_dir():
-        notes.append(f"{table}/ is missing: what is made of it is left out.")
-    try:
-        if table == "trials":
-            return results.read_trials(folder)
-        return results.read_metrics(folder, filters=[("name", "in", names)])
-    except (pa.ArrowInvalid, OSError):
-        paths = sorted(path for path in (folder / table).glob("*.parquet") if not path.name.startswith((".", "_")))
-        damaged = {path: why for path in paths if (why := _damage(path)) is not None}
-        shown = ", ".join(path.name for path in list(damaged)[:3]) + (" and more" if len(damaged) > 3 else "")
-        notes.append(f"{len(damaged)} of {len(paths)} files in {table}/ can't be read and are left out: {shown}.")
-        good = [path for path in paths if path not in damaged and (folder / "trials" / path.name).exists()]
-        return _load(good, schema, None, ds.field("name").isin(names) if names else None)
-
-
-def _load(paths: Sequence[Path], schema: pa.Schema, columns: list[str] | None, condition: Any) -> pd.DataFrame:
-    dataset = ds.dataset([str(path) for path in paths], schema=schema, format="parquet") if paths else ds.dataset(schema.empty_table())
-    frame = dataset.to_table(columns=columns, filter=condition).to_pandas()
-    assert isinstance(frame, pd.DataFrame)
-    return frame
-
-
-def _damage(path: Path) -> str | None:
-    """What is wrong with a Parquet file; None where it can be read to its end."""
-    try:
-        pq.read_table(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        return str(error).splitlines()[0]
-    return None

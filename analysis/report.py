@@ -12,28 +12,40 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
-from analysis import answers, summary
+from analysis import answers, panels, summary
 from analysis.artefacts import ARTEFACTS
+from analysis.claims import gather
 from analysis.page import Block, Figure, Grid, Page, Ruling, Section, Sentences, as_markdown, diff, html
 from analysis.reading import Sweep, read
 from analysis.tables import Table
+from analysis.verdict import judge
+
+STAGES = {"search": "search", "confirm": "confirmation", "matched": "at equal FLOPs"}
+SOURCES = ("trials", "metrics")
 
 
 def build(folder: Path, output: Path) -> Page:
     """The page of one sweep. Raises ValueError where `folder` is no sweep's."""
     sweep = read(folder)
     trials = sweep.trials
-    found = summary.summarise(trials.drop(columns=["label", "group", "is_baseline"]), sweep.metric, sweep.mode)
+    found = summary.summarise(trials.drop(columns=["label", "group", "is_baseline"]), sweep.metric, sweep.mode, sweep.frozen)
     states, best, confirmation, differences = summary.tables(found)
 
     def figure(name: str) -> Figure:
         artefact = next(artefact for artefact in ARTEFACTS if artefact.name == name)
         assert artefact.plot is not None, name
         return Figure(artefact.plot(sweep), f"python -m analysis.paper {name} {folder}")
+
+    def grid(table: Table) -> Grid:
+        return Grid(table, command=f"python -m analysis.summary {folder}", sources=("trials",))
+
+    def side_by_side(table: Table) -> Grid:
+        return Grid(table, folded=True, code=True, command=f"python -m analysis.paper T1 {folder}", sources=("predictions",))
 
     first: list[Block] = [Sentences(sweep.notes, warning=True)] if sweep.notes else []
     if trials.empty:
@@ -43,12 +55,12 @@ def build(folder: Path, output: Path) -> Page:
             Section("Verdict", [*first, *_verdicts(folder, found.notes)]),
             Section(
                 "Confirmation",
-                [figure("seeds"), Grid(confirmation), Grid(differences, folded=True)],
+                [figure("seeds"), grid(confirmation), replace(grid(differences), folded=True)],
                 "The best of each arm on fresh seeds.",
             ),
             Section(
                 "Search",
-                [figure("curves"), Grid(best), figure("F7"), figure("parallel"), figure("importance")],
+                [figure("curves"), grid(best), figure("best_of_n"), figure("F7"), figure("parallel"), figure("importance")],
                 "How the configurations were found. A best score among many favours whoever was picked: the confirmation is what counts.",
             ),
             Section("Training", [figure("F1"), figure("F5"), figure("F3-losses")]),
@@ -57,12 +69,12 @@ def build(folder: Path, output: Path) -> Page:
                 [figure("F3"), figure("diagnostics")],
                 "On fixed validation pairs, of every arm, the baseline among them.",
             ),
-            Section("Cost and stops", [figure("budget"), figure("stops"), Grid(states, folded=True)]),
+            Section("Cost and stops", [figure("budget"), figure("stops"), replace(grid(states), folded=True)]),
             Section(
                 "Answers",
                 [
-                    Grid(answers.differences(sweep), command=f"python -m analysis.paper T1 {folder}"),
-                    *(Grid(table, folded=True, code=True) for table in answers.side_by_side(sweep, mark=diff)),
+                    replace(side_by_side(answers.differences(sweep)), folded=False, code=False),
+                    *(side_by_side(table) for table in answers.side_by_side(sweep, mark=diff)),
                 ],
                 "Against the reference: struck out is missing or should stand there, underlined is wrong, wavy is too much.",
             ),
@@ -81,7 +93,7 @@ def facts(sweep: Sweep) -> list[tuple[str, str]]:
     stages, states = trials["stage"].value_counts(), trials["state"].value_counts()
     finished = trials["finished_at"].dropna().astype(str)
     shown = [
-        ("trials", f"{len(trials)}: {stages.get('search', 0)} search, {stages.get('confirm', 0)} confirmation"),
+        ("trials", f"{len(trials)}: {', '.join(f'{stages[name]} {word}' for name, word in STAGES.items() if name in stages)}"),
         ("ended", f"{states.get('COMPLETE', 0)} complete, {states.get('PRUNED', 0)} cut early, {states.get('FAILED', 0)} failed"),
         ("methods", ", ".join(sweep.methods)),
         ("families", _distinct(trials["family"])),
@@ -111,12 +123,10 @@ def write(folder: Path, output: Path | None = None, markdown: bool = True) -> li
 
 
 def _verdicts(folder: Path, notes: Sequence[str]) -> list[Block]:
-    """The rulings of analysis.verdict, or where it can't give any, the sentences of analysis.summary and why."""
-    from analysis.claims import gather
-    from analysis.verdict import judge
-
+    """The rulings of analysis.verdict and the panels, or where it can't give any, the sentences of analysis.summary and why."""
     try:
-        report = judge(gather(folder))
+        evidence = gather(folder)
+        report = judge(evidence, margin=evidence.margin)
     except (ValueError, OSError) as error:
         told = tuple(note for note in notes if " against " in note) or tuple(notes)
         return [Sentences((f"No verdict: {error}", *told))]
@@ -129,9 +139,11 @@ def _verdicts(folder: Path, notes: Sequence[str]) -> list[Block]:
         sentence = f"Control: {sentence}" if verdict.kind == "control" else sentence
         blocks.append(Ruling(verdict.verdict, sentence, reasons, tuple(verdict.notes)))
     tested = ", ".join(f"{number} {what}" for what, number in report.family.items() if number or what.startswith("claims"))
-    how = f"{report.metric}, margin {100 * report.margin:g} points; Holm over: {tested}. Same as `python -m analysis.verdict {folder}`."
+    command = f"python -m analysis.verdict {folder} --margin {report.margin:g}"
+    how = f"{report.metric}, margin {100 * report.margin:g} points; Holm over: {tested}. Same as `{command}`."
     none = () if blocks else ("No claim: no method was confirmed beside a baseline.",)
-    return [*blocks, Sentences((*none, how, *report.notes))]
+    at_equal = [Grid(table, command=f"python -m analysis.panels {folder}", sources=SOURCES) for table in panels.tables(evidence)]
+    return [*blocks, *at_equal, Sentences((*none, how, *report.notes))]
 
 
 def _distinct(values: pd.Series[str], limit: int = 12) -> str:
@@ -150,7 +162,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         written = write(options.sweep, options.output, markdown=not options.no_markdown)
     except (ValueError, OSError) as error:
         parser.error(str(error))
-    print("\n".join(str(path) for path in written if path.suffix in (".html", ".md")))
+    words = {".html": "The page, to open in a browser", ".md": "The same as Markdown"}
+    print("\n".join(f"{words[path.suffix]}: {path}" for path in written if path.suffix in words))
     return 0
 
 

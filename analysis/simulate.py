@@ -54,6 +54,8 @@ class Design:
     """Of true_c. Above 0, two frozen cells do differ, and a test that says so is right about them."""
     taste_sd: float = 0.0
     """Of taste_ai. Above 0, a test over seeds alone mistakes these examples for all."""
+    effect: float = 0.0
+    """Added to the ability of every arm but the first. 0: there is nothing to find."""
 
     def __post_init__(self) -> None:
         if self.seeds < 2 or self.cells < 1 or min(self.val_examples, self.test_examples) < 2:
@@ -83,21 +85,10 @@ def protocol(design: Design, replicates: int, seed: int = 0) -> dict[str, Rate]:
     """Our protocol at no effect: rates of a two-sided paired t, of the crossed interval without 0, and of both (what a verdict asks)."""
     random = np.random.default_rng(seed)
     hits: dict[str, int] = {}
-    for many in _chunks(replicates, 2 * (design.cells * design.val_examples + design.seeds * design.test_examples)):
-        val_RN, test_RN = _examples(design, random, many, design.val_examples), _examples(design, random, many, design.test_examples)
-        arms = []
-        for _ in range(2):
-            true_RC = _cells(design, random, many, design.cells)
-            best_R1 = _right(design, random, true_RC, val_RN, seeds=1).mean(axis=(2, 3)).argmax(axis=1)[:, None]
-            # Frozen. Fresh seeds, fresh examples: nothing of the search is left but which cell it was.
-            frozen_R1 = np.take_along_axis(true_RC, best_R1, axis=1)
-            arms.append(_right(design, random, frozen_R1, test_RN, design.seeds)[:, 0])
-        D_RSN = arms[1].astype(np.float64) - arms[0]
-        t_R = _below(D_RSN.mean(axis=2), "two-sided")
-        mean_R, by_seed_R, by_example_R, residual_R = mean_squares(D_RSN)
-        se_R, df_R = standard_error(by_seed_R, by_example_R, residual_R, design.seeds, design.test_examples)
-        with np.errstate(invalid="ignore", divide="ignore"):  # arms that agree on every answer: no p, and no hit
-            crossed_R = 2 * stats.t.sf(np.abs(mean_R) / se_R, df_R) < LEVEL
+    for right_ARSN in confirmations(design, replicates, random):
+        D_RSN = right_ARSN[1].astype(np.float64) - right_ARSN[0]
+        mean_R = D_RSN.mean(axis=(1, 2))
+        t_R, crossed_R = (p_R < LEVEL for p_R in both_p(D_RSN))
         found = {
             "paired t": t_R,
             "crossed interval": crossed_R,
@@ -106,6 +97,32 @@ def protocol(design: Design, replicates: int, seed: int = 0) -> dict[str, Rate]:
         }
         hits = {name: hits.get(name, 0) + int(hit_R.sum()) for name, hit_R in found.items()}
     return {name: Rate(hits=count, n=replicates) for name, count in hits.items()}
+
+
+def confirmations(design: Design, replicates: int, random: np.random.Generator, arms: int = 2) -> Iterator[NDArray[np.bool_]]:
+    """(A, R, S, N): which answers of each arm's frozen configuration are right, on fresh seeds and examples; some replicates at a time."""
+    for many in _chunks(replicates, arms * (design.cells * design.val_examples + design.seeds * design.test_examples)):
+        val_RN, test_RN = _examples(design, random, many, design.val_examples), _examples(design, random, many, design.test_examples)
+        right = []
+        for arm in range(arms):
+            true_RC = _cells(design, random, many, design.cells) + np.float32(design.effect if arm else 0.0)
+            best_R1 = _right(design, random, true_RC, val_RN, seeds=1).mean(axis=(2, 3)).argmax(axis=1)[:, None]
+            # Frozen. Fresh seeds, fresh examples: nothing of the search is left but which cell it was.
+            frozen_R1 = np.take_along_axis(true_RC, best_R1, axis=1)
+            right.append(_right(design, random, frozen_R1, test_RN, design.seeds)[:, 0])
+        yield np.stack(right)
+
+
+def both_p(D_RSN: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(R,) and (R,): p of the two-sided paired t over seeds, and over seeds x examples. No spread at all is no test: p = 1."""
+    S, N = D_RSN.shape[1:]
+    d_RS = D_RSN.mean(axis=2)
+    mean_R, by_seed_R, by_example_R, residual_R = mean_squares(D_RSN)
+    se_R, df_R = standard_error(by_seed_R, by_example_R, residual_R, S, N)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        t_R = 2 * stats.t.sf(np.abs(mean_R) / (d_RS.std(axis=1, ddof=1) / math.sqrt(S)), S - 1)
+        crossed_R = 2 * stats.t.sf(np.abs(mean_R) / se_R, df_R)
+    return np.where(np.ptp(d_RS, axis=1) > 1e-9, t_R, 1.0), np.nan_to_num(crossed_R, nan=1.0)
 
 
 def paper(design: Design, replicates: int, seed: int = 0, *, baseline_cells: int = 1) -> dict[str, Rate]:

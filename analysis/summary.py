@@ -7,7 +7,7 @@ deviation (ddof 1); against the baseline of the same task, family and model in t
 a two-sided paired t-test. What is missing is said in a sentence, never dropped. A difference that is not shown is reported as
 plainly as one that is.
 
-May import: jepa_ray.results, pandas, scipy. No torch, no ray.
+May import: confirmed, files, tables, jepa_ray.results, pandas, scipy. No torch, no ray.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,18 +23,21 @@ from typing import Any
 import pandas as pd
 from scipy import stats
 
+from analysis.confirmed import GROUP, choose, read_frozen
+from analysis.files import read_sound
 from analysis.tables import Table, markdown, percent, significant, text
 from jepa_ray import results
 
 JUDGEMENTS = ("accuracy", "exact", "prefix", "contains", "stopped")
 WHERE_MEASURED = ("paper", "equivalent", "errors")
 """Judgements of some tasks only: shown where a trial has them, errors where there are any."""
+STAGES = ("search", "confirm", "matched")
+"""What trials are for; matched ones are trained to equal FLOPs (`equal.py`) and enter no table here but the counts and costs."""
 STATES = ("COMPLETE", "PRUNED", "FAILED")
 ALWAYS = ("objective", "lambda", "k", "learning_rate", "loss_dropout")
 """Settings shown for every arm; others appear where the search varied them."""
 LEVEL = 0.05
 """p below which a difference is called one."""
-GROUP = ["task", "family", "model"]
 
 
 @dataclass
@@ -50,8 +53,8 @@ class Summary:
     mode: str = "max"
 
 
-def summarise(trials: pd.DataFrame, metric: str = "val_accuracy", mode: str = "max") -> Summary:
-    """Everything this module knows about the trials table of one sweep."""
+def summarise(trials: pd.DataFrame, metric: str = "val_accuracy", mode: str = "max", frozen: Mapping[str, str] | None = None) -> Summary:
+    """Everything this module knows about the trials table of one sweep; `frozen` as `confirmed.read_frozen` finds it in its folder."""
     if metric not in trials.columns:
         legal = ", ".join(name for name in results.SUMMARY if name.startswith("val_"))
         raise ValueError(f"no column {metric!r} in the trials table; what is measured on validation: {legal}")
@@ -65,16 +68,10 @@ def summarise(trials: pd.DataFrame, metric: str = "val_accuracy", mode: str = "m
         name = str(label)
         found.states.append(_states(name, arm))
         _best(name, arm[arm["stage"] == "search"], found)
-        chosen[name] = _confirmed(name, arm[arm["stage"] == "confirm"], found)
+        chosen[name] = _confirmed(name, arm, frozen or {}, found)
     for _, family in trials.groupby(GROUP, sort=True):
         _compare(family, chosen, found)
     return found
-
-
-def side_by_side(trials: pd.DataFrame, metric: str = "val_accuracy", mode: str = "max") -> str:
-    """The confirmation of all arms and their paired differences, as text: what a sweep prints when it ends."""
-    found = summarise(trials, metric, mode)
-    return _render([_confirmation_table(found), _difference_table(found)], found.notes, text)
 
 
 def full_text(found: Summary, *, as_markdown: bool = False) -> str:
@@ -99,6 +96,7 @@ def _states(arm: str, rows: pd.DataFrame) -> dict[str, Any]:
         "arm": arm,
         "search": int((rows["stage"] == "search").sum()),
         "confirm": int((rows["stage"] == "confirm").sum()),
+        "matched": int((rows["stage"] == "matched").sum()),
         **{state: int(counts.get(state, 0)) for state in STATES},
         **{name: float(rows[name].sum()) for name in ("train_flops", "train_seconds", "wall_seconds")},
         "without_cost": int(rows["train_flops"].isna().sum()),
@@ -126,21 +124,14 @@ def _best(arm: str, search: pd.DataFrame, found: Summary) -> None:
     found.best.append(row | {name: _plain(first[name]) for name in shown})
 
 
-def _confirmed(arm: str, rows: pd.DataFrame, found: Summary) -> pd.DataFrame:
-    """The COMPLETE confirmation trials of one configuration, indexed by seed; adds the arm's line to the summary."""
-    unfinished = rows[rows["state"] != "COMPLETE"]
-    for _, row in unfinished.iterrows():
-        found.notes.append(f"{arm}: confirmation seed {row['seed']} is {row['state']} and not in the means{_why(row['error'])}.")
-    rows = rows[rows["state"] == "COMPLETE"]
-    if rows.empty:
-        found.notes.append(f"{arm}: no COMPLETE confirmation trial, so only search results, which favour whoever was picked.")
-        return rows.set_index("seed")
-    settings = [name for name in results.CONFIG if name != "seed"]
-    versions = [group for _, group in rows.groupby([*settings, "dataset_sha"], dropna=False)]
-    if len(versions) > 1:
-        found.notes.append(f"{arm}: {len(versions)} configurations were confirmed; shown is the one started last.")
-    latest = max(versions, key=lambda group: str(group["started_at"].max()))
-    latest = latest.sort_values("trial_id").drop_duplicates("seed", keep="last").set_index("seed").sort_index()
+def _confirmed(arm: str, rows: pd.DataFrame, frozen: Mapping[str, str], found: Summary) -> pd.DataFrame:
+    """The confirmation of an arm, indexed by seed; adds the arm's line to the summary."""
+    choice = choose(arm, rows, frozen)
+    found.notes += choice.notes
+    latest = choice.runs.set_index("seed")
+    if latest.empty:
+        found.notes.append(f"{arm}: no COMPLETE confirmation trial that counts, so only search results, which favour whoever was picked.")
+        return latest
     line: dict[str, Any] = {"arm": arm, "n": len(latest), "seeds": [int(seed) for seed in latest.index]}
     for name in (*_metrics(), *_SOMETIMES):
         values = latest[name].dropna()
@@ -239,10 +230,6 @@ def _sometimes(found: Summary) -> list[str]:
     return [name for name in _SOMETIMES if any(line[name]["mean"] for line in found.confirmation)]
 
 
-def _why(error: Any) -> str:
-    return f": {str(error).splitlines()[-1]}" if isinstance(error, str) and error.strip() else ""
-
-
 def _plain(value: Any) -> Any:
     """A cell as JSON knows it: Python's own scalar, None for missing."""
     if pd.isna(value):
@@ -254,8 +241,8 @@ def _state_table(found: Summary) -> Table:
     lines = list(found.states)
     if len(lines) > 1:
         lines.append({"arm": "total", **{name: sum(line[name] for line in lines) for name in lines[0] if name != "arm"}})
-    rows = [[line["arm"], *(str(line[name]) for name in ("search", "confirm", *STATES)), *_cost(line)] for line in lines]
-    header = ["arm", "search", "confirm", "complete", "pruned", "failed", "train FLOPs", "train s", "wall s"]
+    rows = [[line["arm"], *(str(line[name]) for name in (*STAGES, *STATES)), *_cost(line)] for line in lines]
+    header = ["arm", *STAGES, "complete", "pruned", "failed", "train FLOPs", "train s", "wall s"]
     return Table("Trials", header, rows, "No trial yet.")
 
 
@@ -325,10 +312,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for folder in options.sweeps:
         if not (folder / "trials").is_dir():
             parser.error(f"{folder} has no trials/ folder: name the folder of a sweep, such as results/lora")
+        notes: list[str] = []
+        trials, (frozen, doubts) = read_sound(folder, "trials", notes), read_frozen(folder)
         try:
-            summaries[str(folder)] = summarise(results.read_trials(folder), options.metric, options.mode)
+            summaries[str(folder)] = found = summarise(trials, options.metric, options.mode, frozen)
         except ValueError as error:
             parser.error(str(error))
+        found.notes[:0] = [*notes, *doubts]
     if options.json:
         print(json.dumps({name: asdict(found) for name, found in summaries.items()}))
         return 0

@@ -4,16 +4,18 @@
 
 For every method against its baseline twin (`claims.py`), with D the difference of the metric on fresh seeds:
 
-    better       Holm p of the two-sided paired t < 0.05 over all claims of the folder, AND the 95 % seeds x examples interval lies above 0,
-                 AND D reaches the margin, AND the difference is above 0 at equal FLOPs, AND prefix or contains gains the margin too
-                 (a gain of exact answers alone is one of stopping). What cannot be told is not met.
+    better       Holm p < 0.05 over all claims that the sweep declares, AND the 95 % seeds x examples interval lies above 0, AND D reaches
+                 the margin, AND the difference is above 0 at equal FLOPs, AND prefix or contains gains the margin too (a gain of
+                 exact answers alone is one of stopping). What cannot be told is not met.
     equivalent   TOST within the margin, over seeds and over seeds x examples, the larger p, Holm-corrected as well, < 0.05
     worse        Holm p < 0.05 and the interval lies below 0
     undecided    else; with the number of seeds that would detect a difference of the margin
 
+Holm's p starts from the larger of the two-sided paired t over seeds and the test over seeds x examples. After a race it is p over all looks
+(`sequential.py`), and the interval is that look's. None of the first three is given while planned seeds are missing in an arm.
 Controls are a family of their own. Every folder is one family. A null is an answer: the exit status is 0; 2 for bad input.
 
-May import: claims, measured, statistics, crossed, tables.
+May import: claims, measured, ruling, crossed, tables.
 """
 
 from __future__ import annotations
@@ -25,9 +27,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from analysis import crossed, statistics
-from analysis.claims import Claim, Evidence, gather
-from analysis.measured import LEVEL, POWER, Reason, Verdict, across_tasks, blank, measure, plan
+from analysis import crossed
+from analysis.claims import Evidence, gather
+from analysis.measured import LEVEL, POWER, Reason, Verdict, across_tasks, blank, describe, plan
+from analysis.ruling import KINDS, points, rule
 from analysis.tables import Table, text
 
 
@@ -45,128 +48,99 @@ class Report:
     notes: list[str]
 
 
-def judge(evidence: Evidence, metric: str = "test_accuracy", margin: float = 0.01) -> Report:
-    """The verdicts on all claims of one sweep. Raises ValueError for a margin that is not in (0, 1)."""
+def judge(evidence: Evidence, metric: str = "test_accuracy", margin: float | None = None) -> Report:
+    """The verdicts on all claims of one sweep. `margin` None: the sweep's own. Raises ValueError for a margin that is not in (0, 1)."""
+    declared = evidence.declared
+    margin = evidence.margin if margin is None else margin
     if not 0 < margin < 1:
         raise ValueError(f"The margin is a share between 0 and 1 (0.01 is one point); it is {margin:g}.")
-    family: dict[str, int] = {}
-    verdicts: list[Verdict] = []
-    for kind in ("claim", "control"):
-        claims = [claim for claim in evidence.claims if claim.kind == kind and claim.baseline is not None]
-        found = [measure(claim, metric, margin) for claim in claims]
-        # The family is declared by the sweep: a claim that could not be tested still counts.
-        for single, family_p in (("p", "p_holm"), ("p_equivalence", "p_equivalence_holm")):
-            if found:
-                adjusted = statistics.holm({str(i): 1.0 if getattr(v, single) is None else getattr(v, single) for i, v in enumerate(found)})
-                for i, v in enumerate(found):
-                    setattr(v, family_p, None if getattr(v, single) is None else adjusted[str(i)])
-        for verdict, claim in zip(found, claims, strict=True):
-            plan(verdict, claim, margin, len(found))
-            _decide(verdict, claim, margin, len(found))
-        family |= {f"{kind}s": len(found), f"{kind}s tested": sum(v.p is not None for v in found)}
-        verdicts += found
+    verdicts, family = rule(evidence.claims, metric, margin, declared)
+    tested = [claim for kind in KINDS for claim in evidence.claims if claim.kind == kind and claim.baseline is not None]
+    for found, claim in zip(verdicts, tested, strict=True):
+        describe(found, claim)
+        plan(found, claim, margin)
+        _word(found, margin)
     for claim in evidence.claims:
         if claim.baseline is None:
             alone = blank(claim, metric)
             alone.sentence = f"undecided: {claim.method} stands alone. {claim.notes[0]}"
             verdicts.append(alone)
-    return Report(metric, margin, family, verdicts, across_tasks(evidence.claims), evidence.counts, evidence.notes)
+    notes = list(evidence.notes)
+    if declared is not None and declared.before:
+        counts = ", ".join(map(str, declared.before))
+        notes.append(
+            f"confirm.seeds once had {counts} seeds and now has {len(declared.seeds)}. If results were known when seeds were added, p is "
+            "too small: adding seeds until a test fires is no 5 % test. Plan looks with confirm.race, or confirm anew on other seeds."
+        )
+    return Report(metric, margin, family, verdicts, across_tasks(evidence.claims), evidence.counts, notes)
 
 
-def _decide(found: Verdict, claim: Claim, margin: float, family: int) -> None:
+def _word(found: Verdict, margin: float) -> None:
+    """Adds the sentence and the reasons to a ruling."""
     if found.difference is None:
         found.sentence = f"undecided: {found.method} against {found.baseline} has no pair of seeds. {found.notes[0]}"
         return
-    difference, interval = found.difference, found.interval
-    significant = None if found.p_holm is None else found.p_holm < LEVEL
-    conditions = [
-        Reason("significant", significant, _p_text(found, family)),
-        Reason("interval above 0", None if interval is None else interval.low > 0, _interval_text(found)),
-        Reason("margin", difference >= margin, f"{_points(difference)} points; the margin is {100 * margin:g}"),
-        _equal_flops(claim),
-        _not_stopping(claim, margin),
-    ]
-    equal = None if found.p_equivalence_holm is None else found.p_equivalence_holm < LEVEL
+    equal = found.equivalent
     tost = "cannot be tested" if equal is None else f"TOST Holm p = {found.p_equivalence_holm:.3g} (before: {found.p_equivalence:.3g})"
-    found.reasons = [*conditions, Reason("equivalent", equal, f"within {100 * margin:g} points: {tost}")]
-    if found.mcnemar:
-        below = sum(outcome.p < LEVEL for outcome in found.mcnemar.values())
-        split = ", ".join(f"{seed}: p = {o.p:.3g} (n = {o.n})" for seed, o in found.mcnemar.items())
-        found.reasons.append(Reason("McNemar, for reading", None, f"p < 0.05 at {below} of {len(found.mcnemar)} seeds; by seed {split}"))
-    if found.detectable:
-        told = ", ".join(f"{n} seeds {100 * x:.2f}" for n, x in found.detectable.items())
-        what = f"{told} points (power {POWER:g}, level {LEVEL:g} / {family}, {found.examples or 'unknown'} examples)"
-        found.reasons.append(Reason("detectable, for planning", None, what))
-    # What was found without the next seeds: better first, then equal, so that a sure but tiny loss is called equal, not worse.
-    head = f"{found.method} against {found.baseline}: {_points(difference)} points of {found.metric} over {_size(found)}"
-    if all(reason.holds for reason in conditions):
-        found.verdict, tail = "better", f"(Holm p = {found.p_holm:.3g})"
-    elif equal:
-        found.verdict, tail = "equivalent", f"and within {100 * margin:g} of each other (TOST, Holm p = {found.p_equivalence_holm:.3g})"
-    elif significant and interval is not None and interval.high < 0:
-        found.verdict, tail = "worse", f"(Holm p = {found.p_holm:.3g})"
+    found.reasons = [*found.conditions, Reason("equivalent", equal, f"within {100 * margin:g} points: {tost}")]
+    found.reasons += [Reason(name, None, told) for name, told in _for_reading(found)]
+    head = f"{found.method} against {found.baseline}: {points(found.difference)} points of {found.metric} over {_size(found)}"
+    if found.look is not None and found.look < len(found.looks):
+        head += f" (raced, stopped at look {found.look} of {len(found.looks)})"
+    if found.verdict == "equivalent":
+        tail = f"and within {100 * margin:g} of each other (TOST, Holm p = {found.p_equivalence_holm:.3g})"
+    elif found.verdict != "undecided":
+        tail = f"(Holm p = {found.p_holm:.3g})"
     else:
-        tail = _undecided(found, conditions, margin)
+        tail = _undecided(found, margin)
     found.sentence = f"{found.verdict}: {head} {tail}."
 
 
-def _undecided(found: Verdict, conditions: list[Reason], margin: float) -> str:
+def _for_reading(found: Verdict) -> list[tuple[str, str]]:
+    lines = []
+    if found.p_one_tailed is not None:
+        told = f"the paper's one-tailed paired t p = {found.p_one_tailed:.3g}, exact sign flips p = {found.p_sign_flip:.3g}"
+        lines.append(("other tests over seeds, for reading", told))
+    if found.bootstrap is not None:
+        told = f"95 % {points(found.bootstrap.low)} to {points(found.bootstrap.high)} points; too narrow with few seeds"
+        lines.append(("bootstrap over seeds x examples, for reading", told))
+    if found.mcnemar:
+        below = sum(outcome.p < LEVEL for outcome in found.mcnemar.values())
+        split = ", ".join(f"{seed}: p = {o.p:.3g} (n = {o.n})" for seed, o in found.mcnemar.items())
+        lines.append(("McNemar, for reading", f"p < 0.05 at {below} of {len(found.mcnemar)} seeds; by seed {split}"))
+    if found.detectable:
+        told = ", ".join(f"{n} seeds {100 * x:.2f}" for n, x in found.detectable.items())
+        what = f"{told} points (power {POWER:g}, level {LEVEL:g} / {found.family_size}, {found.examples or 'unknown'} examples)"
+        lines.append(("detectable, for planning", what))
+    return lines
+
+
+def _undecided(found: Verdict, margin: float) -> str:
     if found.untested is not None:
         return f"cannot be tested: {found.untested[0].lower()}{found.untested[1:].rstrip('.')}"
-    assert found.difference is not None
+    if incomplete := next((r for r in found.conditions if r.name == "all planned seeds" and not r.holds), None):
+        return f"is no verdict yet: {incomplete.text}"
+    assert found.difference is not None and found.p is not None
     if found.p_holm is not None and found.p_holm < LEVEL:
         if found.difference < 0:
-            return f"is significant over seeds (Holm p = {found.p_holm:.3g}), but not over seeds x examples"
-        failed = [f"'{r.name}' {'cannot be told' if r.holds is None else 'fails'}" for r in conditions if not r.holds]
+            return f"is significant over seeds (Holm p = {found.p_holm:.3g}), but nothing is known by example"
+        failed = [f"'{r.name}' {'cannot be told' if r.holds is None else 'fails'}" for r in found.conditions if not r.holds]
         return f"is significant (Holm p = {found.p_holm:.3g}), but {' and '.join(failed)}"
+    nothing = "decides nothing"
+    if found.p < LEVEL / found.family_size and found.interval is not None and found.look is None:
+        nothing = "is significant over seeds, but not over seeds x examples, so it decides nothing"
     if found.seeds_needed is None:
         size = f"on {found.examples or 'these'} examples: the test set is too small"
-        return f"decides nothing, and {crossed.MOST_SEEDS} seeds would not detect {100 * margin:g} points {size}"
+        return f"{nothing}, and {crossed.MOST_SEEDS} seeds would not detect {100 * margin:g} points {size}"
     more = found.seeds_needed - len(found.seeds)
     if more > 0:
-        return f"decides nothing; {more} more seed{'s' * (more > 1)} would detect {100 * margin:g} points (power {POWER:g})"
-    return f"decides nothing, although {found.seeds_needed} seeds would detect {100 * margin:g} points (power {POWER:g})"
-
-
-def _equal_flops(claim: Claim) -> Reason:
-    compared = claim.equal_flops
-    if compared is None or compared.difference is None:
-        return Reason("equal FLOPs", None, f"cannot be told: {compared.how if compared else 'no pair of trials'}")
-    told = f"{_points(compared.difference)} points at {compared.flops:.3g} training FLOPs, {compared.how} (n = {compared.seeds} seeds)"
-    return Reason("equal FLOPs", compared.difference > 0, told)
-
-
-def _not_stopping(claim: Claim, margin: float) -> Reason:
-    """Above 0 alone would not do: a public replication gained 18 points of exact match, all by stopping, and 0.1 of contains."""
-    gains = {name: claim.stopping[name] for name in ("prefix", "contains") if name in claim.stopping}
-    told = ", ".join(f"{name} {_points(gap)}" for name, gap in claim.stopping.items()) or "no prefix or contains in the trials table"
-    return Reason("not only stopping", max(gains.values()) >= margin if gains else None, told)
-
-
-def _p_text(found: Verdict, family: int) -> str:
-    if found.p is None or found.p_holm is None or found.p_one_tailed is None or found.p_sign_flip is None:
-        return "no t-test"
-    others = f"the paper's one-tailed {found.p_one_tailed:.3g}, exact sign flips {found.p_sign_flip:.3g}"
-    return (
-        f"Holm p = {found.p_holm:.3g} over {family} claim(s); two-sided paired t p = {found.p:.3g}, {others} (n = {len(found.seeds)} seeds)"
-    )
-
-
-def _interval_text(found: Verdict) -> str:
-    if found.interval is None or found.bootstrap is None:
-        return "no interval over seeds x examples"
-    low, high = _points(found.interval.low), _points(found.interval.high)
-    again = f"bootstrap {_points(found.bootstrap.low)} to {_points(found.bootstrap.high)}"
-    return f"95 % {low} to {high} points, {found.interval.seeds} seeds x {found.interval.examples} examples; {again}"
+        return f"{nothing}; {more} more seed{'s' * (more > 1)} would detect {100 * margin:g} points (power {POWER:g})"
+    return f"{nothing}, although {found.seeds_needed} seeds would detect {100 * margin:g} points (power {POWER:g})"
 
 
 def _size(found: Verdict) -> str:
     seeds = f"{len(found.seeds)} seed{'s' * (len(found.seeds) != 1)}"
     return seeds if found.examples is None else f"{seeds} x {found.examples} examples"
-
-
-def _points(share: float) -> str:
-    return f"{100 * share:+.2f}"
 
 
 def render(name: str, report: Report) -> str:
@@ -198,7 +172,7 @@ def _render_across(line: dict[str, Any]) -> str:
     gap, wins = found["difference"], found["improvement"]
     return (
         f"{head} and {found['pairs']} pairs of runs: IQM {100 * found['iqm']:.2f} against {100 * found['iqm_baseline']:.2f} "
-        f"({_points(gap['estimate'])}, 95 % {_points(gap['low'])} to {_points(gap['high'])}); probability of improvement "
+        f"({points(gap['estimate'])}, 95 % {points(gap['low'])} to {points(gap['high'])}); probability of improvement "
         f"{wins['estimate']:.2f} ({wins['low']:.2f} to {wins['high']:.2f})"
     )
 
@@ -209,7 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m analysis.verdict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("sweeps", nargs="+", type=Path, metavar="results/NAME")
-    parser.add_argument("--margin", type=float, default=0.01, help="the difference that matters, as a share (0.01 is one point)")
+    parser.add_argument("--margin", type=float, help="the difference that matters, as a share (0.01 is one point); default: confirm.margin")
     parser.add_argument("--metric", default="test_accuracy", help="what is compared (default test_accuracy)")
     parser.add_argument("--json", action="store_true", help="one JSON object, folder by folder")
     options = parser.parse_args(arguments)

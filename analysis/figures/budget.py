@@ -1,4 +1,4 @@
-"""Budget spent by arm: FLOPs of search and confirmation, with tokens and seconds in the table."""
+"""Budget spent by arm: FLOPs of search, confirmation and matched runs, with tokens and seconds in the table."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from analysis.figures import style
 from analysis.figures.style import Plot
 from analysis.reading import Sweep
 from analysis.tables import Table
+
+STAGES = (("search", 0.95, None), ("confirm", 0.45, None), ("matched", 0.3, "////"))
+"""Stage, opacity and hatch of its part of the bar."""
 
 
 def plot(sweep: Sweep) -> Plot:
@@ -23,6 +26,7 @@ def plot(sweep: Sweep) -> Plot:
     known = sweep.trials.dropna(subset=["train_flops"])
     if known.empty:
         return Plot("budget", title, "trials/ holds no trial with its FLOPs yet.", table, sources=("trials",))
+    told = "full colour: search, pale: confirmation" + (", hatched: matched runs" if (known["stage"] == "matched").any() else "")
     looks = style.looks(sweep)
     labels = sorted(known["label"].unique())
     methods = known.drop_duplicates("label").set_index("label")["method"]
@@ -30,14 +34,14 @@ def plot(sweep: Sweep) -> Plot:
     with style.drawing():
         figure, (axis,) = style.panels([""], height=0.6 + 0.24 * len(labels))
         left = pd.Series(0.0, index=labels)
-        for stage, strength in (("search", 0.95), ("confirm", 0.45)):
+        for stage, strength, hatch in STAGES:
             size = known[known["stage"] == stage].groupby("label")["train_flops"].sum().reindex(labels, fill_value=0.0)
             colours = [looks[str(methods[label])].colour for label in labels]
-            axis.barh(labels, size / scale, left=left / scale, color=colours, alpha=strength, height=0.7, linewidth=0)
+            axis.barh(labels, size / scale, left=left / scale, color=colours, alpha=strength, hatch=hatch, height=0.7, linewidth=0)
             left = left + size
         axis.invert_yaxis()
         axis.grid(axis="y", visible=False)
-        axis.set_xlabel(f"training {prefix}FLOPs (full colour: search, pale: confirmation)")
+        axis.set_xlabel(f"training {prefix}FLOPs ({told})")
     unknown = len(sweep.trials) - len(known)
     caption = f"{len(known)} trials, {known['train_flops'].sum():.3g} FLOPs in all" + (
         f"; {unknown} of unknown cost are missing." if unknown else "."

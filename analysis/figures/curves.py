@@ -1,4 +1,7 @@
-"""Learning curves of all trials, by arm: the selection metric on validation after every epoch. Nothing is averaged away."""
+"""Learning curves of all trials, by arm: the selection metric on validation after every epoch. Nothing is averaged away.
+
+Matched runs are counted and not drawn: their schedule is another one.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from analysis.tables import Table
 def plot(sweep: Sweep) -> Plot:
     """One line per trial; a cross where a trial was cut off, a triangle where one failed."""
     title, header = "Learning curves of all trials", ["arm", "epoch", "trials", "lowest %", "median %", "highest %"]
-    known = sweep.trials[["trial_id", "label", "group", "method", "state", "stage"]]
+    known = sweep.trials.loc[sweep.trials["stage"] != "matched", ["trial_id", "label", "group", "method", "state"]]
     rows = sweep.metrics[sweep.metrics["name"] == sweep.metric].merge(known, on="trial_id")
     rows = rows.dropna(subset=["value"])
     what = sweep.metric.replace("_", " ")
@@ -26,18 +29,21 @@ def plot(sweep: Sweep) -> Plot:
         figure, axes = style.panels(groups)
         for group, axis in zip(groups, axes, strict=True):
             panel = rows[rows["group"] == group]
-            for _, curve in panel.groupby("trial_id"):
-                look, state = looks[str(curve["method"].iloc[0])], curve["state"].iloc[0]
-                lines = style.thin(panel["trial_id"].nunique())
-                axis.plot(curve["epoch"], 100 * curve["value"], color=look.colour, linestyle=look.dash, **lines)
-                end = curve.iloc[-1]
-                marker = {"PRUNED": "x", "FAILED": "v"}.get(str(state), ".")
-                axis.plot([end["epoch"]], [100 * end["value"]], marker, color=look.colour, markersize=4, alpha=lines["alpha"])
+            for method in style.fewest_last(panel["method"]):
+                look, arm = looks[method], panel[panel["method"] == method]
+                lines = style.thin(arm["trial_id"].nunique())
+                for _, curve in arm.groupby("trial_id"):
+                    axis.plot(curve["epoch"], 100 * curve["value"], color=look.colour, linestyle=look.dash, **lines)
+                    end = curve.iloc[-1]
+                    marker = {"PRUNED": "x", "FAILED": "v"}.get(str(end["state"]), ".")
+                    axis.plot([end["epoch"]], [100 * end["value"]], marker, color=look.colour, markersize=4, alpha=lines["alpha"])
             style.epochs(axis)
         axes[0].set_ylabel(f"{what} (%)")
         style.legend(figure, sweep)
     trials = rows["trial_id"].nunique()
     caption = f"{trials} of {len(known)} trials (search and confirmation); × where one was cut early, ▾ where one failed."
+    matched = len(sweep.trials) - len(known)
+    caption += f" {matched} matched trials, with a shorter schedule, are not among them." if matched else ""
     return Plot("curves", title, caption, table, figure)
 
 

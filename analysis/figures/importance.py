@@ -44,7 +44,10 @@ def plot(sweep: Sweep) -> Plot:
             axis.set_xlabel("share (%)")
             axis.grid(axis="y", visible=False)
     counts = ", ".join(f"{arm} {count}" for arm, (count, _) in found.items())
-    caption = f"PED-ANOVA over COMPLETE search trials ({counts}); it describes this search, not the method."
+    caption = (
+        f"PED-ANOVA over COMPLETE search trials ({counts}): how far a knob sets the best tenth of them apart. It describes this search, "
+    )
+    caption += "not the method."
     return Plot("importance", title, caption, table, figure, ("study.db",), tuple(notes))
 
 

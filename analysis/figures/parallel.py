@@ -39,12 +39,13 @@ def plot(sweep: Sweep) -> Plot:
         for group, axis in zip(groups, panels, strict=True):
             panel = drawn[drawn["group"] == group]
             high = _scaled(panel[sweep.metric])
-            for index, row in panel.iterrows():
-                look = looks[str(row["method"])]
-                heights = [scaled[name][index] for name in knobs] + [high[index]]
-                known = [(place, height) for place, height in enumerate(heights) if not np.isnan(height)]
-                lines_ = style.thin(len(panel))
-                axis.plot(*zip(*known, strict=True), color=look.colour, linestyle=look.dash, marker=look.marker, markersize=2.5, **lines_)
+            for method in style.fewest_last(panel["method"]):
+                look, arm = looks[method], panel[panel["method"] == method]
+                drawn_as = {"color": look.colour, "linestyle": look.dash, "marker": look.marker, "markersize": 2.5, **style.thin(len(arm))}
+                for index in arm.index:
+                    heights = [scaled[name][index] for name in knobs] + [high[index]]
+                    known = [(place, height) for place, height in enumerate(heights) if not np.isnan(height)]
+                    axis.plot(*zip(*known, strict=True), **drawn_as)
             for place, name in enumerate(axes_names):
                 values = panel[name] * 100 if name == sweep.metric else drawn[name]
                 axis.axvline(place, color=style.GRID, linewidth=1, zorder=0)

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import pandas as pd
 
+from analysis.confirmed import choose
 from analysis.figures import style
 from analysis.figures.style import Plot
-from analysis.reading import Sweep, latest_confirmed
+from analysis.reading import Sweep
 from analysis.tables import Table, percent
 
 
 def plot(sweep: Sweep) -> Plot:
     """Test accuracy where the confirmation has it, else the selection metric on validation (said in the caption)."""
     title = "Confirmation, seed by seed"
-    arms = [latest_confirmed(arm) for _, arm in sweep.trials.groupby("label", sort=True)]
-    rows = pd.concat(arms) if arms else sweep.trials.head(0)
+    arms = [choose(str(label), arm, sweep.frozen) for label, arm in sweep.trials.groupby("label", sort=True)]
+    rows = pd.concat([arm.runs for arm in arms]) if arms else sweep.trials.head(0)
     judged = "test_accuracy" if rows["test_accuracy"].notna().any() else sweep.metric
     missing = int(rows[judged].isna().sum())
-    notes = [f"{missing} of {len(rows)} confirmation runs have no {judged} and are not drawn."] if missing else []
+    notes = [note for arm in arms for note in arm.notes]
+    notes += [f"{missing} of {len(rows)} confirmation runs have no {judged} and are not drawn."] if missing else []
     rows = rows.dropna(subset=[judged])
     seeds = sorted(rows["seed"].unique())
     lines = []

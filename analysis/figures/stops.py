@@ -43,7 +43,9 @@ def plot(sweep: Sweep) -> Plot:
         axis.set_xlabel("trials")
         figure.legend(loc="outside upper left", ncols=3)
     counts = sweep.trials["state"].value_counts()
-    caption = ", ".join(f"{int(counts.get(state, 0))} {words}" for state, words in WORDS.items()) + f"; {len(sweep.trials)} trials in all."
+    caption = ", ".join(f"{int(counts.get(state, 0))} {words}" for state, words in WORDS.items()) + f"; {len(sweep.trials)} trials in all"
+    matched = int((sweep.trials["stage"] == "matched").sum())
+    caption += f", {matched} of them matched to a cheaper arm's FLOPs." if matched else "."
     return Plot("stops", title, caption, table, figure, ("trials",))
 
 

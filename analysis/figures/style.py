@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
 import matplotlib
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -46,6 +47,8 @@ DASHES: tuple[Literal["-", "--", ":", "-."], ...] = ("-", "--", ":", "-.")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
 WIDTH = 7.0
 """Inches: the text width of a page, and of a phone held sideways."""
+LEGEND = 80
+"""Letters of a legend's line, five of them for each handle."""
 RC: dict[str, Any] = {
     "font.size": 9,
     "font.family": "sans-serif",
@@ -149,7 +152,9 @@ def legend(figure: Figure, sweep: Sweep, only: Sequence[str] | None = None, line
         if only is None or method in only
     ]
     if handles:
-        figure.legend(handles=handles, loc="outside upper left", ncols=min(5, len(handles)), columnspacing=1.4, handlelength=2.2)
+        longest = max(len(str(handle.get_label())) for handle in handles)
+        columns = max(1, min(5, len(handles), LEGEND // (longest + 5)))
+        figure.legend(handles=handles, loc="outside upper left", ncols=columns, columnspacing=1.4, handlelength=2.2)
 
 
 def svg(plot: Plot) -> str:
@@ -208,16 +213,22 @@ def epochs(axis: Axes) -> None:
     axis.set_xlabel("epoch")
 
 
-def log_if_wide(axis: Axes, low: float, high: float) -> None:
+def log_if_wide(axis: Axes, low: float, high: float, which: Literal["x", "y"] = "y") -> None:
     """A log scale where values span more than a factor of 30; powers of ten alone are labelled."""
     if low > 0 and high > 30 * low:
-        axis.set_yscale("log")
-        axis.yaxis.set_minor_formatter(NullFormatter())
+        scale, place = (axis.set_yscale, axis.yaxis) if which == "y" else (axis.set_xscale, axis.xaxis)
+        scale("log")
+        place.set_minor_formatter(NullFormatter())
 
 
 def thin(count: int) -> dict[str, Any]:
     """Width and opacity of one line among `count`: few stand out, hundreds are a cloud."""
     return {"linewidth": 1.2 if count <= 30 else 0.8, "alpha": max(0.15, min(0.85, 12 / max(1, count)))}
+
+
+def fewest_last(methods: pd.Series[str]) -> list[str]:
+    """Methods by their number of rows, the most first: four lines of one arm are drawn over two hundred of another."""
+    return [str(name) for name in methods.value_counts().index]
 
 
 def short(names: Sequence[str], limit: int = 14) -> list[str]:

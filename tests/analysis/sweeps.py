@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from jepa_ray import results
-from jepa_ray.config import DataConfig, EvaluationConfig, LoraConfig, ModelConfig, ObjectiveConfig, OptimConfig, TrialConfig, config_id
+from jepa_ray.config import (
+    DataConfig,
+    EvaluationConfig,
+    LoraConfig,
+    ModelConfig,
+    ObjectiveConfig,
+    OptimConfig,
+    PretrainConfig,
+    TrialConfig,
+    config_id,
+)
 from jepa_ray.results import TrialResult
 
 SEEDS = (82, 23, 37)
@@ -31,29 +44,41 @@ def add(
     diagnostics: bool = True,
     learning_rate: float = 1e-3,
     right: int = 1,
+    cost: float = 1e9,
+    max_train_flops: float | None = None,
+    examples: int = 0,
+    embeddings: int = 0,
+    pretrain: int | None = None,
     **summary: Any,
 ) -> str:
-    """One trial with curves, diagnostics and answers, of which the first `right` are correct; its id."""
+    """One trial with curves, diagnostics, answers, of which the first `right` are correct, and so many pairs of embeddings; its id.
+
+    `cost`: FLOPs of an epoch. With `examples` there are so many answers, and right are those whose hardness (the same in every trial) is
+    below `accuracy`. `pretrain`: the seed of a first stage; -1: there is one, without a seed of its own.
+    """
     config = TrialConfig(
         model=ModelConfig(family=family, model="tiny"),
         data=DataConfig(task=task, num_val=9),
+        pretrain=None if pretrain is None else PretrainConfig(data=DataConfig(task="paraphrase"), seed=None if pretrain < 0 else pretrain),
         lora=None if lora_r is None else LoraConfig(r=lora_r),
         objective=None if method.startswith("baseline") else ObjectiveConfig(**(objective or {})),
-        optim=OptimConfig(learning_rate=learning_rate),
-        evaluation=EvaluationConfig(test=stage == "confirm"),
+        optim=OptimConfig(learning_rate=learning_rate, max_train_flops=max_train_flops),
+        evaluation=EvaluationConfig(test=stage != "search"),
         seed=seed,
     )
-    splits = ("val", "test") if stage == "confirm" else ("val",)
-    figures: dict[str, Any] = {"train_flops": 1e9 * epochs, "train_seconds": 2.0, "wall_seconds": 3.0, "train_tokens": 1e3}
+    splits = ("val",) if stage == "search" else ("val", "test")
+    figures: dict[str, Any] = {"train_flops": cost * epochs, "train_seconds": 2.0, "wall_seconds": 3.0, "train_tokens": 1e3}
     figures |= {"epochs_done": epochs, "dataset_sha": "d", "started_at": "2026-01-01", "finished_at": "2026-01-02T03:04:05+00:00"}
+    figures |= {"steps": 10 * epochs, "device": "cpu", "num_workers": 1}
     names = ("accuracy", "exact", "prefix", "contains", "stopped")
     figures |= {f"{split}_{name}": accuracy for split in splits for name in names} | summary
     result = TrialResult(
         state,  # type: ignore[arg-type]
         "Traceback ...\nRuntimeError: out of memory" if state == "FAILED" else None,
         figures,
-        _metrics(accuracy, epochs, diagnostics),
-        [_answer(split, place, right) for split in splits for place in range(len(ANSWERS))],
+        _metrics(accuracy, epochs, diagnostics, cost),
+        [row for split in splits for row in (_drawn(split, examples, accuracy) if examples else _answers(split, right))],
+        _embeddings(embeddings, seed),
     )
     trial_id = config_id(config, method)
     results.write_trial(folder, trial_id, config, f"{method}/{family}", stage, result)  # type: ignore[arg-type]
@@ -68,14 +93,20 @@ def full(folder: Path) -> Path:
             add(folder, "baseline", "search", accuracy - 0.1, family=family, learning_rate=1e-3 * (k + 1))
         add(folder, "jepa", "search", 0.1, family=family, objective={"k": 4}, state="PRUNED", epochs=1, alarms="contraction")
         for seed, ours, theirs in zip(SEEDS, (0.5, 0.6, 0.55), (0.45, 0.50, 0.52), strict=True):
-            add(folder, "jepa", "confirm", ours, seed=seed, family=family, objective={"k": 1}, right=2)
-            add(folder, "baseline", "confirm", theirs, seed=seed, family=family, learning_rate=2e-3)
+            add(folder, "jepa", "confirm", ours, seed=seed, family=family, objective={"k": 1}, right=2, embeddings=8)
+            add(folder, "baseline", "confirm", theirs, seed=seed, family=family, learning_rate=2e-3, embeddings=8)
     add(folder, "jepa", "search", 0.2, objective={"k": 3}, state="FAILED", epochs=1)
     (folder / "sweep.yaml").write_text(SWEEP)
     return folder
 
 
-def _metrics(accuracy: float, epochs: int, diagnostics: bool) -> list[dict[str, Any]]:
+def select(folder: Path, name: str, **arms: str) -> None:
+    """The selection file `name`: method of llama3 -> search trial that it is frozen to."""
+    frozen = {f"{method}/llama3": {"trial_id": trial_id} for method, trial_id in arms.items()}
+    (folder / name).write_text(json.dumps({"arms": frozen}))
+
+
+def _metrics(accuracy: float, epochs: int, diagnostics: bool, cost: float) -> list[dict[str, Any]]:
     rows = []
     for epoch in range(epochs + 1):
         values = {} if epoch == 0 else {"val_accuracy": accuracy * epoch / epochs, "train_ce": 1.0 / epoch, "train_jepa": 0.5 / epoch}
@@ -86,7 +117,7 @@ def _metrics(accuracy: float, epochs: int, diagnostics: bool) -> list[dict[str, 
             values |= {f"diag_sv_{index}": 10.0 / index for index in (1, 2, 3)}
         rows += [
             {"step": 10 * epoch, "epoch": float(epoch), "split": _split(name), "name": name, "value": value}
-            | {"train_flops": 1e9 * epoch, "train_seconds": 1.0 * epoch}
+            | {"train_flops": cost * epoch, "train_seconds": 1.0 * epoch}
             for name, value in values.items()
         ]
     return rows
@@ -96,9 +127,28 @@ def _split(name: str) -> str:
     return name.partition("_")[0]
 
 
-def _answer(split: str, place: int, right: int) -> dict[str, Any]:
-    example, reference, prediction = ANSWERS[place]
-    prediction = reference if place < right else prediction
-    correct = prediction == reference
-    shared = dict.fromkeys(("correct", "exact", "prefix_correct", "contains"), correct)
+def _answers(split: str, right: int) -> list[dict[str, Any]]:
+    return [
+        _answer(split, example, reference if place < right else prediction, reference)
+        for place, (example, reference, prediction) in enumerate(ANSWERS)
+    ]
+
+
+def _drawn(split: str, examples: int, accuracy: float) -> list[dict[str, Any]]:
+    hardness = (np.random.default_rng(0).permutation(examples) + 0.5) / examples
+    return [_answer(split, f"e:{place}", "a" if hard < accuracy else "b", "a") for place, hard in enumerate(hardness)]
+
+
+def _answer(split: str, example: str, prediction: str, reference: str) -> dict[str, Any]:
+    shared = dict.fromkeys(("correct", "exact", "prefix_correct", "contains"), prediction == reference)
     return {"split": split, "example_id": example, "prediction": prediction, "reference": reference, "stopped": True, **shared}
+
+
+def _embeddings(pairs: int, seed: int) -> list[dict[str, Any]]:
+    """Random states of width 4; a Code is half its Text, so that every pair has cosine 1."""
+    text_PD = np.random.default_rng(seed).normal(size=(pairs, 4)).astype(np.float16)
+    return [
+        {"split": "val", "example_id": f"e:{place}", "view": view, "vector": (text_PD[place] * scale).tolist()}
+        for place in range(pairs)
+        for view, scale in (("text", 1.0), ("code", 0.5))
+    ]

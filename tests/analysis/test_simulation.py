@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 
-from analysis.simulate import Design, Rate, paper, protocol
+from analysis.simulate import Design, Rate, confirmations, paper, protocol
+from analysis.simulate_rulings import family, raced, ruled, rulings
 
 REPLICATES = 10_000  # a Monte-Carlo standard error of 0.22 points at 5 %
 
@@ -44,6 +46,65 @@ def test_one_cell_is_no_choice() -> None:
 def test_more_cells_more_false_alarms() -> None:
     rates = [paper(Design(cells=cells), 2000)["one-tailed"].rate for cells in (1, 5, 20)]
     assert rates[0] < rates[1] < rates[2]
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("looks", [(3, 5, 10), (5, 10, 20)], ids=str)
+@pytest.mark.parametrize("world", [{}, {"run_sd": 0.1}, {"taste_sd": 0.6, "run_sd": 0.1}], ids=str)
+def test_a_race_holds_the_level(looks: tuple[int, ...], world: dict[str, float]) -> None:
+    """Both tests at any look: 5 %, however a comparison is stopped; as this race stops them, futility included, no more."""
+    found = raced(Design(seeds=looks[-1], **world), looks, 6000, seed=3)  # type: ignore[arg-type]
+    assert found.at_any_look.rate == pytest.approx(0.05, abs=0.01)
+    assert found.significant.rate <= found.at_any_look.rate
+    assert found.seeds < looks[-1]
+
+
+def test_a_race_finds_what_all_seeds_find_with_fewer() -> None:
+    design = Design(seeds=10, effect=0.6, test_examples=256, val_examples=2, cells=1)
+    found = raced(design, (3, 5, 10), 1500, seed=4)
+    assert found.fixed_better.rate > 0.7 and found.better.rate > found.fixed_better.rate - 0.03
+    assert found.seeds < 9.9 and found.futile.rate < 0.02
+
+
+@pytest.mark.timeout(180)
+def test_families_need_both_tests_corrected() -> None:
+    """Eight methods on examples that some arms find easier: Holm over the paired t alone lets them through too often."""
+    found = family(Design(seeds=10, taste_sd=0.6, run_sd=0.1, cells=1, val_examples=2), 8, 3000, seed=5)
+    assert found["corrected"].rate < 0.06 < 0.075 < found["seeds corrected only"].rate
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("looks", [(), (3, 5, 10)], ids=str)
+def test_rulings_go_by_the_formulas_that_are_simulated(looks: tuple[int, ...]) -> None:
+    """Replicate by replicate `rule` fires where the fast simulation does, which then speaks for it at many more replicates."""
+    design = Design(seeds=10, effect=0.3)
+    slow = ruled(design, 150, seed=6, looks=looks)
+    if looks:
+        fast = raced(design, looks, 150, seed=6)
+        assert (slow["significant"], slow["better"]) == (fast.significant, fast.better)
+    else:
+        assert slow["significant"] == protocol(design, 150, seed=6)["both"]
+    assert slow["significant"].hits > 20
+
+
+@pytest.mark.timeout(180)
+def test_rulings_at_no_effect() -> None:
+    """End to end: one claim is significant in 5 % (standard error 0.9 points at 600); the other conditions make `better` rarer."""
+    found = ruled(Design(), 600, seed=7)
+    assert found["significant"].rate == pytest.approx(0.05, abs=0.027)
+    assert found["better"].rate + found["worse"].rate <= found["significant"].rate and found["better"].rate < 0.05
+
+
+def test_equal_arms_with_many_examples_are_equivalent() -> None:
+    """300 x 20 answers by the same coin in both arms, a margin of 10 points: better and worse are out of reach."""
+    (right_ARSN,) = confirmations(Design(seeds=20, run_sd=0.0, test_examples=300, cells=1), 5, np.random.default_rng(8))
+    words = [rulings(right_ARSN[:, i], margin=0.1)[0].verdict for i in range(5)]
+    assert words == ["equivalent"] * 5
+
+
+def test_a_race_ends_with_all_seeds() -> None:
+    with pytest.raises(ValueError, match="last look of a race is all 5 seeds; it is 10"):
+        raced(Design(seeds=5), (3, 10), 10)
 
 
 def test_a_rate_knows_its_error() -> None:

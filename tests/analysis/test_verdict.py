@@ -177,6 +177,14 @@ def test_a_gain_of_stopping_only_is_not_better(sweep: Sweep) -> None:
     assert "is significant" in found.sentence and "'not only stopping' fails" in found.sentence
 
 
+def test_a_judge_of_its_own_is_not_held_to_the_text(sweep: Sweep) -> None:
+    """Answers that are right without being the reference (a number after a solution): nothing starts with it, and the gain is real."""
+    sweep.arm("baseline", around(0.5), contains=0.0)
+    sweep.arm("jepa", shifted(around(0.5), 0.1), contains=0.0)
+    found = sweep.only()
+    assert found.verdict == "better" and "prefix +10" in next(r.text for r in found.reasons if r.name == "not only stopping")
+
+
 def test_equal_flops_is_read_off_the_curves(sweep: Sweep) -> None:
     """The method costs twice as much: at the baseline's 1e9 FLOPs its curve is halfway from 0.3 to 0.7, so at 0.5 against 0.55."""
     sweep.arm("baseline", around(0.5), curve={5e8: 0.4, 1e9: 0.55})
@@ -200,6 +208,7 @@ def test_the_twin_has_the_same_loss_side(sweep: Sweep) -> None:
     sweep.arm("baseline-no-stop", around(0.3), train_end_of_turn=False)
     sweep.arm("jepa", shifted(around(0.5), 0.1))
     sweep.arm("jepa-no-stop", shifted(around(0.3), 0.1), train_end_of_turn=False)
+    assert {found.kind for found in sweep.report().verdicts if found.method == "jepa-no-stop/llama3"} == {"control"}
     assert {found.method: found.baseline for found in sweep.report().verdicts} == {
         "jepa/llama3": "baseline/llama3",
         "jepa-no-stop/llama3": "baseline-no-stop/llama3",
@@ -260,7 +269,8 @@ def test_half_written_tables(sweep: Sweep) -> None:
     victim = next((sweep.folder / "predictions").glob("*.parquet"))
     victim.write_bytes(victim.read_bytes()[:100])
     report = sweep.report()
-    assert any("predictions table cannot be read" in note for note in report.notes) and report.verdicts[0].p is not None
+    assert any("1 of 10 files in predictions/ can't be read and are left out" in note for note in report.notes)
+    assert report.verdicts[0].p is not None and report.verdicts[0].examples is None
     victim = next((sweep.folder / "trials").glob("*.parquet"))
     victim.write_bytes(b"PAR1")
     with pytest.raises(ValueError, match=r"trials table of .* half-written"):
@@ -277,6 +287,19 @@ def test_a_sweep_still_running(sweep: Sweep) -> None:
     assert "jepa/nl-rx/llama3: no trial yet for confirmation seed(s) 4, 23, 37, 84." in notes
     (sweep.folder / "sweep.yaml").write_text("methods: [")
     assert any("sweep.yaml cannot be read" in note for note in sweep.report().notes)
+
+
+def test_a_race_that_is_over_is_not_still_running(sweep: Sweep) -> None:
+    """Both arms ended at the first look, after three of five seeds; one more seed in one of them is on the way to the second."""
+    plan = "methods: {baseline: null, jepa: {}}\nfamilies: [llama3]\ntask: nl-rx\nconfirm: {seeds: [82, 23, 37, 84, 4], race: [3, 5]}\n"
+    base = {seed: score for seed, score in around(0.5).items() if seed in SEEDS[:3]}
+    sweep.arm("baseline", base)
+    sweep.arm("jepa", {seed: score + 0.1 for seed, score in shifted(base | around(0.5), 0.0).items() if seed in SEEDS[:3]})
+    (sweep.folder / "sweep.yaml").write_text(plan)
+    report = sweep.report()
+    assert not any("still running" in note for note in report.notes) and "(raced, stopped at look 1 of 2)" in report.verdicts[0].sentence
+    sweep.trial("baseline", 84, 0.5)
+    assert any(note.startswith("7 of 8 planned confirmation trials have ended") for note in sweep.report().notes)
 
 
 def test_the_configuration_confirmed_last_counts(sweep: Sweep) -> None:

@@ -1,0 +1,86 @@
+"""Expected best validation score against budget, per arm: what a search of n of its trials would have found, on average.
+
+Dodge et al. 2019 (arXiv 1909.03004), in the unbiased form of `resampling.best_of_n`.
+"""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from analysis.figures import style
+from analysis.figures.style import Plot
+from analysis.reading import Sweep
+from analysis.resampling import BestOf, best_of_n
+from analysis.tables import Table
+
+SHOWN = (1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000)
+"""Numbers of trials in the table and marked on the curve, beside the last."""
+MEANT = "Trials are taken as exchangeable, which they are in a random or a grid search; an adaptive one finds good ones later than drawn."
+
+
+def plot(sweep: Sweep) -> Plot:
+    """Search trials with a score, those cut early by the score that they had; their mean cost is the budget of one."""
+    title, what = "Expected best of n trials", sweep.metric.replace("_", " ")
+    found, notes = curves(sweep)
+    lines = [
+        [label, str(point.trials), str(point.n), f"{point.budget:.3e}", *(f"{100 * x:.2f}" for x in _range(point, sweep.mode))]
+        for label, (_, points) in found.items()
+        for point in points
+        if point.n in SHOWN or point.n == len(points)
+    ]
+    header = ["arm", "trials", "n", "FLOPs", f"expected best {what} (%)", "95 % from", "to"]
+    table = Table(title, header, lines, "No arm with two scores or more.")
+    if not found:
+        why = f"trials/ holds no arm with two search trials of different {what} and known FLOPs: `search.num_trials=10` and more makes it."
+        return Plot("best_of_n", title, why, table, sources=("trials",), notes=tuple(notes))
+    looks = style.looks(sweep)
+    groups = sorted({arm["group"] for arm, _ in found.values()})
+    cheapest = min(points[0].budget for _, points in found.values())
+    dearest = max(points[-1].budget for _, points in found.values())
+    size, prefix = style.unit(dearest)
+    with style.drawing():
+        figure, axes = style.panels(groups)
+        for group, axis in zip(groups, axes, strict=True):
+            for arm, points in found.values():
+                if arm["group"] != group:
+                    continue
+                look = looks[str(arm["method"])]
+                x = [point.budget / size for point in points]
+                y, low, high = zip(*(_range(point, sweep.mode) for point in points), strict=True)
+                marked = [place for place, point in enumerate(points) if point.n in SHOWN]
+                axis.plot(x, [100 * v for v in y], color=look.colour, linestyle=look.dash, marker=look.marker, markevery=marked)
+                axis.fill_between(x, [100 * v for v in low], [100 * v for v in high], color=look.colour, alpha=0.12, linewidth=0)
+            style.log_if_wide(axis, cheapest / size, dearest / size, "x")
+            axis.set_xlabel(f"training {prefix}FLOPs of the search")
+        axes[0].set_ylabel(f"best {what} (%)")
+        style.legend(figure, sweep, only=sorted({str(arm["method"]) for arm, _ in found.values()}))
+    counts = ", ".join(f"{label} {points[0].trials}" for label, (_, points) in found.items())
+    caption = f"Of search trials ({counts}); line: mean over draws of n, band: 95 % bootstrap interval, too narrow towards the end. {MEANT}"
+    return Plot("best_of_n", title, caption, table, figure, ("trials",), tuple(notes))
+
+
+def curves(sweep: Sweep) -> tuple[dict[str, tuple[pd.Series[str], list[BestOf]]], list[str]]:
+    """Arm -> its group and method, and its curve; a sentence for every trial and arm that is not in one."""
+    found, notes = {}, []
+    search = sweep.trials[sweep.trials["stage"] == "search"]
+    for label, arm in search.groupby("label", sort=True):
+        known = arm.dropna(subset=[sweep.metric, "train_flops"])
+        known = known[known["state"] != "FAILED"]
+        if len(known) < len(arm):
+            notes.append(
+                f"{label}: {len(arm) - len(known)} of {len(arm)} search trials have no score or no FLOPs and are not in its curve."
+            )
+        values = known[sweep.metric] if sweep.mode == "max" else -known[sweep.metric]
+        try:
+            points = best_of_n(values.tolist(), known["train_flops"].tolist())
+        except ValueError as error:
+            notes.append(f"{label}: no curve. {error}")
+            continue
+        found[str(label)] = known[["group", "method"]].iloc[0], points
+    return found, notes
+
+
+def _range(point: BestOf, mode: str) -> tuple[float, float, float]:
+    """Expected best, low and high; of a metric that is minimised, the sign turned back."""
+    best = point.expected
+    return (best.estimate, best.low, best.high) if mode == "max" else (-best.estimate, -best.high, -best.low)

@@ -1,0 +1,57 @@
+"""The tables of a results folder, file by file where one is damaged: a half-written file costs its own trial, and is named.
+
+May import: jepa_ray.results, pandas, pyarrow. No torch, no Ray.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from jepa_ray import results
+
+SCHEMAS = {"trials": results.TRIALS, "metrics": results.METRICS, "predictions": results.PREDICTIONS}
+
+
+def read_sound(
+    folder: Path, table: str, notes: list[str], columns: Sequence[str] | None = None, where: results.Filters = ()
+) -> pd.DataFrame:
+    """Rows of one table that fulfil all of `where`, these columns only (None: all); notes name what is missing or left out."""
+    if not (folder / table).is_dir():
+        notes.append(f"{table}/ is missing: what is made of it is left out.")
+    try:
+        if table == "trials":
+            return results.read_trials(folder, columns)
+        read = results.read_metrics if table == "metrics" else results.read_predictions
+        return read(folder, columns, list(where) or None)
+    except (pa.ArrowInvalid, OSError):
+        paths = sorted(path for path in (folder / table).glob("*.parquet") if not path.name.startswith((".", "_")))
+        damaged = {path for path in paths if damage(path) is not None}
+        shown = ", ".join(path.name for path in sorted(damaged)[:3]) + (" and more" if len(damaged) > 3 else "")
+        notes.append(f"{len(damaged)} of {len(paths)} files in {table}/ can't be read and are left out: {shown}.")
+        good = [path for path in paths if path not in damaged and (folder / "trials" / path.name).exists()]
+        return load(good, table, columns, where)
+
+
+def load(paths: Sequence[Path], table: str, columns: Sequence[str] | None, where: results.Filters = ()) -> pd.DataFrame:
+    """The rows of these files; no rows where there is no file."""
+    schema = SCHEMAS[table]
+    dataset = ds.dataset([str(path) for path in paths], schema=schema, format="parquet") if paths else ds.dataset(schema.empty_table())
+    condition = pq.filters_to_expression(list(where)) if where else None
+    frame = dataset.to_table(columns=None if columns is None else list(columns), filter=condition).to_pandas()
+    assert isinstance(frame, pd.DataFrame)
+    return frame
+
+
+def damage(path: Path) -> str | None:
+    """What is wrong with a Parquet file; None where it can be read to its end."""
+    try:
+        pq.read_table(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        return str(error).splitlines()[0]
+    return None

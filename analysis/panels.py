@@ -1,0 +1,98 @@
+"""Method minus baseline at equal steps, at equal FLOPs and per second of training: one table, with intervals and counts.
+
+    python -m analysis.panels results/NAME [results/other ...] [--metric test_accuracy] [--json]
+
+For every claim of `claims.py`: the mean difference over seeds, its 95 % interval by the paired t, how many seeds entered, what both arms
+had spent, and how they were made equal. May import: claims, equal, tables.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from analysis.claims import Claim, Evidence, gather
+from analysis.equal import Panel
+from analysis.tables import Table, points, text
+
+TITLE = "At equal steps, equal FLOPs and equal seconds (method - baseline, points)"
+UNITS = {"equal steps": "steps", "equal FLOPs": "FLOPs", "equal seconds": "s"}
+NOTHING = "No method was confirmed beside a baseline on one seed or more."
+
+
+def tables(evidence: Evidence) -> list[Table]:
+    """One table of all claims; without rows, and a sentence, where there is no claim with a pair of seeds."""
+    header = ["method", "baseline", "at", "metric", "difference", "95 % interval", "seeds", "both spent", "how"]
+    several = len({(claim.method, claim.task, claim.model) for claim in evidence.claims}) > len({claim.method for claim in evidence.claims})
+    rows = [
+        [*_names(claim, several), panel.at, panel.metric.replace("_", " "), *cells(panel)]
+        for claim in evidence.claims
+        for panel in claim.panels
+    ]
+    return [Table(TITLE, header, rows, NOTHING)]
+
+
+def cells(panel: Panel) -> list[str]:
+    """Difference, interval, seeds, what was spent, and how."""
+    if panel.difference is None:
+        return ["-", "-", "0", "-", f"cannot be told: {panel.how}"]
+    interval = "-" if panel.interval is None else f"{points(panel.interval[0])} to {points(panel.interval[1])}"
+    why = f"; no interval: {panel.no_interval}" if panel.no_interval else ""
+    return [points(panel.difference), interval, str(panel.seeds), _spent(panel), panel.how + why]
+
+
+def _spent(panel: Panel) -> str:
+    if panel.spent is None:
+        return "-"
+    return f"{panel.spent:.4g} {UNITS[panel.at]}"
+
+
+def _names(claim: Claim, several: bool) -> list[str]:
+    """Method and baseline, with task and model where one arm name stands for several."""
+    return [f"{arm} ({claim.model}, {claim.task})" if several else str(arm) for arm in (claim.method, claim.baseline)]
+
+
+def as_json(evidence: Evidence) -> dict[str, Any]:
+    """Plain numbers; shares in [0, 1], `by_seed` from seed to difference."""
+    claims = [
+        {
+            **{name: getattr(claim, name) for name in ("method", "baseline", "kind", "task", "family", "model", "notes")},
+            "panels": [
+                {name: getattr(panel, name) for name in ("at", "metric", "difference", "interval", "by_seed", "spent", "how")}
+                | {"n": panel.seeds}
+                for panel in claim.panels
+            ],
+        }
+        for claim in evidence.claims
+    ]
+    return {"claims": claims, "counts": evidence.counts, "notes": evidence.notes}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; 2 where a folder is no sweep's, or the metric has no answers behind it."""
+    parser = argparse.ArgumentParser(prog="python -m analysis.panels", description="Differences at equal steps, FLOPs and seconds.")
+    parser.add_argument("sweeps", nargs="+", type=Path, metavar="results/NAME")
+    parser.add_argument("--metric", default="test_accuracy", help="what is compared (default test_accuracy)")
+    parser.add_argument("--json", action="store_true", help="one JSON object, folder by folder")
+    options = parser.parse_args(arguments)
+    found: dict[str, Evidence] = {}
+    for folder in options.sweeps:
+        try:
+            found[str(folder)] = gather(folder, options.metric)
+        except ValueError as error:
+            parser.error(str(error))
+    if options.json:
+        print(json.dumps({name: as_json(evidence) for name, evidence in found.items()}, allow_nan=False))
+        return 0
+    for name, evidence in found.items():
+        notes = [f"{claim.method}: {note}" for claim in evidence.claims for note in claim.notes] + evidence.notes
+        told = "\n".join(f"- {note}" for note in notes)
+        print(f"{name}\n{'=' * len(name)}", *map(text, tables(evidence)), told, sep="\n\n", end="\n\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

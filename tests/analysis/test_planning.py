@@ -1,0 +1,106 @@
+"""A plan: components derived from two numbers, against simulated tables and closed forms, and what it says."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from analysis import crossed, planning
+from analysis.planning import Spread, examples_needed, lines, pilot, stated
+
+
+def test_components_add_up_to_what_was_stated() -> None:
+    """The sum is the discordance, the spread over seeds of N examples is sd, and the recurring share is recurrence."""
+    parts = stated(400, 0.03, 0.2, 0.25).parts
+    assert parts.var_seed + parts.var_example + parts.var_residual == pytest.approx(0.2)
+    assert parts.var_seed + parts.var_residual / 400 == pytest.approx(0.03**2)
+    assert parts.var_example / (parts.var_example + parts.var_residual) == pytest.approx(0.25)
+
+
+def test_simulated_arms_have_the_spread_that_was_stated() -> None:
+    """Seeds and examples that shift the chance of a win against a loss: sd over seeds and discordance are measured on the tables."""
+    random, S, N, R = np.random.default_rng(0), 6, 300, 800
+    lean_RSN = 0.1 * random.choice([-1, 1], (R, S, 1)) + 0.3 * random.choice([-1, 1], (R, 1, N))
+    disagree = random.random((R, S, N)) < 0.2
+    D_RSN = np.where(disagree, np.where(random.random((R, S, N)) < (1 + lean_RSN) / 2, 1.0, -1.0), 0.0)
+    sd = math.sqrt(D_RSN.mean(axis=2).var(axis=1, ddof=1).mean())
+    _, by_seed, by_example, residual = (x.mean() for x in crossed.mean_squares(D_RSN))
+    seed, example = (by_seed - residual) / N, (by_example - residual) / S
+    parts = stated(N, sd, 0.2, example / (example + residual)).parts
+    assert [parts.var_seed, parts.var_example, parts.var_residual] == pytest.approx([seed, example, residual], rel=0.05)
+    # A lean of 0.1 in a fifth of the examples is a win rate shifted by 0.02, and so on.
+    assert [seed, example] == pytest.approx([0.02**2, 0.06**2], rel=0.1)
+
+
+def test_answers_scatter_by_themselves() -> None:
+    """100 examples of which 20 % disagree at random: the mean has sd sqrt(0.2 / 100) = 4.5 points, whatever smaller was stated."""
+    spread = stated(100, 0.01, 0.2, 0.0)
+    assert spread.parts.var_seed == 0.0 and "scatter by 4.5 points by themselves" in spread.origin
+    assert "scatter" not in stated(100, 0.1, 0.2, 0.0).origin
+
+
+def test_seeds_only_is_the_paired_t() -> None:
+    """Examples without a part of their own: the textbook power of a t-test with S - 1 degrees of freedom at 0.05 / 2 claims."""
+    parts = crossed.Components(seeds=9, examples=100, mean=0.0, var_seed=1e-4, var_example=0.0, var_residual=1e-12)
+    first, *_ = lines(Spread(parts=parts, origin="here"), seeds=5, examples=100, claims=2)
+    told = float(first.split()[2]) / 100
+    critical = stats.t.isf(0.0125, 4)
+    shift = told / (0.01 / math.sqrt(5))
+    assert 1 - stats.nct.cdf(critical, 4, shift) == pytest.approx(0.8, abs=0.02)  # the sentence has two digits
+
+
+def test_the_sentence() -> None:
+    found = lines(stated(512, 0.03, 0.1, 0.0), seeds=5, examples=512, claims=2)
+    assert found[0].startswith("can detect ") and "points with 5 seeds x 512 examples (power 0.8, 2 claims); 10 seeds: " in found[0]
+    assert found[1].startswith("1 point needs ") and found[1].endswith(" seeds")
+    assert found[-1] == "by sd over seeds 3 points, arms disagree on 10 % of examples (stated)"
+    assert (
+        "7 seeds x" in lines(stated(512), seeds=7, examples=512, claims=1)[0]
+        and "1 claim)" in lines(stated(512), seeds=7, examples=512, claims=1)[0]
+    )
+    assert planning.ORIGIN in lines(stated(512), seeds=7, examples=512, claims=1)[-1]
+
+
+def test_the_seeds_that_a_margin_needs_do_detect_it() -> None:
+    spread = stated(2000, 0.02, 0.1)
+    need = int(lines(spread, seeds=5, examples=2000, claims=3)[1].split()[3])
+    at, before = (crossed.detectable(spread.parts, seeds=n, examples=2000, power=0.8, alpha=0.05 / 3) for n in (need, need - 1))
+    assert at <= 0.01 < before
+
+
+def test_a_test_set_that_is_too_small() -> None:
+    """A fifth of the examples disagree, the same ones at every seed: then seeds do not help, and N examples detect sqrt(0.2 / N) x 2.8."""
+    spread = stated(200, 0.0, 0.2, 1.0)
+    least = math.sqrt(0.2 / 200) * (stats.norm.isf(0.025) + stats.norm.ppf(0.8))
+    second = lines(spread, seeds=5, examples=200, claims=1)[1]
+    assert second.startswith(f"no number of seeds detects 1 point on 200 examples (at best {100 * least:.2g}); 20 seeds do on ")
+    need = examples_needed(spread, 0.01, seeds=20, claims=1)
+    assert need == pytest.approx(0.2 * (2.802 / 0.01) ** 2, rel=0.05)
+    assert examples_needed(stated(200, 0.1, 0.2), 0.01, seeds=5, claims=1) is None
+    assert "more than 1000 seeds" in lines(stated(500, 0.2, 0.2, 0.0), seeds=5, examples=500, claims=1)[1]
+
+
+def test_bad_plans(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, why in (
+        ((0,), "at least 1 test example"),
+        ((500, 0.01, 0.0), "Discordance lies in"),
+        ((500, 0.5, 0.1), "at most 0.316"),
+    ):
+        with pytest.raises(ValueError, match=why):
+            stated(*arguments)
+    with pytest.raises(ValueError, match="at least 1 claim"):
+        lines(stated(500), seeds=5, examples=500, claims=0)
+    with pytest.raises(ValueError, match="at least 2 seeds"):
+        lines(stated(500), seeds=1, examples=500, claims=1)
+    with pytest.raises(ValueError, match="has no trials/ folder"):
+        pilot(tmp_path)
+    for line in (["--pilot", str(tmp_path)], ["--pilot", "x", "--sd-seed", "0.1"], ["--seeds", "1"], ["--discordance", "2"]):
+        with pytest.raises(SystemExit) as stop:
+            planning.main(line)
+        assert stop.value.code == 2
+    assert planning.main(["--examples", "512", "--claims", "1"]) == 0
+    assert "can detect" in capsys.readouterr().out
