@@ -158,6 +158,16 @@ def test_worth_is_of_held_out_seeds_and_so_is_the_reference() -> None:
     assert [gap for _, gap in replay.gaps] == pytest.approx([0.0, 0.02])
 
 
+def test_the_smoothed_reference_is_not_taken_in_by_one_lucky_cell() -> None:
+    """BEST and its seven neighbours average 0.8125; the lucky corner and its four (0.95 + 4 x 0.6) / 5 = 0.67."""
+    corner: Cell = (4e-3, 2.0, 2, 0.75)
+    own = made(score=lambda cell, seed: 0.95 if cell == corner and seed < 3 else peak(cell))
+    drawn = contenders.Draw(0, (1, 2), (3, 4), BEST, ())
+    assert contenders.reference(own, drawn) == corner and contenders.smoothed(own, drawn) == BEST
+    replay = contenders.valued(Trace(choices=[(1.0, BEST)], paid=1.0), own, drawn)
+    assert replay.gaps[0][1] == pytest.approx(replay.smooth) and replay.smooth == pytest.approx(peak(BEST) - peak(corner))
+
+
 def test_settled_is_the_last_time_the_mean_comes_within_a_point() -> None:
     """Means by hand: none at 1; (-0.03 + 0) / 2 at 2; 0 at 3, left at 4 with -0.015; -0.005 at 5, for good."""
     first = Replay(Trace(), ((1.0, -0.03), (3.0, 0.0), (4.0, -0.03), (5.0, -0.01)))
@@ -272,9 +282,10 @@ def test_what_is_no_sweep_of_the_file_is_refused(tmp_path: Path, space_file: Pat
 def test_the_committed_table_is_whole() -> None:
     grids, facts = grid.read(TABLE), pq.read_schema(TABLE).metadata
     assert TABLE.stat().st_size < 2e6
-    assert {"llama3", "gemma2", "qwen3"} <= set(grids) and len(grids["llama3"].seeds) == 6
+    assert len(grids["llama3"].seeds) == 5 and len(grids["llama3"].cells()) == 4 * 5 * 5 * 2
+    assert set(grids) == {"llama3", "gemma2", "qwen3"}
     for own in grids.values():
-        assert len(own.seeds) >= 2 and len(own.cells()) == 4 * 5 * 5 * 2 and len(own.cells("baseline")) == 4
+        assert len(own.seeds) >= 2 and len(own.cells()) >= 4 * 3 * 3 * 2 and len(own.cells("baseline")) == 4
         assert {len(run.scores) for cell in own.runs["jepa"].values() for run in cell.values()} == {4}
         assert all(run.flops[0] > 0 and sorted(run.flops) == list(run.flops) for cell in own.runs["jepa"].values() for run in cell.values())
     assert facts[b"commands"].count(b"python -m jepa_ray.sweep search_spaces/efficiency.yaml") == sum(

@@ -9,7 +9,7 @@ import itertools
 import json
 import math
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -74,10 +74,10 @@ class Grid:
         """Values of each of `KNOBS` that the method's cells have, ascending."""
         return tuple(sorted({cell[axis] for cell in self.runs[method]}) for axis in range(len(KNOBS)))
 
-    def final(self, cell: Cell, seeds: Iterable[int], method: str = "jepa") -> float:
+    def final(self, cell: Cell, seeds: Sequence[int], method: str = "jepa") -> float:
         """Mean over seeds of the accuracy after the last epoch."""
         runs = self.runs[method][cell]
-        return float(np.mean([runs[seed].scores[-1] for seed in seeds]))
+        return sum(runs[seed].scores[-1] for seed in seeds) / len(seeds)
 
     def nearest(self, knobs: Mapping[str, float], method: str = "jepa") -> Cell:
         """The cell whose values are nearest, knob by knob: in the logarithm for learning rate and lambda. A knob left out is the lowest."""
