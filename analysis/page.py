@@ -168,7 +168,9 @@ def _folded(title: str, inner: str) -> str:
 
 
 def _items(lines: Sequence[str]) -> str:
-    return "".join(f"<li>{re.sub(r'`([^`]+)`', r'<code>\1</code>', escape(line))}</li>" for line in lines)
+    """As list items; what stands between backticks in a fixed-width face."""
+    items = [re.sub("`([^`]+)`", r"<code>\1</code>", escape(line)) for line in lines]
+    return "".join(f"<li>{item}</li>" for item in items)
 
 
 def _grid(table: Table, code: bool = False, prose: bool = False) -> str:
