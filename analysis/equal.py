@@ -9,7 +9,7 @@ disadvantage. May import: confirmed, statistics, jepa_ray.results, pandas, scipy
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -103,12 +103,13 @@ def at_equal_flops(ours: Arm, theirs: Arm, metric: str, curves: Curves) -> Panel
         return Panel("equal FLOPs", metric, gaps, float(spent.min(axis=0).mean()), f"both arms cost the same {WITHIN}, so {metric} itself")
     found, notes = _matched(ours, theirs, metric, same)
     if found:
-        flops = float(np.mean([cost for _, cost in found.values()]))
-        alike_too = f", {int(same.sum())} of them at the same cost {WITHIN} anyway" if same.any() else ""
-        how = f"trained to the same FLOPs, schedule matched, {len(found)} seeds{alike_too}"
-        return Panel("equal FLOPs", metric, {seed: gap for seed, (gap, _) in found.items()}, flops, how, notes)
-    panel = _on_curves("equal FLOPs", "train_flops", ours.confirmed, theirs.confirmed, metric, curves)
-    return Panel(panel.at, panel.metric, panel.by_seed, panel.spent, panel.how, notes)
+        below = max(pair.below for pair in found.values())
+        how = f"trained to the same FLOPs, schedule matched, {len(found)} seeds"
+        how += f", {int(same.sum())} of them at the same cost {WITHIN} anyway" if same.any() else ""
+        how += f", the matched run up to {below:.1%} below" if below > FLOPS_ALIKE else ""
+        flops = float(np.mean([pair.flops for pair in found.values()]))
+        return Panel("equal FLOPs", metric, {seed: pair.gap for seed, pair in found.items()}, flops, how, notes)
+    return replace(_on_curves("equal FLOPs", "train_flops", ours.confirmed, theirs.confirmed, metric, curves), notes=notes)
 
 
 def at_equal_seconds(ours: pd.DataFrame, theirs: pd.DataFrame, metric: str, curves: Curves) -> Panel:
@@ -125,12 +126,22 @@ def at_equal_seconds(ours: pd.DataFrame, theirs: pd.DataFrame, metric: str, curv
     return _on_curves("equal seconds", "train_seconds", ours, theirs, metric, curves)
 
 
-def _matched(ours: Arm, theirs: Arm, metric: str, same: Any) -> tuple[dict[int, tuple[float, float]], tuple[str, ...]]:
-    """seed -> (method minus baseline, FLOPs of the cheaper), and why a matched run or a seed is not among them.
+@dataclass(frozen=True)
+class _Pair:
+    """One seed at equal FLOPs: method minus baseline, FLOPs of the cheaper arm, and how far (a share) the matched run stayed below them."""
 
-    The partner of a matched run is the other arm's confirmation on the same seed and data that cost as much, or little more (`_slack`).
+    gap: float
+    flops: float
+    below: float = 0.0
+
+
+def _matched(ours: Arm, theirs: Arm, metric: str, same: Any) -> tuple[dict[int, _Pair], tuple[str, ...]]:
+    """Pairs by seed, and why a matched run or a seed is not among them.
+
+    The partner of a matched run is the other arm's confirmation on the same seed and data whose cost was its budget. The run must have
+    spent that, or little less (`_slack`).
     """
-    found: dict[int, tuple[float, float]] = {}
+    found: dict[int, _Pair] = {}
     if ours.matched.empty and theirs.matched.empty:
         return {}, ()
     missing: list[int] = []
@@ -143,47 +154,42 @@ def _matched(ours: Arm, theirs: Arm, metric: str, same: Any) -> tuple[dict[int, 
         pair = {True: (ours, ours.confirmed.loc[seed]), False: (theirs, theirs.confirmed.loc[seed])}
         a, b = pair[True][1], pair[False][1]
         if same[place]:
-            found[int(seed)] = float(a[metric] - b[metric]), float(min(a["train_flops"], b["train_flops"]))
+            found[int(seed)] = _Pair(float(a[metric] - b[metric]), float(min(a["train_flops"], b["train_flops"])))
             continue
         is_ours = bool(a["train_flops"] > b["train_flops"])
         (arm, dear), (_, cheap) = pair[is_ours], pair[not is_ours]
-        runs, why = _partners(arm, dear, cheap, int(seed), metric)
+        run, why = _partner(arm, dear, cheap, int(seed), metric)
         notes += why
-        if runs is None:
+        if run is None:
             missing.append(int(seed))
             continue
-        gap = float(runs[metric] - cheap[metric])
-        found[int(seed)] = (gap if is_ours else -gap), float(cheap["train_flops"])
+        gap, flops = float(run[metric] - cheap[metric]), float(cheap["train_flops"])
+        found[int(seed)] = _Pair(gap if is_ours else -gap, flops, 1 - float(run["train_flops"]) / flops)
     if len(found) == int(np.sum(same)):  # no matched run at all: the curves are better than a few seeds that happen to cost the same
         found = {}
     if missing:
-        notes.append(
-            f"Seed(s) {listed(missing)} have no matched run of the dearer arm that fits, and are not in the comparison at equal FLOPs."
-        )
+        so = "and are not in the comparison at equal FLOPs" if found else "so the validation curves are read"
+        notes.append(f"Seed(s) {listed(missing)} have no matched run of the dearer arm that fits, {so}.")
     return found, tuple(notes)
 
 
-def _partners(arm: Arm, dear: pd.Series[Any], cheap: pd.Series[Any], seed: int, metric: str) -> tuple[pd.Series[Any] | None, list[str]]:
-    """The matched run of `arm` that fits the cheaper arm's confirmation, and a sentence for each that was made for it and does not."""
+def _partner(arm: Arm, dear: pd.Series[Any], cheap: pd.Series[Any], seed: int, metric: str) -> tuple[pd.Series[Any] | None, list[str]]:
+    """The matched run of `arm` whose budget is what `cheap` spent, and a sentence for each such run that cannot be used."""
     rows = arm.matched[arm.matched["seed"] == seed]
     rows = rows[alike(rows, dear, (*FREE, "max_train_flops")) & rows["dataset_sha"].eq(dear["dataset_sha"])]
-    notes = []
-    fits = []
-    for _, row in rows.iterrows():
-        ratio = float(cheap["train_flops"]) / float(row["train_flops"]) if row["train_flops"] else float("nan")
-        head = f"{arm.name}: the matched run on seed {seed}"
-        meant = abs(float(row["max_train_flops"] or np.nan) / float(cheap["train_flops"]) - 1) < 1e-6
+    meant = rows[(rows["max_train_flops"] / float(cheap["train_flops"]) - 1).abs() < 1e-6]
+    fits, notes = None, []
+    for _, row in meant.iterrows():
+        head, spent = f"{arm.name}: the matched run on seed {seed}", float(row["train_flops"])
         if row["state"] != "COMPLETE":
-            if meant:
-                notes.append(f"{head} is {row['state']}.")
+            notes.append(f"{head} is {row['state']}.")
         elif not np.isfinite(row[metric]):
-            if meant:
-                notes.append(f"{head} has no {metric}.")
-        elif 1 <= ratio <= 1 + _slack(row):
-            fits.append(row)
-        elif meant:
-            notes.append(f"{head} spent {row['train_flops']:.4g} FLOPs, not {cheap['train_flops']:.4g} or up to {_slack(row):.0%} less.")
-    return (fits[-1] if fits else None), notes
+            notes.append(f"{head} has no {metric}.")
+        elif not 0 <= 1 - spent / float(cheap["train_flops"]) <= _slack(row):
+            notes.append(f"{head} spent {spent:.4g} FLOPs, not {cheap['train_flops']:.4g} or up to {_slack(row):.0%} less.")
+        else:
+            fits = row
+    return fits, notes
 
 
 def _slack(row: pd.Series[Any]) -> float:

@@ -5,6 +5,7 @@ Light or dark follows the reader's system. On a narrow screen wide tables and fi
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from html import escape
@@ -51,6 +52,8 @@ class Grid:
     command: str = ""
     sources: tuple[str, ...] = ()
     """Tables of the results folder that it is made of."""
+    prose: bool = False
+    """The last column holds sentences, which may be broken into lines."""
 
 
 Block = Sentences | Ruling | Figure | Grid
@@ -138,7 +141,7 @@ def _block(block: Block, page: Page) -> str:
         return f'<article class="ruling">{word}<p>{escape(block.sentence)}</p>{notes}{reasons}</article>'
     if isinstance(block, Figure):
         return _figure(block, page)
-    table = _grid(block.table, code=block.code) + _origin(block.command, block.sources, page)
+    table = _grid(block.table, code=block.code, prose=block.prose) + _origin(block.command, block.sources, page)
     return _folded(block.table.title, table) if block.folded else f"<h3>{escape(block.table.title)}</h3>{table}"
 
 
@@ -165,10 +168,12 @@ def _folded(title: str, inner: str) -> str:
 
 
 def _items(lines: Sequence[str]) -> str:
-    return "".join(f"<li>{escape(line)}</li>" for line in lines)
+    """As list items; what stands between backticks in a fixed-width face."""
+    items = [re.sub("`([^`]+)`", r"<code>\1</code>", escape(line)) for line in lines]
+    return "".join(f"<li>{item}</li>" for item in items)
 
 
-def _grid(table: Table, code: bool = False) -> str:
+def _grid(table: Table, code: bool = False, prose: bool = False) -> str:
     if not table.rows:
         return f'<p class="empty">{escape(table.empty)}</p>'
     right = [all(cell[:1] in "0123456789+-" for cell in column) for column in zip(*table.rows, strict=True)]
@@ -178,7 +183,7 @@ def _grid(table: Table, code: bool = False) -> str:
         "<tr>" + "".join(f"<td{side}>{_cell(cell, code)}</td>" for side, cell in zip(sides, row, strict=True)) + "</tr>"
         for row in table.rows
     )
-    kind = "scroll code" if code else "scroll"
+    kind = "scroll code" if code else "scroll prose" if prose else "scroll"
     return f'<div class="{kind}" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
@@ -268,7 +273,7 @@ ul { padding-left: 1.1rem; margin: .5rem 0; }
 .warning { background: var(--warn); border-radius: 6px; padding: .7rem 1rem .7rem 2rem; }
 .origin { font-size: .8rem; overflow-wrap: anywhere; }
 .ruling { background: var(--card); border: 1px solid var(--line); border-radius: 6px; padding: .8rem 1rem; margin: .7rem 0; }
-.ruling td:last-child { white-space: normal; min-width: 16rem; }
+.ruling td:last-child, .prose td:last-child { white-space: normal; min-width: 16rem; }
 .word { font-weight: 650; color: var(--open); }
 .word.better { color: var(--good); } .word.worse { color: var(--bad); } .word.equivalent { color: var(--even); }
 .wrong, .extra { color: var(--bad); text-decoration: underline; text-decoration-thickness: 2px; }

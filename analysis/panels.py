@@ -25,13 +25,14 @@ NOTHING = "No method was confirmed beside a baseline on one seed or more."
 
 def tables(evidence: Evidence) -> list[Table]:
     """One table of all claims; without rows, and a sentence, where there is no claim with a pair of seeds."""
-    header = ["method", "baseline", "at", "metric", "difference", "95 % interval", "seeds", "both spent", "how"]
+    header = ["method", "at", "difference", "95 % interval", "seeds", "both spent", "metric", "baseline", "how"]
     several = len({(claim.method, claim.task, claim.model) for claim in evidence.claims}) > len({claim.method for claim in evidence.claims})
-    rows = [
-        [*_names(claim, several), panel.at, panel.metric.replace("_", " "), *cells(panel)]
-        for claim in evidence.claims
-        for panel in claim.panels
-    ]
+    rows = []
+    for claim in evidence.claims:
+        method, baseline = _names(claim, several)
+        for panel in claim.panels:
+            *numbers, how = cells(panel)
+            rows.append([method, panel.at, *numbers, panel.metric.replace("_", " "), baseline, how])
     return [Table(TITLE, header, rows, NOTHING)]
 
 

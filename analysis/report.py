@@ -142,7 +142,9 @@ def _verdicts(folder: Path, notes: Sequence[str]) -> list[Block]:
     command = f"python -m analysis.verdict {folder} --margin {report.margin:g}"
     how = f"{report.metric}, margin {100 * report.margin:g} points; Holm over: {tested}. Same as `{command}`."
     none = () if blocks else ("No claim: no method was confirmed beside a baseline.",)
-    at_equal = [Grid(table, command=f"python -m analysis.panels {folder}", sources=SOURCES) for table in panels.tables(evidence)]
+    at_equal = [
+        Grid(table, command=f"python -m analysis.panels {folder}", sources=SOURCES, prose=True) for table in panels.tables(evidence)
+    ]
     return [*blocks, *at_equal, Sentences((*none, how, *report.notes))]
 
 

@@ -5,7 +5,7 @@
 
 The p that is corrected is the larger of the paired t over seeds and the test over seeds x examples. The first alone takes this test set for
 all; the second alone, uncorrected, would let a family of many claims through at 5 % each.
-May import: claims, declared, measured, statistics.
+May import: claims, declared, measured, statistics, tables.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from analysis import statistics
 from analysis.claims import Claim
 from analysis.declared import Declared
 from analysis.measured import LEVEL, Reason, Verdict, measure
+from analysis.tables import points
 
 KINDS = ("claim", "control")
 """The two families, in this order."""
@@ -141,8 +142,3 @@ def _interval_text(found: Verdict) -> str:
     confidence = f"{100 * found.interval.confidence:.4g} %"
     look = "" if found.look is None else f" (this look's share of 95 %, look {found.look} of {len(found.looks)})"
     return f"{confidence}{look} {low} to {high} points, {found.interval.seeds} seeds x {found.interval.examples} examples"
-
-
-def points(share: float) -> str:
-    """A difference of shares in points, signed."""
-    return f"{100 * share:+.2f}"

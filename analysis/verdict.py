@@ -30,8 +30,8 @@ from typing import Any
 from analysis import crossed
 from analysis.claims import Evidence, gather
 from analysis.measured import LEVEL, POWER, Reason, Verdict, across_tasks, blank, describe, plan
-from analysis.ruling import KINDS, points, rule
-from analysis.tables import Table, text
+from analysis.ruling import KINDS, rule
+from analysis.tables import Table, points, text
 
 
 @dataclass

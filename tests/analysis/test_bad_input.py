@@ -72,6 +72,8 @@ def running(folder: Path) -> None:
     (folder / "sweep.yaml").write_text(plan + "confirm: {seeds: [82, 23, 37]}\n")
 
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]  # each draws a whole page
+
 CASES: dict[Callable[[Path], None], tuple[str, ...]] = {
     constant: (
         "cannot be tested: the difference is the same (+0) at all 3 seeds",

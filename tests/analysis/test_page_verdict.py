@@ -12,6 +12,8 @@ from scipy import stats
 from analysis import report
 from tests.analysis import sweeps
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]  # it draws a whole page
+
 SEEDS = (82, 23, 37, 84, 4)
 JITTER = (0.0025, -0.0025, 0.0, 0.0025, -0.0025)
 """Give or take one of 400 examples."""
