@@ -170,7 +170,7 @@ def decide(differences: Sequence[float], look: int, looks: Sequence[int], margin
         return Decision(go_on=not last, reason=f"cannot be tested yet: {error}", nominal_level=level, p=None)
     mean, se, df = float(values.mean()), float(values.std(ddof=1)) / math.sqrt(values.size), values.size - 1
     p = statistics.paired_t(differences).p
-    decided, futile = (bool(x) for x in ended(np.float64(mean), np.float64(se), df, level, margin))
+    decided, futile = (bool(end[0]) for end in ended(np.array([mean]), np.array([se]), df, level, margin))
     upper = mean + float(stats.t.isf(FUTILE, df)) * se
     told = f"{100 * mean:+.2f} points over {values.size} seeds"
     if decided:
