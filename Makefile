@@ -1,6 +1,7 @@
 # Each target does all the set-up it needs: a virtual environment in .venv, with the versions of constraints.txt.
 #
 #   make sweep     run the LoRA sweep; typed again, it goes on where it stopped
+#   make report    a small sweep with confirmation, controls and equal FLOPs, and its page: results/report/report/index.html
 #   make test      all tests              (make test ARGS="-m 'not slow and not ray'": the quick ones)
 #   make lint      ruff, ruff format, mypy
 #   make bench     the benchmarks; each prints its ratios and fails where a figure is not reached
@@ -19,7 +20,7 @@ READY := $(VENV)/.ready
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep test lint format bench clean
+.PHONY: help setup sweep report test lint format bench clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -41,6 +42,11 @@ $(READY): pyproject.toml constraints.txt
 
 sweep: $(READY)
 	$(BIN)/python -m jepa_ray.sweep search_spaces/lora.yaml $(ARGS)
+
+# A trial that FAILED does not keep the page from being written (exit code 1); bad input does (2), and so does Ctrl-C (130).
+report: $(READY)
+	@$(BIN)/python -m jepa_ray.sweep search_spaces/report.yaml $(ARGS) || test $$? -eq 1
+	@$(BIN)/python -m analysis.report results/report
 
 test: $(READY)
 	$(BIN)/python -m pytest $(ARGS)

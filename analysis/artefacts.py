@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
-from analysis import answers, paper_tables
+from analysis import answers, nested, paper_tables
 from analysis.figures import (
+    accuracies,
     best_of_n,
     budget,
     curves,
     diagnostics,
+    embedding,
     epochs,
     flops,
     heatmap,
@@ -26,7 +29,7 @@ from analysis.figures.style import Plot
 from analysis.reading import Sweep
 from analysis.tables import Table
 
-FULL = "search_spaces/full.yaml families=[llama3]"
+PAPER, TINY = "search_spaces/paper/", "search_spaces/paper-tiny/"
 
 
 @dataclass(frozen=True)
@@ -37,91 +40,92 @@ class Artefact:
     what: str
     tables: Callable[[Sweep], list[Table]] | None = None
     plot: Callable[[Sweep], Plot] | None = None
-    paper_space: str = ""
-    """Arguments of `python -m jepa_ray.sweep` at the paper's scale."""
-    tiny_space: str = ""
-    """Arguments of `python -m jepa_ray.sweep`: offline, on a laptop."""
-    missing: str = ""
-    """Why it can't be made, where it can't."""
-
-
-def _compared(name: str, what: str, paper_space: str, tiny_space: str) -> Artefact:
-    return Artefact(name, what, partial(paper_tables.comparison, name=name, title=what), None, paper_space, tiny_space)
+    paper: tuple[str, ...] = ()
+    """Arguments of `python -m jepa_ray.sweep` at the paper's scale, a sweep each."""
+    tiny: tuple[str, ...] = ()
+    """The same offline, on a laptop."""
+    several: Literal["beside", "pooled", "apart"] = "beside"
+    """Several folders: in one table or figure beside each other; as replicates of one design; or one after the other."""
+    looped: bool = False
+    """Whether a file stands for several sweeps, a seed or a rank each: the loop is in its first lines."""
 
 
 def _token_tables(sweep: Sweep) -> list[Table]:
     return [answers.differences(sweep), *answers.side_by_side(sweep)]
 
 
-PAPER = "search_spaces/paper/"
-T12 = PAPER + "t12-synth.yaml"
-T12_1B = T12 + " families=[llama3]"
-ABLATION = "search_spaces/ablation_objectives.yaml"
-EMBEDDINGS = (
-    "needs the embeddings themselves, and a results folder holds only figures made of them (`diag_*`); T14 and F3 show what they say."
-)
+def _table(
+    name: str, what: str, make: Callable[[Sweep], list[Table]], files: str, several: Literal["beside", "pooled", "apart"] = "beside"
+) -> Artefact:
+    """A table whose two search spaces have the same name."""
+    return Artefact(name, what, make, None, (f"{PAPER}{files}.yaml",), (f"{TINY}{files}.yaml",), several, looped=several == "pooled")
+
+
+def _compared(name: str, what: str, paper: tuple[str, ...], tiny: str) -> Artefact:
+    make = partial(paper_tables.comparison, name=name, title=what)
+    return Artefact(name, what, make, None, tuple(f"{PAPER}{file}.yaml" for file in paper), (f"{TINY}{tiny}.yaml",))
+
+
+def _figure(
+    name: str, what: str, plot: Callable[[Sweep], Plot], files: str, several: Literal["beside", "pooled", "apart"] = "beside"
+) -> Artefact:
+    return Artefact(name, what, None, plot, (f"{PAPER}{files}.yaml",), (f"{TINY}{files}.yaml",), several, looped=several == "pooled")
+
+
+T12_1B = PAPER + "t12-synth.yaml families=[llama3]"
+EPOCHS = "f1-epochs.yaml"
 
 ARTEFACTS: tuple[Artefact, ...] = (
-    Artefact("T1", "Answers side by side: tokens wrong, extra, missing", _token_tables, None, T12_1B, "search_spaces/lora.yaml"),
-    _compared("T2", "From random weights", PAPER + "t2-scratch.yaml", "search_spaces/scratch.yaml"),
-    Artefact("T3", "Variants of the term: distances, layouts", paper_tables.variants, None, "", ABLATION),
-    _compared("T4", "NQ-Open and HellaSwag", PAPER + "t4-nq-open.yaml, t4-hellaswag.yaml", "search_spaces/tasks.yaml"),
-    _compared("T5", "GSM8K, reasoning models", PAPER + "t5-gsm8k.yaml", "search_spaces/families.yaml task=gsm8k"),
     Artefact(
-        "T6",
-        "Loss dropout",
-        paper_tables.loss_dropout,
-        None,
-        f"{T12_1B} 'space={{objective.loss_dropout: {{choice: [0, 0.5, 0.75]}}, objective.lambda: {{choice: [1, 2, 4]}}}}' "
-        "search.algorithm=grid search.num_trials=9",
-        f"{FULL} 'space={{objective.loss_dropout: {{choice: [0, 0.5, 0.75]}}, objective.lambda: {{choice: [1, 2, 4]}}}}' "
-        "search.algorithm=grid search.num_trials=9 name=t6",
+        "T1", "Answers side by side: tokens wrong, extra, missing", _token_tables, None, (T12_1B,), (TINY + "t12-synth.yaml",), "apart"
     ),
-    Artefact("T7", "Samples of answers", answers.samples, None, T12_1B, "search_spaces/lora.yaml"),
+    _compared("T2", "From random weights", ("t2-scratch",), "t2-scratch"),
+    _table("T3", "Variants of the term: distances, layouts", paper_tables.variants, "t3-variants"),
+    _compared("T4", "NQ-Open and HellaSwag", ("t4-nq-open", "t4-hellaswag"), "t4-tasks"),
+    _compared("T5", "GSM8K, reasoning models", ("t5-gsm8k",), "t5-gsm8k"),
+    _table("T6", "Loss dropout at equal FLOPs", paper_tables.loss_dropout, "t6-loss-dropout"),
+    Artefact("T7", "Samples of answers", answers.samples, None, (T12_1B,), (TINY + "t12-synth.yaml",), "apart"),
+    _table("T8", "LoRA ranks", paper_tables.ranks, "t8-lora-ranks", "pooled"),
     Artefact(
-        "T8",
-        "LoRA ranks",
-        paper_tables.ranks,
-        None,
-        f"{T12_1B} base.lora.r=32 'space={{lora.r: {{choice: [32, 64, 128, 256, 512]}}}}' search.algorithm=grid search.num_trials=5",
-        f"{FULL} base.lora.r=2 'space={{lora.r: {{choice: [2, 4, 8, 16]}}}}' search.algorithm=grid search.num_trials=4 name=t8",
-    ),
-    _compared(
         "T9",
-        "Pretraining on paraphrases, then classification",
-        PAPER + "t9-rotten-tomatoes.yaml, t9-yelp.yaml",
-        "search_spaces/pretrain.yaml",
-    ),
-    Artefact(
-        "T10",
-        "gamma / lambda",
-        paper_tables.ratios,
+        "Pretraining on paraphrases, then classification: five pretraining seeds, each with five fine-tuning seeds",
+        nested.tables,
         None,
-        f"{T12_1B} 'methods.jepa={{lambda: 1, k: 0}}' 'space={{objective.gamma: {{choice: [0, 0.01, 0.1, 1, 10, 100]}}}}' "
-        "search.algorithm=grid search.num_trials=6",
-        f"{FULL} 'methods.jepa={{lambda: 1, k: 0}}' 'space={{objective.gamma: {{choice: [0, 0.01, 0.1, 1, 10, 100]}}}}' "
-        "search.algorithm=grid search.num_trials=6 name=t10",
+        (PAPER + "t9-nested-rotten-tomatoes.yaml", PAPER + "t9-nested-yelp.yaml"),
+        (TINY + "t9-nested-rotten-tomatoes.yaml",),
+        "pooled",
+        looped=True,
     ),
-    Artefact("T11", "More answers side by side, as T1", _token_tables, None, T12_1B, "search_spaces/families.yaml"),
-    _compared("T12", "NL-RX-SYNTH, four families", T12, "search_spaces/families.yaml"),
-    _compared(
-        "T13", "NL-RX-TURK, GSM8K and Spider, Llama 3", PAPER + "t13-turk.yaml, t13-gsm8k.yaml, t13-spider.yaml", "search_spaces/tasks.yaml"
-    ),
-    Artefact("T14", "Linearity and singular values", paper_tables.linearity, None, T12_1B, ABLATION),
-    _compared("T15", "Larger models", PAPER + "t15-llama3-3b.yaml, t15-llama3-8b.yaml, t15-olmo2-7b.yaml", ""),
-    Artefact("F1", "Accuracy by epoch", None, epochs.plot, T12_1B, "search_spaces/families.yaml"),
-    Artefact("F3", "Singular values of Enc(Text) - Enc(Code) (left)", None, singular_values.plot, T12_1B, ABLATION),
+    _table("T10", "gamma / lambda", paper_tables.ratios, "t10-ratio"),
+    Artefact("T11", "More answers side by side, as T1", _token_tables, None, (T12_1B,), (TINY + "t12-synth.yaml",), "apart"),
+    _compared("T12", "NL-RX-SYNTH, four families", ("t12-synth",), "t12-synth"),
+    _compared("T13", "NL-RX-TURK, GSM8K and Spider, Llama 3", ("t13-turk", "t13-gsm8k", "t13-spider"), "t13-tasks"),
+    _table("T14", "Linearity and singular values", paper_tables.linearity, "t14-embeddings"),
+    _compared("T15", "Larger models", ("t15-llama3-3b", "t15-llama3-8b", "t15-olmo2-7b"), "t15-larger"),
     Artefact(
-        "F3-losses", "Cross-entropy and JEPA loss by epoch, monitored in the baseline too (right)", None, losses.plot, T12_1B, ABLATION
+        "F1-left",
+        "Accuracy of every arm, the paper's beside",
+        None,
+        accuracies.plot,
+        (PAPER + "t12-synth.yaml", PAPER + "t13-turk.yaml", PAPER + "t13-gsm8k.yaml", PAPER + "t13-spider.yaml"),
+        (TINY + "t12-synth.yaml", TINY + "t13-tasks.yaml"),
     ),
-    Artefact("F4", "t-SNE of Text and Code embeddings", missing=EMBEDDINGS),
-    Artefact("F5", "Accuracy against training FLOPs", None, flops.plot, T12_1B, "search_spaces/families.yaml"),
-    Artefact("F6", "t-SNE of Text and Code embeddings, more arms", missing=EMBEDDINGS),
-    Artefact("F7", "Lambda by k: heat maps with counts", None, heatmap.plot, T12_1B, "search_spaces/full.yaml"),
-    Artefact("F8", "Accuracy by epoch, full and LoRA: as F1, for each of two sweeps", None, epochs.plot, T12_1B, "search_spaces/full.yaml"),
+    _figure("F1", "Accuracy by epoch (right)", epochs.plot, "f1-epochs"),
+    _figure("F3", "Singular values of Enc(Text) - Enc(Code) (left)", singular_values.plot, "t14-embeddings"),
+    _figure("F3-losses", "Cross-entropy and JEPA loss by epoch, monitored in the baseline too (right)", losses.plot, "t14-embeddings"),
+    _figure("F4", "Text and Code in the plane, t-SNE and principal components", embedding.plot_paper, "t14-embeddings", "apart"),
+    _figure("F5", "Accuracy against training FLOPs", flops.plot, "t6-loss-dropout"),
+    _figure("F6", "Text and Code in the plane, every arm", embedding.plot, "t14-embeddings", "apart"),
+    _figure("F7", "Lambda by k: heat maps with intervals and counts", heatmap.plot, "f7-grid", "pooled"),
     Artefact(
-        "F9", "HellaSwag, lambda up to 1024", None, heatmap.plot, PAPER + "t4-hellaswag.yaml", "search_spaces/tasks.yaml task=hellaswag"
+        "F8",
+        "Accuracy by epoch, full fine-tuning and LoRA",
+        None,
+        epochs.plot,
+        (PAPER + EPOCHS, PAPER + EPOCHS + " 'base.lora={r: 512, dropout: 0.1}' name=paper-f8-lora"),
+        (TINY + EPOCHS, TINY + EPOCHS + " 'base.lora={r: 16, dropout: 0.1}' base.optim.learning_rate=1e-2 name=tiny-f8-lora"),
     ),
+    _figure("F9", "HellaSwag, lambda up to 1024", heatmap.plot, "f9-hellaswag-lambda", "pooled"),
     Artefact("curves", "Learning curves of all trials", None, curves.plot),
     Artefact("diagnostics", "The embedding space while it is trained", None, diagnostics.plot),
     Artefact("seeds", "Confirmation, seed by seed", None, seeds.plot),
@@ -129,14 +133,17 @@ ARTEFACTS: tuple[Artefact, ...] = (
     Artefact("budget", "Budget spent by arm", None, budget.plot),
     Artefact("parallel", "Parallel coordinates of the search", None, parallel.plot),
     Artefact("best_of_n", "Expected best score of n trials, against budget", None, best_of_n.plot),
-    Artefact("importance", "Importance of the knobs per arm", None, importance.plot),
+    Artefact("importance", "Importance of the knobs per arm", None, importance.plot, several="apart"),
 )
 """What the paper shows, in its order, and what no paper shows."""
+ALIASES = {"f1-right": "F1", "f3-left": "F3", "f3-right": "F3-losses"}
+"""Other names of halves of the paper's figures."""
 
 
 def find(name: str) -> Artefact:
     """The artefact of that name, in any case. Raises ValueError with the legal names."""
+    wanted = ALIASES.get(name.lower(), name).lower()
     for artefact in ARTEFACTS:
-        if artefact.name.lower() == name.lower():
+        if artefact.name.lower() == wanted:
             return artefact
     raise ValueError(f"no table or figure {name!r}; there are {', '.join(artefact.name for artefact in ARTEFACTS)}")

@@ -97,7 +97,7 @@ def at_equal_flops(ours: Arm, theirs: Arm, metric: str, curves: Curves) -> Panel
     spent = np.array([ours.confirmed["train_flops"], theirs.confirmed["train_flops"]], dtype=float)
     if not np.isfinite(spent).all() or (spent <= 0).any():
         return Panel("equal FLOPs", metric, {}, None, "train_flops are missing in the trials table")
-    same = np.abs(spent[0] / spent[1] - 1) <= FLOPS_ALIKE
+    same = spent.max(axis=0) <= (1 + FLOPS_ALIKE) * spent.min(axis=0)
     if same.all():
         gaps = _by_seed(ours.confirmed, theirs.confirmed, metric)
         return Panel("equal FLOPs", metric, gaps, float(spent.min(axis=0).mean()), f"both arms cost the same {WITHIN}, so {metric} itself")

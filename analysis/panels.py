@@ -16,7 +16,7 @@ from typing import Any
 
 from analysis.claims import Claim, Evidence, gather
 from analysis.equal import Panel
-from analysis.tables import Table, text
+from analysis.tables import Table, points, text
 
 TITLE = "At equal steps, equal FLOPs and equal seconds (method - baseline, points)"
 UNITS = {"equal steps": "steps", "equal FLOPs": "FLOPs", "equal seconds": "s"}
@@ -39,9 +39,9 @@ def cells(panel: Panel) -> list[str]:
     """Difference, interval, seeds, what was spent, and how."""
     if panel.difference is None:
         return ["-", "-", "0", "-", f"cannot be told: {panel.how}"]
-    interval = "-" if panel.interval is None else f"{100 * panel.interval[0]:+.2f} to {100 * panel.interval[1]:+.2f}"
+    interval = "-" if panel.interval is None else f"{points(panel.interval[0])} to {points(panel.interval[1])}"
     why = f"; no interval: {panel.no_interval}" if panel.no_interval else ""
-    return [f"{100 * panel.difference:+.2f}", interval, str(panel.seeds), _spent(panel), panel.how + why]
+    return [points(panel.difference), interval, str(panel.seeds), _spent(panel), panel.how + why]
 
 
 def _spent(panel: Panel) -> str:

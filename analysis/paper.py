@@ -4,8 +4,9 @@
     python -m analysis.paper --list            what there is, and which search space makes it
     python -m analysis.paper --markdown        docs/paper.md
 
-Prints the table, with the paper's numbers beside ours where it has them; of a figure, the table behind it. Where a folder doesn't
-hold what is asked for, one sentence says what does. May import: analysis, jepa_ray.results. No torch, no Ray.
+Prints the table, with the paper's numbers beside ours where it has them; of a figure, the table behind it. Several folders are shown as
+one, where that can be. Where a folder doesn't hold what is asked for, one sentence says what does. May import: analysis,
+jepa_ray.results. No torch, no Ray.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from analysis import several
 from analysis.artefacts import ARTEFACTS, Artefact, find
 from analysis.figures.style import drawing
 from analysis.paper_tables import TINY
@@ -24,8 +26,6 @@ from analysis.tables import Table, markdown, text
 def show(artefact: Artefact, sweep: Sweep, *, as_markdown: bool = False, figure: Path | None = None) -> str:
     """Table, caption and notes of one artefact made from one sweep; the figure goes to `figure`."""
     notes: list[str] = list(sweep.notes)
-    if artefact.missing:
-        return f"{artefact.name}: {artefact.missing}"
     tables: list[Table]
     if artefact.plot is not None:
         plot = artefact.plot(sweep)
@@ -48,16 +48,27 @@ def show(artefact: Artefact, sweep: Sweep, *, as_markdown: bool = False, figure:
     return "\n\n".join([*map(how_to, tables), "\n".join(f"- {note}" for note in notes if note)]).rstrip()
 
 
+def together(artefact: Artefact, sweeps: Sequence[Sweep]) -> list[Sweep]:
+    """What of several folders is shown as one. Raises ValueError where they can't be."""
+    if len(sweeps) == 1 or artefact.several == "apart":
+        return list(sweeps)
+    return [several.pooled(sweeps) if artefact.several == "pooled" else several.beside(sweeps)]
+
+
 def how(artefact: Artefact) -> str:
     """Which search space makes it."""
-    ways = [f"{scale}: python -m jepa_ray.sweep {space}" for scale, space in _spaces(artefact).items()]
+    loop = " (a loop: see the file's first lines)" if artefact.looped else ""
+    ways = [
+        f"{scale}: {', '.join(f'python -m jepa_ray.sweep {space}' for space in spaces)}{loop}"
+        for scale, spaces in (("tiny", artefact.tiny), ("paper", artefact.paper))
+        if spaces
+    ]
     return f"What makes it: {'; '.join(ways)}." if ways else "Any sweep makes it."
 
 
 def listing() -> str:
     """Names, what they are, and the command that makes their data."""
-    rows = [[artefact.name, artefact.what, artefact.tiny_space or "-", artefact.paper_space or "-"] for artefact in ARTEFACTS]
-    rows = [[*row[:2], "no", "no"] if artefact.missing else row for row, artefact in zip(rows, ARTEFACTS, strict=True)]
+    rows = [[artefact.name, artefact.what, ", ".join(artefact.tiny) or "-", ", ".join(artefact.paper) or "-"] for artefact in ARTEFACTS]
     return text(Table("Tables and figures", ["name", "what", "tiny search space", "at the paper's scale"], rows, ""))
 
 
@@ -65,11 +76,11 @@ def page() -> str:
     """docs/paper.md."""
     rows = []
     for artefact in ARTEFACTS:
-        spaces = _spaces(artefact)
-        cells = [f"`{spaces[scale]}`" if scale in spaces else "-" for scale in ("tiny", "paper")]
-        command = "-" if artefact.missing else f"`python -m analysis.paper {artefact.name} results/NAME`"
-        what = f"{artefact.what}. It {artefact.missing}" if artefact.missing else artefact.what
-        rows.append([artefact.name, what, command, *cells])
+        cells = ["<br>".join(f"`{space}`" for space in spaces) or "-" for spaces in (artefact.tiny, artefact.paper)]
+        folders = "results/NAME-*" if artefact.looped else " ".join(f"results/{name}" for name in ("A", "B")[: min(2, len(artefact.tiny))])
+        folders = "results/NAME" if len(artefact.tiny) < 2 and not artefact.looped else folders
+        loop = " (a loop over sweeps: see the file's first lines)" if artefact.looped else ""
+        rows.append([artefact.name, artefact.what + loop, f"`python -m analysis.paper {artefact.name} {folders}`", *cells])
     table = markdown(Table("Commands", ["", "what", "command", "tiny search space", "at the paper's scale"], rows, ""))
     return "\n".join(
         [
@@ -78,18 +89,16 @@ def page() -> str:
             "Written by `python -m analysis.paper --markdown > docs/paper.md`; a test compares.",
             "",
             "`T1` to `T15` and `F1` to `F9` are those of the paper (arXiv 2509.14252v2); the others no paper shows. Each command takes",
-            "results folders, several to compare sweeps, and prints a table, with the paper's numbers beside ours where it has them.",
-            "`--figure FILE.png` (or `.svg`, `.pdf`) writes a figure, `--as-markdown` prints for a paper or a pull request. The search",
-            "spaces are arguments of `python -m jepa_ray.sweep`; of several files, each is a sweep. `python -m analysis.report",
-            "results/NAME` puts what a sweep has on one page.",
+            "results folders and prints a table, with the paper's numbers beside ours where it has them. Several folders are shown in one",
+            "table or figure, a sweep beside the other; of T8, T9, F7 and F9 they are the ranks or seeds of one design, and are pooled;",
+            "of T1, T7, T11, F4 and F6 they come one after the other. `--figure FILE.png` (or `.svg`, `.pdf`) writes a figure,",
+            "`--as-markdown` prints for a paper or a pull request. The search spaces are arguments of `python -m jepa_ray.sweep`; of",
+            "several, each is a sweep. The tiny ones run offline. `python -m analysis.report results/NAME` puts what a sweep has on one",
+            "page.",
             "",
             table,
         ]
     )
-
-
-def _spaces(artefact: Artefact) -> dict[str, str]:
-    return {scale: space for scale, space in (("tiny", artefact.tiny_space), ("paper", artefact.paper_space)) if space}
 
 
 _WITH_NUMBERS = {"T2", "T3", "T4", "T5", "T6", "T8", "T9", "T10", "T12", "T13", "T14", "T15"}
@@ -114,11 +123,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         artefact = find(options.name)
         if options.figure and artefact.plot is None:
             raise ValueError(f"{artefact.name} is a table: --figure is for figures")
-        if options.figure and len(options.sweeps) > 1:
-            raise ValueError("--figure takes one results folder: one file can't hold several figures")
         if options.figure and options.figure.suffix not in (".png", ".svg", ".pdf"):
             raise ValueError(f"--figure {options.figure}: the name must end in .png, .svg or .pdf")
-        shown = {folder: show(artefact, read(folder), as_markdown=options.as_markdown, figure=options.figure) for folder in options.sweeps}
+        sweeps = together(artefact, [read(folder) for folder in options.sweeps])
+        if options.figure and len(sweeps) > 1:
+            raise ValueError(f"--figure takes one results folder for {artefact.name}: one file can't hold several figures")
+        shown = {sweep.folder: show(artefact, sweep, as_markdown=options.as_markdown, figure=options.figure) for sweep in sweeps}
     except (ValueError, OSError) as error:
         parser.error(str(error))
     for folder, words in shown.items():

@@ -28,23 +28,35 @@ def comparison(sweep: Sweep, name: str, title: str) -> list[Table]:
     confirmed = runs[runs["stage"] == "confirm"].dropna(subset=[f"test_{judged}"])
     for line in paper.COMPARISONS[name]:
         where = confirmed[(confirmed["task"] == line.task) & (confirmed["family"] == line.family)]
-        where = where[where["pretrain_task"].notna()] if name == "T9" else where[where["pretrain_task"].isna()]
+        where = where[where["pretrain_task"].isna()]
         where = where[where["init"] == "random"] if name == "T2" else where
-        where = where[where["model"].str.contains(line.size, regex=False)] if line.size else where
+        where = where[where["model"].str.contains(line.size, regex=False) | where["model"].eq("tiny")] if line.size else where
         for _, group in where.groupby("group", sort=True):
             for baseline, method in _pairs(group):
                 ours = [_by_seed(group, label, f"test_{judged}") for label in (baseline, method)]
                 same_data = set(_data(group, baseline)) == set(_data(group, method))
                 difference = (ours[1] - ours[0]).dropna() if same_data else ours[0].head(0)
-                own = _variant(group[group["label"] == method].iloc[0]) == "cosine"  # no other variant is the paper's method
+                own = variant(group[group["label"] == method].iloc[0]) == "cosine"  # no other variant is the paper's method
                 theirs = [_paper(line.baseline), *([_paper(line.jepa), f"{line.jepa[0] - line.baseline[0]:+.2f}"] if own else ["-", "-"])]
                 shown = [_mean(ours[0]), _mean(ours[1]), _mean(difference, sign=True) if len(difference) else "-"]
                 model = str(group["model"].iloc[0])
-                rows.append([line.task, line.family, model, method, str(len(ours[0])), str(len(ours[1])), *shown, *theirs, line.settings])
+                rows.append(
+                    [
+                        line.task,
+                        line.family,
+                        model,
+                        method,
+                        str(len(ours[0])),
+                        str(len(ours[1])),
+                        *shown,
+                        *theirs,
+                        f"{line.size} {line.settings}".strip(),
+                    ]
+                )
     header = [*("task", "family", "model", "method"), "seeds, baseline", "seeds, method", "baseline", "method", "difference"]
     header += ["paper: baseline", "paper: LLM-JEPA", "paper: difference", "paper's setting"]
     wanted = ", ".join(f"{line.task}/{line.family}{' ' + line.size if line.size else ''}" for line in paper.COMPARISONS[name])
-    extra = {"T2": " from random weights (base.model.init=random)", "T9": " after a first stage (pretrain:)"}.get(name, "")
+    extra = " from random weights (base.model.init=random)" if name == "T2" else ""
     empty = f"{sweep.folder} has no confirmed baseline and method with test figures for {wanted}{extra}."
     return [Table(f"{name}. {title} ({judged} on test, %, mean ± sd over seeds)", header, rows, empty)]
 
@@ -56,10 +68,10 @@ def variants(sweep: Sweep) -> list[Table]:
     rows = []
     for label, arm in confirmed.groupby("label", sort=True):
         first = arm.iloc[0]
-        variant = _variant(first)
-        known = f"{paper.VARIANTS[variant]:.2f}" if variant in paper.VARIANTS else "-"
+        kind = variant(first)
+        known = f"{paper.VARIANTS[kind]:.2f}" if kind in paper.VARIANTS else "-"
         settings = [significant(_number(first[name])) if not first["is_baseline"] else "-" for name in ("lambda", "k")]
-        rows.append([str(label), variant, str(len(arm)), *settings, _mean(arm["test_accuracy"]), known])
+        rows.append([str(label), kind, str(len(arm)), *settings, _mean(arm["test_accuracy"]), known])
     rows.sort(key=lambda row: (list(paper.VARIANTS).index(row[1]) if row[1] in paper.VARIANTS else 99, row[0]))
     header = ["arm", "variant", "seeds", "lambda", "k", "ours", "paper (lambda 1, k 1)"]
     enough = len({row[1] for row in rows} - {"baseline"}) > 1
@@ -68,9 +80,12 @@ def variants(sweep: Sweep) -> list[Table]:
 
 
 def loss_dropout(sweep: Sweep) -> list[Table]:
-    """T6: loss dropout by lambda, with the FLOPs it cost."""
-    trials, judged = _cells(sweep, ["loss_dropout", "lambda"], baseline=False)
+    """T6: loss dropout by lambda, with the FLOPs it cost; the baseline, which has neither, first."""
+    both, judged = _cells(sweep, ["loss_dropout", "lambda"], baseline=True)
+    trials = both[~both["is_baseline"]]
     rows = []
+    for label, cell in both[both["is_baseline"]].groupby("label", sort=True):
+        rows.append([str(label), "-", "-", str(len(cell)), f"{cell['train_flops'].mean():.3e}", _mean(cell[judged]), "-"])
     for key, cell in trials.groupby(["label", "loss_dropout", "lambda"], sort=True):
         label, alpha, lambda_ = cast(tuple[str, float, float], key)
         known = paper.LOSS_DROPOUT.get((alpha, lambda_))
@@ -134,8 +149,8 @@ def linearity(sweep: Sweep) -> list[Table]:
     for group, cell in first.join(runs.set_index("trial_id")[["group"]]).groupby("group", sort=True):
         rows.append([f"{group}: before training", str(len(cell)), *_means(cell, names), *_linear("before training")])
     for label, cell in last.groupby("label", sort=True):
-        variant = _variant(cell.iloc[0])
-        key = f"k {cell['k'].iloc[0]:g}" if variant == "cosine" else variant
+        kind = variant(cell.iloc[0])
+        key = f"k {cell['k'].iloc[0]:g}" if kind == "cosine" else kind
         rows.append([str(label), str(len(cell)), *_means(cell, names), *_linear(key)])
     header = ["arm", "runs", "||Enc(Text) X - Enc(Code)||", "relative to ||Enc(Code)||", "mean of top singular values"]
     header += ["paper: norm", "paper: mean of top 100"]
@@ -159,7 +174,7 @@ def _where(judged: str) -> str:
     )
 
 
-def _variant(row: pd.Series[Any]) -> str:
+def variant(row: pd.Series[Any]) -> str:
     """Where the term is the paper's but for one thing, that thing; otherwise all that differs."""
     if row["is_baseline"]:
         return "baseline"

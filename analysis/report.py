@@ -155,7 +155,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         written = write(options.sweep, options.output, markdown=not options.no_markdown)
     except (ValueError, OSError) as error:
         parser.error(str(error))
-    print("\n".join(str(path) for path in written if path.suffix in (".html", ".md")))
+    words = {".html": "The page, to open in a browser", ".md": "The same as Markdown"}
+    print("\n".join(f"{words[path.suffix]}: {path}" for path in written if path.suffix in words))
     return 0
 
 

@@ -40,11 +40,16 @@ def markdown(table: Table) -> str:
     return "\n".join([f"## {table.title}", "", lines[0], "|" + " --- |" * len(table.header), *lines[1:]])
 
 
+def points(share: float) -> str:
+    """A difference in points, two decimals, with its sign; 0 has a plus."""
+    return f"{round(100 * share, 2) + 0.0:+.2f}"
+
+
 def percent(moments: Mapping[str, Any], *, sign: bool = False) -> str:
     """`mean ± sd` of a share in percent, two decimals; no sd at n = 1, a dash where there is nothing."""
     if moments["mean"] is None:
         return "-"
-    mean = f"{100 * moments['mean']:{'+' if sign else ''}.2f}"
+    mean = points(moments["mean"]) if sign else f"{100 * moments['mean']:.2f}"
     return mean if moments["sd"] is None else f"{mean} ± {100 * moments['sd']:.2f}"
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from jepa_ray import priors
 from jepa_ray.config import CrossEntropyConfig, ObjectiveConfig, SweepConfig, TrialConfig, canonical
 from jepa_ray.data.datasets import DATASETS
 from jepa_ray.space import Distribution, enumerate_grid, show
@@ -226,9 +227,19 @@ def describe(sweep: SweepConfig, estimates: Mapping[str, Estimate] | None = None
         lines.append(
             f"  cost      about {flops:.3g} FLOPs of training in all: an estimate at the methods' defaults; early stopping spends less"
         )
+    lines += [f"  begins    {line}" for line in _warm_start(sweep, own)]
     lines += [f"  data      {fact}" for fact in facts]
     lines += [f"  note      {note}" for note in notes(sweep)]
     return "\n".join(lines)
+
+
+def _warm_start(sweep: SweepConfig, own: Sequence[Arm]) -> list[str]:
+    """What each method takes from earlier sweeps."""
+    search, firsts = sweep.search, {arm.method: arm for arm in reversed(own)}
+    if not search.warm_start:
+        return []
+    read = {name: priors.read(search.warm_start, name, space(sweep, arm), search.metric, search.mode) for name, arm in firsts.items()}
+    return [f"{name}: {found.text()}" for name, found in reversed(read.items())]
 
 
 def _pretraining(sweep: SweepConfig) -> list[str]:

@@ -3,6 +3,7 @@
     results/<name>/trials/<trial_id>.parquet        one row: configuration, final metrics, cost, provenance
                    metrics/<trial_id>.parquet       long: one row per (step, split, name)
                    predictions/<trial_id>.parquet   one row per evaluated example
+                   embeddings/<trial_id>.parquet    one row per view of a pair; only where the sweep asks for them
 
 Every file of a table has the same explicit schema, so `pandas.read_parquet("results/lora/trials")` works whatever is null
 in whichever trial. A file appears by renaming a finished temporary file (its name starts with ".", which readers skip), and
@@ -70,7 +71,7 @@ CONFIG: dict[str, pa.DataType] = {
     **_fields(TEXT, "schedule loss_on"),
     **_fields(FLAG, "train_end_of_turn"),
     **_fields(REAL, "warmup_ratio weight_decay beta1 beta2 max_grad_norm max_train_flops"),
-    **_fields(INTEGER, "eval_batch_size max_new_tokens eval_every diagnostic_pairs"),
+    **_fields(INTEGER, "eval_batch_size max_new_tokens eval_every diagnostic_pairs embeddings"),
     **_fields(REAL, "diagnostic_share"),
     **_fields(FLAG, "evaluate_test sql_strict"),
     **_fields(TEXT, "judge"),
@@ -147,6 +148,11 @@ PREDICTIONS = pa.schema(
         ("undecided", FLAG),
     ]
 )
+EMBEDDINGS = pa.schema(
+    [("trial_id", TEXT), ("split", TEXT), ("example_id", TEXT), ("view", TEXT), ("vector", pa.list_(pa.float16()))],
+)
+"""After training, of confirmed trials, where `evaluation.embeddings` asks for them: Enc(Text) without predictor tokens (view `text`) and
+Enc(Code) (view `code`) of the same validation pairs in every trial."""
 assert len(TRIALS) == len(IDENTITY) + len(CONFIG) + len(SUMMARY), "a column of the trials table is named twice"
 
 
@@ -162,6 +168,8 @@ class TrialResult:
     """Rows of the metrics table without `trial_id`."""
     predictions: list[dict[str, Any]] = field(default_factory=list)
     """Rows of the predictions table without `trial_id`."""
+    embeddings: list[dict[str, Any]] = field(default_factory=list)
+    """Rows of the embeddings table without `trial_id`; none of them: no file."""
 
     def __post_init__(self) -> None:
         assert self.state in get_args(State), f"state {self.state!r} is none of {get_args(State)}"
@@ -197,7 +205,7 @@ def load_progress(path: Path) -> TrialResult | None:
 
 
 def write_trial(folder: Path, trial_id: str, config: TrialConfig, arm: str, stage: Stage, result: TrialResult) -> None:
-    """Write a terminal trial: metrics, predictions, and last the row of `trials` that makes it exist.
+    """Write a terminal trial: metrics, predictions, embeddings if any, and last the row of `trials` that makes it exist.
 
     `trial_id` is the config_id, or `<config_id>-2` and so on for later attempts; `arm` begins with `<method>/`. Metrics and
     predictions without a row in `trials` are what a crash left between two of these writes; they are replaced.
@@ -219,10 +227,11 @@ def write_trial(folder: Path, trial_id: str, config: TrialConfig, arm: str, stag
         **_expected(columns(config), CONFIG, "configuration column"),
         **_expected(result.summary, SUMMARY, "summary key"),
     }
-    # All three tables are built before the first is written: a row that does not fit its schema leaves nothing behind.
+    # All tables are built before the first is written: a row that does not fit its schema leaves nothing behind.
     tables = {
-        folder / "metrics" / row.name: _table(METRICS, ({**line, "trial_id": trial_id} for line in result.metrics)),
-        folder / "predictions" / row.name: _table(PREDICTIONS, ({**line, "trial_id": trial_id} for line in result.predictions)),
+        folder / "metrics" / row.name: _table(METRICS, _of(trial_id, result.metrics)),
+        folder / "predictions" / row.name: _table(PREDICTIONS, _of(trial_id, result.predictions)),
+        **({folder / "embeddings" / row.name: _table(EMBEDDINGS, _of(trial_id, result.embeddings))} if result.embeddings else {}),
         row: _table(TRIALS, [values]),
     }
     for path, table in tables.items():
@@ -242,6 +251,11 @@ def read_metrics(folder: Path, columns: Sequence[str] | None = None, filters: Fi
 def read_predictions(folder: Path, columns: Sequence[str] | None = None, filters: Filters | None = None) -> pd.DataFrame:
     """Every scored answer, of committed trials only; `filters` as in pandas: `[("trial_id", "==", "..."), ("split", "==", "val")]`."""
     return _frame(_read(folder / "predictions", PREDICTIONS, columns, filters, committed=folder / "trials"))
+
+
+def read_embeddings(folder: Path, columns: Sequence[str] | None = None, filters: Filters | None = None) -> pd.DataFrame:
+    """Text and Code states, of committed trials only; `vector` is a float16 array (width,). `filters` as in pandas."""
+    return _frame(_read(folder / "embeddings", EMBEDDINGS, columns, filters, committed=folder / "trials"))
 
 
 def finished(folder: Path) -> dict[str, dict[str, Any]]:
@@ -303,6 +317,10 @@ def _expected(values: Mapping[str, Any], legal: Mapping[str, pa.DataType], what:
     unknown = sorted(set(values) - set(legal))
     assert not unknown, f"unknown {what} {unknown}: add it to the schema in results.py, or leave it out"
     return dict(values)
+
+
+def _of(trial_id: str, rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return [{**row, "trial_id": trial_id} for row in rows]
 
 
 def _table(schema: pa.Schema, rows: Iterable[Mapping[str, Any]]) -> pa.Table:

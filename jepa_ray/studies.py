@@ -6,7 +6,7 @@ tables stay the truth: whatever they already hold of a configuration is told, no
 
     optuna-dashboard sqlite:///results/lora/study.db        shows the studies while they grow
 
-May import optuna, plan, space, streams. Not ray.
+May import optuna, plan, priors, space, streams. Not ray.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from optuna.storages import BaseStorage, RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from jepa_ray import plan
+from jepa_ray import plan, priors
 from jepa_ray.config import SearchConfig, SweepConfig, canonical
 from jepa_ray.plan import Arm
 from jepa_ray.space import Distribution
@@ -157,9 +157,9 @@ class ArmStudy:
         )
 
     def _enqueue(self) -> None:
-        """The defaults first, so that the search never ends below them; then the grid, where one was asked for."""
+        """The defaults first, so that no search ends below them; then what earlier sweeps found, or the grid where one was asked for."""
         search, first = self._sweep.search, plan.defaults(self._sweep, self._arm)
-        queue = [first] if first else []
+        queue = [*([first] if first else []), *self._earlier()]
         if search.algorithm == "grid":
             points = plan.grid(self._sweep, self._arm)
             if len(points) > search.num_trials:  # a part of the grid: a fair sample of it rather than one corner
@@ -168,6 +168,21 @@ class ArmStudy:
             queue = sorted(points, key=lambda point: point != first)
         for params in queue:
             self._study.enqueue_trial(params, skip_if_exists=True)
+
+    def _earlier(self) -> list[dict[str, Any]]:
+        """Suggestions from `search.warm_start`, as they were when the arm began: what those sweeps find later changes nothing here."""
+        search = self._sweep.search
+        noted = self._study.user_attrs.get("warm_start", {"folders": []})
+        if search.warm_start and noted["folders"] != list(search.warm_start):
+            found = priors.read(search.warm_start, self._arm.method, self._space, search.metric, search.mode)
+            noted = {
+                "folders": list(search.warm_start),
+                "trials": len(found.trials),
+                "suggestions": found.suggestions,
+                "text": found.text(),
+            }
+            self._study.set_user_attr("warm_start", noted)
+        return list(noted["suggestions"]) if search.warm_start else []
 
 
 def identity(sweep: SweepConfig) -> dict[str, Any]:

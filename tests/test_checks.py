@@ -95,6 +95,7 @@ BETWEEN_KEYS = [
         f"data.train={__file__}",
         "data.test (override): is missing, but the confirmation needs a sealed test split; name a file, or set confirm=none",
     ),
+    ("base.evaluation.embeddings=-1", "base.evaluation.embeddings (override): must be at least 0, got -1"),
     ("base.evaluation.test=true", "base.evaluation.test (override): the test split stays sealed until confirmation; drop this key"),
 ]
 
@@ -106,6 +107,15 @@ def test_bad_override(override: str, sentence: str, write: Write) -> None:
         assert sum(message.startswith(sentence) for message in refused(write(SOUND), override)) == 1
         return
     refused_once(write(SOUND), override, sentence)
+
+
+def test_embeddings_without_a_confirmation(write: Write) -> None:
+    (message,) = refused(write(SOUND), "base.evaluation.embeddings=8", "confirm=none")
+    assert message == (
+        "base.evaluation.embeddings (override): has no effect: embeddings are kept of confirmed trials, and there are none; "
+        "drop it, or give confirm.seeds"
+    )
+    assert load_sweep(write(SOUND), ["base.evaluation.embeddings=8"]).base.evaluation.embeddings == 8
 
 
 def test_lambda_without_an_objective(write: Write) -> None:

@@ -57,6 +57,24 @@ def test_metrics_and_predictions_carry_the_trial(tmp_path: Path) -> None:
     assert only.to_dict("records") == [{"trial_id": "b", "stopped": True}]
 
 
+def test_embeddings_are_a_table_of_their_own_where_there_are_any(tmp_path: Path) -> None:
+    vector = np.array([0.5, -2.0, 1 / 3], dtype=np.float16)
+    lines = [{"split": "val", "example_id": "f:1", "view": view, "vector": vector.tolist()} for view in ("text", "code")]
+    results.write_trial(tmp_path, "a", JEPA, "jepa/llama3", "confirm", TrialResult("COMPLETE", None, {}, embeddings=lines))
+    results.write_trial(tmp_path, "b", JEPA, "jepa/llama3", "search", result())
+    assert [path.name for path in (tmp_path / "embeddings").iterdir()] == ["a.parquet"]
+    for frame in (results.read_embeddings(tmp_path), pd.read_parquet(tmp_path / "embeddings")):
+        assert frame["view"].tolist() == ["text", "code"] and set(frame["trial_id"]) == {"a"}
+        for stored in frame["vector"]:
+            assert stored.dtype == np.float16 and stored.tolist() == vector.tolist()
+    only = results.read_embeddings(tmp_path, ["example_id", "vector"], [("view", "==", "code")])
+    assert only["example_id"].tolist() == ["f:1"]
+    (tmp_path / "trials" / "a.parquet").unlink()  # without its row a trial does not exist
+    assert results.read_embeddings(tmp_path).empty and results.read_embeddings(tmp_path / "nowhere").empty
+    again = TrialResult.from_json(TrialResult("COMPLETE", embeddings=lines).to_json())
+    assert again.embeddings == lines
+
+
 def test_an_empty_folder_reads_as_an_empty_frame_with_columns(tmp_path: Path) -> None:
     assert list(results.read_trials(tmp_path).columns) == results.TRIALS.names
     assert list(results.read_metrics(tmp_path).columns) == results.METRICS.names

@@ -1,4 +1,4 @@
-"""Lambda by k (the paper's Figures 7 and 9): in every cell the mean, its spread and how many trials are in it."""
+"""Lambda by k (the paper's Figures 7 and 9): in every cell the mean, its interval and how many trials are in it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ MOST_EXACT = 8
 
 
 def plot(sweep: Sweep) -> Plot:
-    """COMPLETE search trials of methods with a JEPA term; a panel per arm. Trials that were cut early are counted, not averaged."""
+    """COMPLETE search trials of methods with a JEPA term; a panel per arm. Trials that were cut early are counted, not averaged.
+
+    Several sweeps of one grid, a seed each, are pooled before: then a cell's trials are its seeds.
+    """
     title = "Lambda by k"
     rows = sweep.trials[(sweep.trials["stage"] == "search") & ~sweep.trials["is_baseline"]].dropna(subset=["lambda", "k"])
     rows = rows.assign(cell=binned(rows["lambda"]))
@@ -30,10 +33,11 @@ def plot(sweep: Sweep) -> Plot:
         done = trials.loc[trials.index.isin(complete.index), sweep.metric]
         moments = {"mean": float(done.mean()) if len(done) else None, "sd": float(done.std()) if len(done) > 1 else None}
         best = f"{100 * done.max():.2f}" if len(done) else "-"
-        counts = [str(len(done)), str(len(trials) - len(done))]
-        lines.append([str(label), f"{k:g}", f"{cell:g}", *counts, percent(moments), _interval(done), best])
+        bounds = interval(done, trials.loc[done.index, "val_examples"])
+        within = "-" if bounds is None else f"{100 * bounds[0]:.2f} to {100 * bounds[1]:.2f}"
+        lines.append([str(label), f"{k:g}", f"{cell:g}", str(len(done)), str(len(trials) - len(done)), percent(moments), within, best])
     what = sweep.metric.replace("_", " ")
-    header = ["arm", "k", "lambda", "complete", "cut early or failed", f"{what} (%, mean ± sd)", "95 % of the mean", "highest %"]
+    header = ["arm", "k", "lambda", "complete", "cut early or failed", f"{what} (%, mean ± sd)", "95 % interval", "highest %"]
     table = Table(title, header, lines, "No search trial with lambda and k.")
     labels = sorted(complete["label"].unique())
     if complete.empty:
@@ -46,20 +50,15 @@ def plot(sweep: Sweep) -> Plot:
     frames = [(label, complete[complete["label"] == label], "k") for label in labels] if several else [("", complete, "label")]
     tallest = max(frame[by].nunique() for _, frame, by in frames)
     with style.drawing():
-        figure, axes = style.panels([label for label, *_ in frames], columns=1 if len(cells) > 5 else 2, height=0.6 + 0.38 * tallest)
+        figure, axes = style.panels([label for label, *_ in frames], columns=1 if len(cells) > 5 else 2, height=0.6 + 0.48 * tallest)
         for (_, frame, by), axis in zip(frames, axes, strict=True):
             _cells(axis, frame, by, cells, sweep.metric, (float(low), float(high)))
     spans = "" if exact(rows["lambda"]) else " Lambda was searched continuously: a cell spans a factor of two around its value."
-    caption = f"{len(complete)} COMPLETE search trials of {len(rows)}, {what} in %, mean ± sd and count; empty: never tried.{spans}"
+    caption = (
+        f"{len(complete)} COMPLETE search trials of {len(rows)}, {what} in %, mean, 95 % interval and count; empty: never tried. The "
+        f"interval is t's over a cell's trials; of a single trial, Wilson's over its validation answers, which knows no seeds.{spans}"
+    )
     return Plot("heatmap", title, caption, table, figure, ("trials",))
-
-
-def _interval(values: pd.Series[float]) -> str:
-    """Of the mean over the trials of a cell, whatever their other knobs are: t with n - 1 degrees of freedom; a dash for one trial."""
-    if len(values) < 2 or values.std() == 0:
-        return "-"
-    low, high = stats.ttest_1samp(100 * values, 0.0).confidence_interval(0.95)
-    return f"{low:.2f} to {high:.2f}"
 
 
 def _cells(axis: Axes, trials: pd.DataFrame, by: str, cells: list[float], metric: str, limits: tuple[float, float]) -> None:
@@ -74,7 +73,8 @@ def _cells(axis: Axes, trials: pd.DataFrame, by: str, cells: list[float], metric
         for column, cell in enumerate(cells):
             inside = 100 * trials.loc[(trials[by] == row) & (trials["cell"] == cell), metric]
             if len(inside):
-                spread = f" ± {inside.std():.1f}" if len(inside) > 1 else ""
+                bounds = interval(inside / 100, trials.loc[inside.index, "val_examples"])
+                spread = f"\n[{100 * bounds[0]:.0f}, {100 * bounds[1]:.0f}]" if bounds is not None else ""
                 strong = (inside.mean() - low) / max(high - low, 1e-9) > 0.6
                 words = f"{inside.mean():.1f}{spread}\nn = {len(inside)}"
                 axis.text(column, place, words, ha="center", va="center", fontsize=7, color="#ffffff" if strong else "#1b1f23")
@@ -84,6 +84,19 @@ def _cells(axis: Axes, trials: pd.DataFrame, by: str, cells: list[float], metric
     if by == "k":
         axis.set_ylabel("k")
     axis.grid(False)
+
+
+def interval(shares: pd.Series[float], examples: pd.Series[float]) -> tuple[float, float] | None:
+    """95 % interval of a cell's mean share: t's over its trials; of one, Wilson's (1927) over its answers; None without either."""
+    if len(shares) > 1:
+        if shares.std() == 0:
+            return None
+        half = float(stats.t.ppf(0.975, len(shares) - 1)) * float(shares.std()) / len(shares) ** 0.5
+        return max(0.0, float(shares.mean()) - half), min(1.0, float(shares.mean()) + half)
+    if not len(shares) or examples.isna().any() or not (number := int(examples.iloc[0])):
+        return None
+    found = stats.binomtest(round(float(shares.iloc[0]) * number), number).proportion_ci(0.95, method="wilson")
+    return float(found.low), float(found.high)
 
 
 def exact(values: pd.Series[float]) -> bool:

@@ -47,6 +47,8 @@ DASHES: tuple[Literal["-", "--", ":", "-."], ...] = ("-", "--", ":", "-.")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
 WIDTH = 7.0
 """Inches: the text width of a page, and of a phone held sideways."""
+LEGEND = 80
+"""Letters of a legend's line, five of them for each handle."""
 RC: dict[str, Any] = {
     "font.size": 9,
     "font.family": "sans-serif",
@@ -150,7 +152,9 @@ def legend(figure: Figure, sweep: Sweep, only: Sequence[str] | None = None, line
         if only is None or method in only
     ]
     if handles:
-        figure.legend(handles=handles, loc="outside upper left", ncols=min(5, len(handles)), columnspacing=1.4, handlelength=2.2)
+        longest = max(len(str(handle.get_label())) for handle in handles)
+        columns = max(1, min(5, len(handles), LEGEND // (longest + 5)))
+        figure.legend(handles=handles, loc="outside upper left", ncols=columns, columnspacing=1.4, handlelength=2.2)
 
 
 def svg(plot: Plot) -> str:

@@ -58,6 +58,9 @@ def check(tree: dict[str, Any], families: Collection[str] | None, tasks: Collect
         )
     if at(tree, "base", "evaluation", "test") is True:
         yield ["base", "evaluation", "test"], "the test split stays sealed until confirmation; drop this key"
+    if at(tree, "base", "evaluation", "embeddings", default=0) and not seeds and not masked:
+        why = "has no effect: embeddings are kept of confirmed trials, and there are none; drop it, or give confirm.seeds"
+        yield ["base", "evaluation", "embeddings"], why
     yield from check_scheduler(tree)
     yield from check_search(tree, masked)
 

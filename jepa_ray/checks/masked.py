@@ -37,6 +37,8 @@ def check_masked(tree: dict[str, Any]) -> Iterator[Finding]:
             yield ["base", "optim", key], "has no effect with base.masked, where the loss is over hidden tokens; drop it"
     if at(tree, "base", "optim", "max_train_flops") is not None:
         yield ["base", "optim", "max_train_flops"], "a FLOPs budget is not there for masked encoders; set base.optim.num_epochs"
+    if at(tree, "base", "evaluation", "embeddings", default=0):
+        yield ["base", "evaluation", "embeddings"], "has no effect: embeddings of masked encoders are not kept; drop it"
     corpus = at(tree, "base", "masked", "corpus")
     if isinstance(corpus, str) and not Path(corpus).is_file():
         yield ["base", "masked", "corpus"], f"there is no file {corpus} (relative paths start from {Path.cwd()})"

@@ -9,6 +9,7 @@ from typing import Any
 from jepa_ray.checks.tree import at
 from jepa_ray.config import MASKED_METRICS, VALIDATION_METRICS, SchedulerConfig, SearchConfig, canonical
 from jepa_ray.messages import Finding
+from jepa_ray.priors import misfit
 
 _METRIC_JUDGES = {"val_equivalent": ("regex",), "val_paper": ("number", "answers", "sql")}
 """Metrics that only some tasks' judges give."""
@@ -36,11 +37,32 @@ def check_search(tree: dict[str, Any], masked: bool) -> Iterator[Finding]:
             place,
             f"{metric} is better when larger, so mode = {mode} would select the worst; change search.mode or search.metric",
         )
+    yield from _check_warm_start(tree)
     pilot = at(tree, "confirm", "pilot")
     if isinstance(pilot, str) and not (Path(pilot) / "trials").is_dir():
         yield (
             ["confirm", "pilot"],
             f"there is no sweep in {pilot}: no folder {Path(pilot) / 'trials'}; name results/NAME of one, or drop it",
+        )
+
+
+def _check_warm_start(tree: dict[str, Any]) -> Iterator[Finding]:
+    given, methods = at(tree, "search", "warm_start", default=[]), at(tree, "methods", default={})
+    folders = [given] if isinstance(given, str) else given if isinstance(given, (list, tuple)) else []
+    own = Path(str(at(tree, "output", default="results"))) / str(at(tree, "name", default=""))
+    for number, folder in enumerate(folders):
+        if not isinstance(folder, str) or not isinstance(methods, dict):
+            continue  # said elsewhere
+        if folder in folders[:number]:
+            yield ["search", "warm_start"], f"names {folder} twice; drop one"
+        elif Path(folder).resolve() == own.resolve():
+            yield ["search", "warm_start"], f"{folder} is this sweep's own folder, which it goes on with by itself; drop it"
+        elif reason := misfit(folder, [str(name) for name in methods]):
+            yield ["search", "warm_start"], reason
+    if folders and at(tree, "search", "algorithm") == "grid":
+        yield (
+            ["search", "warm_start"],
+            "has no effect with algorithm grid, which runs every point; drop it, or set another search.algorithm",
         )
 
 

@@ -141,6 +141,8 @@ class EvaluationConfig(Record):
     """Validation pairs whose embeddings are diagnosed at the start, at the end, and between where it is cheap; 0: none."""
     diagnostic_share: float = Field(0.03, ge=0)
     """Share of training's FLOPs that diagnostics between start and end may cost."""
+    embeddings: int = Field(0, ge=0)
+    """Validation pairs whose Text and Code states are kept after training (`embeddings/`), of confirmed trials only; 0: none."""
     every: int = Field(1, ge=1)
     """Validate after every so many epochs (and always after the last)."""
     test: bool = False

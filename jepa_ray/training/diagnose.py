@@ -16,6 +16,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -201,6 +202,26 @@ def reads_last_state(objective: ObjectiveConfig) -> bool:
     """Whether the term compares the last token of Text (and predictor tokens) with that of Code, behind the final norm, in one network."""
     here = objective.layout == "append" and objective.readout == "last" and objective.layer == 1 and objective.final_norm
     return here and objective.target != "ema" and objective.control not in ("shuffled", "constant_target")
+
+
+def embeddings(
+    network: Network, table: TokenTable, config: TrialConfig, runtime: Runtime, rows: Sequence[int], split: str = "val"
+) -> list[dict[str, Any]]:
+    """Enc(Text), without predictor tokens, and Enc(Code) of the rows: lines of the embeddings table, a row's Text before its Code.
+
+    `vector` (D numbers) is rounded to half precision, three digits; beyond its range, 65,504, it is infinite.
+    """
+    size = config.evaluation.batch_size
+    lines = []
+    with undisturbed(network), torch.no_grad():
+        for start in range(0, len(rows), size):
+            chunk = rows[start : start + size]
+            part = _encode(network, table, chunk, config, 0, runtime)
+            for j, i in enumerate(chunk):
+                for view, states_PD in (("text", part.text_PD), ("code", part.code_PD)):
+                    vector = states_PD[j].half().tolist()
+                    lines.append({"split": split, "example_id": table.example_ids[i], "view": view, "vector": vector})
+    return lines
 
 
 @dataclass(frozen=True)

@@ -169,6 +169,7 @@ def _train(
 
     if config.evaluation.test:  # after the loop: also where a crash came between the last epoch and here
         progress = _score_test(progress, network, tokenizer, prepared, config, runtime)
+        progress = replace(progress, embeddings=watch.keep(training))
     final = {**progress.summary, "wall_seconds": earlier + time.perf_counter() - began, "finished_at": now()}
     return replace(progress, state="COMPLETE", summary=final)
 

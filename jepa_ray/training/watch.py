@@ -11,12 +11,13 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, field
+from typing import Any
 
 from jepa_ray.config import TrialConfig
 from jepa_ray.data.views import TokenTable
 from jepa_ray.training.alarms import alarms, names
 from jepa_ray.training.build import Training
-from jepa_ray.training.diagnose import diagnose, diagnostic_rows, due, gradient_metrics
+from jepa_ray.training.diagnose import diagnose, diagnostic_rows, due, embeddings, gradient_metrics
 from jepa_ray.training.step import NonFinite, Runtime
 
 FEWEST = 32
@@ -72,6 +73,14 @@ class Watch:
         if not (math.isfinite(found["diag_val_ce"]) and math.isfinite(found["diag_val_jepa"])):
             raise NonFinite(f"diagnostics after epoch {epoch}: cross-entropy {found['diag_val_ce']:g}, JEPA {found['diag_val_jepa']:g}")
         return found
+
+    def keep(self, training: Training) -> list[dict[str, Any]]:
+        """Lines of the embeddings table: of confirmed trials, after training, where `evaluation.embeddings` asks for them."""
+        evaluation = self.config.evaluation
+        if not (evaluation.test and evaluation.embeddings):
+            return []
+        rows = diagnostic_rows(len(self.val), evaluation.embeddings, self.config.data.split_seed)
+        return embeddings(training.network, self.val, self.config, self.runtime, rows)
 
     def columns(self) -> dict[str, float | str | None]:
         """What the trials table holds of them: losses on validation, time, alarms."""

@@ -6,8 +6,20 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from jepa_ray import results
-from jepa_ray.config import DataConfig, EvaluationConfig, LoraConfig, ModelConfig, ObjectiveConfig, OptimConfig, TrialConfig, config_id
+from jepa_ray.config import (
+    DataConfig,
+    EvaluationConfig,
+    LoraConfig,
+    ModelConfig,
+    ObjectiveConfig,
+    OptimConfig,
+    PretrainConfig,
+    TrialConfig,
+    config_id,
+)
 from jepa_ray.results import TrialResult
 
 SEEDS = (82, 23, 37)
@@ -34,12 +46,20 @@ def add(
     right: int = 1,
     cost: float = 1e9,
     max_train_flops: float | None = None,
+    examples: int = 0,
+    embeddings: int = 0,
+    pretrain: int | None = None,
     **summary: Any,
 ) -> str:
-    """One trial with curves, diagnostics and answers, of which the first `right` are correct; its id. `cost`: FLOPs of an epoch."""
+    """One trial with curves, diagnostics, answers, of which the first `right` are correct, and so many pairs of embeddings; its id.
+
+    `cost`: FLOPs of an epoch. With `examples` there are so many answers, and right are those whose hardness (the same in every trial) is
+    below `accuracy`. `pretrain`: the seed of a first stage; -1: there is one, without a seed of its own.
+    """
     config = TrialConfig(
         model=ModelConfig(family=family, model="tiny"),
         data=DataConfig(task=task, num_val=9),
+        pretrain=None if pretrain is None else PretrainConfig(data=DataConfig(task="paraphrase"), seed=None if pretrain < 0 else pretrain),
         lora=None if lora_r is None else LoraConfig(r=lora_r),
         objective=None if method.startswith("baseline") else ObjectiveConfig(**(objective or {})),
         optim=OptimConfig(learning_rate=learning_rate, max_train_flops=max_train_flops),
@@ -57,7 +77,8 @@ def add(
         "Traceback ...\nRuntimeError: out of memory" if state == "FAILED" else None,
         figures,
         _metrics(accuracy, epochs, diagnostics, cost),
-        [_answer(split, place, right) for split in splits for place in range(len(ANSWERS))],
+        [row for split in splits for row in (_drawn(split, examples, accuracy) if examples else _answers(split, right))],
+        _embeddings(embeddings, seed),
     )
     trial_id = config_id(config, method)
     results.write_trial(folder, trial_id, config, f"{method}/{family}", stage, result)  # type: ignore[arg-type]
@@ -72,8 +93,8 @@ def full(folder: Path) -> Path:
             add(folder, "baseline", "search", accuracy - 0.1, family=family, learning_rate=1e-3 * (k + 1))
         add(folder, "jepa", "search", 0.1, family=family, objective={"k": 4}, state="PRUNED", epochs=1, alarms="contraction")
         for seed, ours, theirs in zip(SEEDS, (0.5, 0.6, 0.55), (0.45, 0.50, 0.52), strict=True):
-            add(folder, "jepa", "confirm", ours, seed=seed, family=family, objective={"k": 1}, right=2)
-            add(folder, "baseline", "confirm", theirs, seed=seed, family=family, learning_rate=2e-3)
+            add(folder, "jepa", "confirm", ours, seed=seed, family=family, objective={"k": 1}, right=2, embeddings=8)
+            add(folder, "baseline", "confirm", theirs, seed=seed, family=family, learning_rate=2e-3, embeddings=8)
     add(folder, "jepa", "search", 0.2, objective={"k": 3}, state="FAILED", epochs=1)
     (folder / "sweep.yaml").write_text(SWEEP)
     return folder
@@ -106,9 +127,28 @@ def _split(name: str) -> str:
     return name.partition("_")[0]
 
 
-def _answer(split: str, place: int, right: int) -> dict[str, Any]:
-    example, reference, prediction = ANSWERS[place]
-    prediction = reference if place < right else prediction
-    correct = prediction == reference
-    shared = dict.fromkeys(("correct", "exact", "prefix_correct", "contains"), correct)
+def _answers(split: str, right: int) -> list[dict[str, Any]]:
+    return [
+        _answer(split, example, reference if place < right else prediction, reference)
+        for place, (example, reference, prediction) in enumerate(ANSWERS)
+    ]
+
+
+def _drawn(split: str, examples: int, accuracy: float) -> list[dict[str, Any]]:
+    hardness = (np.random.default_rng(0).permutation(examples) + 0.5) / examples
+    return [_answer(split, f"e:{place}", "a" if hard < accuracy else "b", "a") for place, hard in enumerate(hardness)]
+
+
+def _answer(split: str, example: str, prediction: str, reference: str) -> dict[str, Any]:
+    shared = dict.fromkeys(("correct", "exact", "prefix_correct", "contains"), prediction == reference)
     return {"split": split, "example_id": example, "prediction": prediction, "reference": reference, "stopped": True, **shared}
+
+
+def _embeddings(pairs: int, seed: int) -> list[dict[str, Any]]:
+    """Random states of width 4; a Code is half its Text, so that every pair has cosine 1."""
+    text_PD = np.random.default_rng(seed).normal(size=(pairs, 4)).astype(np.float16)
+    return [
+        {"split": "val", "example_id": f"e:{place}", "view": view, "vector": (text_PD[place] * scale).tolist()}
+        for place in range(pairs)
+        for view, scale in (("text", 1.0), ("code", 0.5))
+    ]

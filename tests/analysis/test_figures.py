@@ -10,7 +10,7 @@ import pytest
 from matplotlib.colors import to_hex
 
 from analysis.artefacts import ARTEFACTS
-from analysis.figures import budget, curves, epochs, heatmap, importance, losses, parallel, seeds, stops, style
+from analysis.figures import accuracies, budget, curves, epochs, heatmap, importance, losses, parallel, seeds, stops, style
 from analysis.reading import Sweep, read, shown_runs
 from tests.analysis import sweeps
 
@@ -80,10 +80,28 @@ def test_paired_dots_join_the_same_seed(sweep: Sweep) -> None:
 def test_a_cell_of_the_heat_map_says_its_count(sweep: Sweep) -> None:
     plot = heatmap.plot(sweep)
     row = next(row for row in plot.table.rows if row[:3] == ["jepa/llama3", "1", "1"])
-    assert row[3:] == ["1", "0", "50.00", "-", "50.00"]
+    assert row[3:] == ["1", "0", "50.00", "-", "50.00"], "one trial, and how many answers isn't known: no interval"
     cut = next(row for row in plot.table.rows if row[:3] == ["jepa/llama3", "4", "1"])
     assert cut[3:6] == ["0", "1", "-"], "a pruned trial is counted and not averaged"
     assert "6 COMPLETE search trials of 9" in plot.caption
+
+
+def test_intervals_of_a_cell() -> None:
+    # Newcombe, Statistics in Medicine 17 (1998), Table I: of 81 in 263, Wilson's score interval without continuity correction.
+    found = heatmap.interval(pd.Series([81 / 263]), pd.Series([263.0]))
+    assert found == pytest.approx((0.2553, 0.3662), abs=5e-5)
+    # Two trials: t with one degree of freedom, 12.706; sd sqrt(2) / 100, so sd / sqrt(2) is 0.01.
+    assert heatmap.interval(pd.Series([0.50, 0.52]), pd.Series([9.0, 9.0])) == pytest.approx((0.51 - 0.12706, 0.51 + 0.12706), abs=1e-5)
+    assert heatmap.interval(pd.Series([0.5]), pd.Series([float("nan")])) is None
+
+
+def test_every_arm_has_its_dot_and_the_papers_beside_it(sweep: Sweep) -> None:
+    plot = accuracies.plot(sweep)
+    found = {row[0]: row[-2:] for row in plot.table.rows}
+    assert found["jepa/gemma2"] == ["55.00 ± 5.00", "43.12 ± 2.61"] and found["baseline/llama3"][1] == "57.29 ± 5.32"
+    assert plot.figure is not None
+    hollow = {float(line.get_xdata()[0]) for line in plot.figure.axes[0].lines if line.get_markerfacecolor() == "none"}
+    assert hollow == {57.29, 71.46, 33.65, 43.12}
 
 
 def test_lambdas_of_a_sampler_are_binned_and_those_of_a_grid_are_not() -> None:

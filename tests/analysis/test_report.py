@@ -107,9 +107,9 @@ def test_the_numbers_are_those_of_the_tables(page: str) -> None:
 
 def test_each_plot_has_its_table_command_and_data(folder: Path, page: str) -> None:
     figures = re.findall(r"<figure.*?</figure>", page, flags=re.DOTALL)
-    assert len(figures) == 12
+    assert len(figures) == 13
     drawn = [figure for figure in figures if "<svg" in figure]
-    assert len(drawn) == 11, "all but the importance of knobs, for which there are too few trials"
+    assert len(drawn) == 12, "all but the importance of knobs, for which there are too few trials"
     for figure in drawn:
         assert "<details>" in figure and "python -m analysis.paper " in figure and 'href="../' in figure
         for name in re.findall(r'href="\.\./([^"]+)"', figure):
@@ -119,7 +119,7 @@ def test_each_plot_has_its_table_command_and_data(folder: Path, page: str) -> No
 def test_markdown_shows_its_images(folder: Path) -> None:
     text = (folder / "report" / "report.md").read_text(encoding="utf-8")
     images = re.findall(r"!\[[^]]*\]\(([^)]+)\)", text)
-    assert len(images) == 11 and all((folder / "report" / name).stat().st_size > 3000 for name in images)
+    assert len(images) == 12 and all((folder / "report" / name).stat().st_size > 3000 for name in images)
     assert "55.00 ± 5.00" in text and "## Verdict" in text
     assert not set(text) & {"\ue000", "\ue001", "\ue002", "\ue003"}, "marks meant for the page"
 
@@ -227,9 +227,9 @@ def measured(browser: str, folder: Path, page: str, width: int, *options: str) -
 def test_it_renders_in_a_browser(browser: str, page: str, folder: Path, tmp_path: Path) -> None:
     done = headless(browser, tmp_path / "profile", folder / "report" / "index.html", "--dump-dom", "--window-size=1200,900")
     assert done.returncode == 0 and not console(done), done.stderr[-2000:]
-    assert done.stdout.count("<svg") == 11
+    assert done.stdout.count("<svg") == 12
     shown = measured(browser, tmp_path, page, 1200)
-    assert len(shown["drawings"]) == 11
+    assert len(shown["drawings"]) == 12
     for drawing in shown["drawings"]:
         assert drawing["shapes"] > 10 and drawing["texts"] > 4 and drawing["filled"] > 0.7 and drawing["width"] > 500
         assert not drawing["beyond"], "text that the figure cuts off"

@@ -25,6 +25,7 @@ from jepa_ray.training.diagnose import (
     diagnose,
     diagnostic_rows,
     due,
+    embeddings,
     gradient_metrics,
     gradient_terms,
     reads_last_state,
@@ -97,6 +98,20 @@ def test_the_numbers_are_those_of_separate_passes(checkpoint: Path, k: int) -> N
     assert found["diag_val_ce"] == pytest.approx(ce / labels, rel=1e-4)
     assert found["diag_end_of_turn"] == pytest.approx(end / len(ROWS), rel=1e-3) and 0 < end / len(ROWS) < 1
     assert found["diag_pairs"] == len(ROWS)
+
+
+def test_kept_embeddings_are_the_states_of_separate_passes(checkpoint: Path) -> None:
+    config = tiny.trial(checkpoint, objective=jepa(k=2), evaluation__batch_size=4)
+    network, table = tiny.network_of(config), table_of(checkpoint)
+    lines = embeddings(network, table, config, Runtime(), ROWS)
+    assert [(line["example_id"], line["view"]) for line in lines] == [
+        (table.example_ids[i], view) for i in ROWS for view in ("text", "code")
+    ]
+    for view, paths in (("text", table.text), ("code", table.code)):
+        wanted = last_states(network, [paths[i] for i in ROWS])  # Text ends with its own last token: no predictor tokens
+        kept = torch.tensor([line["vector"] for line in lines if line["view"] == view])
+        assert torch.allclose(kept, wanted, rtol=2e-3, atol=1e-3)  # half precision has 11 bits: 5e-4 of a number
+    assert network.training
 
 
 def test_chunks_rows_order_and_mode_change_nothing(llama: Path) -> None:

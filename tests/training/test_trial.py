@@ -86,6 +86,21 @@ def test_the_test_split_stays_shut_while_searching(llama: Path, tmp_path: Path) 
     assert opened.state == "FAILED" and opened.error is not None and "no test split" in opened.error
 
 
+def test_embeddings_are_kept_of_confirmed_trials_alone_and_change_no_number(llama: Path, tmp_path: Path) -> None:
+    prepared = tiny.prepared_of(llama, test=5)
+    plain = run(tiny.trial(llama, evaluation__test=True), prepared, tmp_path / "plain")
+    kept = run(tiny.trial(llama, evaluation__test=True, evaluation__embeddings=3), prepared, tmp_path / "kept")
+    searched = run(tiny.trial(llama, evaluation__embeddings=3), prepared, tmp_path / "searched")
+    assert numbers(kept) == numbers(plain) and plain.embeddings == searched.embeddings == []
+    pairs = [line["example_id"] for line in kept.embeddings if line["view"] == "text"]
+    assert len(pairs) == 3 and set(pairs) <= set(prepared.val.example_ids) and len(kept.embeddings) == 6
+    other = tiny.trial(llama, evaluation__test=True, evaluation__embeddings=3, objective=ObjectiveConfig(k=2), seed=9)
+    moved = run(other, prepared, tmp_path / "other").embeddings
+    assert [line["example_id"] for line in moved] == [line["example_id"] for line in kept.embeddings]
+    assert moved[0]["vector"] != kept.embeddings[0]["vector"]
+    write_trial(tmp_path, "0" * 16, other, "jepa/x", "confirm", kept)
+
+
 def test_lambda_zero_is_the_baseline_bit_for_bit(checkpoint: Path, tmp_path: Path) -> None:
     """Also where loss dropout skips every step; k > 0, and LoRA dropout on."""
     prepared = tiny.prepared_of(checkpoint)

@@ -1,0 +1,218 @@
+"""One search on a grid in simulated time: the product's own studies and scheduler, with recorded curves in the place of training.
+
+Time is counted FLOPs: every slot trains at one FLOP per unit of time, so that trials overlap as they do in a sweep. A run pays for
+the epochs that it really ran; one that ASHA cuts pays up to the end of the epoch in which it was cut.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from optuna.storages import BaseStorage, InMemoryStorage
+
+from benchmarks.replay.grid import KNOBS, Cell, Curve, Grid
+from jepa_ray import plan
+from jepa_ray.config import SweepConfig, TrialConfig, columns
+from jepa_ray.jobs import Job
+from jepa_ray.scheduler import ArmScheduler
+from jepa_ray.studies import ArmStudy
+
+
+@dataclass(frozen=True)
+class Reruns:
+    """A second stage: the best cells of the search once more on other search seeds; the best mean is taken."""
+
+    top: int
+    """Cells that are run again."""
+    seeds: int
+    """Further seeds of each."""
+
+
+@dataclass
+class Trace:
+    """What a search paid, and when its choice changed."""
+
+    choices: list[tuple[float, Cell]] = field(default_factory=list)
+    """(FLOPs paid by then, the cell that was chosen from then on), in order."""
+    paid: float = 0.0
+    """FLOPs of the whole search."""
+    runs: int = 0
+    """Runs that were started."""
+    cut: int = 0
+    """Those that were stopped early."""
+    complete: list[tuple[dict[str, Any], float]] = field(default_factory=list)
+    """Parameters and score of the jepa arm's runs that were not, as they ended."""
+
+    def choose(self, cell: Cell) -> None:
+        """From now on `cell` is the choice."""
+        if not self.choices or self.choices[-1][1] != cell:
+            self.choices.append((self.paid, cell))
+
+
+@dataclass
+class _Run:
+    """A run in a slot."""
+
+    arm: _Arm
+    number: int
+    params: dict[str, Any]
+    cell: Cell
+    curve: Curve
+    key: str
+    trial: Any
+    epoch: int = 0
+    """Epochs done."""
+
+    @property
+    def flops(self) -> float:
+        """FLOPs of the epoch that comes next."""
+        return self.curve.flops[self.epoch] - (self.curve.flops[self.epoch - 1] if self.epoch else 0.0)
+
+
+class _Arm:
+    """One arm's study on the grid. As in a sweep, a repeated configuration is answered from what is known and costs nothing; two
+    configurations that fall on one cell are two runs."""
+
+    def __init__(self, sweep: SweepConfig, arm: plan.Arm, grid: Grid, seed: int, storage: BaseStorage) -> None:
+        self.sweep, self.arm, self.method, self._grid, self._seed = sweep, arm, arm.method, grid, seed
+        self.study = ArmStudy(sweep, arm, storage)
+        self.known: dict[str, tuple[str, float]] = {}
+        self.waiting: dict[str, list[int]] = {}
+        self.complete: list[tuple[float, int, Cell]] = []
+
+    def next(self) -> _Run | None:
+        """The next configuration that has to be run; None where the study is exhausted."""
+        asked = self.study.ask()
+        if asked is None:
+            return None
+        key = json.dumps(asked.params, sort_keys=True)
+        config = plan.trial_config(self.sweep, self.arm, asked.params)
+        if key in self.known:
+            self.study.tell(asked.number, *self.known[key])
+        elif key in self.waiting:
+            self.waiting[key].append(asked.number)
+        else:
+            self.waiting[key] = [asked.number]
+            cell = self._grid.nearest({name: float(columns(config)[name]) for name in KNOBS}, self.method)
+            curve = self._grid.runs[self.method][cell][self._seed]
+            return _Run(self, asked.number, asked.params, cell, curve, key, self._trial(asked.number, config))
+        return self.next() if not self.study.exhausted else None
+
+    def report(self, run: _Run) -> None:
+        """The end of an epoch."""
+        for number in self.waiting[run.key]:
+            self.study.report(number, run.curve.scores[run.epoch - 1], run.epoch)
+
+    def finished(self, run: _Run, state: str) -> None:
+        """The end of a run."""
+        score = run.curve.scores[run.epoch - 1]
+        self.known[run.key] = state, score
+        for number in self.waiting.pop(run.key):
+            self.study.tell(number, state, score)
+        if state == "COMPLETE":
+            self.complete.append((score, -run.number, run.cell))
+
+    def _trial(self, number: int, config: TrialConfig) -> Any:
+        """What Tune hands to the scheduler."""
+        name = f"{self.arm.name} {number}"
+        return SimpleNamespace(trial_id=name, config={"job": Job(name, name, self.arm.name, "search", Path(), config).to_json()})
+
+
+def search(
+    sweep: SweepConfig,
+    grid: Grid,
+    seeds: Sequence[int],
+    *,
+    methods: Sequence[str] = ("jepa",),
+    slots: int = 2,
+    reruns: Reruns | None = None,
+    storage: BaseStorage | None = None,
+) -> Trace:
+    """Replay a sweep's search of `methods`' arms, which take turns; what is chosen is the jepa arm's best COMPLETE trial, the first
+    suggested of equals. All trials are runs of `seeds[0]`, as all trials of a sweep have `base.seed`; the others serve `reruns`.
+
+    `storage` may hold studies that the search is to begin from.
+    """
+    trace, cut, order = Trace(), set[str](), itertools.count()
+    scheduler: Any = ArmScheduler(sweep.scheduler, sweep.search.metric, sweep.search.mode, lambda job: cut.add(job.trial_id))
+    storage = storage or InMemoryStorage()
+    arms = {arm.method: _Arm(sweep, arm, grid, seeds[0], storage) for arm in plan.arms(sweep) if arm.method in methods}
+    heap: list[tuple[float, int, _Run]] = []
+    running: dict[int, tuple[float, _Run]] = {}
+    now = ended = 0.0
+
+    def start(run: _Run) -> None:
+        number = next(order)
+        running[number] = now, run
+        heapq.heappush(heap, (now + run.flops, number, run))
+
+    while True:
+        while len(running) < slots and (open_arms := [arm for arm in arms.values() if not arm.study.exhausted]):
+            if (run := min(open_arms, key=lambda arm: arm.study.taken).next()) is not None:
+                trace.runs += 1
+                scheduler.on_trial_add(None, run.trial)
+                start(run)
+        if not heap:
+            break
+        now, number, run = heapq.heappop(heap)
+        del running[number]
+        ended += run.flops
+        trace.paid = ended + sum(now - begun for begun, _ in running.values())
+        run.epoch += 1
+        run.arm.report(run)
+        measured = {"epoch": run.epoch, "train_flops": run.curve.flops[run.epoch - 1], sweep.search.metric: run.curve.scores[run.epoch - 1]}
+        scheduler.on_trial_result(None, run.trial, measured)
+        stopped = run.trial.trial_id in cut
+        if not stopped and run.epoch < len(run.curve.scores):
+            start(run)
+            continue
+        trace.cut += stopped
+        run.arm.finished(run, "PRUNED" if stopped else "COMPLETE")
+        if run.arm.method == "jepa" and not stopped:
+            trace.complete.append((run.params, run.curve.scores[-1]))
+            trace.choose(max(run.arm.complete)[2])
+    if reruns is not None and "jepa" in arms:
+        _run_again(trace, grid, seeds, arms["jepa"].complete, reruns)
+    return trace
+
+
+def _run_again(trace: Trace, grid: Grid, seeds: Sequence[int], complete: Sequence[tuple[float, int, Cell]], reruns: Reruns) -> None:
+    """The second stage: the best distinct cells on further seeds, then the best of their means; the better ranked of equals."""
+    best = list(dict.fromkeys(cell for _, _, cell in sorted(complete, reverse=True)))[: reruns.top]
+    own = seeds[: 1 + reruns.seeds]
+    assert len(own) == 1 + reruns.seeds, "there are not as many search seeds"
+    for cell, seed in itertools.product(best, own[1:]):
+        trace.paid += grid.runs["jepa"][cell][seed].flops[-1]
+        trace.runs += 1
+    if best:
+        trace.choose(max(best, key=lambda cell: grid.final(cell, own)))
+
+
+def paper(grid: Grid, seeds: Sequence[int], order: Sequence[Cell]) -> Trace:
+    """The paper's protocol: the learning rate that is best for the baseline, on all seeds; at it every cell of the paper's twenty on all
+    seeds, in the order given; the best mean is chosen as soon as a cell is through.
+
+    `order` holds all of the paper's cells at every learning rate; those at another one are passed over.
+    """
+    trace = Trace()
+
+    def run(method: str, cell: Cell) -> float:
+        for seed in seeds:
+            trace.paid += grid.runs[method][cell][seed].flops[-1]
+            trace.runs += 1
+        return grid.final(cell, seeds, method)
+
+    rate = max(grid.cells("baseline"), key=lambda cell: run("baseline", cell))[0]
+    best = float("-inf")
+    for cell in order:
+        if cell[0] == rate and (score := run("jepa", cell)) > best:
+            best = score
+            trace.choose(cell)
+    return trace

@@ -1,0 +1,188 @@
+"""How much training a search needs until it knows a good cell: searches replayed on a finished grid, against the paper's protocol.
+
+    python -m benchmarks.search_efficiency [--json] [--replays N] [--table FILE] [--family NAME]
+    python -m benchmarks.search_efficiency --collect results/efficiency-*      writes the table that the replays read
+
+The grid (search_spaces/efficiency.yaml) has every cell of learning rate x lambda x k x loss dropout on several seeds. A replay halves the
+seeds at random. A search sees validation curves of the search seeds and pays the counted training FLOPs of the epochs it runs; its choice
+is valued by the cell's mean final accuracy on the held-out seeds. The reference is the grid's best cell by its mean over the search
+seeds, valued likewise, so that nobody gains from luck on the seeds that selected. Nothing is trained and no GPU is needed.
+
+Searches are the product's own (`studies.py`, `scheduler.py`), two trials at a time, over ranges; a drawn configuration gets the nearest
+cell's record, and is paid for again when it falls on a cell that has been run. Each begins at a random cell: the user knows nothing. The
+paper's protocol is the learning rate that is best for the baseline, then 20 cells at it, all on every search seed, in random order.
+
+`to 1 pp`: FLOPs, in multiples of the paper's whole protocol, from which on the mean over replays is within one percentage point of the
+reference and stays there; `as good`: from which on it is at least what the paper's protocol ends with; `median`: over replays, of first
+being within a point. Exits 1 where the product's defaults need more than a quarter to 1 pp.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+
+from benchmarks.replay import contenders, grid
+from benchmarks.replay.contenders import Contender, Figures, figures
+from jepa_ray.config import SweepConfig
+from jepa_ray.loading import load_sweep
+
+ROOT = Path(__file__).resolve().parents[1]
+SPACE = ROOT / "search_spaces" / "efficiency.yaml"
+TABLE = ROOT / "benchmarks" / "data" / "search_efficiency.parquet"
+
+DEFAULT = "the default"
+NEVER = {"name": "none"}
+LIMIT = 0.25
+"""The figure to reach: the default's FLOPs over the paper's."""
+
+
+def lineup(epoch_flops: float) -> list[Contender]:
+    """Who is compared. `epoch_flops`: FLOPs of an epoch, the unit of what is stopped by FLOPs."""
+    on_flops = {"name": "asha", "time_attr": "train_flops", "grace_period": epoch_flops, "reduction_factor": 3}
+    return [
+        Contender(DEFAULT),
+        Contender("the default, baseline's search paid too", methods=("baseline", "jepa")),
+        Contender("the default from the file's values", own_start=True),
+        Contender("random", {"algorithm": "random"}, NEVER),
+        Contender("TPE", {"algorithm": "tpe"}, NEVER),
+        Contender("TPE, lists for ranges", {"algorithm": "tpe"}, NEVER, choices=True),
+        Contender("GP", {"algorithm": "gp"}, NEVER, at_most=20),
+        Contender("TPE + ASHA on epochs, grace 1", {"algorithm": "tpe"}, {"name": "asha", "grace_period": 1, "reduction_factor": 3}),
+        Contender("TPE + ASHA on epochs, grace 2", {"algorithm": "tpe"}, {"name": "asha", "grace_period": 2, "reduction_factor": 3}),
+        Contender("TPE + ASHA on FLOPs, grace 1 epoch's", {"algorithm": "tpe"}, on_flops),
+        Contender("TPE + ASHA on FLOPs, grace 2 epochs'", {"algorithm": "tpe"}, {**on_flops, "grace_period": 2 * epoch_flops}),
+    ]
+
+
+def measure(
+    own: grid.Grid, base: SweepConfig, replays: int, lineup: Sequence[Contender], say: Any = lambda line: None
+) -> tuple[Figures, list[Figures]]:
+    """The paper's protocol and every contender, with a budget of a quarter of what the paper's protocol pays."""
+    theirs = contenders.run_paper(own, replays)
+    budget = LIMIT * sum(replay.trace.paid for replay in theirs) / len(theirs)
+    goal = sum(replay.gaps[-1][1] for replay in theirs) / len(theirs)
+    paper, others = figures("the paper's protocol", theirs, budget, goal), []
+    for contender in lineup:
+        others.append(
+            figures(contender.name, contenders.run(contender, base, own, min(replays, contender.at_most or replays)), budget, goal)
+        )
+        say(row(others[-1], paper.paid))
+    return paper, others
+
+
+COLUMNS = ("to 1 pp", "as good", "median", "share", "at 1/4", "share", "cost", "at end", "+-", "runs", "cut", "n")
+HEAD = f"{'':<42}" + "".join(f"{name:>8}" for name in COLUMNS)
+
+
+def row(found: Figures, unit: float) -> str:
+    """A line of the table. `unit`: FLOPs of the paper's protocol."""
+    flops = (
+        found.reached / unit,
+        found.as_good / unit,
+        found.first / unit,
+        found.share,
+        100 * found.at_budget,
+        found.share_at_budget,
+        found.paid / unit,
+    )
+    return (
+        f"{found.name:<42}"
+        + "".join(f"{value:8.{3 if index < 3 else 2}f}" for index, value in enumerate(flops))
+        + f"{100 * found.gap:8.2f}{100 * found.error:8.2f}{found.runs:8.1f}{found.cut:8.1f}{found.replays:8d}"
+    )
+
+
+def main() -> None:
+    """Print the table, or collect it."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.search_efficiency", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON line")
+    parser.add_argument("--replays", type=int, default=100, help="splits of the seeds")
+    parser.add_argument("--table", type=Path, default=TABLE, help="the grid's table")
+    parser.add_argument("--family", default="llama3")
+    parser.add_argument("--collect", nargs="+", type=Path, metavar="FOLDER", help="write the table from finished sweeps, and stop")
+    options = parser.parse_args()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        if options.collect:
+            table = grid.collect(options.collect, SPACE)
+            grid.write(table, options.table)
+            print(f"{options.table}: {table.num_rows} rows of {len(options.collect)} sweeps, {options.table.stat().st_size / 1e3:.0f} kB")
+            return
+        sys.exit(report(options.table, options.family, options.replays, options.json))
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+
+
+def report(path: Path, family: str, replays: int, as_json: bool) -> int:
+    """Print all figures; 0 where the default's is reached."""
+    grids = grid.read(path)
+    if family not in grids:
+        raise ValueError(f"{path}: there is no family {family!r} in it, only {', '.join(grids)}; pass --family")
+    own, base = grids[family], load_sweep(SPACE)
+    if len(own.seeds) < 2:
+        raise ValueError(f"{path}: {family} has {len(own.seeds)} seed; at least two are needed, one to search on and one held out")
+    drawn = contenders.draw(own, 0)
+    best = contenders.reference(own, drawn)
+    epoch = own.runs["jepa"][best][own.seeds[0]].flops[0]
+    noise, held = own.noise(), len(drawn.held_out)
+    head = [
+        f"search_efficiency: {family}, {len(own.cells())} cells x {len(own.seeds)} seeds, {len(drawn.searched)} searched, {held} held out",
+        f"{replays} replays; FLOPs in units of the paper's whole protocol; worth in points above (below: -) the reference",
+        f"noise: one run {100 * noise:.2f} points (sd over seeds within a cell), a held-out mean {100 * noise / math.sqrt(held):.2f}",
+    ]
+    if not as_json:
+        print("\n".join([*head, "", HEAD]))
+    paper, others = measure(
+        own, base, replays, lineup(epoch), say=(lambda line: None) if as_json else (lambda line: print(line, flush=True))
+    )
+    default = next(found for found in others if found.name == DEFAULT)
+    reached = default.reached <= LIMIT * paper.paid
+    if as_json:
+        print(json.dumps(as_record(own, replays, noise, paper, others, reached)))
+    else:
+        print(row(paper, paper.paid))
+        print(
+            f"\nthe paper's protocol: {paper.paid:.4g} FLOPs, {paper.runs:.0f} runs; "
+            f"on the way it is within a point, on the mean, from {paper.reached:.4g} on"
+        )
+        verdict = "reached" if reached else "MISSED"
+        print(f"{DEFAULT}: {default.reached:.4g} FLOPs, {default.reached / paper.paid:.3f} of it (at most {LIMIT:g} wanted): {verdict}")
+    return 0 if reached else 1
+
+
+def as_record(own: grid.Grid, replays: int, noise: float, paper: Figures, others: Sequence[Figures], reached: bool) -> dict[str, Any]:
+    """Everything as one JSON object; what is never reached is null."""
+
+    def plain(found: Figures) -> dict[str, Any]:
+        values = {name: getattr(found, name) for name in Figures.__dataclass_fields__ if name != "name"}
+        return {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in values.items()} | {
+            "to_1pp_over_paper": found.reached / paper.paid if math.isfinite(found.reached) else None
+        }
+
+    return {
+        "benchmark": "search_efficiency",
+        "family": own.family,
+        "seeds": own.seeds,
+        "cells": len(own.cells()),
+        "replays": replays,
+        "noise_sd": noise,
+        "paper": plain(paper),
+        **{found.name: plain(found) for found in others},
+        "limit": LIMIT,
+        "reached": reached,
+    }
+
+
+if __name__ == "__main__":
+    main()

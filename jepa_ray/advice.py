@@ -1,0 +1,59 @@
+"""What a sweep asks of the statistics in `analysis`: what its plan can detect, and which comparisons of a race go on.
+
+The one place where the package looks up to `analysis`, on behalf of the command line. Neither torch nor Ray.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from jepa_ray import plan
+from jepa_ray.config import SweepConfig
+
+
+def detectable(sweep: SweepConfig, estimates: Mapping[str, plan.Estimate]) -> list[str]:
+    """Lines of the plan: the smallest difference that its seeds and test examples detect, task by task where their sizes differ.
+
+    Empty where nothing is compared with a baseline, or on fewer than two seeds. Raises ValueError where `confirm.pilot` cannot be used.
+    """
+    from analysis import planning
+
+    claims, seeds = plan.twins(sweep, controls=False), len(sweep.confirm.seeds)
+    if not claims or seeds < 2:
+        return []
+    sizes: dict[int, list[str]] = {}
+    for arm in plan.arms(sweep):
+        if arm.name in claims and arm.name in estimates and estimates[arm.name].test_examples > 1:
+            names = sizes.setdefault(estimates[arm.name].test_examples, [])
+            names += [arm.task] if arm.task not in names else []
+    out = []
+    for examples, tasks in sizes.items():
+        confirm = sweep.confirm
+        if confirm.pilot is not None:
+            spread = planning.pilot(Path(confirm.pilot))
+        else:
+            spread = planning.stated(examples, confirm.sd_seed, confirm.discordance)
+        told = planning.lines(spread, seeds=seeds, examples=examples, claims=len(claims), margin=confirm.margin)
+        out += [f"{', '.join(tasks)}: {line}" if len(sizes) > 1 else line for line in told]
+    return out
+
+
+def race_rule(sweep: SweepConfig) -> Callable[[Sequence[float], int], tuple[bool, str]] | None:
+    """(paired differences, look) -> whether a comparison is run on more seeds, and why; None where `confirm.race` asks for no race.
+
+    The level is that of the smallest p in Holm's correction over all claims, so what is decided at a look stays so in the verdict.
+    """
+    if not sweep.confirm.race:
+        return None
+    from analysis import sequential
+    from analysis.measured import LEVEL
+
+    looks, margin = sweep.confirm.race, sweep.confirm.margin
+    alpha = LEVEL / max(1, len(plan.twins(sweep, controls=False)))
+
+    def rule(differences: Sequence[float], look: int) -> tuple[bool, str]:
+        found = sequential.decide(differences, look, looks, margin, alpha)
+        return found.go_on, found.reason
+
+    return rule

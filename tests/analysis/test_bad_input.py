@@ -1,0 +1,126 @@
+"""Folders that are not as they should be: the whole page is made of them all the same, and says in a sentence what is wrong."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from analysis import report
+from jepa_ray import results
+from tests.analysis import sweeps
+from tests.analysis.sweeps import SEEDS
+
+
+def constant(folder: Path) -> None:
+    """Every score of every trial is the same."""
+    for seed in SEEDS:
+        for method in ("baseline", "jepa"):
+            sweeps.add(folder, method, "confirm", 1 / 3, seed=seed)
+    for k in (0, 1):
+        sweeps.add(folder, "jepa", "search", 0.4, objective={"k": k})
+
+
+def nan(folder: Path) -> None:
+    """Scores that are no numbers, in the search and on one seed."""
+    none = float("nan")
+    for seed in SEEDS:
+        sweeps.add(folder, "baseline", "confirm", 0.4, seed=seed)
+        sweeps.add(folder, "jepa", "confirm", 0.5, seed=seed, **({"test_accuracy": none} if seed == 23 else {}))
+    sweeps.add(folder, "jepa", "search", 0.4, objective={"k": 0}, val_accuracy=none, train_flops=none)
+
+
+def one_seed(folder: Path) -> None:
+    for method in ("baseline", "jepa"):
+        sweeps.add(folder, method, "confirm", 0.4, seed=82)
+
+
+def no_twin(folder: Path) -> None:
+    for seed in SEEDS:
+        sweeps.add(folder, "jepa", "confirm", 0.4, seed=seed)
+        sweeps.add(folder, "baseline", "confirm", 0.4, seed=seed, family="gemma2")
+
+
+def no_partner(folder: Path) -> None:
+    for seed in SEEDS[:2]:
+        sweeps.add(folder, "baseline", "confirm", 0.4 + seed / 1000, seed=seed)
+        sweeps.add(folder, "jepa", "confirm", 0.5, seed=seed, cost=2e9)
+    sweeps.add(folder, "jepa", "matched", 0.45, seed=SEEDS[2], max_train_flops=3e9)
+
+
+def half_written(folder: Path) -> None:
+    sweeps.full(folder)
+    for table in ("trials", "metrics", "predictions"):
+        victim = sorted((folder / table).glob("*.parquet"))[0]
+        victim.write_bytes(victim.read_bytes()[:100])
+    (folder / "selection.json").write_text("{")
+    (folder / "sweep.yaml").write_text("methods: [")
+
+
+def running(folder: Path) -> None:
+    """The search is over, the second of three seeds is being confirmed."""
+    sweeps.add(folder, "jepa", "search", 0.4)
+    for method in ("baseline", "jepa"):
+        sweeps.add(folder, method, "confirm", 0.4, seed=82)
+    sweeps.add(folder, "baseline", "confirm", 0.4, seed=23)
+    (folder / "scratch" / "x").mkdir(parents=True)
+    (folder / "scratch" / "x" / "progress.json").write_text("{}")
+    plan = "methods: {baseline: null, jepa: {}}\nfamilies: [llama3]\ntask: nl-rx\n"
+    (folder / "sweep.yaml").write_text(plan + "confirm: {seeds: [82, 23, 37]}\n")
+
+
+CASES: dict[Callable[[Path], None], tuple[str, ...]] = {
+    constant: (
+        "cannot be tested: the difference is the same (+0) at all 3 seeds",
+        "no interval: The difference is the same (+0) at all 3 seeds",
+        "no curve. All 2 trials score 0.4",
+        "identical on every seed",
+    ),
+    nan: (
+        "test_accuracy is missing or NaN at seed(s) 23, which enter nothing.",
+        "1 COMPLETE search trial(s) have no val_accuracy and can't be the best.",
+        "1 of 6 confirmation runs have no test_accuracy and are not drawn.",
+        "1 of 1 search trials have no score or no FLOPs and are not in its curve.",
+    ),
+    one_seed: (
+        "Confirmed on one seed only: there is no spread over seeds, so no test and no interval.",
+        "no interval: 1 seed(s) say nothing about the spread over seeds",
+    ),
+    no_twin: ("jepa/llama3 stands alone.", "baseline/gemma2: no method has this baseline as its twin."),
+    no_partner: (
+        "jepa/llama3: the matched run on seed 37 has no partner",
+        "on validation curves of 2 of 2 seeds, the schedule not shortened",
+    ),
+    half_written: (
+        "1 of 27 files in trials/ can't be read and are left out",
+        "files in metrics/ can't be read and are left out",
+        "selection.json cannot be read (JSONDecodeError)",
+        "sweep.yaml can't be read",
+        "No verdict: The trials table of",
+    ),
+    running: (
+        "1 trial(s) have started and not ended: the sweep is running or was cut off.",
+        "3 of 6 planned confirmation trials have ended: the sweep is still running or was interrupted",
+        "jepa/nl-rx/llama3: no trial yet for confirmation seed(s) 23, 37.",
+        "Seed(s) 23 are confirmed in one of the two arms only and enter nothing.",
+    ),
+}
+
+
+@pytest.mark.parametrize("make", CASES, ids=lambda make: make.__name__)
+def test_the_page_says_what_is_wrong(make: Callable[[Path], None], tmp_path: Path) -> None:
+    make(tmp_path)
+    (index,) = report.write(tmp_path, markdown=False)
+    text = re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]+>", " ", index.read_text(encoding="utf-8"))))
+    for sentence in CASES[make]:
+        assert sentence in text
+    assert not re.search(r"\b(nan|None|Traceback)\b", text), "a number that is none is a dash"
+
+
+def test_no_table_at_all(tmp_path: Path) -> None:
+    (tmp_path / "trials").mkdir()
+    (index,) = report.write(tmp_path, markdown=False)
+    assert "No trial has ended yet." in index.read_text(encoding="utf-8") and results.read_trials(tmp_path).empty

@@ -1,0 +1,68 @@
+"""Several folders as one: panels of their own, or replicates of one design; no trial counts twice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from analysis import paper, paper_tables, several
+from analysis.figures import epochs, heatmap
+from analysis.reading import read
+from tests.analysis import sweeps
+from tests.analysis.sweeps import SEEDS
+
+
+def grid(folder: Path, seed: int, plus: float) -> Path:
+    for k in (0, 1):
+        sweeps.add(folder, "jepa", "search", 0.4 + 0.1 * k + plus, seed=seed, objective={"k": k})
+    return folder
+
+
+def test_beside_keeps_arms_of_one_name_apart(tmp_path: Path) -> None:
+    for name, accuracy in (("full", 0.5), ("lora", 0.3)):
+        for seed in SEEDS:
+            sweeps.add(tmp_path / name, "jepa", "confirm", accuracy, seed=seed, lora_r=8 if name == "lora" else None)
+    both = several.beside([read(tmp_path / "full"), read(tmp_path / "lora")])
+    plot = epochs.plot(both)
+    assert plot.figure is not None
+    assert [axis.get_title(loc="left") for axis in plot.figure.axes] == ["full · llama3", "lora · llama3"]
+    last = {row[0]: row[-1] for row in plot.table.rows if row[1] == "3"}
+    assert last == {"jepa/llama3 (full)": "50.00 ± 0.00", "jepa/llama3 (lora)": "30.00 ± 0.00"}
+
+
+def test_a_comparison_of_two_sweeps_is_one_table(tmp_path: Path) -> None:
+    for task, accuracy in (("nq-open", 0.2), ("hellaswag", 0.6)):
+        for seed in SEEDS:
+            sweeps.add(tmp_path / task, "baseline", "confirm", accuracy, seed=seed, task=task)
+            sweeps.add(tmp_path / task, "jepa", "confirm", accuracy + 0.05, seed=seed, task=task)
+    (table,) = paper_tables.comparison(several.beside([read(tmp_path / "nq-open"), read(tmp_path / "hellaswag")]), "T4", "")
+    assert [(row[0], row[3], row[8]) for row in table.rows] == [
+        ("nq-open", "jepa/llama3 (nq-open)", "+5.00 ± 0.00"),
+        ("hellaswag", "jepa/llama3 (hellaswag)", "+5.00 ± 0.00"),
+    ]
+
+
+def test_pooled_seeds_fill_the_cells_of_one_grid(tmp_path: Path) -> None:
+    folders = [grid(tmp_path / f"seed{seed}", seed, plus) for seed, plus in ((1, 0.0), (2, 0.02), (3, 0.04))]
+    both = several.pooled([read(folder) for folder in folders])
+    rows = {row[1]: dict(zip(heatmap.plot(both).table.header, row, strict=True)) for row in heatmap.plot(both).table.rows}
+    # 40, 42 and 44 %: mean 42, sd 2; the t-interval with two degrees of freedom is 42 +- 4.3027 * 2 / sqrt(3).
+    assert rows["0"]["complete"] == "3" and rows["0"]["val accuracy (%, mean ± sd)"] == "42.00 ± 2.00"
+    assert rows["0"]["95 % interval"] == "37.03 to 46.97"
+
+
+def test_a_folder_given_twice_counts_once(tmp_path: Path) -> None:
+    sweep = read(grid(tmp_path / "s", 1, 0.0))
+    both = several.pooled([sweep, sweep])
+    assert len(both.trials) == len(sweep.trials) and len(both.metrics) == len(sweep.metrics)
+    assert both.notes[-1] == "2 trial(s) are in more than one of the folders and count once."
+
+
+def test_different_metrics_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folders = [grid(tmp_path / "a", 1, 0.0), grid(tmp_path / "b", 2, 0.0)]
+    (folders[1] / "sweep.yaml").write_text("search: {metric: val_prefix, mode: max}\n")
+    with pytest.raises(SystemExit) as ended:
+        paper.main(["F7", *map(str, folders)])
+    told = " ".join(capsys.readouterr().err.split())
+    assert ended.value.code == 2 and "selected by different metrics" in told and "give them one by one" in told
