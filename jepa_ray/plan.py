@@ -35,6 +35,8 @@ class Estimate:
     train_tokens: float
     train_flops: float
     checkpoint_bytes: float
+    test_examples: int = 0
+    """Of the sealed test split; 0: there is none."""
 
 
 def arms(sweep: SweepConfig) -> list[Arm]:
@@ -187,8 +189,13 @@ def notes(sweep: SweepConfig) -> list[str]:
     return out
 
 
-def describe(sweep: SweepConfig, estimates: Mapping[str, Estimate] | None = None, facts: Sequence[str] = ()) -> str:
-    """The plan as text: arms, space, budget, confirmation, notes; with estimates also tokens, FLOPs and disk."""
+def describe(
+    sweep: SweepConfig, estimates: Mapping[str, Estimate] | None = None, facts: Sequence[str] = (), power: Sequence[str] = ()
+) -> str:
+    """The plan as text: arms, space, budget, confirmation, notes; with estimates also tokens, FLOPs and disk.
+
+    `power`: what the confirmation can detect, in words.
+    """
     own = arms(sweep)
     search = sweep.search
 
@@ -228,6 +235,7 @@ def describe(sweep: SweepConfig, estimates: Mapping[str, Estimate] | None = None
             f"  cost      about {flops:.3g} FLOPs of training in all: an estimate at the methods' defaults; early stopping spends less"
         )
     lines += [f"  begins    {line}" for line in _warm_start(sweep, own)]
+    lines += [f"  power     {line}" for line in power]
     lines += [f"  data      {fact}" for fact in facts]
     lines += [f"  note      {note}" for note in notes(sweep)]
     return "\n".join(lines)

@@ -63,11 +63,12 @@ def main(argv: Sequence[str] | None = None, prepare_one: Prepare | None = None, 
     try:
         sweep = load_sweep(options.file, options.overrides)
         if options.dry_run:
+            from jepa_ray.advice import detectable
             from jepa_ray.plan import arms, describe
             from jepa_ray.training.estimate import estimate
 
             estimates, facts = estimate(sweep)
-            print(describe(sweep, estimates, facts))
+            print(describe(sweep, estimates, facts, detectable(sweep, estimates)))
             return OK if len(estimates) == len(arms(sweep)) else SOME_FAILED
         with _signals() as interrupt, claim(sweep, extend=options.extend, fresh=options.fresh) as (claimed, folder):
             again = _same_command(arguments, sweep, claimed)
@@ -107,6 +108,7 @@ def _run(sweep: SweepConfig, folder: Path, interrupt: Interrupt, prepare_one: Pr
     from rich.text import Text
 
     from jepa_ray import results, search
+    from jepa_ray.advice import race_rule
     from jepa_ray.console import Board, make_console, report
     from jepa_ray.plan import describe
 
@@ -119,7 +121,7 @@ def _run(sweep: SweepConfig, folder: Path, interrupt: Interrupt, prepare_one: Pr
         board = Board(sweep, console)
         board.best_before(results.read_trials(folder))
         with board.shown():
-            outcome = search.run(sweep, folder, cluster, board, interrupt, prepare_one, run_trial)
+            outcome = search.run(sweep, folder, cluster, board, interrupt, prepare_one, run_trial, race_rule(sweep))
     console.print()
     report(sweep, folder, console, outcome.failed)
     console.print(Text(f"\nTables: {folder}/trials, {folder}/metrics, {folder}/predictions"))

@@ -155,3 +155,30 @@ def test_worker_groups_are_killed_cut_and_fail_like_single_workers(cluster: Clus
     states = [group["state"] for group in placement_group_table().values()]
     assert states.count("CREATED") == 0, "a placement group has leaked"
     assert ray.cluster_resources()["CPU"] == 2
+
+
+def test_a_race_runs_only_the_seeds_it_needs(cluster: Cluster, tmp_path: Path) -> None:
+    """Scores of this training do not depend on the seed, so after the first look every difference is known to be what it is."""
+    from jepa_ray import search
+
+    methods = {"base": "none", "jepa": {"k": 1}, "weak": {"k": 4}}
+    confirm = {"seeds": [5, 6, 7, 8], "race": [2, 4]}
+    sweep = fake.make_sweep(tmp_path, methods=methods, space={}, search={"num_trials": 1}, confirm=confirm)
+    folder = tmp_path / "fake"
+    folder.mkdir()
+    asked: list[tuple[int, float]] = []
+
+    def decide(differences: list[float], look: int) -> tuple[bool, str]:
+        asked.append((look, round(sum(differences), 6)))
+        return differences[0] < 0, "it is as good"
+
+    for _ in range(2):  # the same command again asks the same, and runs nothing
+        heard = fake.Heard()
+        search.run(sweep, folder, cluster, heard, prepare_one=fake.prepare, run_trial=fake.run_trial, decide=decide)  # type: ignore[arg-type]
+        rows = results.read_trials(folder)
+        seeds = rows[rows["stage"] == "confirm"].groupby("arm")["seed"].apply(sorted).to_dict()
+        assert seeds == {"base/llama3": [5, 6, 7, 8], "jepa/llama3": [5, 6], "weak/llama3": [5, 6, 7, 8]}
+        assert asked == [(2, 0.0), (2, round(2 * (0.03 / 4 - 0.03) / 2, 6))]
+        asked.clear()
+        assert sum("ends after 2 of 4 seeds: it is as good" in event[1] for event in heard.events if event[0] == "say") == 1
+    assert heard.count("started") == 0

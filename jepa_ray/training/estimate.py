@@ -44,7 +44,7 @@ def estimate(sweep: SweepConfig) -> tuple[dict[str, Estimate], list[str]]:
     if sweep.base.masked is not None:
         return estimate_masked(sweep)
     facts: list[str] = []
-    tables: dict[tuple[str, str], tuple[TokenTable, TokenTable | None, FlopModel, FlopModel, int]] = {}
+    tables: dict[tuple[str, str], tuple[TokenTable, TokenTable | None, FlopModel, FlopModel, int, int]] = {}
     refused: list[str] = []
     for task in sweep.tasks:
         try:
@@ -70,8 +70,9 @@ def estimate(sweep: SweepConfig) -> tuple[dict[str, Estimate], list[str]]:
 
 def _table(
     sweep: SweepConfig, family: str, task: str, splits: Splits
-) -> tuple[tuple[TokenTable, TokenTable | None, FlopModel, FlopModel, int], dict[str, Any]]:
-    """Tokenised fine-tuning split and first stage's, costs of the network with adapters and whole, its trained weights; data report."""
+) -> tuple[tuple[TokenTable, TokenTable | None, FlopModel, FlopModel, int, int], dict[str, Any]]:
+    """Tokenised fine-tuning split and first stage's, costs of the network with adapters and whole, its trained weights, number of test
+    examples; data report."""
     name, data, record = sweep.model_of(family), sweep.data_of(task), get_family(family)
     model = ModelConfig(family=family, model=name, **sweep.base.model.model_dump())
     first, left_out = first_stage(sweep.pretrain.data, splits, task) if sweep.pretrain is not None else ((), 0)
@@ -105,11 +106,11 @@ def _table(
         "max_new_tokens": cap,
         "pretrain_left_out": left_out,
     }
-    return (table, stage, FlopModel.of(network), whole, trained), report
+    return (table, stage, FlopModel.of(network), whole, trained, len(splits.test)), report
 
 
 def _one(
-    config: TrialConfig, table: TokenTable, stage_table: TokenTable | None, flops: FlopModel, whole: FlopModel, trained: int
+    config: TrialConfig, table: TokenTable, stage_table: TokenTable | None, flops: FlopModel, whole: FlopModel, trained: int, tested: int
 ) -> Estimate:
     first, second = stages(config)
     tokens, operations = _cost(second, table, flops)
@@ -117,7 +118,9 @@ def _one(
         more_tokens, more_operations = _cost(first, stage_table, whole)
         tokens, operations = tokens + more_tokens, operations + more_operations
     # fp32 weights and two moments
-    return Estimate(train_examples=len(table), train_tokens=tokens, train_flops=operations, checkpoint_bytes=3.0 * 4 * trained)
+    return Estimate(
+        train_examples=len(table), train_tokens=tokens, train_flops=operations, checkpoint_bytes=3.0 * 4 * trained, test_examples=tested
+    )
 
 
 def _cost(config: TrialConfig, table: TokenTable, flops: FlopModel) -> tuple[float, float]:

@@ -225,6 +225,7 @@ def estimate_masked(sweep: SweepConfig) -> tuple[dict[str, Estimate], list[str]]
             train_tokens=scale * totals.tokens,
             train_flops=scale * MaskedFlops.of(network).train_flops(totals),
             checkpoint_bytes=4.0 * (3 * trained + target),  # fp32 weights and two moments, and the target encoder
+            test_examples=len(prepared.test) if prepared.test is not None else 0,
         )
     return estimates, [*refused, *facts]
 
