@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import yaml
 
@@ -120,14 +121,6 @@ def progress(folder: Path, trials: pd.DataFrame) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Frozen:
-    """The search trial whose configuration an arm was frozen to, and the file that says so."""
-
-    trial_id: str
-    file: str
-
-
-@dataclass(frozen=True)
 class Choice:
     """The confirmation of one arm."""
 
@@ -139,38 +132,41 @@ class Choice:
     """A sentence for each run that is left out."""
 
 
-def read_frozen(folder: Path) -> tuple[dict[str, Frozen], list[str]]:
-    """Arm -> what was frozen last (the last of selection.json, selection-2.json, ...), and a sentence where that cannot be told."""
-    found: dict[str, Frozen] = {}
+def read_frozen(folder: Path) -> tuple[dict[str, str], list[str]]:
+    """The search trials that arms were frozen to last, each with its file (selection.json, selection-2.json, ...).
+
+    And a sentence where that cannot be told.
+    """
+    found: dict[str, tuple[str, str]] = {}
     for path in sorted(folder.glob("selection*.json"), key=lambda path: (len(path.name), path.name)):
         try:
             arms = json.loads(path.read_text(encoding="utf-8"))["arms"]
-            found |= {str(arm): Frozen(str(best["trial_id"]), path.name) for arm, best in arms.items()}
+            found |= {str(arm): (str(best["trial_id"]), path.name) for arm, best in arms.items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             why = f"{path.name} cannot be read ({type(error).__name__}), so what was frozen last is not known"
             return {}, [f"{why}; of several confirmed configurations of an arm the one started last counts."]
-    return found, []
+    return dict(found.values()), []
 
 
-def choose(arm: str, rows: pd.DataFrame, frozen: Mapping[str, Frozen]) -> Choice:
+def choose(arm: str, rows: pd.DataFrame, frozen: Mapping[str, str]) -> Choice:
     """The confirmation that counts: COMPLETE trials of the configuration that was frozen last. Every analysis goes by this one rule.
 
-    `rows` are all trials of the arm (one task, family and model); `arm` is what notes call it. Where no selection names a trial of these
-    rows, the configuration whose trials started last counts. Runs of earlier configurations, and first attempts, enter nothing.
+    `rows` are all trials of the arm (one task, family and model); `arm` is what notes call it; `frozen` as `read_frozen` finds it. Where
+    no selection names a trial of these rows, the configuration whose trials started last counts. Runs of earlier configurations, and
+    first attempts, enter nothing.
     """
     confirm = rows[rows["stage"] == "confirm"]
     complete = confirm[confirm["state"] == "COMPLETE"]
-    last = frozen.get(str(rows["arm"].iloc[0])) if len(rows) else None
-    picked = rows[rows["trial_id"] == last.trial_id] if last is not None else rows.head(0)
-    known = len(picked) > 0
-    runs = complete[alike(complete, picked.iloc[0])] if known else complete
+    picked = [row for _, row in rows[rows["trial_id"].isin(list(frozen))].iterrows()]  # one, or one per sweep where several are pooled
+    runs = complete[np.logical_or.reduce([alike(complete, row) for row in picked])] if picked else complete
     if len(runs):
         versions = [group for _, group in runs.groupby([*SETTINGS, "dataset_sha"], dropna=False)]
         runs = max(versions, key=lambda group: str(group["started_at"].max()))
         runs = runs.sort_values("trial_id", key=lambda ids: ids.map(_attempt)).drop_duplicates("seed", keep="last").sort_values("seed")
     notes = [_unfinished(arm, row, runs) for _, row in confirm[confirm["state"] != "COMPLETE"].iterrows()]
     if len(runs) < len(complete):
-        rule = f"the configuration frozen last ({last.file})" if known and last else "the configuration started last"
+        files = listed(dict.fromkeys(frozen[str(row["trial_id"])] for row in picked))
+        rule = f"the configuration frozen last ({files})" if picked else "the configuration started last"
         what = f"of {rule}" if len(runs) else f"{rule}, and none of it is COMPLETE"
         others = f"{len(complete) - len(runs)} of {len(complete)} confirmation trials are of another configuration or an earlier attempt"
         notes.append(f"{arm}: {others} and enter nothing; what counts is {what.removeprefix('of ')}.")

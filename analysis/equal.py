@@ -128,7 +128,7 @@ def at_equal_seconds(ours: pd.DataFrame, theirs: pd.DataFrame, metric: str, curv
 def _matched(ours: Arm, theirs: Arm, metric: str, same: Any) -> tuple[dict[int, tuple[float, float]], tuple[str, ...]]:
     """seed -> (method minus baseline, FLOPs of the cheaper), and why a matched run or a seed is not among them.
 
-    The partner of a matched run is the other arm's confirmation on the same seed and data that cost as much, by at most `FLOPS_ALIKE` more.
+    The partner of a matched run is the other arm's confirmation on the same seed and data that cost as much, or little more (`_slack`).
     """
     found: dict[int, tuple[float, float]] = {}
     if ours.matched.empty and theirs.matched.empty:
@@ -179,11 +179,17 @@ def _partners(arm: Arm, dear: pd.Series[Any], cheap: pd.Series[Any], seed: int, 
         elif not np.isfinite(row[metric]):
             if meant:
                 notes.append(f"{head} has no {metric}.")
-        elif 1 <= ratio <= 1 + FLOPS_ALIKE:
+        elif 1 <= ratio <= 1 + _slack(row):
             fits.append(row)
         elif meant:
-            notes.append(f"{head} spent {row['train_flops']:.4g} FLOPs, not {cheap['train_flops']:.4g} or up to {FLOPS_ALIKE:.0%} less.")
+            notes.append(f"{head} spent {row['train_flops']:.4g} FLOPs, not {cheap['train_flops']:.4g} or up to {_slack(row):.0%} less.")
     return (fits[-1] if fits else None), notes
+
+
+def _slack(row: pd.Series[Any]) -> float:
+    """How far a matched run may stay below its budget: `FLOPS_ALIKE`, or two of its steps where it has few (it stops before the step
+    that would exceed the budget, and with loss dropout that one may cost nearly twice the mean)."""
+    return max(FLOPS_ALIKE, 2 / float(row["steps"])) if row["steps"] else FLOPS_ALIKE
 
 
 def _on_curves(at: str, column: str, ours: pd.DataFrame, theirs: pd.DataFrame, metric: str, curves: Curves) -> Panel:

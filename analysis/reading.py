@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from analysis.confirmed import GROUP, Frozen, choose, read_frozen
+from analysis.confirmed import GROUP, choose, read_frozen
 from analysis.files import damage, load, read_sound
 from jepa_ray import results
 
@@ -41,8 +41,8 @@ class Sweep:
     metric: str = "val_accuracy"
     mode: str = "max"
     notes: tuple[str, ...] = ()
-    frozen: Mapping[str, Frozen] = field(default_factory=dict)
-    """Arm -> what the selection froze last."""
+    frozen: Mapping[str, str] = field(default_factory=dict)
+    """Search trials that arms were frozen to last (`confirmed.read_frozen`)."""
 
     @property
     def methods(self) -> list[str]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -40,6 +41,12 @@ def build(folder: Path, output: Path) -> Page:
         assert artefact.plot is not None, name
         return Figure(artefact.plot(sweep), f"python -m analysis.paper {name} {folder}")
 
+    def grid(table: Table) -> Grid:
+        return Grid(table, command=f"python -m analysis.summary {folder}", sources=("trials",))
+
+    def side_by_side(table: Table) -> Grid:
+        return Grid(table, folded=True, code=True, command=f"python -m analysis.paper T1 {folder}", sources=("predictions",))
+
     first: list[Block] = [Sentences(sweep.notes, warning=True)] if sweep.notes else []
     if trials.empty:
         sections = [Section("State", first)]
@@ -48,12 +55,12 @@ def build(folder: Path, output: Path) -> Page:
             Section("Verdict", [*first, *_verdicts(folder, found.notes)]),
             Section(
                 "Confirmation",
-                [figure("seeds"), Grid(confirmation), Grid(differences, folded=True)],
+                [figure("seeds"), grid(confirmation), replace(grid(differences), folded=True)],
                 "The best of each arm on fresh seeds.",
             ),
             Section(
                 "Search",
-                [figure("curves"), Grid(best), figure("best_of_n"), figure("F7"), figure("parallel"), figure("importance")],
+                [figure("curves"), grid(best), figure("best_of_n"), figure("F7"), figure("parallel"), figure("importance")],
                 "How the configurations were found. A best score among many favours whoever was picked: the confirmation is what counts.",
             ),
             Section("Training", [figure("F1"), figure("F5"), figure("F3-losses")]),
@@ -62,12 +69,12 @@ def build(folder: Path, output: Path) -> Page:
                 [figure("F3"), figure("diagnostics")],
                 "On fixed validation pairs, of every arm, the baseline among them.",
             ),
-            Section("Cost and stops", [figure("budget"), figure("stops"), Grid(states, folded=True)]),
+            Section("Cost and stops", [figure("budget"), figure("stops"), replace(grid(states), folded=True)]),
             Section(
                 "Answers",
                 [
-                    Grid(answers.differences(sweep), command=f"python -m analysis.paper T1 {folder}"),
-                    *(Grid(table, folded=True, code=True) for table in answers.side_by_side(sweep, mark=diff)),
+                    replace(side_by_side(answers.differences(sweep)), folded=False, code=False),
+                    *(side_by_side(table) for table in answers.side_by_side(sweep, mark=diff)),
                 ],
                 "Against the reference: struck out is missing or should stand there, underlined is wrong, wavy is too much.",
             ),

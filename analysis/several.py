@@ -54,4 +54,5 @@ def pooled(sweeps: Sequence[Sweep]) -> Sweep:
         trials=trials.drop_duplicates("trial_id").reset_index(drop=True),
         metrics=pd.concat(curves, ignore_index=True),
         notes=tuple(notes),
+        frozen={trial_id: file for sweep in sweeps for trial_id, file in sweep.frozen.items()},
     )

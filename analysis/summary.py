@@ -23,7 +23,7 @@ from typing import Any
 import pandas as pd
 from scipy import stats
 
-from analysis.confirmed import GROUP, Frozen, choose, read_frozen
+from analysis.confirmed import GROUP, choose, read_frozen
 from analysis.files import read_sound
 from analysis.tables import Table, markdown, percent, significant, text
 from jepa_ray import results
@@ -53,7 +53,7 @@ class Summary:
     mode: str = "max"
 
 
-def summarise(trials: pd.DataFrame, metric: str = "val_accuracy", mode: str = "max", frozen: Mapping[str, Frozen] | None = None) -> Summary:
+def summarise(trials: pd.DataFrame, metric: str = "val_accuracy", mode: str = "max", frozen: Mapping[str, str] | None = None) -> Summary:
     """Everything this module knows about the trials table of one sweep; `frozen` as `confirmed.read_frozen` finds it in its folder."""
     if metric not in trials.columns:
         legal = ", ".join(name for name in results.SUMMARY if name.startswith("val_"))
@@ -124,7 +124,7 @@ def _best(arm: str, search: pd.DataFrame, found: Summary) -> None:
     found.best.append(row | {name: _plain(first[name]) for name in shown})
 
 
-def _confirmed(arm: str, rows: pd.DataFrame, frozen: Mapping[str, Frozen], found: Summary) -> pd.DataFrame:
+def _confirmed(arm: str, rows: pd.DataFrame, frozen: Mapping[str, str], found: Summary) -> pd.DataFrame:
     """The confirmation of an arm, indexed by seed; adds the arm's line to the summary."""
     choice = choose(arm, rows, frozen)
     found.notes += choice.notes

@@ -199,7 +199,7 @@ def _train(job: Job, stock: Stock, report: Callable[[Metrics], None]) -> None:
 def _prepared(references: list[Any], stage: Stage) -> Prepared:
     """Read-only views into the object store. The test split is not even fetched while searching."""
     prepared = ray.get(references[0])
-    return cast("Prepared", replace(prepared, test=ray.get(references[1])) if stage == "confirm" else prepared)
+    return cast("Prepared", replace(prepared, test=ray.get(references[1])) if stage != "search" else prepared)
 
 
 def _runtime(slot: Slot) -> Runtime:

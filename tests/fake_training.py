@@ -2,6 +2,7 @@
 
     <folder>/control/hold            while it exists, epochs after the first wait before they report
     <folder>/control/doom/<arm>      trials of that method kill their own process at epoch 2
+    <folder>/control/dear            while it exists, a JEPA term costs half as many FLOPs again
     <folder>/control/refuse/<family> data and model of that family cannot be prepared
     <folder>/log/<config_id>.<rank>  one line per trained epoch: epoch and pid
 
@@ -81,7 +82,8 @@ def run_trial(
         while epoch > 1 and (folder / "control" / "hold").exists():
             time.sleep(0.02)
         value = float("nan") if k == 8 else epoch * rate / max(k, 1)
-        cost = {"train_flops": 100.0 * epoch, "train_seconds": 0.01 * epoch}
+        dear = config.objective is not None and (folder / "control" / "dear").exists() and config.optim.max_train_flops is None
+        cost = {"train_flops": (150.0 if dear else 100.0) * epoch, "train_seconds": 0.01 * epoch}
         metrics.append({"step": epoch, "epoch": epoch, "split": "val", "name": "val_accuracy", "value": value, **cost})
         if runtime.rank == 0:
             save_progress(
@@ -89,6 +91,8 @@ def run_trial(
             )
         report({"epoch": epoch, "step": epoch, **cost, "val_accuracy": value, "train_ce": 1.0 / epoch})
     summary: dict[str, Any] = {"val_accuracy": value, "epochs_done": len(metrics), "num_workers": runtime.world_size}
+    if metrics:
+        summary["train_flops"] = metrics[-1]["train_flops"]
     if config.evaluation.test:
         summary["test_accuracy"] = value / 2
     return TrialResult("COMPLETE", None, summary, metrics, [{"split": "val", "example_id": "1", "prediction": "a", "correct": True}])

@@ -80,6 +80,13 @@ def test_a_resumed_sweep_goes_on_as_it_began(tmp_path: Path) -> None:
     assert len({str(params) for params in straight}) == 6
 
 
+def test_a_sweep_that_is_extended_by_a_folder_tries_its_best_too(tmp_path: Path) -> None:
+    one, two = earlier(tmp_path, TRIALS), earlier(tmp_path, [(0.09, 1, 0.8, "COMPLETE")], "two")
+    begun = asked(new(tmp_path, one), tmp_path / "s", 4)
+    after = asked(new(tmp_path, one, two), tmp_path / "s", 1)
+    assert after == [{"optim.learning_rate": 0.09, "objective.k": 1}] and after[0] not in begun
+
+
 def test_it_changes_no_trials_identity(tmp_path: Path) -> None:
     warm, cold = new(tmp_path, earlier(tmp_path, TRIALS)), new(tmp_path)
     params = {"optim.learning_rate": 0.004, "objective.k": 3}

@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -52,8 +53,8 @@ def base() -> SweepConfig:
     return load_sweep(SPACE)
 
 
-def sweep_of(base: SweepConfig, own: Grid, number: int = 0, **changes: dict[str, object]) -> SweepConfig:
-    return contenders.sweep_of(Contender("", **changes), base, own, contenders.draw(own, number))  # type: ignore[arg-type]
+def sweep_of(base: SweepConfig, own: Grid, number: int = 0, **changes: Any) -> SweepConfig:
+    return contenders.sweep_of(Contender("", **changes), base, own, contenders.draw(own, number))
 
 
 def test_a_search_pays_what_the_table_says(base: SweepConfig) -> None:
@@ -94,7 +95,7 @@ def test_the_baselines_arm_takes_turns_and_is_paid(base: SweepConfig) -> None:
 
 def test_a_repeated_configuration_costs_nothing_but_a_repeated_cell_does(base: SweepConfig) -> None:
     own = made()
-    listed = sweep_of(base, own, search={"algorithm": "random", "num_trials": 90}, scheduler=NONE, choices=True)  # type: ignore[arg-type]
+    listed = sweep_of(base, own, search={"algorithm": "random", "num_trials": 90}, scheduler=NONE, choices=True)
     few = {"optim.learning_rate": {"choice": [1e-3, 2e-3]}, "objective.k": {"choice": [0, 1]}}
     tree = listed.model_dump(mode="json", by_alias=True)
     trace = search(SweepConfig.model_validate(tree | {"space": few}), own, [1])
@@ -107,7 +108,7 @@ def test_the_choice_is_the_best_complete_trial_and_reruns_average(base: SweepCon
     """On seed 1 a poor cell shines; two further seeds show what it is."""
     lucky: Cell = (4e-3, 2.0, 2, 0.75)
     own = made(score=lambda cell, seed: 0.95 if (cell, seed) == (lucky, 1) else peak(cell))
-    sweep = sweep_of(base, own, search={"algorithm": "grid", "num_trials": 54}, scheduler=NONE, choices=True)  # type: ignore[arg-type]
+    sweep = sweep_of(base, own, search={"algorithm": "grid", "num_trials": 54}, scheduler=NONE, choices=True)
     assert search(sweep, own, [1, 2, 3]).choices[-1][1] == lucky
     again = search(sweep, own, [1, 2, 3], reruns=Reruns(3, 2))
     assert again.choices[-1][1] == BEST

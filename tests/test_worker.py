@@ -182,3 +182,17 @@ def test_a_race_runs_only_the_seeds_it_needs(cluster: Cluster, tmp_path: Path) -
         asked.clear()
         assert sum("ends after 2 of 4 seeds: it is as good" in event[1] for event in heard.events if event[0] == "say") == 1
     assert heard.count("started") == 0
+
+
+def test_the_dearer_arm_runs_again_at_equal_flops_with_the_test_split(cluster: Cluster, tmp_path: Path) -> None:
+    """The training itself asserts that it is given the test split exactly where it is to be scored on it."""
+    sweep = fake.make_sweep(tmp_path, space={}, search={"num_trials": 1}, confirm={"seeds": [5, 6]})
+    (tmp_path / "fake" / "control").mkdir(parents=True)
+    (tmp_path / "fake" / "control" / "dear").touch()
+    outcome, _ = run(sweep, tmp_path / "fake", cluster)
+    rows = results.read_trials(tmp_path / "fake")
+    again = rows[rows["stage"] == "matched"]
+    assert outcome.failed == [] and again["state"].tolist() == ["COMPLETE"] * 2  # type: ignore[attr-defined]
+    assert sorted(again["seed"]) == [5, 6] and set(again["arm"]) == {"jepa/llama3"}
+    assert set(again["max_train_flops"]) == {300.0} and again["test_accuracy"].notna().all()
+    assert run(sweep, tmp_path / "fake", cluster)[1].count("started") == 0, "the same command again runs nothing"

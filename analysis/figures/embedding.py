@@ -33,7 +33,7 @@ def plot_paper(sweep: Sweep) -> Plot:
 
 def _plot(sweep: Sweep, name: str, title: str) -> Plot:
     runs, _ = shown_runs(sweep)
-    runs = runs[runs["stage"] == "confirm"]
+    runs = runs[runs["stage"] == "confirm"].sort_values(["is_baseline", "label", "seed"], ascending=[False, True, True])
     notes: list[str] = []
     kept: dict[str, dict[int, Pairs]] = {}
     for _, run in runs.iterrows():
@@ -77,8 +77,9 @@ def _plot(sweep: Sweep, name: str, title: str) -> Plot:
     number = len(next(iter(drawn.values())).example_ids)
     seed = f"seed {shared[0]}" if shared else "an arm's first seed"
     caption = (
-        f"{number} validation pairs, the same in every arm, {seed}; a line joins Text and Code of a pair. Distances in the table are "
-        "1 - cosine of the states themselves, mean ± sd over seeds; axes of t-SNE have no unit, and panels no common scale."
+        f"{number} validation pairs, the same in every arm, {seed}; a line joins a pair's Text (without predictor tokens) and "
+        "Code. Distances in the table are 1 - cosine of the states themselves, mean ± sd over seeds; axes of t-SNE have no unit, and panels "
+        "no common scale."
     )
     return Plot(name, title, caption, table, figure, ("embeddings",), tuple(notes))
 

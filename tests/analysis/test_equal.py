@@ -61,14 +61,17 @@ def test_the_dearer_arm_may_be_the_baseline(tmp_path: Path) -> None:
     assert flops(tmp_path).by_seed == pytest.approx({82: 0.2}) and flops(tmp_path).interval is None
 
 
-def test_a_partner_costs_as_much_or_up_to_two_percent_more(tmp_path: Path) -> None:
-    """3.01e9 is more than the 3e9 of the partner; 2.9e9 is 3.4 % below: neither is a fair match."""
-    for place, cost in enumerate((3.01e9, 2.9e9)):
+def test_a_partner_costs_as_much_or_two_steps_more(tmp_path: Path) -> None:
+    """Two of 30 steps are 7 %. 3.01e9 is more than the 3e9 of the partner, 2.79e9 is 7.5 % below: neither is a fair match; 2.85e9 is."""
+    folder = pair(tmp_path / "fair", (0.46, 0.52))
+    sweeps.add(folder, "jepa", "matched", 0.9, seed=37, cost=0.95e9, max_train_flops=3e9)
+    assert sorted(flops(folder).by_seed) == [23, 37, 82]
+    for place, cost in enumerate((3.01e9, 2.79e9)):
         folder = pair(tmp_path / str(place), (0.46, 0.52))
         sweeps.add(folder, "jepa", "matched", 0.9, seed=37, cost=cost / 3, max_train_flops=3e9)
         panel = flops(folder)
         assert sorted(panel.by_seed) == [23, 82]
-        told = f"the matched run on seed 37 spent {cost:.4g} FLOPs, not 3e+09 or up to 2% less."
+        told = f"the matched run on seed 37 spent {cost:.4g} FLOPs, not 3e+09 or up to 7% less."
         assert any(told in note for note in panel.notes) and any("Seed(s) 37 have no matched run" in note for note in only(folder).notes)
 
 

@@ -116,6 +116,14 @@ def test_each_plot_has_its_table_command_and_data(folder: Path, page: str) -> No
             assert (folder / name).exists()
 
 
+def test_each_table_has_its_command_and_data_behind_it(page: str) -> None:
+    outside = re.sub(r"<(figure|article).*?</\1>", "", page, flags=re.DOTALL)
+    tables = outside.split("</table></div>")
+    assert len(tables) > 6
+    for rest in tables[1:]:
+        assert re.match(r'<p class="origin"><code>python -m analysis\.\w+ .*?</code> · data: <a href="\.\./', rest), rest[:200]
+
+
 def test_markdown_shows_its_images(folder: Path) -> None:
     text = (folder / "report" / "report.md").read_text(encoding="utf-8")
     images = re.findall(r"!\[[^]]*\]\(([^)]+)\)", text)
