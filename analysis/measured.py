@@ -73,6 +73,8 @@ class Verdict:
     interval: crossed.Interval | None = None
     look: int | None = None
     """The look of a race, from 1, that the claim has come to; None without a race."""
+    hopeless: float | None = None
+    """After a race that ended early: the upper bound over seeds, where it lies below the margin."""
     looks: list[int] = field(default_factory=list)
     """Numbers of seeds after which the race looks."""
     bootstrap: crossed.Interval | None = None
@@ -120,6 +122,9 @@ def measure(claim: Claim, metric: str, margin: float, declared: Declared | None 
         found.p = found.p_claim = statistics.paired_t(differences).p
     except ValueError as error:
         found.untested = str(error)
+    if found.p is not None and found.look is not None and found.look < len(looks):
+        upper = sequential.upper_bound(differences)
+        found.hopeless = upper if upper < margin else None
     D_SN = None if claim.right is None else _by_answer(claim.right)
     if D_SN is not None:
         found.interval = _attempt(found, partial(crossed.interval, D_SN, confidence))

@@ -154,6 +154,12 @@ def ended(mean: Floats, se: Floats, df: float, level: float, margin: float) -> t
     return decided, mean + stats.t.isf(FUTILE, df) * se < margin
 
 
+def upper_bound(differences: Sequence[float]) -> float:
+    """One-sided upper confidence bound of the mean at level `FUTILE`, at this look alone. Raises ValueError as `statistics.checked`."""
+    values = statistics.checked(differences)
+    return float(values.mean() + stats.t.isf(FUTILE, values.size - 1) * values.std(ddof=1) / math.sqrt(values.size))
+
+
 def decide(differences: Sequence[float], look: int, looks: Sequence[int], margin: float, alpha: float) -> Decision:
     """Whether a comparison is run on more seeds after `look` of them.
 
@@ -170,8 +176,8 @@ def decide(differences: Sequence[float], look: int, looks: Sequence[int], margin
         return Decision(go_on=not last, reason=f"cannot be tested yet: {error}", nominal_level=level, p=None)
     mean, se, df = float(values.mean()), float(values.std(ddof=1)) / math.sqrt(values.size), values.size - 1
     p = statistics.paired_t(differences).p
-    decided, futile = (bool(x) for x in ended(np.float64(mean), np.float64(se), df, level, margin))
-    upper = mean + float(stats.t.isf(FUTILE, df)) * se
+    decided, futile = (bool(end[0]) for end in ended(np.array([mean]), np.array([se]), df, level, margin))
+    upper = upper_bound(differences)
     told = f"{100 * mean:+.2f} points over {values.size} seeds"
     if decided:
         reason = f"decided: {told}, p = {p:.2g} is below this look's {level:.2g}, and the margin of {100 * margin:g} is reached"

@@ -129,6 +129,9 @@ def _undecided(found: Verdict, margin: float) -> str:
     nothing = "decides nothing"
     if found.p < LEVEL / found.family_size and found.interval is not None and found.look is None:
         nothing = "is significant over seeds, but not over seeds x examples, so it decides nothing"
+    if found.hopeless is not None:
+        bound = f"the one-sided 95 % upper bound over seeds is {points(found.hopeless)} points, below the margin of {100 * margin:g}"
+        return f"decides nothing, and was not continued as hopeless: {bound}"
     if found.seeds_needed is None:
         size = f"on {found.examples or 'these'} examples: the test set is too small"
         return f"{nothing}, and {crossed.MOST_SEEDS} seeds would not detect {100 * margin:g} points {size}"

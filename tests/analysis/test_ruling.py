@@ -99,6 +99,9 @@ def test_a_race_is_ruled_by_its_overall_p() -> None:
     assert "5 of 5 planned seeds are in both arms; raced, stopped at look 2 of 3" in told(found, "all planned seeds")
     report = judge(Evidence(claims=[claim(seeds=seeds[:5])], declared=plan(seeds=seeds, looks=looks)))
     assert "(raced, stopped at look 2 of 3)" in report.verdicts[0].sentence
+    # No gain at all: an upper bound below the margin, which is what the race ends it for; no advice to run more.
+    report = judge(Evidence(claims=[claim(gain=0.0, seeds=seeds[:5])], declared=plan(seeds=seeds, looks=looks)))
+    assert "was not continued as hopeless: the one-sided 95 % upper bound over seeds is +0.48 points" in report.verdicts[0].sentence
     (between,) = ruled(claim(seeds=seeds[:4]), declared=plan(seeds=seeds, looks=looks))
     assert between.verdict == "undecided" and "4 of 5 planned seeds" in told(between, "all planned seeds")
     (full,) = ruled(claim(seeds=seeds), declared=plan(seeds=seeds, looks=looks))
