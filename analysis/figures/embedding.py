@@ -78,8 +78,8 @@ def _plot(sweep: Sweep, name: str, title: str) -> Plot:
     seed = f"seed {shared[0]}" if shared else "an arm's first seed"
     caption = (
         f"{number} validation pairs, the same in every arm, {seed}; a line joins a pair's Text (without predictor tokens) and "
-        "Code. Distances in the table are 1 - cosine of the states themselves, mean ± sd over seeds; axes of t-SNE have no unit, and panels "
-        "no common scale."
+        "Code. Distances in the table are 1 - cosine of the states themselves, mean ± sd over seeds; axes of t-SNE have no unit, and "
+        "panels no common scale."
     )
     return Plot(name, title, caption, table, figure, ("embeddings",), tuple(notes))
 

@@ -1,0 +1,93 @@
+"""Every tiny run of the paper's tables and figures, cut down to seconds: trained, written as a sweep writes it, shown by its command."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from analysis.artefacts import ARTEFACTS, Artefact
+from analysis.paper import together
+from analysis.reading import read
+from jepa_ray import plan, results
+from jepa_ray.config import SweepConfig, config_id
+from jepa_ray.loading import load_sweep
+from jepa_ray.selection import confirmation
+
+LOOPS = {
+    "t8-lora-ranks.yaml": ("base.lora.r=2", "base.lora=none"),
+    "t9-nested-rotten-tomatoes.yaml": ("pretrain.seed=82", "pretrain.seed=23"),
+    "f7-grid.yaml": ("base.seed=1", "base.seed=2"),
+    "f9-hellaswag-lambda.yaml": ("base.seed=1", "base.seed=2"),
+}
+"""What a loop in a file's first lines varies: two of its values."""
+SMALL = ("data.num_train=64", "data.num_val=8", "data.num_test=8", "base.optim.num_epochs=1", "base.evaluation.max_new_tokens=4")
+OWN = {
+    "t4-tasks.yaml": ("task.nq-open.num_train=96",),
+    "t6-loss-dropout.yaml": ("base.optim.num_epochs=3", "base.optim.max_train_flops=2e9"),
+    "t9-nested-rotten-tomatoes.yaml": ("pretrain.data.num_train=96", "pretrain.num_epochs=1"),
+    "t12-synth.yaml": ("families=[llama3, gemma2]",),
+    "f1-epochs.yaml": ("base.optim.num_epochs=2",),
+}
+RUNS: dict[tuple[str, ...], list[Artefact]] = {}
+for artefact in ARTEFACTS:
+    if artefact.tiny:
+        RUNS.setdefault(artefact.tiny, []).append(artefact)
+
+
+def run(sweep: SweepConfig, folder: Path) -> None:
+    """Search (the arm's defaults, or every point of its grid) and confirmation, without Ray and without selection."""
+    from jepa_ray.training.prepare import prepare
+    from jepa_ray.training.trial import Runtime, run_trial
+
+    prepared = {(arm.family, arm.task): prepare(sweep, arm.family, arm.task) for arm in plan.arms(sweep)}
+    for arm in plan.arms(sweep):
+        data = prepared[arm.family, arm.task]
+        points = plan.grid(sweep, arm) if sweep.search.algorithm == "grid" else [plan.defaults(sweep, arm)]
+        searched = [plan.trial_config(sweep, arm, point) for point in points]
+        confirmed = [confirmation(searched[0], seed) for seed in sweep.confirm.seeds]
+        for stage, configs in (("search", searched), ("confirm", confirmed)):
+            for config in configs:
+                identity = config_id(config, data.identity)
+                given = replace(data, test=data.test if config.evaluation.test else None)
+                result = run_trial(config, given, Runtime(), lambda _: None, folder / "scratch" / identity)
+                assert result.state == "COMPLETE", (arm.name, result.error)
+                results.write_trial(folder, identity, config, arm.name, stage, result)  # type: ignore[arg-type]
+    (folder / "sweep.yaml").write_text(f"search: {{metric: {sweep.search.metric}, mode: max}}\n", encoding="utf-8")
+
+
+def folders_of(spaces: Sequence[str], repository: Path, root: Path) -> list[Path]:
+    made = []
+    for space in spaces:
+        file, *overrides = shlex.split(space)
+        name = Path(file).name
+        for number, loop in enumerate(LOOPS.get(name, ("",))):
+            sweep = load_sweep(repository / file, [*overrides, *SMALL, *OWN.get(name, ()), *([loop] if loop else [])])
+            if sweep.confirm.seeds:
+                sweep = sweep.model_copy(update={"confirm": sweep.confirm.model_copy(update={"seeds": sweep.confirm.seeds[:2]})})
+            made.append(root / f"{sweep.name}-{number}")
+            run(sweep, made[-1])
+    return made
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("spaces", RUNS, ids=["+".join(Path(shlex.split(space)[0]).stem for space in spaces) for spaces in RUNS])
+def test_a_tiny_run_fills_its_tables_and_figures(
+    spaces: tuple[str, ...], repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from jepa_ray.training import base
+
+    monkeypatch.setattr(base, "STEPS", 2)  # a base that has learnt nothing will do
+    folders = folders_of(spaces, repository, tmp_path)
+    for artefact in RUNS[spaces]:
+        for sweep in together(artefact, [read(folder) for folder in folders]):
+            if artefact.plot is not None:
+                plot = artefact.plot(sweep)
+                assert plot.figure is not None and plot.table.rows, (artefact.name, plot.caption)
+            else:
+                assert artefact.tables is not None
+                assert artefact.tables(sweep)[0].rows, artefact.name
