@@ -257,7 +257,9 @@ class Scheduled:
 
         self.cut: list[str] = []
         self.folder = tmp_path
-        self.scheduler = ArmScheduler(SchedulerConfig(**config), "val_accuracy", "max", lambda job: self.cut.append(job.trial_id))
+        self.scheduler = ArmScheduler(
+            SchedulerConfig(**{"grace_period": 1, **config}), "val_accuracy", "max", lambda job: self.cut.append(job.trial_id)
+        )
 
     def trial(self, name: str, arm: str) -> Any:
         from jepa_ray.jobs import Job
@@ -304,7 +306,7 @@ def test_scheduler_none_cuts_nobody_and_rungs_survive_a_restart(tmp_path: Path) 
 
 
 def test_rungs_are_rebuilt_from_the_tables(tmp_path: Path) -> None:
-    sweep = fake.make_sweep(tmp_path, scheduler={"name": "asha"}, search={"num_trials": 4})
+    sweep = fake.make_sweep(tmp_path, scheduler={"name": "asha", "grace_period": 1}, search={"num_trials": 4})
     search, _ = search_of(sweep, tmp_path / "s")
     job = search.next()
     line = {"step": 1, "epoch": 1, "split": "val", "name": "val_accuracy", "value": 0.9, "train_flops": 1e9, "train_seconds": 1.0}

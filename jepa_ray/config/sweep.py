@@ -100,8 +100,9 @@ class SchedulerConfig(Record):
     name: Literal["asha", "none"] = "asha"
     time_attr: Literal["epoch", "train_flops"] = "epoch"
     """What a rung counts. train_flops: `grace_period` and rungs are in FLOPs."""
-    grace_period: float = Field(1, gt=0)
-    """No trial is stopped before this much."""
+    grace_period: float = Field(2, gt=0)
+    """No trial is stopped before this much. (After one epoch of four, low learning rates lead that lose in the end: see
+    `benchmarks.search_efficiency`.)"""
     reduction_factor: float = Field(3, gt=1)
     """At each rung the best 1/reduction_factor go on."""
 
