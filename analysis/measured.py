@@ -55,6 +55,8 @@ class Verdict:
     reasons: list[Reason] = field(default_factory=list)
     """The conditions, and what else there is to read."""
     notes: list[str] = field(default_factory=list)
+    identical: bool = False
+    """Whether both arms gave the same judged answers on every example at every seed: nothing to test, and nothing to doubt."""
     untested: str | None = None
     """Why there is no t-test over seeds; None where there is."""
     p: float | None = None

@@ -87,7 +87,9 @@ def _word(found: Verdict, margin: float) -> None:
     head = f"{found.method} against {found.baseline}: {points(found.difference)} points of {found.metric} over {_size(found)}"
     if found.look is not None and found.look < len(found.looks):
         head += f" (raced, stopped at look {found.look} of {len(found.looks)})"
-    if found.verdict == "equivalent":
+    if found.identical and found.verdict == "equivalent":
+        tail = "and right on the very same examples at every seed"
+    elif found.verdict == "equivalent":
         tail = f"and within {100 * margin:g} of each other (TOST, Holm p = {found.p_equivalence_holm:.3g})"
     elif found.verdict != "undecided":
         tail = f"(Holm p = {found.p_holm:.3g})"

@@ -229,7 +229,8 @@ def test_a_constant_metric(sweep: Sweep) -> None:
     sweep.arm("baseline", around(0.5))
     sweep.arm("jepa", around(0.5))
     found = sweep.only()
-    assert "cannot be tested: the difference is the same (+0) at all 5 seeds" in found.sentence
+    assert found.verdict == "equivalent" and found.sentence.endswith("and right on the very same examples at every seed.")
+    assert found.p is None, "identical answers are no test, and need none"
     assert any("at all 5 seeds x 400 examples" in note for note in found.notes)
     assert any("agree on all 400 examples" in note for note in found.notes)
 
