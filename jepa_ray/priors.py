@@ -17,7 +17,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from jepa_ray import results
 from jepa_ray.space import Distribution
 
 COUNT = 3
@@ -69,6 +68,8 @@ def read(folders: Sequence[str | Path], method: str, space: Mapping[str, Distrib
 
     `metric` is a column of the trials table, `mode` `max` or `min`. Raises ValueError where a folder has no trials (see `misfit`).
     """
+    from jepa_ray import results  # pandas: not before there is something to read
+
     columns = [column_of(path) for path in space]
     found, skipped = [], 0
     for folder in folders:
@@ -91,6 +92,8 @@ def misfit(folder: str, methods: Collection[str]) -> str | None:
         return f"there is no folder {folder}; give the folder of an earlier sweep, such as results/lora, or drop it"
     if not (path / "trials").is_dir():
         return f"{folder} has no trials table, so it is no sweep's folder; give one such as results/lora, or drop it"
+    from jepa_ray import results
+
     try:
         table = results.read_trials(path, ["method", "stage", "state"])
     except (OSError, ValueError) as error:

@@ -148,16 +148,16 @@ def test_two_tasks(write: Write) -> None:
 
 def test_a_setting_of_a_scheduler_that_is_none_has_no_effect(write: Write) -> None:
     sentence = "has no effect: scheduler is none, nothing is stopped early; drop it (all: scheduler=none), or set scheduler.name=asha"
-    (message,) = refused(write(SOUND + "scheduler: none\n"), "scheduler.grace_period=2")
+    (message,) = refused(write(SOUND + "scheduler: none\n"), "scheduler.grace_period=3")
     assert message == f"scheduler.grace_period (override): {sentence}"
-    path = write(SOUND + "scheduler: {grace_period: 2, reduction_factor: 4}\n")
+    path = write(SOUND + "scheduler: {grace_period: 3, reduction_factor: 4}\n")
     assert refused(path, "scheduler.name=none") == [
         f"scheduler.{key} (line 14): {sentence}" for key in ("grace_period", "reduction_factor")
     ]
     # Both remedies.
     assert load_sweep(path, ["scheduler=none"]).scheduler.name == "none"
-    both = load_sweep(write(SOUND + "scheduler: none\n"), ["scheduler.grace_period=2", "scheduler.name=asha"])
-    assert (both.scheduler.name, both.scheduler.grace_period) == ("asha", 2)
+    both = load_sweep(write(SOUND + "scheduler: none\n"), ["scheduler.grace_period=3", "scheduler.name=asha"])
+    assert (both.scheduler.name, both.scheduler.grace_period) == ("asha", 3)
 
 
 @pytest.mark.parametrize(("said", "place"), [("", "time_attr (override)"), ("scheduler: {grace_period: 4}\n", "grace_period (line 14)")])
