@@ -56,7 +56,7 @@ class Verdict:
     """The conditions, and what else there is to read."""
     notes: list[str] = field(default_factory=list)
     identical: bool = False
-    """Whether both arms gave the same judged answers on every example at every seed: nothing to test, and nothing to doubt."""
+    """Whether both arms are right on the very same examples at every seed: no spread to test, but n examples without a difference."""
     untested: str | None = None
     """Why there is no t-test over seeds; None where there is."""
     p: float | None = None
@@ -134,6 +134,9 @@ def measure(claim: Claim, metric: str, margin: float, declared: Declared | None 
         assert D_SN is not None and found.interval.p is not None
         found.p_claim = max(found.p, found.interval.p)
         found.p_equivalence = overall(max(statistics.equivalence(differences, margin).p, crossed.equivalence(D_SN, margin)), sides=1)
+    if claim.right is not None and len(found.seeds) > 1 and bool((claim.right[0] == claim.right[1]).all()):
+        found.identical = True
+        found.p_equivalence = overall(statistics.never_apart(claim.right[0].shape[1], margin), sides=1)
     if found.p_claim is not None:
         found.p_claim = overall(found.p_claim)
     return found

@@ -69,14 +69,13 @@ def _decide(found: Verdict, claim: Claim, others: Sequence[Claim], margin: float
         _not_stopping(claim, others, margin),
         *whole,
     ]
-    found.identical = claim.right is not None and len(found.seeds) > 1 and bool((claim.right[0] == claim.right[1]).all())
     found.equivalent = None if found.p_equivalence_holm is None else found.p_equivalence_holm < LEVEL
     # No ruling of any kind on a part of the seeds: a look that was not planned, or runs that were lost, may be why they look as they do.
     if any(reason.holds is False for reason in whole):
         return
     if all(reason.holds for reason in found.conditions):
         found.verdict = "better"
-    elif found.equivalent or found.identical:  # before worse: a sure but tiny loss is called equal
+    elif found.equivalent:  # before worse: a sure but tiny loss is called equal
         found.verdict = "equivalent"
     elif significant and interval is not None and interval.high < 0:
         found.verdict = "worse"

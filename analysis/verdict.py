@@ -81,14 +81,15 @@ def _word(found: Verdict, margin: float) -> None:
         found.sentence = f"undecided: {found.method} against {found.baseline} has no pair of seeds. {found.notes[0]}"
         return
     equal = found.equivalent
-    tost = "cannot be tested" if equal is None else f"TOST Holm p = {found.p_equivalence_holm:.3g} (before: {found.p_equivalence:.3g})"
+    name = "no example told the arms apart," if found.identical else "TOST"
+    tost = "cannot be tested" if equal is None else f"{name} Holm p = {found.p_equivalence_holm:.3g} (before: {found.p_equivalence:.3g})"
     found.reasons = [*found.conditions, Reason("equivalent", equal, f"within {100 * margin:g} points: {tost}")]
     found.reasons += [Reason(name, None, told) for name, told in _for_reading(found)]
     head = f"{found.method} against {found.baseline}: {points(found.difference)} points of {found.metric} over {_size(found)}"
     if found.look is not None and found.look < len(found.looks):
         head += f" (raced, stopped at look {found.look} of {len(found.looks)})"
     if found.identical and found.verdict == "equivalent":
-        tail = "and right on the very same examples at every seed"
+        tail = f"and right on the very same examples at every seed (Holm p = {found.p_equivalence_holm:.3g})"
     elif found.verdict == "equivalent":
         tail = f"and within {100 * margin:g} of each other (TOST, Holm p = {found.p_equivalence_holm:.3g})"
     elif found.verdict != "undecided":
@@ -118,10 +119,15 @@ def _for_reading(found: Verdict) -> list[tuple[str, str]]:
 
 
 def _undecided(found: Verdict, margin: float) -> str:
-    if found.untested is not None:
-        return f"cannot be tested: {found.untested[0].lower()}{found.untested[1:].rstrip('.')}"
+    if found.untested is not None and len(found.seeds) < 2:
+        return f"cannot be tested: {_lower(found.untested)}"
     if incomplete := next((r for r in found.conditions if r.name == "all planned seeds" and not r.holds), None):
         return f"is no verdict yet: {incomplete.text}"
+    if found.identical:
+        told = f"{found.examples} examples are too few to rule out {100 * margin:g} points"
+        return f"and right on the very same examples at every seed, but {told} (Holm p = {found.p_equivalence_holm:.3g})"
+    if found.untested is not None:
+        return f"cannot be tested: {_lower(found.untested)}"
     assert found.difference is not None and found.p is not None
     if found.p_holm is not None and found.p_holm < LEVEL:
         if found.difference < 0:
@@ -141,6 +147,10 @@ def _undecided(found: Verdict, margin: float) -> str:
     if more > 0:
         return f"{nothing}; {more} more seed{'s' * (more > 1)} would detect {100 * margin:g} points (power {POWER:g})"
     return f"{nothing}, although {found.seeds_needed} seeds would detect {100 * margin:g} points (power {POWER:g})"
+
+
+def _lower(sentence: str) -> str:
+    return f"{sentence[0].lower()}{sentence[1:].rstrip('.')}"
 
 
 def _size(found: Verdict) -> str:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from jepa_ray import cluster
+
 ROOT = Path(__file__).resolve().parents[1]
 
 # Set on import and not in a fixture: test modules, and the libraries that they import, read these before the first fixture runs.
@@ -24,6 +26,7 @@ os.environ |= {
     # Empty at the start of every session: a base trained by older code can't make a test pass.
     "JEPA_RAY_CACHE": _CACHE,
 }
+cluster.settings()  # Ray reads some of them when it is imported, which a test may do long before another connects
 
 
 def pytest_unconfigure() -> None:

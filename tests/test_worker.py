@@ -133,7 +133,7 @@ def test_worker_groups_are_killed_cut_and_fail_like_single_workers(cluster: Clus
         methods={"jepa": {}},
         space={"objective.k": {"choice": [1, 2, 7]}},
         search={"num_trials": 3, "algorithm": "grid"},
-        scheduler={"name": "asha"},
+        scheduler={"name": "asha", "grace_period": 1},
         resources={"dashboard": False, "workers_per_trial": 2},
     )
     killed: list[tuple[str, int]] = []

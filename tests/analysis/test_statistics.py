@@ -13,6 +13,7 @@ from analysis.statistics import (
     equivalence,
     holm,
     mcnemar,
+    never_apart,
     paired_differences,
     paired_t,
     paper_one_tailed_t,
@@ -87,6 +88,14 @@ def test_differences_by_seed() -> None:
         paired_differences({82: 0.5, 4: 0.5}, {82: 0.5})
     with pytest.raises(ValueError, match=r"NaN or infinite at seed\(s\) 82"):
         paired_differences({82: math.nan}, {82: 0.5})
+
+
+def test_examples_that_never_tell_the_arms_apart() -> None:
+    """The rule of three: 0 of 300 leaves at most 3 / 300 at p = 0.05; 299 are the fewest (0.99 ** 299 = 0.0495)."""
+    assert never_apart(300, 0.01) == pytest.approx(0.99**300)
+    assert never_apart(299, 0.01) < 0.05 < never_apart(298, 0.01)
+    with pytest.raises(ValueError, match="margin above 0"):
+        never_apart(300, 0.0)
 
 
 @pytest.mark.parametrize("test", [paired_t, paper_one_tailed_t, sign_flip, lambda d: equivalence(d, 0.01)])

@@ -229,8 +229,8 @@ def test_a_constant_metric(sweep: Sweep) -> None:
     sweep.arm("baseline", around(0.5))
     sweep.arm("jepa", around(0.5))
     found = sweep.only()
-    assert found.verdict == "equivalent" and found.sentence.endswith("and right on the very same examples at every seed.")
-    assert found.p is None, "identical answers are no test, and need none"
+    assert found.verdict == "equivalent" and found.sentence.endswith("right on the very same examples at every seed (Holm p = 0.018).")
+    assert found.p is None and found.p_equivalence == pytest.approx(0.99**400)
     assert any("at all 5 seeds x 400 examples" in note for note in found.notes)
     assert any("agree on all 400 examples" in note for note in found.notes)
 
