@@ -2,17 +2,18 @@
 #
 #   make sweep     run the LoRA sweep; typed again, it goes on where it stopped
 #   make report    a small sweep with confirmation, controls and equal FLOPs, and its page: results/report/report/index.html
-#   make test      all tests              (make test ARGS="-m 'not slow and not ray'": the quick ones)
+#   make test      all tests, in JOBS processes        (make test ARGS="-m 'not slow and not ray'": the quick ones)
 #   make lint      ruff, ruff format, mypy
 #   make bench     the benchmarks; each prints its ratios and fails where a figure is not reached
 #   make clean     remove .venv and caches; never results
 #
-# Variables: PYTHON (3.11 or newer), ARGS (passed on), PIP_ARGS (passed to every `pip install`, for example
+# Variables: PYTHON (3.11 or newer), ARGS (passed on), JOBS (2), PIP_ARGS (passed to every `pip install`, for example
 # PIP_ARGS="--extra-index-url URL" with the index of PyTorch's CPU-only wheels, which saves gigabytes on a machine without a GPU).
 
 PYTHON ?= python3
 PIP_ARGS ?=
 ARGS ?=
+JOBS ?= 2
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -49,7 +50,7 @@ report: $(READY)
 	@$(BIN)/python -m analysis.report results/report
 
 test: $(READY)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

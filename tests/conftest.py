@@ -34,7 +34,14 @@ def pytest_unconfigure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip `gpu` tests where there is no CUDA; `-ra` in pyproject.toml prints the reason. torch is imported only if there are any."""
+    """Deal tests to processes (`make test`: pytest-xdist), and skip `gpu` tests where there is no CUDA; `-ra` prints the reason.
+
+    A file stays together, as its fixtures are made once. All that starts Ray is in one process, which begins with it: these tests wait
+    more than they compute, and two clusters on two cores would be in each other's way. torch is imported only if there are `gpu` tests.
+    """
+    items.sort(key=lambda item: item.get_closest_marker("ray") is None)
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("ray" if item.get_closest_marker("ray") else str(item.path.relative_to(ROOT))))
     gpu_items = [item for item in items if item.get_closest_marker("gpu")]
     if not gpu_items:
         return
