@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from jepa_ray import priors
@@ -247,7 +248,9 @@ def _warm_start(sweep: SweepConfig, own: Sequence[Arm]) -> list[str]:
     if not search.warm_start:
         return []
     read = {name: priors.read(search.warm_start, name, space(sweep, arm), search.metric, search.mode) for name, arm in firsts.items()}
-    return [f"{name}: {found.text()}" for name, found in reversed(read.items())]
+    gone = [folder for folder in search.warm_start if not Path(folder).is_dir()]
+    lines = [f"{name}: {found.text()}" for name, found in reversed(read.items())] if len(gone) < len(search.warm_start) else []
+    return [*lines, *(f"{folder} is gone; arms that have begun keep what it suggested" for folder in gone)]
 
 
 def _pretraining(sweep: SweepConfig) -> list[str]:

@@ -17,6 +17,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from jepa_ray.space import Distribution
 
 COUNT = 3
@@ -66,13 +68,14 @@ class WarmStart:
 def read(folders: Sequence[str | Path], method: str, space: Mapping[str, Distribution], metric: str, mode: str) -> WarmStart:
     """The COMPLETE search trials of `method` in earlier sweeps' tables, put into `space`.
 
-    `metric` is a column of the trials table, `mode` `max` or `min`. Raises ValueError where a folder has no trials (see `misfit`).
+    `metric` is a column of the trials table, `mode` `max` or `min`. A folder that is gone says nothing: only a sweep that began while it
+    was there gets here (see `misfit`), and each of its arms has recorded its suggestions. Raises ValueError where tables can't be read.
     """
     from jepa_ray import results  # pandas: not before there is something to read
 
     columns = [column_of(path) for path in space]
     found, skipped = [], 0
-    for folder in folders:
+    for folder in (folder for folder in folders if Path(folder).is_dir()):
         table = results.read_trials(Path(folder), ["arm", "method", "stage", "state", metric, "trial_id", *dict.fromkeys(columns)])
         rows = table[(table["method"] == method) & (table["stage"] == "search") & (table["state"] == "COMPLETE")]
         for row in rows.sort_values("trial_id").to_dict("records"):
@@ -83,6 +86,15 @@ def read(folders: Sequence[str | Path], method: str, space: Mapping[str, Distrib
             else:
                 found.append(Earlier(f"{folder} {row['arm']}", placed[0], float(score) * (1 if mode == "max" else -1), placed[1]))
     return WarmStart(tuple(found), skipped)
+
+
+def began_with(own: Path) -> list[str]:
+    """The `search.warm_start` of the sweep that has begun in the folder `own`; empty where none has, or its file can't be read."""
+    try:
+        resolved = yaml.safe_load((own / "sweep.yaml").read_text(encoding="utf-8"))
+        return [str(folder) for folder in resolved["search"]["warm_start"]]
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, KeyError):
+        return []
 
 
 def misfit(folder: str, methods: Collection[str]) -> str | None:

@@ -129,7 +129,7 @@ class Heard:
         return sum(event[0] == name for event in self.events)
 
 
-def wait_for(condition: Callable[[], Any], what: str, seconds: float = 90) -> Any:
+def wait_for(condition: Callable[[], Any], what: str, seconds: float = 150) -> Any:
     """The first true value of `condition`; fails the test when it does not come."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 
 from jepa_ray import plan, priors, results
 from jepa_ray.config import SweepConfig, columns
+from jepa_ray.loading import ConfigError, dump, load_sweep
 from jepa_ray.messages import SEARCHABLE, leaves_of
 from jepa_ray.priors import Earlier, best, column_of, misfit, nearest, place
 from jepa_ray.results import TrialResult
@@ -186,3 +188,18 @@ def test_a_folder_that_cannot_serve_is_refused_before_anything_starts(tmp_path: 
     refused_once(sound, f"search.warm_start=[{good}, {good}]", f"search.warm_start (override): names {good} twice")
     (tmp_path / "old" / "trials" / "broken.parquet").write_bytes(b"no Parquet")
     refused_once(sound, f"search.warm_start={good}", f"search.warm_start (override): the trials of {good} cannot be read")
+
+
+def test_a_sweep_goes_on_although_the_earlier_one_is_gone(tmp_path: Path) -> None:
+    """Its arms have recorded what they began with; a sweep that has not begun is refused."""
+    sound, folder = writer(tmp_path)(SOUND), earlier(tmp_path, TRIALS)
+    overrides = [f"search.warm_start={folder}", "methods.jepa={k: 1}", f"output={tmp_path}", "name=mine"]
+    begun = load_sweep(sound, overrides)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "sweep.yaml").write_text(dump(begun))
+    shutil.rmtree(folder)
+    again = load_sweep(sound, overrides)
+    assert again == begun
+    assert f"  begins    {folder} is gone; arms that have begun keep what it suggested" in plan.describe(again)
+    with pytest.raises(ConfigError, match="there is no folder"):
+        load_sweep(sound, [*overrides, "name=other"])

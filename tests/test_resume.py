@@ -19,7 +19,7 @@ from jepa_ray.config import canonical
 from jepa_ray.studies import open_storage
 from tests import fake_training as fake
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(500)]
 
 
 class CommandLine:

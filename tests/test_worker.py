@@ -15,7 +15,7 @@ from jepa_ray.cluster import Cluster, connect
 from jepa_ray.config import ResourcesConfig, SweepConfig
 from tests import fake_training as fake
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from typing import Any
 from jepa_ray.checks.tree import at
 from jepa_ray.config import MASKED_METRICS, VALIDATION_METRICS, SchedulerConfig, SearchConfig, canonical
 from jepa_ray.messages import Finding
-from jepa_ray.priors import misfit
+from jepa_ray.priors import began_with, misfit
 
 _METRIC_JUDGES = {"val_equivalent": ("regex",), "val_paper": ("number", "answers", "sql")}
 """Metrics that only some tasks' judges give."""
@@ -57,6 +57,8 @@ def _check_warm_start(tree: dict[str, Any]) -> Iterator[Finding]:
             yield ["search", "warm_start"], f"names {folder} twice; drop one"
         elif Path(folder).resolve() == own.resolve():
             yield ["search", "warm_start"], f"{folder} is this sweep's own folder, which it goes on with by itself; drop it"
+        elif not Path(folder).is_dir() and folder in began_with(own):
+            continue  # gone since: the arms have recorded what it suggested
         elif reason := misfit(folder, [str(name) for name in methods]):
             yield ["search", "warm_start"], reason
     if folders and at(tree, "search", "algorithm") == "grid":
