@@ -140,8 +140,12 @@ def claim(sweep: SweepConfig, extend: bool = False, fresh: bool = False) -> Iter
         names = itertools.chain([sweep.name], (f"{sweep.name}-{number}" for number in itertools.count(2)))
         sweep = sweep.model_copy(update={"name": next(name for name in names if not _begun(Path(sweep.output) / name))})
     folder = Path(sweep.output) / sweep.name
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a+") as lock:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        held = (folder / ".lock").open("a+")
+    except OSError as error:
+        raise ValueError(f"output: cannot write to {folder} ({error.strerror}); name another folder with output=...") from error
+    with held as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -167,13 +171,18 @@ def _write_yaml(sweep: SweepConfig, folder: Path, extend: bool) -> None:
     if _begun(folder) and path.exists():
         old = parse(path.read_text(encoding="utf-8"))
         changes = _changes(old, parse(new))
+        refused = [sentence for change in changes if (sentence := _refusal(old, *change))]
         if changes and not extend:
+            remedy = (
+                "--fresh starts over in a new folder (--extend cannot add these)"
+                if refused
+                else "--extend adds to it, --fresh starts over in a new folder"
+            )
             raise ValueError(
                 f"{folder} holds another sweep of the name {sweep.name!r}; changed since:\n"
                 + "\n".join(f"  {key}: {before!r} -> {after!r}" for key, before, after in changes)
-                + "\n--extend adds to it, --fresh starts over in a new folder; nothing is ever deleted"
+                + f"\n{remedy}; nothing is ever deleted"
             )
-        refused = [sentence for change in changes if (sentence := _refusal(old, *change))]
         if refused:
             raise ValueError(
                 "--extend only adds trials:\n" + "\n".join(f"  {line}" for line in refused) + "\n--fresh starts over in a new folder"

@@ -118,6 +118,20 @@ def test_a_changed_sweep_is_refused_extended_or_started_afresh(tmp_path: Path) -
     )
 
 
+def test_only_what_would_work_is_recommended(tmp_path: Path) -> None:
+    begin(fake.make_sweep(tmp_path))
+    other = fake.make_sweep(tmp_path, base={"optim": {"num_epochs": 9}}, search={"num_trials": 9})
+    with pytest.raises(ValueError, match=r"--fresh starts over in a new folder \(--extend cannot add these\)"), command.claim(other):
+        pass
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    sweep = fake.make_sweep(tmp_path / "file")
+    with pytest.raises(ValueError, match=r"output: cannot write to .*fake \(Not a directory\); name another"), command.claim(sweep):
+        pass
+
+
 @pytest.mark.parametrize(
     ("changes", "allowed"),
     [
