@@ -72,6 +72,25 @@ def test_equivalence_is_the_90_percent_interval_within_the_margin() -> None:
     assert crossed.equivalence(D_SN, 1.01 * edge) < 0.05 < crossed.equivalence(D_SN, 0.99 * edge)
 
 
+def test_seeds_that_agree_by_luck_are_not_equivalence() -> None:
+    """Seed means all but the same, although 10 % of the answers differ at random: the t over seeds is sure, the answers are not."""
+    random = np.random.default_rng(5)
+    D_SN = random.permuted(np.tile(np.repeat([1.0, -1.0, 0.0], [26, 25, 461]), (5, 1)), axis=1)
+    D_SN[0, np.flatnonzero(D_SN[0] == 1)[0]] = 0.0
+    sampling = math.sqrt(components(D_SN).var_residual / D_SN.size)
+    assert interval(D_SN).se < 0.2 * sampling
+    assert crossed.equivalence(D_SN, 0.01) == pytest.approx(stats.t.sf((0.01 - D_SN.mean()) / sampling, 4), rel=0.1)
+    assert crossed.equivalence(D_SN, 0.01) > 0.05 > crossed.equivalence(D_SN, 0.04)
+
+
+def test_equivalence_errs_at_most_as_often_as_it_says() -> None:
+    """At a true difference of the margin, whatever the variance is made of."""
+    for parts in ((0.0, 0.0), (0.02, 0.0), (0.0, 0.3), (0.02, 0.3)):
+        drawn_RSN = drawn(np.random.default_rng(6), 2000, 5, 60, *parts, 1.0) + 0.2
+        errors = np.mean([crossed.equivalence(D_SN, 0.2) < 0.05 for D_SN in drawn_RSN])
+        assert errors < 0.06, f"{parts}: {errors}"
+
+
 def test_bootstrap_variance_has_a_closed_form() -> None:
     """Counts w of seeds have E[w w'] = I + (1 - 1/S) J, examples alike, so E[(w' D v)^2] = tr(E[ww'] D E[vv'] D')."""
     D_SN = np.random.default_rng(4).choice([-1.0, 0.0, 1.0], size=(5, 40), p=[0.1, 0.7, 0.2])
