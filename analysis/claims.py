@@ -24,6 +24,11 @@ from analysis.equal import Arm, Panel, at_equal_flops, at_equal_seconds, at_equa
 from jepa_ray import results
 
 SIDE = ["loss_on", "train_end_of_turn"]
+TRAINING = [
+    "learning_rate", "batch_size", "num_epochs", "schedule", "warmup_ratio", "weight_decay", "beta1", "beta2", "max_grad_norm",
+    "gamma", "lora_r", "lora_alpha", "lora_dropout",
+]  # fmt: skip
+"""Knobs that a run without any JEPA gradient depends on, and that each arm may have tuned for itself."""
 
 
 @dataclass
@@ -165,6 +170,7 @@ def _fill(claim: Claim, method: Arm, baseline: Arm, metric: str, tables: Tables)
     claim.ours = {int(seed): float(ours[metric][seed]) for seed in seeds}
     claim.theirs = {int(seed): float(theirs[metric][seed]) for seed in seeds}
     ours, theirs = ours.loc[seeds], theirs.loc[seeds]
+    _note_tuning(claim, ours, theirs)
     by_answer = [arm["trial_id"].astype(str) for arm in (ours, theirs)]
     for name in ("prefix", "contains", "stopped"):
         gap = ours[f"{tables.split}_{name}"] - theirs[f"{tables.split}_{name}"]
@@ -179,6 +185,24 @@ def _fill(claim: Claim, method: Arm, baseline: Arm, metric: str, tables: Tables)
         at_equal_seconds(ours, theirs, metric, tables.curves),
     ]
     claim.notes += [note for panel in claim.panels for note in panel.notes]
+
+
+def _note_tuning(claim: Claim, ours: pd.DataFrame, theirs: pd.DataFrame) -> None:
+    """A control without gradient is its baseline, unless the two were tuned to different values: then it measures what tuning is worth."""
+    control = str(ours["control"].iloc[0])
+    if control not in ("zero", "monitor"):
+        return
+    pairs = {name: (ours[name].iloc[0], theirs[name].iloc[0]) for name in TRAINING}
+    apart = [
+        f"{name} {a:g} against {b:g}" if isinstance(a, float) else f"{name} {a} against {b}"
+        for name, (a, b) in pairs.items()
+        if a != b and not (pd.isna(a) and pd.isna(b))
+    ]
+    if apart:
+        claim.notes.append(
+            f"The two arms were tuned apart: {', '.join(apart)}. Control {control} sends no gradient; with the same values it would "
+            "give the baseline's answers exactly, so this difference is what tuning by chance is worth."
+        )
 
 
 def _by_example(

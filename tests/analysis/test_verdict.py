@@ -51,13 +51,14 @@ class Sweep:
         predictions: bool = True,
         examples: range = range(EXAMPLES),
         k: int = 1,
+        learning_rate: float = 1e-3,
         **kept: Any,
     ) -> None:
         config = TrialConfig(
             model=ModelConfig(family=family, model="tiny"),
             data=DataConfig(task=task, num_val=9),
             objective=None if method.startswith("baseline") else ObjectiveConfig(k=k, control=control),  # type: ignore[arg-type]
-            optim=OptimConfig(train_end_of_turn=train_end_of_turn),
+            optim=OptimConfig(train_end_of_turn=train_end_of_turn, learning_rate=learning_rate),
             evaluation=EvaluationConfig(test=stage == "confirm"),
             seed=seed,
         )
@@ -233,6 +234,16 @@ def test_a_constant_metric(sweep: Sweep) -> None:
     assert found.p is None and found.p_equivalence == pytest.approx(0.99**400)
     assert any("at all 5 seeds x 400 examples" in note for note in found.notes)
     assert any("agree on all 400 examples" in note for note in found.notes)
+
+
+def test_a_control_without_gradient_that_was_tuned_apart(sweep: Sweep) -> None:
+    """It would be its baseline; where it is not, the reader is told why."""
+    sweep.arm("baseline", around(0.5), learning_rate=2e-3)
+    sweep.arm("jepa-zero", around(0.52), control="zero")
+    sweep.arm("jepa-shuffled", around(0.52), control="shuffled")
+    zero, shuffled = (found for name in ("jepa-zero", "jepa-shuffled") for found in sweep.report().verdicts if name in found.method)
+    assert any("tuned apart: learning_rate 0.001 against 0.002. Control zero sends no gradient" in note for note in zero.notes)
+    assert not any("tuned apart" in note for note in shuffled.notes)
 
 
 def test_nan_failed_and_other_data(sweep: Sweep) -> None:
