@@ -139,9 +139,13 @@ def ratios(sweep: Sweep) -> list[Table]:
 
 
 def linearity(sweep: Sweep) -> list[Table]:
-    """T14: is Code a linear image of Text, and how far apart are they? Before training, and at the end of every arm."""
+    """T14: is Code a linear image of Text, and how far apart are they? Before training, and at the end of every arm.
+
+    The paper's norm fits and judges on the same pairs, and with no more pairs than the model is wide it does not exist; beside it stands
+    what a linear map explains of pairs that it was not fitted on.
+    """
     runs, _ = shown_runs(sweep)
-    names = ["diag_linearity", "diag_linearity_relative", "diag_sv_mean"]
+    names = ["diag_linearity", "diag_linearity_relative", "diag_ridge_r2", "diag_sv_mean", "diag_pairs"]
     metrics = sweep.metrics[sweep.metrics["trial_id"].isin(runs["trial_id"])]
     rows: list[list[str]] = []
     first = last_values(metrics[metrics["step"] == 0], names)
@@ -152,10 +156,15 @@ def linearity(sweep: Sweep) -> list[Table]:
         kind = variant(cell.iloc[0])
         key = f"k {cell['k'].iloc[0]:g}" if kind == "cosine" else kind
         rows.append([str(label), str(len(cell)), *_means(cell, names), *_linear(key)])
-    header = ["arm", "runs", "||Enc(Text) X - Enc(Code)||", "relative to ||Enc(Code)||", "mean of top singular values"]
-    header += ["paper: norm", "paper: mean of top 100"]
+    header = ["arm", "runs", "||Enc(Text) X - Enc(Code)||", "relative to ||Enc(Code)||", "R2 on unseen pairs"]
+    header += ["mean of top singular values", "pairs", "paper: norm", "paper: mean of top 100"]
     empty = f"{sweep.folder} has no diag_linearity: diagnostics were off (`base.evaluation.diagnostic_pairs` over 0 turns them on)."
-    return [Table("T14. Linearity of Text -> Code and singular values of the difference (mean over runs)", header, rows, empty)]
+    title = "T14. Linearity of Text -> Code and singular values of the difference (mean over runs)"
+    if any(row[2] == "-" for row in rows):
+        title += (
+            "; no norm where there are no more pairs than the model is wide (`base.evaluation.diagnostic_pairs`)"
+        )
+    return [Table(title, header, rows, empty)]
 
 
 def _cells(sweep: Sweep, keys: Sequence[str], baseline: bool) -> tuple[pd.DataFrame, str]:

@@ -24,7 +24,7 @@ SCALES = ("rank_text", "rank_code", "anisotropy_text", "anisotropy_code", "contr
 CURVES = [
     *(f"val_{name}" for name in ("accuracy", "exact", "prefix", "contains", "stopped", "paper", "equivalent", "retrieval")),
     *("train_ce", "train_jepa", "diag_val_ce", "diag_val_jepa"),
-    *(f"diag_{name}" for name in (*SCALES, "linearity", "linearity_relative", "sv_mean", "sv_max")),
+    *(f"diag_{name}" for name in (*SCALES, "linearity", "linearity_relative", "ridge_r2", "pairs", "sv_mean", "sv_max")),
     *(f"diag_sv_{index}" for index in range(1, 101)),
 ]
 """Names of the metrics table that a figure or table here is made of."""

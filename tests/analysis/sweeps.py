@@ -114,6 +114,7 @@ def _metrics(accuracy: float, epochs: int, diagnostics: bool, cost: float) -> li
             values |= {"diag_val_ce": 1.0 / (epoch + 1), "diag_val_jepa": 0.5 / (epoch + 1), "diag_r1": 0.1, "diag_r1_chance": 0.05}
             values |= {f"diag_{name}": 2.0 + epoch for name in ("rank_text", "rank_code", "linearity", "linearity_relative", "sv_mean")}
             values |= {f"diag_{name}": 0.1 * epoch for name in ("anisotropy_text", "anisotropy_code", "contrast")}
+            values |= {"diag_ridge_r2": 0.25 * epoch, "diag_pairs": 32.0}
             values |= {f"diag_sv_{index}": 10.0 / index for index in (1, 2, 3)}
         rows += [
             {"step": 10 * epoch, "epoch": float(epoch), "split": _split(name), "name": name, "value": value}

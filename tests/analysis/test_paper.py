@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -93,8 +94,17 @@ def test_t14_is_the_last_diagnosis(folder: Path) -> None:
     (table,) = paper_tables.linearity(read(folder))
     rows = {row[0]: row for row in table.rows}
     assert rows["llama3: before training"][1:3] == ["6", "2"]  # two arms x three seeds; 2 + epoch 0
-    assert rows["jepa/llama3"][1:] == ["3", "5", "5", "5", "4.47", "94.8"]  # 2 + epoch 3; the paper's k 1
-    assert rows["baseline/llama3"][-2:] == ["3035", "342"]
+    assert rows["jepa/llama3"][1:] == ["3", "5", "5", "0.75", "5", "32", "4.47", "94.8"]  # 2 + epoch 3; the paper's k 1
+    assert rows["baseline/llama3"][-2:] == ["3035", "342"] and "no norm" not in table.title
+
+
+def test_t14_says_why_there_is_no_norm(folder: Path) -> None:
+    """With no more pairs than dimensions some map fits any Code; the trial then records NaN."""
+    sweep = read(folder)
+    metrics = sweep.metrics.assign(value=sweep.metrics["value"].mask(sweep.metrics["name"].str.startswith("diag_linearity")))
+    (table,) = paper_tables.linearity(replace(sweep, metrics=metrics))
+    assert "no norm where there are no more pairs than the model is wide" in table.title
+    assert {row[2] for row in table.rows} == {"-"} and {row[4] for row in table.rows} == {"0", "0.75"}
 
 
 @pytest.mark.parametrize(
