@@ -88,6 +88,7 @@ def add(
         evaluation=EvaluationConfig(test=stage != "search"),
         seed=seed,
     )
+    score = float((hardness < score).mean())
     split, flops = ("val" if stage == "search" else "test"), (budget or (4e9 if method == "baseline" else 7e9))
     answers = [_answer(split, place, hard < score) for place, hard in enumerate(hardness)]
     shares = {f"{each}_{name}": score for each in {"val", split} for name in ("accuracy", "exact", "prefix", "contains", "stopped")}
