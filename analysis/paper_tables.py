@@ -161,9 +161,7 @@ def linearity(sweep: Sweep) -> list[Table]:
     empty = f"{sweep.folder} has no diag_linearity: diagnostics were off (`base.evaluation.diagnostic_pairs` over 0 turns them on)."
     title = "T14. Linearity of Text -> Code and singular values of the difference (mean over runs)"
     if any(row[2] == "-" for row in rows):
-        title += (
-            "; no norm where there are no more pairs than the model is wide (`base.evaluation.diagnostic_pairs`)"
-        )
+        title += "; no norm where there are no more pairs than the model is wide (`base.evaluation.diagnostic_pairs`)"
     return [Table(title, header, rows, empty)]
 
 

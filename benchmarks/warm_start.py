@@ -9,8 +9,8 @@ put into the sampler's study as if they were the new arm's, with scores standard
 spread, which a real search cannot know before its own trials are in; here they are read off the grid, which favours `injected`.
 
 `after x`: worth of the choice (accuracy on held-out seeds) once a search has paid the share x of what `none` pays in all, in points above
-`none` at the same cost; `+-`: its standard error over replays, pair by pair. `saves`: the share of the FLOPs of `none` that is left when
-the mean first gets as far as `none` does. Exits 1 where the product's way gains nothing after a quarter, on the mean over families.
+`none` at the same cost; `+-`: its standard error over replays, pair by pair. Exits 1 where the product's way gains
+nothing after a quarter, on the mean over families.
 """
 
 from __future__ import annotations
@@ -103,16 +103,16 @@ def measure(grids: Mapping[str, Grid], base: SweepConfig, replays: int) -> dict[
             for name, way in WAYS.items():
                 worths[name].append(contenders.valued(replay(way, default, new, drawn, base, earlier), new, drawn))
         unit = float(np.mean([one.trace.paid for one in worths["none"]]))
-        end = float(np.mean([one.gaps[-1][1] for one in worths["none"]]))
         for name, own in worths.items():
             for share in SHARES if name != "none" else ():
                 gains = [100 * (one.gap(share * unit) - other.gap(share * unit)) for one, other in zip(own, worths["none"], strict=True)]
                 found[f"{family}, {name}, after {share:g}"] = float(np.mean(gains))
                 found[f"{family}, {name}, after {share:g} +-"] = float(np.std(gains, ddof=1) / math.sqrt(len(gains)))
-            found[f"{family}, {name}, saves"] = 1 - contenders.settled(own, end, stays=False) / unit
     for name in WAYS:
-        for what in (*(f"after {share:g}" for share in SHARES if name != "none"), "saves"):
-            found[f"all, {name}, {what}"] = float(np.mean([found[f"{family}, {name}, {what}"] for family in grids]))
+        for share in SHARES if name != "none" else ():
+            lines = [f"{family}, {name}, after {share:g}" for family in grids]
+            found[f"all, {name}, after {share:g}"] = float(np.mean([found[line] for line in lines]))
+            found[f"all, {name}, after {share:g} +-"] = math.hypot(*(found[f"{line} +-"] for line in lines)) / len(lines)
     return found
 
 

@@ -218,8 +218,8 @@ def figures(name: str, replays: Sequence[Replay], budget: float, goal: float = 0
     )
 
 
-def settled(replays: Sequence[Replay], level: float = -WITHIN, stays: bool = True) -> float:
-    """The least FLOPs from which on the mean gap over replays stays at `level` or above (or first comes there); inf where it never does.
+def settled(replays: Sequence[Replay], level: float = -WITHIN) -> float:
+    """The least FLOPs from which on the mean gap over replays stays at `level` or above; inf where it never does.
 
     The mean is a step function that changes where some replay changes its choice; after a search's end its last choice stands.
     """
@@ -231,7 +231,7 @@ def settled(replays: Sequence[Replay], level: float = -WITHIN, stays: bool = Tru
         if position + 1 < len(changes) and changes[position + 1][0] == paid:
             continue  # changes at the same moment count together
         if gaps.mean() < level - 1e-12:
-            since = math.inf if stays else since
+            since = math.inf
         elif since == math.inf:
             since = paid
     return since
