@@ -51,6 +51,8 @@ class Claim:
     arms have them at every seed."""
     panels: list[Panel] = field(default_factory=list)
     """At equal steps, FLOPs and seconds, in this order; empty where no seed is in both arms."""
+    doubt: str | None = None
+    """Why the answers are not those that the scores were made of, so that nothing can be ruled; None where they are, or there are none."""
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -92,8 +94,11 @@ def gather(folder: Path, metric: str = "test_accuracy") -> Evidence:
     for key, rows in trials.groupby(keys, sort=True):
         assert isinstance(key, tuple)
         choice = choose(str(key[0]), rows, frozen)
-        arms[key] = Arm(str(key[0]), choice.runs, rows[rows["stage"] == "matched"])
-        _count(rows, choice, found)
+        runs, note = _of_the_plan(str(key[0]), choice.runs, found.declared)
+        found.notes += note
+        arms[key] = Arm(str(key[0]), runs, rows[rows["stage"] == "matched"])
+        _count(rows, choice, len(runs), found)
+    found.notes += _selected_anew(folder, found.counts)
     ids = [str(i) for arm in arms.values() for i in arm.confirmed["trial_id"]]
     tables = Tables(folder, ids, split, column, found.notes)
     for group, _ in trials.groupby(GROUP, sort=True):
@@ -102,11 +107,32 @@ def gather(folder: Path, metric: str = "test_accuracy") -> Evidence:
     return found
 
 
-def _count(rows: pd.DataFrame, choice: Choice, found: Evidence) -> None:
+def _of_the_plan(arm: str, runs: pd.DataFrame, plan: Declared | None) -> tuple[pd.DataFrame, list[str]]:
+    """The confirmation on the seeds that sweep.yaml names: others beside them would make a number of seeds that grew with the results."""
+    if plan is None or not plan.seeds:
+        return runs, []
+    inside = runs["seed"].isin(plan.seeds)
+    others = sorted(map(int, runs.loc[~inside, "seed"]))
+    told = f"{arm}: seed(s) {listed(others)} are confirmed, but not in confirm.seeds (any more); they enter nothing."
+    return runs[inside], [told] if others else []
+
+
+def _selected_anew(folder: Path, counts: list[dict[str, Any]]) -> list[str]:
+    """A sentence where configurations were selected again after others had been scored on the test split."""
+    files = sorted(path.name for path in folder.glob("selection-*.json"))
+    if not files or all(line["complete"] <= line["chosen"] for line in counts):
+        return []
+    return [
+        f"Configurations were selected anew ({listed(files)}) after others had been scored on the test split: what follows is exploratory. "
+        "To confirm it, run a sweep of another name."
+    ]
+
+
+def _count(rows: pd.DataFrame, choice: Choice, used: int, found: Evidence) -> None:
     """The arm's line of counts, and a sentence for what is left out of them."""
     arm, search = str(rows["arm"].iloc[0]), rows[rows["stage"] == "search"]
     line = {"arm": arm, **{name: str(rows[name].iloc[0]) for name in GROUP}, "search": len(search)}
-    line |= {"confirm": int((rows["stage"] == "confirm").sum()), "complete": choice.complete, "used": len(choice.runs)}
+    line |= {"confirm": int((rows["stage"] == "confirm").sum()), "complete": choice.complete, "chosen": len(choice.runs), "used": used}
     found.counts.append(line | {"matched": int((rows["stage"] == "matched").sum())})
     found.notes += choice.notes
     failed = int((search["state"] == "FAILED").sum())
@@ -224,15 +250,13 @@ def _by_example(
     known = table.dropna().sort_index()
     most = max(len(series) for series in listed)
     if len(known) < most:
-        claim.notes.append(
-            f"{len(known)} of {most} examples have a judged answer in all {len(listed)} trials; the others enter nothing by example."
+        claim.doubt = (
+            f"{len(known)} of {most} examples have a judged answer in all {len(listed)} trials; the others enter nothing by example"
         )
     if known.empty:
         return None
     right_2SN = known.to_numpy(dtype=bool).T.reshape(2, len(ours), -1)
     told = np.array([ours[metric], theirs[metric]], dtype=float)
     if len(known) == most and np.abs(told - right_2SN.mean(axis=2)).max() > 1e-6:
-        claim.notes.append(
-            f"{metric} of the trials table is not the mean of the predictions (linear probe, or tables that do not belong together)."
-        )
+        claim.doubt = f"{metric} of the trials table is not the mean of the predictions: the tables do not belong together"
     return right_2SN[0], right_2SN[1]

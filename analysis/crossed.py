@@ -13,6 +13,7 @@ May import: numpy, scipy.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -94,18 +95,21 @@ def interval(D_SN: ArrayLike, confidence: float = 0.95) -> Interval:
 
 
 def equivalence(D_SN: ArrayLike, margin: float) -> float:
-    """p of TOST, with a standard error that is never smaller than the scatter of single answers makes it.
+    """p of TOST over right or wrong answers (D in -1, 0, 1), with a variance that allows for what was not seen by luck.
 
-    Right and wrong answers scatter by themselves, and a few seeds may by luck agree better than that allows. A test of a difference takes
-    such luck as it comes: it is as often bad. Equivalence is believed for its precision, so here the mean square between seeds, too, is
-    raised to the residual one where it lies below. Elsewhere p < 0.05 exactly where the 90 % interval lies within the margin.
+    A test of a difference takes luck as it comes: it is as often bad. Equivalence is believed for its precision, so two kinds are taken
+    out. Answers scatter by themselves, and a few seeds may agree better than that allows: the mean square between seeds, too, is raised to
+    the residual one where it lies below. And where the arms have hardly ever differed, the variance is that of the few differences that
+    happened to be seen: at a true difference of the margin there are more, by at least what the mean lacks of it, and the mean squares are
+    scaled up in that proportion. Where the arms differ often neither matters, and p < 0.05 where the 90 % interval lies within the margin.
     """
     if not margin > 0:
         raise ValueError(f"Equivalence needs a margin above 0; it is {margin:g}.")
     checked_SN = _checked(D_SN)
     mean, by_seed, by_example, residual = (float(x) for x in mean_squares(checked_SN))
     se, df = (float(x) for x in standard_error(max(by_seed, residual), by_example, residual, *checked_SN.shape))
-    return float(stats.t.sf((margin - abs(mean)) / se, df))
+    lacking, differing = margin - abs(mean), float(np.square(checked_SN).mean())
+    return float(stats.t.sf(lacking / (se * math.sqrt(max(1.0, 1 + lacking / differing))), df))
 
 
 def bootstrap(D_SN: ArrayLike, *, resamples: int = 2000, confidence: float = 0.95, seed: int = 0) -> Interval:
@@ -140,9 +144,10 @@ def bootstrap(D_SN: ArrayLike, *, resamples: int = 2000, confidence: float = 0.9
 
 
 def detectable(found: Components, *, seeds: int, examples: int, power: float = 0.8, alpha: float = 0.05) -> float:
-    """Smallest difference that a two-sided test with these seeds and examples finds with this power.
+    """Smallest difference that two-sided tests, over seeds x examples and over seeds, each find with this power.
 
-    Noncentral t: the degrees of freedom come from the expected mean squares of the plan.
+    Noncentral t: the degrees of freedom come from the expected mean squares of the plan. The t over seeds has the smaller standard error
+    and fewer degrees of freedom; with three seeds it asks for more.
     """
     if seeds < 2 or examples < 1:
         raise ValueError(f"A plan needs at least 2 seeds and 1 example; it has {seeds} and {examples}.")
@@ -151,6 +156,12 @@ def detectable(found: Components, *, seeds: int, examples: int, power: float = 0
     by_seed = found.var_residual + examples * found.var_seed
     by_example = found.var_residual + seeds * found.var_example
     se, df = (float(x) for x in standard_error(by_seed, by_example, found.var_residual, seeds, examples))
+    over_seeds = math.sqrt(by_seed / (seeds * examples)) * _noncentrality(seeds - 1, power, alpha)
+    return max(se * _noncentrality(df, power, alpha), over_seeds)
+
+
+def _noncentrality(df: float, power: float, alpha: float) -> float:
+    """Difference over standard error that a two-sided t-test finds with this power."""
     critical = float(stats.t.ppf(1 - alpha / 2, df))
 
     def short_of(noncentrality: float) -> float:
@@ -159,7 +170,7 @@ def detectable(found: Components, *, seeds: int, examples: int, power: float = 0
         return float(stats.nct.sf(critical, df, noncentrality) + wrong_side) - power
 
     # At noncentrality 0 the power is alpha; at the bound it is 1 for any degrees of freedom from 1 on.
-    return se * float(optimize.brentq(short_of, 0.0, 20.0 * critical + 20.0, xtol=1e-10))
+    return float(optimize.brentq(short_of, 0.0, 20.0 * critical + 20.0, xtol=1e-10))
 
 
 def plan(

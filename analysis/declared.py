@@ -28,8 +28,8 @@ class Declared:
     """In the order in which they are run."""
     looks: tuple[int, ...]
     """Numbers of seeds after which a race looks, the last is all; empty: no race."""
-    before: tuple[int, ...]
-    """Numbers of seeds that earlier versions of the sweep asked for (`sweep-N.yaml`), where they differ from now."""
+    before: tuple[tuple[int, ...], ...]
+    """Seeds that earlier versions of the sweep asked for (`sweep-N.yaml`), where they are others than now."""
 
     def missing(self, seeds: Sequence[int]) -> list[int]:
         """Seeds that these lack: of all that are planned, or in a race of those up to the look that they are on the way to."""
@@ -51,7 +51,7 @@ def declared(folder: Path) -> Declared | None:
             controls=arms * kinds.count("control"),
             seeds=seeds,
             looks=tuple(int(look) for look in confirm.get("race") or ()),
-            before=_before(folder, len(seeds)),
+            before=_before(folder, seeds),
         )
     except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError):
         return None  # `confirmed.progress` says so
@@ -77,9 +77,9 @@ def _kinds(methods: Mapping[str, Any], sides: Mapping[str, Any], optim: Mapping[
     ]
 
 
-def _before(folder: Path, now: int) -> tuple[int, ...]:
-    counts = []
+def _before(folder: Path, now: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
+    found = []
     for path in sorted(folder.glob("sweep-*.yaml"), key=lambda path: (len(path.name), path.name)):
         earlier = yaml.safe_load(path.read_text(encoding="utf-8"))
-        counts.append(len(((earlier or {}).get("confirm") or {}).get("seeds") or ()))
-    return tuple(sorted({count for count in counts if 0 < count != now}))
+        found.append(tuple(int(seed) for seed in ((earlier or {}).get("confirm") or {}).get("seeds") or ()))
+    return tuple(dict.fromkeys(seeds for seeds in found if seeds and set(seeds) != set(now)))

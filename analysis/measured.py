@@ -130,13 +130,19 @@ def measure(claim: Claim, metric: str, margin: float, declared: Declared | None 
     D_SN = None if claim.right is None else _by_answer(claim.right)
     if D_SN is not None:
         found.interval = _attempt(found, partial(crossed.interval, D_SN, confidence))
-    if found.interval is not None and found.p is not None:
-        assert D_SN is not None and found.interval.p is not None
-        found.p_claim = max(found.p, found.interval.p)
-        found.p_equivalence = overall(max(statistics.equivalence(differences, margin).p, crossed.equivalence(D_SN, margin)), sides=1)
-    if claim.right is not None and len(found.seeds) > 1 and bool((claim.right[0] == claim.right[1]).all()):
-        found.identical = True
-        found.p_equivalence = overall(statistics.never_apart(claim.right[0].shape[1], margin), sides=1)
+    if D_SN is not None:
+        # No difference that was seen makes two arms more equal than none at all.
+        found.p_equivalence = statistics.never_apart(D_SN.shape[1], margin)
+        found.identical = len(found.seeds) > 1 and not D_SN.any() and not any(differences)
+        if found.interval is not None and found.p is not None:
+            assert found.interval.p is not None
+            found.p_claim = max(found.p, found.interval.p)
+            by_seed, by_answer = statistics.equivalence(differences, margin).p, crossed.equivalence(D_SN, margin)
+            found.p_equivalence = max(found.p_equivalence, by_seed, by_answer)
+        elif not found.identical:
+            found.p_equivalence = None
+        if found.p_equivalence is not None:
+            found.p_equivalence = overall(found.p_equivalence, sides=1)
     if found.p_claim is not None:
         found.p_claim = overall(found.p_claim)
     return found

@@ -20,6 +20,8 @@ from analysis.tables import points
 
 KINDS = ("claim", "control")
 """The two families, in this order."""
+ALL_SEEDS = "all planned seeds"
+DOUBT = "answers of the scores"
 NO_STOP = "-no-stop"
 """Behind a method's name: the same without a trained end of turn."""
 
@@ -60,18 +62,19 @@ def _decide(found: Verdict, claim: Claim, others: Sequence[Claim], margin: float
     assert found.difference is not None
     interval = found.interval
     significant = None if found.p_holm is None else found.p_holm < LEVEL
-    whole = _all_seeds(found, declared)
+    whole = [_all_seeds(found, declared), *([] if claim.doubt is None else [Reason(DOUBT, False, claim.doubt)])]
     found.conditions = [
         Reason("significant", significant, _p_text(found)),
         Reason("interval above 0", None if interval is None else interval.low > 0, _interval_text(found)),
         Reason("margin", found.difference >= margin, f"{points(found.difference)} points; the margin is {100 * margin:g}"),
-        _equal_flops(claim),
+        _equal_flops(claim, len(found.seeds)),
         _not_stopping(claim, others, margin),
         *whole,
     ]
     found.equivalent = None if found.p_equivalence_holm is None else found.p_equivalence_holm < LEVEL
     # No ruling of any kind on a part of the seeds: a look that was not planned, or runs that were lost, may be why they look as they do.
-    if any(reason.holds is False for reason in whole):
+    # None on answers that are not those of the scores either.
+    if not all(reason.holds for reason in whole):
         return
     if all(reason.holds for reason in found.conditions):
         found.verdict = "better"
@@ -81,9 +84,9 @@ def _decide(found: Verdict, claim: Claim, others: Sequence[Claim], margin: float
         found.verdict = "worse"
 
 
-def _all_seeds(found: Verdict, declared: Declared | None) -> list[Reason]:
+def _all_seeds(found: Verdict, declared: Declared | None) -> Reason:
     if declared is None or not declared.seeds:
-        return []
+        return Reason(ALL_SEEDS, None, "sweep.yaml is missing or names no confirm.seeds, so it is not known what was planned")
     missing = declared.missing(found.seeds)
     due = len(missing) + len(set(found.seeds) & set(declared.seeds))
     told = f"{due - len(missing)} of {due} planned seeds are in both arms"
@@ -91,14 +94,17 @@ def _all_seeds(found: Verdict, declared: Declared | None) -> list[Reason]:
         told += f"; missing {', '.join(map(str, missing))} (not run yet, failed, or without the metric)"
     if found.look is not None:
         told += f"; raced, {'stopped' if found.look < len(found.looks) else 'run'} at look {found.look} of {len(found.looks)}"
-    return [Reason("all planned seeds", not missing, told)]
+    return Reason(ALL_SEEDS, not missing, told)
 
 
-def _equal_flops(claim: Claim) -> Reason:
+def _equal_flops(claim: Claim, seeds: int) -> Reason:
+    """At every seed: one that could not be matched may have diverged there, and the others would not know."""
     compared = claim.equal_flops
     if compared is None or compared.difference is None:
         return Reason("equal FLOPs", None, f"cannot be told: {compared.how if compared else 'no pair of trials'}")
     told = f"{points(compared.difference)} points at {compared.spent:.3g} training FLOPs, {compared.how} (n = {compared.seeds} seeds)"
+    if compared.seeds < seeds:
+        return Reason("equal FLOPs", None, f"cannot be told, as {seeds - compared.seeds} of {seeds} seeds are not in it: {told}")
     return Reason("equal FLOPs", compared.difference > 0, told)
 
 

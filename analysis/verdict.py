@@ -12,10 +12,12 @@ For every method against its baseline twin (`claims.py`), with D the difference 
     undecided    else; with the number of seeds that would detect a difference of the margin
 
 Holm's p starts from the larger of the two-sided paired t over seeds and the test over seeds x examples. After a race it is p over all looks
-(`sequential.py`), and the interval is that look's. None of the first three is given while planned seeds are missing in an arm.
+(`sequential.py`), and the interval is that look's. None of the first three is given while planned seeds are missing in an arm, where it is
+not known what was planned (no sweep.yaml), or on answers that are not those the scores were made of. Seeds that the plan does not name
+(any more) enter nothing. A true difference of just the margin is `better` half of the time, however many seeds there are: plan for more.
 Controls are a family of their own. Every folder is one family. A null is an answer: the exit status is 0; 2 for bad input.
 
-May import: claims, measured, ruling, crossed, tables.
+May import: claims, confirmed, measured, ruling, crossed, tables.
 """
 
 from __future__ import annotations
@@ -29,8 +31,9 @@ from typing import Any
 
 from analysis import crossed
 from analysis.claims import Evidence, gather
+from analysis.confirmed import listed
 from analysis.measured import LEVEL, POWER, Reason, Verdict, across_tasks, blank, describe, plan
-from analysis.ruling import KINDS, rule
+from analysis.ruling import ALL_SEEDS, DOUBT, KINDS, rule
 from analysis.tables import Table, points, text
 
 
@@ -67,10 +70,11 @@ def judge(evidence: Evidence, metric: str = "test_accuracy", margin: float | Non
             verdicts.append(alone)
     notes = list(evidence.notes)
     if declared is not None and declared.before:
-        counts = ", ".join(map(str, declared.before))
+        once = "; ".join(listed(seeds) for seeds in declared.before)
         notes.append(
-            f"confirm.seeds once had {counts} seeds and now has {len(declared.seeds)}. If results were known when seeds were added, p is "
-            "too small: adding seeds until a test fires is no 5 % test. Plan looks with confirm.race, or confirm anew on other seeds."
+            f"confirm.seeds was once {once} and is now {listed(declared.seeds)}. If results were known when it was changed, p is too "
+            "small: adding or changing seeds until a test fires is no 5 % test. Plan looks with confirm.race, or confirm in a sweep of "
+            "another name."
         )
     return Report(metric, margin, family, verdicts, across_tasks(evidence.claims), evidence.counts, notes)
 
@@ -89,7 +93,7 @@ def _word(found: Verdict, margin: float) -> None:
     if found.look is not None and found.look < len(found.looks):
         head += f" (raced, stopped at look {found.look} of {len(found.looks)})"
     if found.identical and found.verdict == "equivalent":
-        tail = f"and right on the very same examples at every seed (Holm p = {found.p_equivalence_holm:.3g})"
+        tail = f"and right on the very same examples at these seeds (Holm p = {found.p_equivalence_holm:.3g})"
     elif found.verdict == "equivalent":
         tail = f"and within {100 * margin:g} of each other (TOST, Holm p = {found.p_equivalence_holm:.3g})"
     elif found.verdict != "undecided":
@@ -121,11 +125,13 @@ def _for_reading(found: Verdict) -> list[tuple[str, str]]:
 def _undecided(found: Verdict, margin: float) -> str:
     if found.untested is not None and len(found.seeds) < 2:
         return f"cannot be tested: {_lower(found.untested)}"
-    if incomplete := next((r for r in found.conditions if r.name == "all planned seeds" and not r.holds), None):
-        return f"is no verdict yet: {incomplete.text}"
+    if incomplete := next((r for r in found.conditions if r.name == ALL_SEEDS and not r.holds), None):
+        return f"is no verdict{'' if incomplete.holds is None else ' yet'}: {incomplete.text}"
+    if doubt := next((r for r in found.conditions if r.name == DOUBT), None):
+        return f"is no verdict: {doubt.text}"
     if found.identical:
         told = f"{found.examples} examples are too few to rule out {100 * margin:g} points"
-        return f"and right on the very same examples at every seed, but {told} (Holm p = {found.p_equivalence_holm:.3g})"
+        return f"and right on the very same examples at these seeds, but {told} (Holm p = {found.p_equivalence_holm:.3g})"
     if found.untested is not None:
         return f"cannot be tested: {_lower(found.untested)}"
     assert found.difference is not None and found.p is not None

@@ -42,7 +42,9 @@ def test_everyone_takes_the_configuration_frozen_last(folder: Path) -> None:
     told = f"jepa/llama3: {LEFT_OUT}; what counts is the configuration frozen last (selection-10.json)."
     assert told in notes and told in seeds.plot(sweep).notes
     (claim,) = gather(folder).claims
-    assert set(claim.ours.values()) == {0.4} and told in gather(folder).notes
+    notes = gather(folder).notes
+    assert set(claim.ours.values()) == {0.4} and told in notes
+    assert any("selected anew (selection-10.json, selection-2.json) after others had been scored on the test split" in n for n in notes)
     found = summarise(results.read_trials(folder), frozen=read_frozen(folder)[0])
     lines = {line["arm"]: line["test_accuracy"]["mean"] for line in found.confirmation}
     assert lines["jepa/llama3"] == pytest.approx(0.4) and told in found.notes

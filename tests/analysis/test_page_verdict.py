@@ -80,7 +80,9 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Tables:
             accuracy = round(level + gain + JITTER[place], 6)
             sweeps.add(folder, method, "confirm", accuracy, seed=seed, examples=400, objective={"k": k}, cost=2e9)
             sweeps.add(folder, method, "matched", accuracy, seed=seed, examples=400, objective={"k": k}, cost=1e9, max_train_flops=3e9)
-    (folder / "sweep.yaml").write_text("confirm: {seeds: [82, 23, 37, 84, 4], margin: 0.02}\n")
+    methods = ", ".join(["baseline: none", *(f"{method}: {{}}" for method in GAINS)])
+    plan = f"methods: {{{methods}}}\nfamilies: [llama3]\ntask: nl-rx\nconfirm: {{seeds: {list(SEEDS)}, margin: 0.02}}\n"
+    (folder / "sweep.yaml").write_text(plan)
     (index,) = report.write(folder, markdown=False)
     found = Tables()
     found.feed(index.read_text(encoding="utf-8"))

@@ -45,7 +45,7 @@ def plan(claims: int = 1, controls: int = 0, seeds: tuple[int, ...] = SEEDS, loo
 
 
 def ruled(*claims: Claim, declared: Declared | None = None, margin: float = 0.01) -> list[Verdict]:
-    return rule(claims, "test_accuracy", margin, declared)[0]
+    return rule(claims, "test_accuracy", margin, declared or plan())[0]
 
 
 def holds(found: Verdict) -> dict[str, bool | None]:
@@ -128,15 +128,15 @@ def test_the_gain_without_a_trained_end_of_turn_stands_beside_it() -> None:
 
 
 def test_added_seeds_are_said() -> None:
-    grown = Declared(claims=1, controls=0, seeds=SEEDS, looks=(), before=(3,))
+    grown = Declared(claims=1, controls=0, seeds=SEEDS, looks=(), before=((1, 2, 3),))
     (note,) = judge(Evidence(claims=[claim()], declared=grown)).notes
-    assert note.startswith("confirm.seeds once had 3 seeds and now has 5.") and "confirm.race" in note
+    assert note.startswith("confirm.seeds was once 1, 2, 3 and is now 82, 23, 37, 84, 4.") and "confirm.race" in note
 
 
 def test_the_margin_is_the_sweep_s_own() -> None:
-    assert judge(Evidence(claims=[claim(gain=0.03)], margin=0.02)).verdicts[0].verdict == "better"
-    assert judge(Evidence(claims=[claim(gain=0.03)], margin=0.2)).verdicts[0].verdict == "equivalent"
-    assert judge(Evidence(claims=[claim(gain=0.03)], margin=0.2), margin=0.02).verdicts[0].verdict == "better"
+    assert judge(Evidence(claims=[claim(gain=0.03)], declared=plan(), margin=0.02)).verdicts[0].verdict == "better"
+    assert judge(Evidence(claims=[claim(gain=0.03)], declared=plan(), margin=0.2)).verdicts[0].verdict == "equivalent"
+    assert judge(Evidence(claims=[claim(gain=0.03)], declared=plan(), margin=0.2), margin=0.02).verdicts[0].verdict == "better"
 
 
 def test_what_sweep_yaml_declares(tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ confirm: {seeds: [82, 23, 37, 84, 4], race: [3, 5]}
 """
     (tmp_path / "sweep.yaml").write_text(text)
     (tmp_path / "sweep-1.yaml").write_text("confirm: {seeds: [82, 23, 37]}")
-    assert declared(tmp_path) == Declared(claims=4, controls=8, seeds=SEEDS, looks=(3, 5), before=(3,))
+    assert declared(tmp_path) == Declared(claims=4, controls=8, seeds=SEEDS, looks=(3, 5), before=((82, 23, 37),))
     (tmp_path / "sweep.yaml").write_text(text.replace("train_end_of_turn: true", "train_end_of_turn: false"))
     found = declared(tmp_path)
     assert found is not None and (found.claims, found.controls) == (16, 8)

@@ -27,6 +27,8 @@ class Sweep:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        folder.mkdir()
+        (folder / "sweep.yaml").write_text(f"methods: {{}}\nfamilies: []\ntask: []\nconfirm: {{seeds: {list(SEEDS)}}}\n")  # and no claims
         self.hardness = np.random.default_rng(0).permutation((np.arange(EXAMPLES) + 0.5) / EXAMPLES)
 
     def arm(self, method: str, scores: dict[int, float], **kept: Any) -> None:
@@ -230,7 +232,7 @@ def test_a_constant_metric(sweep: Sweep) -> None:
     sweep.arm("baseline", around(0.5))
     sweep.arm("jepa", around(0.5))
     found = sweep.only()
-    assert found.verdict == "equivalent" and found.sentence.endswith("right on the very same examples at every seed (Holm p = 0.018).")
+    assert found.verdict == "equivalent" and found.sentence.endswith("right on the very same examples at these seeds (Holm p = 0.018).")
     assert found.p is None and found.p_equivalence == pytest.approx(0.99**400)
     assert any("at all 5 seeds x 400 examples" in note for note in found.notes)
     assert any("agree on all 400 examples" in note for note in found.notes)
@@ -272,7 +274,46 @@ def test_missing_and_mismatched_predictions(sweep: Sweep) -> None:
     none, part = sorted(sweep.report().verdicts, key=lambda found: found.method)
     assert none.examples is None and "5 of 10 confirmation trials have no test predictions, so nothing is known by example." in none.notes
     assert none.verdict == "undecided" and "'interval above 0' cannot be told" in none.sentence
-    assert part.examples == 100 and any("100 of 400 examples" in note for note in part.notes)
+    assert part.examples == 100 and "is no verdict: 100 of 400 examples have a judged answer in all 10 trials" in part.sentence
+
+
+def test_answers_that_are_not_those_of_the_scores(sweep: Sweep) -> None:
+    """Equal answers beside scores 4 points apart are no equality; the tables do not belong together, and nothing is ruled."""
+    for method, score in (("baseline", 0.5), ("jepa", 0.54)):
+        for seed in SEEDS:
+            sweep.trial(method, seed, 0.5, test_accuracy=score + 0.001 * (seed % 5))
+    found = sweep.only()
+    assert found.difference == pytest.approx(0.04) and found.verdict == "undecided" and not found.identical
+    assert "is no verdict: test_accuracy of the trials table is not the mean of the predictions" in found.sentence
+
+
+def test_seeds_that_the_plan_does_not_name_enter_nothing(sweep: Sweep) -> None:
+    """Undecided on five seeds, then five others: adding them up would be a test of a number of seeds that grew until it fired."""
+    sweep.arm("baseline", around(0.5))
+    sweep.arm("jepa", shifted(around(0.5), 0.1))
+    for method, score in (("baseline", 0.5), ("jepa", 0.9)):
+        sweep.trial(method, 7, score)
+    path = sweep.folder / "sweep.yaml"
+    (sweep.folder / "sweep-1.yaml").write_text("confirm: {seeds: [7, 8]}")
+    report = sweep.report()
+    assert report.verdicts[0].seeds == sorted(SEEDS) and report.verdicts[0].difference == pytest.approx(0.1, abs=0.002)
+    assert "jepa/llama3: seed(s) 7 are confirmed, but not in confirm.seeds (any more); they enter nothing." in report.notes
+    assert any(note.startswith("confirm.seeds was once 7, 8 and is now 82, 23, 37, 84, 4.") for note in report.notes)
+    assert [(line["complete"], line["used"]) for line in report.counts] == [(6, 5), (6, 5)]
+    path.unlink()
+    found = sweep.only()
+    assert found.verdict == "undecided" and "is no verdict: sweep.yaml is missing" in found.sentence
+
+
+def test_a_seed_without_a_matched_run_leaves_equal_flops_untold(sweep: Sweep) -> None:
+    """It may have diverged at equal FLOPs, and the seeds that did not would not know."""
+    sweep.arm("baseline", around(0.5), curve={5e8: 0.3, 1e9: 0.5})
+    scores = shifted(around(0.5), 0.1)
+    for seed in SEEDS:
+        sweep.trial("jepa", seed, scores[seed], flops=2e9, curve={5e8: 0.4, 2e9: 0.8} if seed != 4 else {1.5e9: 0.5, 2e9: 0.8})
+    found = sweep.only()
+    assert found.verdict == "undecided" and holds(found)["equal FLOPs"] is None
+    assert any("as 1 of 5 seeds are not in it" in reason.text for reason in found.reasons)
 
 
 def test_half_written_tables(sweep: Sweep) -> None:
