@@ -15,7 +15,8 @@ paper's protocol is the learning rate that is best for the baseline, then 20 cel
 `to 1 pp`: FLOPs, in multiples of the paper's whole protocol, from which on the mean over replays is within one percentage point of the
 reference and stays there; `smooth`: of the cell that is best together with its neighbours; `as good`: from which on it is at least what the
 paper's protocol ends with; `median`: over replays, of first being within a point. Exits 1 where the product's defaults need more than a
-quarter to 1 pp.
+quarter to 1 pp, with the baseline's own search paid as the paper's protocol pays it, or without. The last lines also compare with the
+moment at which the paper's own grid gets there on the way, before it is run to its end.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ SPACE = ROOT / "search_spaces" / "efficiency.yaml"
 TABLE = ROOT / "benchmarks" / "data" / "search_efficiency.parquet"
 
 DEFAULT = "the default"
+PAID = "the default, baseline's search paid too"
 NEVER = {"name": "none"}
 LIMIT = 0.25
 """The figure to reach: the default's FLOPs over the paper's."""
@@ -50,7 +52,7 @@ def lineup(epoch_flops: float) -> list[Contender]:
     on_flops = {"name": "asha", "time_attr": "train_flops", "grace_period": epoch_flops, "reduction_factor": 3}
     return [
         Contender(DEFAULT),
-        Contender("the default, baseline's search paid too", methods=("baseline", "jepa")),
+        Contender(PAID, methods=("baseline", "jepa")),
         Contender("the default from the file's values", own_start=True),
         Contender("random", {"algorithm": "random"}, NEVER),
         Contender("TPE", {"algorithm": "tpe"}, NEVER),
@@ -148,8 +150,8 @@ def report(path: Path, family: str, replays: int, as_json: bool) -> int:
     paper, others = measure(
         own, base, replays, lineup(epoch), say=(lambda line: None) if as_json else (lambda line: print(line, flush=True))
     )
-    default = next(found for found in others if found.name == DEFAULT)
-    reached = default.reached <= LIMIT * paper.paid
+    ours = [found for found in others if found.name in (DEFAULT, PAID)]
+    reached = all(found.reached <= LIMIT * paper.paid for found in ours)
     if as_json:
         print(json.dumps(as_record(own, replays, noise, paper, others, reached)))
     else:
@@ -158,9 +160,10 @@ def report(path: Path, family: str, replays: int, as_json: bool) -> int:
             f"\nthe paper's protocol: {paper.paid:.4g} FLOPs, {paper.runs:.0f} runs; "
             f"on the way it is within a point, on the mean, from {paper.reached:.4g} on"
         )
-        verdict = "reached" if reached else "MISSED"
-        ratios = f"{default.reached / paper.paid:.3f} of the whole (at most {LIMIT:g} wanted: {verdict})"
-        print(f"{DEFAULT}: {default.reached:.4g} FLOPs, {ratios}, {default.reached / paper.reached:.3f} of that moment")
+        for found in ours:
+            verdict = "reached" if found.reached <= LIMIT * paper.paid else "MISSED"
+            ratios = f"{found.reached / paper.paid:.3f} of the whole (at most {LIMIT:g} wanted: {verdict})"
+            print(f"{found.name}: {found.reached:.4g} FLOPs, {ratios}, {found.reached / paper.reached:.3f} of that moment")
     return 0 if reached else 1
 
 
