@@ -100,8 +100,8 @@ def interval(shares: pd.Series[float], examples: pd.Series[float]) -> tuple[floa
 
 
 def exact(values: pd.Series[float]) -> bool:
-    """Whether they are a grid's: few, and none with more than three significant digits, as a sampler's have."""
-    return values.nunique() <= MOST_EXACT and bool(values.map(lambda value: float(f"{value:.3g}") == value).all())
+    """Whether they are a grid's: few, and none with a fraction and more than three significant digits, as a sampler's have."""
+    return values.nunique() <= MOST_EXACT and bool(values.map(lambda value: value % 1 == 0 or float(f"{value:.3g}") == value).all())
 
 
 def binned(values: pd.Series[float]) -> pd.Series[float]:

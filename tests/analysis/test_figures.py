@@ -105,7 +105,7 @@ def test_every_arm_has_its_dot_and_the_papers_beside_it(sweep: Sweep) -> None:
 
 
 def test_lambdas_of_a_sampler_are_binned_and_those_of_a_grid_are_not() -> None:
-    grid = pd.Series([0.0, 0.5, 1.0, 4.0])
+    grid = pd.Series([0.0, 0.5, 1.0, 4.0, 1024.0])
     assert heatmap.binned(grid).tolist() == grid.tolist()
     assert heatmap.binned(pd.Series([0.0, 1.234567, 2.7, 3.0, 0.3])).tolist() == [0.0, 1.0, 2.0, 4.0, 0.25]
 
