@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from analysis import tokens
+from analysis.confirmed import twins
 from analysis.reading import Sweep, read_predictions, shown_runs
 from analysis.tables import Table
 
@@ -21,20 +22,19 @@ def pairs(sweep: Sweep) -> Iterator[tuple[str, str, str, str, int, pd.DataFrame]
     """Baseline, method, group, split, seed and their answers joined by example: confirmed on their first common seed, test where judged."""
     runs, _ = shown_runs(sweep)
     for group, arms in runs.groupby("group", sort=True):
-        for method in arms.loc[~arms["is_baseline"], "label"].unique():
-            for baseline in arms.loc[arms["is_baseline"], "label"].unique():
-                ours = arms[arms["label"] == method].drop_duplicates("seed").set_index("seed")["trial_id"]
-                theirs = arms[arms["label"] == baseline].drop_duplicates("seed").set_index("seed")["trial_id"]
-                common = sorted(set(ours.index) & set(theirs.index))
-                if not common:
-                    continue
-                seed = common[0]
-                for split in ("test", "val"):
-                    both = [read_predictions(sweep.folder, [str(side[seed])], split, COLUMNS) for side in (theirs, ours)]
-                    joined = both[0].merge(both[1], on="example_id", suffixes=("_baseline", "_method"))
-                    if len(joined):
-                        yield str(baseline), str(method), str(group), split, int(seed), joined
-                        break
+        for baseline, method in twins(arms):
+            ours = arms[arms["label"] == method].drop_duplicates("seed").set_index("seed")["trial_id"]
+            theirs = arms[arms["label"] == baseline].drop_duplicates("seed").set_index("seed")["trial_id"]
+            common = sorted(set(ours.index) & set(theirs.index))
+            if not common:
+                continue
+            seed = common[0]
+            for split in ("test", "val"):
+                both = [read_predictions(sweep.folder, [str(side[seed])], split, COLUMNS) for side in (theirs, ours)]
+                joined = both[0].merge(both[1], on="example_id", suffixes=("_baseline", "_method"))
+                if len(joined):
+                    yield baseline, method, str(group), split, int(seed), joined
+                    break
 
 
 def differences(sweep: Sweep) -> Table:

@@ -18,12 +18,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.confirmed import GROUP, MARGIN, Choice, Tables, choose, listed, margin_of, planned, progress, read_frozen, split_of
+from analysis.confirmed import GROUP, MARGIN, SIDE, Choice, Tables, choose, listed, margin_of, planned, progress, read_frozen, split_of
 from analysis.declared import Declared, declared
 from analysis.equal import Arm, Panel, at_equal_flops, at_equal_seconds, at_equal_steps
+from analysis.files import check
 from jepa_ray import results
 
-SIDE = ["loss_on", "train_end_of_turn"]
 TRAINING = [
     "learning_rate", "batch_size", "num_epochs", "schedule", "warmup_ratio", "weight_decay", "beta1", "beta2", "max_grad_norm",
     "gamma", "lora_r", "lora_alpha", "lora_dropout",
@@ -77,8 +77,7 @@ class Evidence:
 def gather(folder: Path, metric: str = "test_accuracy") -> Evidence:
     """The claims of the sweep in `folder`. Raises ValueError for a metric that has no answers behind it, or an unreadable trials table."""
     split, column = split_of(metric)
-    if not (folder / "trials").is_dir():
-        raise ValueError(f"{folder} has no trials/ folder; name the folder of a sweep, such as results/lora.")
+    check(folder)
     try:
         trials = results.read_trials(folder)
     except (OSError, ValueError) as error:

@@ -35,6 +35,8 @@ BY_EXAMPLE = {
 KNOWN = {"prefix": "prefix_correct", "contains": "contains"}
 """Comparisons with the reference that do not ask an answer to end -> their column of the predictions table."""
 SPLITS = ("test", "val")
+SIDE = ["loss_on", "train_end_of_turn"]
+"""What a cross-entropy is taken over: the same in a method and its baseline."""
 MARGIN = 0.01
 """The difference that matters where the sweep does not say one: a point."""
 
@@ -171,6 +173,16 @@ def choose(arm: str, rows: pd.DataFrame, frozen: Mapping[str, str]) -> Choice:
         others = f"{len(complete) - len(runs)} of {len(complete)} confirmation trials are of another configuration or an earlier attempt"
         notes.append(f"{arm}: {others} and enter nothing; what counts is {what.removeprefix('of ')}.")
     return Choice(runs, len(complete), tuple(notes))
+
+
+def twins(rows: pd.DataFrame) -> list[tuple[str, str]]:
+    """Baseline and method of every comparison among these rows (one task, family and model): labels of arms with the same loss side.
+
+    An arm without a trained end of turn against a baseline with one would be a comparison of stopping.
+    """
+    sides = {str(label): (tuple(arm[SIDE].iloc[0]), bool((arm["objective"] == "none").all())) for label, arm in rows.groupby("label")}
+    methods, baselines = ([label for label, (_, plain) in sides.items() if plain is wanted] for wanted in (False, True))
+    return [(baseline, method) for method in methods for baseline in baselines if sides[baseline][0] == sides[method][0]]
 
 
 def alike(rows: pd.DataFrame, one: pd.Series[Any], free: Iterable[str] = FREE) -> pd.Series[bool]:

@@ -74,12 +74,19 @@ def components(D_SN: ArrayLike) -> Components:
 
 
 def interval(D_SN: ArrayLike, confidence: float = 0.95) -> Interval:
-    """For new seeds and new examples: t-interval from the mean squares, degrees of freedom after Satterthwaite (1946)."""
+    """For new seeds and new examples: t-interval from the mean squares, degrees of freedom after Satterthwaite (1946).
+
+    Never narrower than the t-interval over seeds alone: that one has the smaller standard error, but may have fewer degrees of freedom.
+    `p`, `se` and `df` are of seeds x examples.
+    """
     checked_SN = _checked(D_SN)
     S, N = checked_SN.shape
     mean, by_seed, by_example, residual = mean_squares(checked_SN)
     se, df = (float(x) for x in standard_error(by_seed, by_example, residual, S, N))
-    half = float(stats.t.ppf((1 + confidence) / 2, df)) * se
+    if not se > 1e-9:
+        raise ValueError(f"The difference is the same ({float(mean):+g}) at all {S} seeds, so it has no spread to test against.")
+    over_seeds = float(stats.t.ppf((1 + confidence) / 2, S - 1)) * math.sqrt(float(by_seed) / (S * N))
+    half = max(float(stats.t.ppf((1 + confidence) / 2, df)) * se, over_seeds)
     return Interval(
         how="variance components",
         seeds=S,
@@ -213,8 +220,8 @@ def standard_error(by_seed: Any, by_example: Any, residual: Any, S: int, N: int)
     """Standard error of the mean and its degrees of freedom from (expected) mean squares; arrays in, arrays out.
 
     Var(mean) = (MS_seed + MS_example - MS_residual) / (S N). An example mean square below the residual one is so by chance and is raised to
-    it, so the interval is never narrower than that of a t-test over seeds alone. Satterthwaite's formula gives too few degrees of freedom
-    where the mean squares nearly cancel; those of the smaller of the two samples are the least.
+    it, so the standard error is never smaller than that of a t-test over seeds alone. Satterthwaite's formula gives too few degrees of
+    freedom where the mean squares nearly cancel; those of the smaller of the two samples are the least.
     """
     example_part = np.maximum(by_example, residual)
     total = by_seed + example_part - residual

@@ -189,7 +189,7 @@ def _partner(arm: Arm, dear: pd.Series[Any], cheap: pd.Series[Any], seed: int, m
             notes.append(f"{head} spent {spent:.4g} FLOPs, not {cheap['train_flops']:.4g} or up to {_slack(row):.0%} less.")
         else:
             fits = row
-    return fits, notes
+    return fits, notes if fits is None else []  # an attempt that failed before one succeeded is no loss
 
 
 def _slack(row: pd.Series[Any]) -> float:

@@ -5,6 +5,7 @@ May import: jepa_ray.results, pandas, pyarrow. No torch, no Ray.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +17,17 @@ import pyarrow.parquet as pq
 from jepa_ray import results
 
 SCHEMAS = {"trials": results.TRIALS, "metrics": results.METRICS, "predictions": results.PREDICTIONS}
+
+
+def check(folder: Path) -> None:
+    """Raises ValueError, with what to name instead, where `folder` is missing or no sweep's. One that has only begun is a sweep's."""
+    if not folder.is_dir():
+        siblings = [path.name for path in folder.parent.iterdir() if path.is_dir()] if folder.parent.is_dir() else []
+        close = difflib.get_close_matches(folder.name, siblings, n=1)
+        meant = f"did you mean {folder.parent / close[0]}?" if close else "name the folder of a sweep, such as results/lora"
+        raise ValueError(f"{folder}: no such folder; {meant}")
+    if not any((folder / name).exists() for name in ("trials", "sweep.yaml", "study.db")):
+        raise ValueError(f"{folder}: no sweep's folder (neither trials/ nor sweep.yaml); name the folder of a sweep, such as results/lora")
 
 
 def read_sound(

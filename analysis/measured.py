@@ -6,6 +6,7 @@ May import: claims, crossed, declared, resampling, sequential, statistics.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -73,6 +74,8 @@ class Verdict:
     p_equivalence: float | None = None
     p_equivalence_holm: float | None = None
     interval: crossed.Interval | None = None
+    lucky: tuple[float, float] | None = None
+    """sd of the difference over seeds, and the one that the scatter of single answers makes by itself, where that is larger."""
     look: int | None = None
     """The look of a race, from 1, that the claim has come to; None without a race."""
     hopeless: float | None = None
@@ -157,7 +160,11 @@ def describe(found: Verdict, claim: Claim) -> None:
     if claim.right is None:
         return
     if found.interval is not None:
-        found.bootstrap = crossed.bootstrap(_by_answer(claim.right))
+        D_SN = _by_answer(claim.right)
+        found.bootstrap = crossed.bootstrap(D_SN)
+        _, by_seed, _, residual = (float(x) for x in crossed.mean_squares(D_SN))
+        if by_seed < residual:
+            found.lucky = math.sqrt(by_seed / D_SN.shape[1]), math.sqrt(residual / D_SN.shape[1])
     for seed, ours_N, theirs_N in zip(claim.ours, *claim.right, strict=True):
         outcome = _attempt(found, partial(statistics.mcnemar, ours_N, theirs_N))
         if outcome is not None:

@@ -14,6 +14,7 @@ import pandas as pd
 from scipy import stats
 
 from analysis import paper_numbers as paper
+from analysis.confirmed import twins
 from analysis.reading import Sweep
 from analysis.tables import Table
 from jepa_ray import results
@@ -78,9 +79,8 @@ def tables(sweep: Sweep) -> list[Table]:
     rows: list[list[str]] = []
     notes: list[str] = []
     for _, group in runs.groupby(["task", "family", "model"], sort=True):
-        for method in sorted(group.loc[~group["is_baseline"], "label"].unique()):
-            for baseline in sorted(group.loc[group["is_baseline"], "label"].unique()):
-                rows += _compared(group, str(baseline), str(method), notes)
+        for baseline, method in twins(group):
+            rows += _compared(group, baseline, method, notes)
     header = ["task", "family", "arm", "pretraining seeds", "fine-tuning seeds", "mean", "sd between", "sd within", "95 % interval", "p"]
     empty = f"{sweep.folder} has no confirmed baseline and method with test figures after a first stage (pretrain:)."
     title = "T9. Pretraining on paraphrases, then classification (accuracy on test, %; interval and p over pretraining seeds)"

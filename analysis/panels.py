@@ -89,7 +89,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(json.dumps({name: as_json(evidence) for name, evidence in found.items()}, allow_nan=False))
         return 0
     for name, evidence in found.items():
-        notes = [f"{claim.method}: {note}" for claim in evidence.claims for note in claim.notes] + evidence.notes
+        notes = [note if note.startswith(claim.method) else f"{claim.method}: {note}" for claim in evidence.claims for note in claim.notes]
+        notes += evidence.notes
         told = "\n".join(f"- {note}" for note in notes)
         print(f"{name}\n{'=' * len(name)}", *map(text, tables(evidence)), told, sep="\n\n", end="\n\n")
     return 0

@@ -12,6 +12,7 @@ from typing import Any, cast
 import pandas as pd
 
 from analysis import paper_numbers as paper
+from analysis.confirmed import twins
 from analysis.reading import Sweep, last_values, shown_runs
 from analysis.tables import Table, percent, significant
 
@@ -32,7 +33,7 @@ def comparison(sweep: Sweep, name: str, title: str) -> list[Table]:
         where = where[where["init"] == "random"] if name == "T2" else where
         where = where[where["model"].str.contains(line.size, regex=False) | where["model"].eq("tiny")] if line.size else where
         for _, group in where.groupby("group", sort=True):
-            for baseline, method in _pairs(group):
+            for baseline, method in twins(group):
                 ours = [_by_seed(group, label, f"test_{judged}") for label in (baseline, method)]
                 same_data = set(_data(group, baseline)) == set(_data(group, method))
                 difference = (ours[1] - ours[0]).dropna() if same_data else ours[0].head(0)
@@ -46,6 +47,7 @@ def comparison(sweep: Sweep, name: str, title: str) -> list[Table]:
                         line.family,
                         model,
                         method,
+                        baseline,
                         str(len(ours[0])),
                         str(len(ours[1])),
                         *shown,
@@ -53,7 +55,7 @@ def comparison(sweep: Sweep, name: str, title: str) -> list[Table]:
                         f"{line.size} {line.settings}".strip(),
                     ]
                 )
-    header = [*("task", "family", "model", "method"), "seeds, baseline", "seeds, method", "baseline", "method", "difference"]
+    header = [*("task", "family", "model", "method", "against"), "seeds, baseline", "seeds, method", "baseline", "method", "difference"]
     header += ["paper: baseline", "paper: LLM-JEPA", "paper: difference", "paper's setting"]
     wanted = ", ".join(f"{line.task}/{line.family}{' ' + line.size if line.size else ''}" for line in paper.COMPARISONS[name])
     extra = " from random weights (base.model.init=random)" if name == "T2" else ""
@@ -187,12 +189,6 @@ def variant(row: pd.Series[Any]) -> str:
         return "baseline"
     changed = [str(row[name]) for name, value in USUAL.items() if isinstance(row[name], str) and row[name] != value]
     return " + ".join(changed) or "cosine"
-
-
-def _pairs(group: pd.DataFrame) -> list[tuple[str, str]]:
-    baselines = sorted(group.loc[group["is_baseline"], "label"].unique())
-    methods = sorted(group.loc[~group["is_baseline"], "label"].unique())
-    return [(baseline, method) for method in methods for baseline in baselines]
 
 
 def _by_seed(group: pd.DataFrame, label: str, judged: str) -> pd.Series[float]:

@@ -17,6 +17,7 @@ May import: claims, crossed, measured.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from pathlib import Path
 from scipy import stats
 
 from analysis import crossed
-from analysis.claims import gather
+from analysis.claims import Claim, gather
 from analysis.measured import LEVEL, PLANS, POWER
 
 SD_SEED = 0.015
@@ -84,21 +85,35 @@ def stated(
 
 
 def pilot(folder: Path, metric: str = "test_accuracy") -> Spread:
-    """Components pooled over a sweep's claims and controls, weighted by seeds less one. Raises ValueError where it has none to offer."""
+    """Components pooled over a sweep's claims, weighted by seeds less one. Raises ValueError where it has none to offer.
+
+    Its controls only where no claim is of use: an arm that is meant to fail (no trained end of turn) scatters like no other.
+    """
+    known = [claim for claim in gather(folder, metric).claims if claim.right is not None and claim.baseline is not None]
+    for kind in ("claim", "control"):
+        with contextlib.suppress(_Silent):
+            return _pooled([claim for claim in known if claim.kind == kind], folder, kind)
+    raise ValueError(
+        f"{folder} cannot serve as a pilot: no method and baseline with answers at two confirmation seeds or more; name another sweep, "
+        "or state sd_seed and discordance."
+    )
+
+
+class _Silent(ValueError):
+    """Claims without any spread to learn from."""
+
+
+def _pooled(claims: Sequence[Claim], folder: Path, kind: str) -> Spread:
     found, silent = [], 0
-    for claim in gather(folder, metric).claims:
-        if claim.right is None:
-            continue
+    for claim in claims:
+        assert claim.right is not None
         try:
             found.append(crossed.components(claim.right[0].astype(float) - claim.right[1]))
         except ValueError:  # one seed, or two arms that never disagree
             silent += 1
     weight = sum(parts.seeds - 1 for parts in found)
     if not weight:
-        raise ValueError(
-            f"{folder} cannot serve as a pilot: no method and baseline with answers at two confirmation seeds or more; name another sweep, "
-            "or state sd_seed and discordance."
-        )
+        raise _Silent
 
     def pooled(name: str) -> float:
         return float(sum((parts.seeds - 1) * getattr(parts, name) for parts in found) / weight)
@@ -109,7 +124,10 @@ def pilot(folder: Path, metric: str = "test_accuracy") -> Spread:
     sd = math.sqrt(parts.var_seed + parts.var_residual / examples)
     told = f"sd over seeds {_points(sd)} points on {examples} examples, arms disagree on {100 * sum(map(pooled, names)):.3g} % of examples"
     left_out = f", {silent} without spread left out" if silent else ""
-    return Spread(parts=parts, origin=f"{told} (pilot {folder}: {len(found)} claims, {weight} degrees of freedom over seeds{left_out})")
+    return Spread(
+        parts=parts,
+        origin=f"{told} (pilot {folder}: {len(found)} {kind}{'s' * (len(found) != 1)}, {weight} degrees of freedom over seeds{left_out})",
+    )
 
 
 def examples_needed(spread: Spread, difference: float, *, seeds: int, claims: int) -> int | None:

@@ -15,7 +15,7 @@ import pandas as pd
 import yaml
 
 from analysis.confirmed import GROUP, choose, read_frozen
-from analysis.files import damage, load, read_sound
+from analysis.files import check, damage, load, read_sound
 from jepa_ray import results
 
 OBJECTIVE_KNOBS = ("lambda", "k", "loss_dropout", "gamma")
@@ -66,10 +66,7 @@ def read(folder: Path, curves: Sequence[str] = CURVES) -> Sweep:
 
     Raises ValueError where the folder doesn't exist or is no sweep's, and where none of its trials can be read.
     """
-    if not folder.is_dir():
-        raise ValueError(f"{folder}: no such folder; name the folder of a sweep, such as results/lora")
-    if not (folder / "trials").is_dir():
-        raise ValueError(f"{folder}: has no trials/ folder; name the folder of a sweep, such as results/lora")
+    check(folder)
     spec, notes = _spec(folder)
     trials = read_sound(folder, "trials", notes)
     if trials.empty and notes and any((folder / "trials").glob("*.parquet")):

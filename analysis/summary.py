@@ -23,8 +23,8 @@ from typing import Any
 import pandas as pd
 from scipy import stats
 
-from analysis.confirmed import GROUP, choose, read_frozen
-from analysis.files import read_sound
+from analysis.confirmed import GROUP, choose, read_frozen, twins
+from analysis.files import check, read_sound
 from analysis.tables import Table, markdown, percent, significant, text
 from jepa_ray import results
 
@@ -157,20 +157,23 @@ def _compare(family: pd.DataFrame, chosen: dict[str, pd.DataFrame], found: Summa
         found.notes.append(f"{', '.join(methods)}: no baseline arm (objective none) for {where}, so nothing to compare with.")
     elif not methods:
         found.notes.append(f"{', '.join(baselines)}: no other method for {where}, so nothing to compare with it.")
-    for method in methods:
-        for baseline in baselines:
-            ours, theirs = chosen[method], chosen[baseline]
-            if ours.empty or theirs.empty:
-                found.notes.append(f"{method} against {baseline}: no paired difference, as one of them has no COMPLETE confirmation.")
-                continue
-            if set(ours["dataset_sha"]) != set(theirs["dataset_sha"]):
-                found.notes.append(f"{method} against {baseline}: confirmed on different data (dataset_sha differs), so not paired.")
-                continue
-            alone = sorted(set(map(int, ours.index)) ^ set(map(int, theirs.index)))
-            if alone:
-                seeds = ", ".join(map(str, alone))
-                found.notes.append(f"{method} against {baseline}: seed(s) {seeds} are in one of the two only and not in the pairs.")
-            _difference_lines(method, baseline, ours, theirs, found)
+    pairs = twins(family)
+    alone = sorted(set(methods) - {method for _, method in pairs}) if baselines else []
+    if alone:
+        found.notes.append(f"{', '.join(alone)}: no baseline with the same loss_on and train_end_of_turn, so nothing to compare with.")
+    for baseline, method in pairs:
+        ours, theirs = chosen[method], chosen[baseline]
+        if ours.empty or theirs.empty:
+            found.notes.append(f"{method} against {baseline}: no paired difference, as one of them has no COMPLETE confirmation.")
+            continue
+        if set(ours["dataset_sha"]) != set(theirs["dataset_sha"]):
+            found.notes.append(f"{method} against {baseline}: confirmed on different data (dataset_sha differs), so not paired.")
+            continue
+        single = sorted(set(map(int, ours.index)) ^ set(map(int, theirs.index)))
+        if single:
+            seeds = ", ".join(map(str, single))
+            found.notes.append(f"{method} against {baseline}: seed(s) {seeds} are in one of the two only and not in the pairs.")
+        _difference_lines(method, baseline, ours, theirs, found)
 
 
 def _difference_lines(method: str, baseline: str, ours: pd.DataFrame, theirs: pd.DataFrame, found: Summary) -> None:
@@ -310,8 +313,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     summaries: dict[str, Summary] = {}
     for folder in options.sweeps:
-        if not (folder / "trials").is_dir():
-            parser.error(f"{folder} has no trials/ folder: name the folder of a sweep, such as results/lora")
+        try:
+            check(folder)
+        except ValueError as error:
+            parser.error(str(error))
         notes: list[str] = []
         trials, (frozen, doubts) = read_sound(folder, "trials", notes), read_frozen(folder)
         try:

@@ -108,9 +108,15 @@ def _for_reading(found: Verdict) -> list[tuple[str, str]]:
     if found.p_one_tailed is not None:
         told = f"the paper's one-tailed paired t p = {found.p_one_tailed:.3g}, exact sign flips p = {found.p_sign_flip:.3g}"
         lines.append(("other tests over seeds, for reading", told))
-    if found.bootstrap is not None:
-        told = f"95 % {points(found.bootstrap.low)} to {points(found.bootstrap.high)} points; too narrow with few seeds"
-        lines.append(("bootstrap over seeds x examples, for reading", told))
+    if found.bootstrap is not None and found.interval is not None:
+        told = f"95 % {points(found.bootstrap.low)} to {points(found.bootstrap.high)} points"
+        narrower = found.bootstrap.high - found.bootstrap.low < found.interval.high - found.interval.low
+        lines.append(("bootstrap over seeds x examples, for reading", told + "; too narrow with few seeds" * narrower))
+    if found.lucky is not None:
+        by_seed, by_answer = (f"{100 * sd:.2f}" for sd in found.lucky)
+        told = f"differences scatter by {by_seed} points over seeds, less than the {by_answer} that single answers alone make: luck, "
+        told += "so the interval may be too narrow, and what is detectable too small (equivalence allows for it)"
+        lines.append(("seeds that agree, for reading", told))
     if found.mcnemar:
         below = sum(outcome.p < LEVEL for outcome in found.mcnemar.values())
         split = ", ".join(f"{seed}: p = {o.p:.3g} (n = {o.n})" for seed, o in found.mcnemar.items())

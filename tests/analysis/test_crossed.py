@@ -67,12 +67,30 @@ def test_without_examples_effects_it_is_the_t_interval_over_seeds() -> None:
 def test_equivalence_is_the_90_percent_interval_within_the_margin() -> None:
     """Where the arms differ often: then what the mean lacks of the margin is a small part of the differences."""
     D_SN = drawn(np.random.default_rng(3), 1, 5, 40, 0.1, 0.1, 1.0)[0]
-    found = interval(D_SN, 0.90)
-    edge = max(-found.low, found.high)
+    found = interval(D_SN)
+    edge = abs(found.estimate) + stats.t.ppf(0.95, found.df) * found.se
     wider = 1 + (edge - abs(found.estimate)) / float(np.square(D_SN).mean())
     p = stats.t.sf(stats.t.isf(0.05, found.df) / math.sqrt(wider), found.df)
     assert crossed.equivalence(D_SN, edge) == pytest.approx(p) and 0.05 < p < 0.08
     assert crossed.equivalence(D_SN, 1.2 * edge) < 0.05
+
+
+def test_the_interval_is_never_narrower_than_that_over_seeds() -> None:
+    """Example means that scatter give degrees of freedom above S - 1, and with them a smaller quantile."""
+    for seed in range(30):
+        D_SN = drawn(np.random.default_rng(seed), 1, 3, 80, 0.01, 0.3, 1.0)[0]
+        found, low, high = interval(D_SN), *stats.ttest_1samp(D_SN.mean(axis=1), 0).confidence_interval(0.95)
+        assert found.low <= low + 1e-12 and found.high >= high - 1e-12
+
+
+def test_seeds_that_agree_exactly_have_no_interval() -> None:
+    """The same sum at every seed, on other examples each time: no spread over seeds, and none to see between examples."""
+    D_SN = np.zeros((3, 256))
+    for s in range(3):
+        D_SN[s, s] = 1.0
+    with pytest.raises(ValueError, match=r"same .* at all 3 seeds"):
+        interval(D_SN)
+    assert 0 < crossed.equivalence(D_SN, 0.05) < 0.05
 
 
 def test_arms_that_hardly_ever_differ_are_not_equivalent_for_it() -> None:

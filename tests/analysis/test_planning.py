@@ -96,7 +96,7 @@ def test_bad_plans(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         lines(stated(500), seeds=5, examples=500, claims=0)
     with pytest.raises(ValueError, match="at least 2 seeds"):
         lines(stated(500), seeds=1, examples=500, claims=1)
-    with pytest.raises(ValueError, match="has no trials/ folder"):
+    with pytest.raises(ValueError, match="no sweep's folder"):
         pilot(tmp_path)
     for line in (["--pilot", str(tmp_path)], ["--pilot", "x", "--sd-seed", "0.1"], ["--seeds", "1"], ["--discordance", "2"]):
         with pytest.raises(SystemExit) as stop:

@@ -37,7 +37,7 @@ def test_a_comparison_of_two_sweeps_is_one_table(tmp_path: Path) -> None:
             sweeps.add(tmp_path / task, "baseline", "confirm", accuracy, seed=seed, task=task)
             sweeps.add(tmp_path / task, "jepa", "confirm", accuracy + 0.05, seed=seed, task=task)
     (table,) = paper_tables.comparison(several.beside([read(tmp_path / "nq-open"), read(tmp_path / "hellaswag")]), "T4", "")
-    assert [(row[0], row[3], row[8]) for row in table.rows] == [
+    assert [(row[0], row[3], row[9]) for row in table.rows] == [
         ("nq-open", "jepa/llama3 (nq-open)", "+5.00 ± 0.00"),
         ("hellaswag", "jepa/llama3 (hellaswag)", "+5.00 ± 0.00"),
     ]
