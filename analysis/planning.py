@@ -28,6 +28,7 @@ from scipy import stats
 from analysis import crossed
 from analysis.claims import Claim, gather
 from analysis.measured import LEVEL, PLANS, POWER
+from analysis.tables import sized
 
 SD_SEED = 0.015
 DISCORDANCE = 0.1
@@ -159,7 +160,7 @@ def lines(spread: Spread, *, seeds: int, examples: int, claims: int, margin: flo
     others = "; ".join(f"{n} seeds: {_points(found[n])}" for n in counts if n != seeds)
     family = f"{claims} claim{'s' * (claims > 1)}"
     out = [f"can detect {_points(found[seeds])} points with {seeds} seeds x {examples} examples (power {POWER:g}, {family}); {others}"]
-    wanted = f"{100 * margin:g} point{'s' * (margin != 0.01)}"
+    wanted = sized(margin)
     if need is not None:
         out.append(f"{wanted} need{'s' * (margin == 0.01)} {need} seeds" + (", fewer than planned" if need < seeds else ""))
     else:
@@ -180,7 +181,9 @@ def _points(share: float) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m analysis.planning", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m analysis.planning",
+        description=(__doc__ or "").partition("May import")[0],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--examples", type=int, default=500, help="test examples (default 500)")
     parser.add_argument("--seeds", type=int, default=5, help="planned confirmation seeds (default 5)")

@@ -22,7 +22,7 @@ from analysis.artefacts import ARTEFACTS
 from analysis.claims import gather
 from analysis.page import Block, Figure, Grid, Page, Ruling, Section, Sentences, as_markdown, diff, html
 from analysis.reading import Sweep, read
-from analysis.tables import Table
+from analysis.tables import Table, sized
 from analysis.verdict import judge
 
 STAGES = {"search": "search", "confirm": "confirmation", "matched": "at equal FLOPs"}
@@ -140,7 +140,7 @@ def _verdicts(folder: Path, notes: Sequence[str]) -> list[Block]:
         blocks.append(Ruling(verdict.verdict, sentence, reasons, tuple(verdict.notes)))
     tested = ", ".join(f"{number} {what}" for what, number in report.family.items() if number or what.startswith("claims"))
     command = f"python -m analysis.verdict {folder} --margin {report.margin:g}"
-    how = f"{report.metric}, margin {100 * report.margin:g} points; Holm over: {tested}. Same as `{command}`."
+    how = f"{report.metric}, margin {sized(report.margin)}; Holm over: {tested}. Same as `{command}`."
     none = () if blocks else ("No claim: no method was confirmed beside a baseline.",)
     at_equal = [
         Grid(table, command=f"python -m analysis.panels {folder}", sources=SOURCES, prose=True) for table in panels.tables(evidence)

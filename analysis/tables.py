@@ -40,6 +40,11 @@ def markdown(table: Table) -> str:
     return "\n".join([f"## {table.title}", "", lines[0], "|" + " --- |" * len(table.header), *lines[1:]])
 
 
+def sized(share: float) -> str:
+    """A share as a number of percentage points: `1 point`, `2.5 points`."""
+    return f"{100 * share:g} point{'' if abs(share - 0.01) < 1e-12 else 's'}"
+
+
 def points(share: float) -> str:
     """A difference in points, two decimals, with its sign; 0 has a plus."""
     return f"{round(100 * share, 2) + 0.0:+.2f}"

@@ -34,7 +34,7 @@ from analysis.claims import Evidence, gather
 from analysis.confirmed import listed
 from analysis.measured import LEVEL, POWER, Reason, Verdict, across_tasks, blank, describe, plan
 from analysis.ruling import ALL_SEEDS, DOUBT, KINDS, rule
-from analysis.tables import Table, points, text
+from analysis.tables import Table, points, sized, text
 
 
 @dataclass
@@ -87,7 +87,7 @@ def _word(found: Verdict, margin: float) -> None:
     equal = found.equivalent
     name = "no example told the arms apart," if found.identical else "TOST"
     tost = "cannot be tested" if equal is None else f"{name} Holm p = {found.p_equivalence_holm:.3g} (before: {found.p_equivalence:.3g})"
-    found.reasons = [*found.conditions, Reason("equivalent", equal, f"within {100 * margin:g} points: {tost}")]
+    found.reasons = [*found.conditions, Reason("equivalent", equal, f"within {sized(margin)}: {tost}")]
     found.reasons += [Reason(name, None, told) for name, told in _for_reading(found)]
     head = f"{found.method} against {found.baseline}: {points(found.difference)} points of {found.metric} over {_size(found)}"
     if found.look is not None and found.look < len(found.looks):
@@ -136,7 +136,7 @@ def _undecided(found: Verdict, margin: float) -> str:
     if doubt := next((r for r in found.conditions if r.name == DOUBT), None):
         return f"is no verdict: {doubt.text}"
     if found.identical:
-        told = f"{found.examples} examples are too few to rule out {100 * margin:g} points"
+        told = f"{found.examples} examples are too few to rule out {sized(margin)}"
         return f"and right on the very same examples at these seeds, but {told} (Holm p = {found.p_equivalence_holm:.3g})"
     if found.untested is not None:
         return f"cannot be tested: {_lower(found.untested)}"
@@ -154,11 +154,11 @@ def _undecided(found: Verdict, margin: float) -> str:
         return f"decides nothing, and was not continued as hopeless: {bound}"
     if found.seeds_needed is None:
         size = f"on {found.examples or 'these'} examples: the test set is too small"
-        return f"{nothing}, and {crossed.MOST_SEEDS} seeds would not detect {100 * margin:g} points {size}"
+        return f"{nothing}, and {crossed.MOST_SEEDS} seeds would not detect {sized(margin)} {size}"
     more = found.seeds_needed - len(found.seeds)
     if more > 0:
-        return f"{nothing}; {more} more seed{'s' * (more > 1)} would detect {100 * margin:g} points (power {POWER:g})"
-    return f"{nothing}, although {found.seeds_needed} seeds would detect {100 * margin:g} points (power {POWER:g})"
+        return f"{nothing}; {more} more seed{'s' * (more > 1)} would detect {sized(margin)} (power {POWER:g})"
+    return f"{nothing}, although {found.seeds_needed} seeds would detect {sized(margin)} (power {POWER:g})"
 
 
 def _lower(sentence: str) -> str:
@@ -173,7 +173,7 @@ def _size(found: Verdict) -> str:
 def render(name: str, report: Report) -> str:
     """One folder as text: the sentences first, then their reasons, the counts, and what is missing."""
     tested = ", ".join(f"{number} {what}" for what, number in report.family.items() if number or what.startswith("claims"))
-    parts = [f"{name}\n{'=' * len(name)}\nmetric {report.metric}, margin {100 * report.margin:g} points; Holm over: {tested}"]
+    parts = [f"{name}\n{'=' * len(name)}\nmetric {report.metric}, margin {sized(report.margin)}; Holm over: {tested}"]
     parts += [_render_verdict(verdict) for verdict in report.verdicts] or ["No claim: no method was confirmed beside a baseline."]
     parts += [_render_across(line) for line in report.across_tasks]
     header = ["arm", "task", "family", "model", "search", "confirm", "complete", "used"]
@@ -207,7 +207,9 @@ def _render_across(line: dict[str, Any]) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m analysis.verdict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m analysis.verdict",
+        description=(__doc__ or "").partition("May import")[0],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("sweeps", nargs="+", type=Path, metavar="results/NAME")
     parser.add_argument("--margin", type=float, help="the difference that matters, as a share (0.01 is one point); default: confirm.margin")

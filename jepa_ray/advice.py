@@ -1,4 +1,4 @@
-"""What a sweep asks of the statistics in `analysis`: what its plan can detect, and which comparisons of a race go on.
+"""What a sweep asks of the statistics in `analysis`: what its plan can detect, which comparisons of a race go on, and what came out.
 
 The one place where the package looks up to `analysis`, on behalf of the command line. Neither torch nor Ray.
 """
@@ -37,6 +37,25 @@ def detectable(sweep: SweepConfig, estimates: Mapping[str, plan.Estimate]) -> li
         told = planning.lines(spread, seeds=seeds, examples=examples, claims=len(claims), margin=confirm.margin)
         out += [f"{', '.join(tasks)}: {line}" if len(sizes) > 1 else line for line in told]
     return out
+
+
+def verdict(sweep: SweepConfig, folder: Path) -> list[str]:
+    """A sentence per claim, controls after them, with the difference at equal FLOPs; empty where nothing was confirmed or can be read."""
+    if not sweep.confirm.seeds or not plan.twins(sweep, controls=True):
+        return []
+    from analysis.claims import gather
+    from analysis.verdict import judge
+
+    try:
+        found = judge(gather(folder)).verdicts
+    except ValueError:
+        return []
+    lines = []
+    for ruling in found:
+        lines.append(f"{'control, ' if ruling.kind == 'control' else ''}{ruling.sentence}")
+        shown = [reason for reason in ruling.conditions if reason.name == "equal FLOPs" and ruling.kind == "claim"]
+        lines += [f"    {reason.name}: {reason.text}" for reason in shown]
+    return lines
 
 
 def race_rule(sweep: SweepConfig) -> Callable[[Sequence[float], int], tuple[bool, str]] | None:

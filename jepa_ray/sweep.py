@@ -67,7 +67,11 @@ def main(argv: Sequence[str] | None = None, prepare_one: Prepare | None = None, 
             from jepa_ray.plan import arms, describe
             from jepa_ray.training.estimate import estimate
 
-            estimates, facts = estimate(sweep)
+            try:
+                estimates, facts = estimate(sweep)
+            except ValueError:  # no model, or no data, of any arm: the plan itself needs neither
+                print(describe(sweep), end="\n\n")
+                raise
             print(describe(sweep, estimates, facts, detectable(sweep, estimates)))
             return OK if len(estimates) == len(arms(sweep)) else SOME_FAILED
         with _signals() as interrupt, claim(sweep, extend=options.extend, fresh=options.fresh) as (claimed, folder):
@@ -108,7 +112,7 @@ def _run(sweep: SweepConfig, folder: Path, interrupt: Interrupt, prepare_one: Pr
     from rich.text import Text
 
     from jepa_ray import results, search
-    from jepa_ray.advice import race_rule
+    from jepa_ray.advice import race_rule, verdict
     from jepa_ray.console import Board, make_console, report
     from jepa_ray.plan import describe
 
@@ -124,7 +128,10 @@ def _run(sweep: SweepConfig, folder: Path, interrupt: Interrupt, prepare_one: Pr
             outcome = search.run(sweep, folder, cluster, board, interrupt, prepare_one, run_trial, race_rule(sweep))
     console.print()
     report(sweep, folder, console, outcome.failed)
+    if sentences := verdict(sweep, folder):
+        console.print(Text("\n".join([f"\nVerdict (all reasons: python -m analysis.verdict {folder})", *sentences])), soft_wrap=True)
     console.print(Text(f"\nTables: {folder}/trials, {folder}/metrics, {folder}/predictions"))
+    console.print(Text(f"All of it on a page: python -m analysis.report {folder}"))
     return SOME_FAILED if outcome.failed or outcome.unconfirmed else OK
 
 

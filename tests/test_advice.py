@@ -10,8 +10,11 @@ import pytest
 
 from analysis import planning, sequential
 from jepa_ray import plan
-from jepa_ray.advice import detectable, race_rule
+from jepa_ray.advice import detectable, race_rule, verdict
 from jepa_ray.config import SweepConfig
+from jepa_ray.loading import dump
+from tests import fake_training as fake
+from tests.analysis import sweeps
 
 METHODS = {"baseline": "none", "jepa": {}, "l2": {"distance": "l2"}}
 
@@ -66,3 +69,16 @@ def test_looks_must_rise_to_all_seeds() -> None:
     for looks in ([3, 4], [5, 3], [1, 5], [3, 3, 5]):
         with pytest.raises(ValueError, match="race must rise"):
             sweep_of(confirm={"seeds": [2, 3, 4, 5, 6], "race": looks})
+
+
+def test_a_sweep_ends_with_its_verdict(tmp_path: Path) -> None:
+    """Sentences of the claims and what came out at equal FLOPs; nothing where nothing was confirmed."""
+    sweep = fake.make_sweep(tmp_path, methods={"baseline": "none", "jepa": {}}, confirm={"seeds": [82, 23, 37]})
+    folder = tmp_path / "fake"
+    for seed, level in ((82, 0.5), (23, 0.52), (37, 0.49)):
+        sweeps.add(folder, "baseline", "confirm", level, seed=seed, examples=200)
+        sweeps.add(folder, "jepa", "confirm", level + 0.1 + seed / 10000, seed=seed, examples=200)
+    (folder / "sweep.yaml").write_text(dump(sweep))
+    sentence, flops = verdict(sweep, folder)
+    assert "jepa/llama3 against baseline/llama3: +10" in sentence and flops.startswith("    equal FLOPs: ")
+    assert verdict(fake.make_sweep(tmp_path), folder) == []

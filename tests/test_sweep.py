@@ -195,3 +195,12 @@ def test_a_dry_run_counts_tokens_and_flops_and_starts_nothing(repository: Path, 
     plan = capsys.readouterr().out
     assert "100 examples" in plan and "FLOPs a trial" in plan and "tokens" in plan and "MB working checkpoint" in plan
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plan_needs_no_model(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without network and weights nothing can be counted, but arms, trials and notes are known."""
+    arguments = [str(repository / "search_spaces" / "lora.yaml"), "--dry-run", "model=paper", "families=[llama3]"]
+    assert command.main(arguments) == 2
+    said = capsys.readouterr()
+    assert "baseline/llama3" in said.out and "runs" in said.out
+    assert "llama3" in said.err and "cannot load" in said.err

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from analysis.claims import gather
-from analysis.confirmed import alike, choose, read_frozen
+from analysis.confirmed import alike, choose, read_frozen, twins
 from analysis.figures import seeds
 from analysis.reading import read, shown_runs
 from analysis.summary import summarise
@@ -95,3 +95,11 @@ def test_settings_are_compared_with_what_is_null(tmp_path: Path) -> None:
     one = rows[rows["stage"] == "search"].iloc[0]
     same = alike(rows[rows["stage"] == "confirm"], one)
     assert rows.loc[same.index[same], "lora_r"].isna().tolist() == [True] and len(same) == 2
+
+
+def test_twins_have_the_same_loss_side() -> None:
+    """With a baseline that does not train the end of turn beside one that does, each method is compared with its own."""
+    arms = [("b", "none", True), ("b-no-stop", "none", False), ("j", "cosine", True), ("j-no-stop", "cosine", False), ("alone", "l2", True)]
+    rows = pd.DataFrame(arms, columns=["label", "objective", "train_end_of_turn"]).assign(loss_on="answer")
+    rows.loc[rows["label"] == "alone", "loss_on"] = "all"
+    assert twins(rows) == [("b", "j"), ("b-no-stop", "j-no-stop")]

@@ -175,6 +175,14 @@ def test_a_folder_that_is_no_sweep_is_refused(tmp_path: Path, name: str) -> None
         read(tmp_path / name)
 
 
+def test_a_misspelt_folder_and_one_that_has_only_begun(tmp_path: Path) -> None:
+    (tmp_path / "efficiency").mkdir()
+    with pytest.raises(ValueError, match=r"did you mean .*efficiency\?"):
+        read(tmp_path / "eficiency")
+    (tmp_path / "efficiency" / "sweep.yaml").write_text(sweeps.SWEEP)
+    assert read(tmp_path / "efficiency").trials.empty, "a sweep whose first trial still runs is a sweep"
+
+
 def test_a_folder_of_damaged_files_alone_is_refused(tmp_path: Path) -> None:
     sweeps.add(tmp_path / "s", "jepa", "search", 0.4)
     for path in (tmp_path / "s" / "trials").glob("*.parquet"):

@@ -11,6 +11,7 @@ from scipy import stats
 
 from analysis import crossed, planning
 from analysis.planning import Spread, examples_needed, lines, pilot, stated
+from tests.analysis import sweeps
 
 
 def test_components_add_up_to_what_was_stated() -> None:
@@ -104,3 +105,17 @@ def test_bad_plans(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert stop.value.code == 2
     assert planning.main(["--examples", "512", "--claims", "1"]) == 0
     assert "can detect" in capsys.readouterr().out
+
+
+def test_controls_do_not_speak_for_claims(tmp_path: Path) -> None:
+    """An arm that is meant to fail scatters like no other; without a claim it is better than nothing."""
+    folder = tmp_path / "s"
+    for seed, level, wild in ((1, 0.50, 0.2), (2, 0.51, 0.8), (3, 0.49, 0.4)):
+        sweeps.add(folder, "baseline", "confirm", level, seed=seed, examples=200)
+        sweeps.add(folder, "shuffled", "confirm", wild, seed=seed, examples=200, objective={"control": "shuffled"})
+    controls = pilot(folder)
+    assert "1 control, 2 degrees of freedom" in controls.origin
+    for seed, level in ((1, 0.52), (2, 0.55), (3, 0.50)):
+        sweeps.add(folder, "jepa", "confirm", level, seed=seed, examples=200)
+    claims = pilot(folder)
+    assert "1 claim, 2 degrees of freedom" in claims.origin and claims.parts.var_seed < controls.parts.var_seed / 10
