@@ -123,7 +123,8 @@ def at_equal_seconds(ours: pd.DataFrame, theirs: pd.DataFrame, metric: str, curv
         if known.nunique() > 1:
             names = listed(sorted({f"{value:g}" if isinstance(value, float) else str(value) for value in known}))
             return Panel("equal seconds", val, {}, None, f"the trials ran on different {what} ({names}), so seconds cannot be compared")
-    return _on_curves("equal seconds", "train_seconds", ours, theirs, metric, curves)
+    panel = _on_curves("equal seconds", "train_seconds", ours, theirs, metric, curves)
+    return replace(panel, how=f"{panel.how}; wall clock, with whatever else ran beside the trials") if panel.by_seed else panel
 
 
 @dataclass(frozen=True)

@@ -25,10 +25,10 @@ NOTHING = "No method was confirmed beside a baseline on one seed or more."
 
 def tables(evidence: Evidence) -> list[Table]:
     """One table of all claims; without rows, and a sentence, where there is no claim with a pair of seeds."""
-    header = ["method", "at", "difference", "95 % interval", "seeds", "both spent", "metric", "baseline", "how"]
+    header = ["method", "at", "difference", "95 % interval over seeds", "seeds", "both spent", "metric", "baseline", "how"]
     several = len({(claim.method, claim.task, claim.model) for claim in evidence.claims}) > len({claim.method for claim in evidence.claims})
     rows = []
-    for claim in evidence.claims:
+    for claim in sorted(evidence.claims, key=lambda claim: claim.kind != "claim"):
         method, baseline = _names(claim, several)
         for panel in claim.panels:
             *numbers, how = cells(panel)

@@ -189,10 +189,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=5, help="planned confirmation seeds (default 5)")
     parser.add_argument("--claims", type=int, default=2, help="methods x tasks x families that are compared with a baseline (default 2)")
     parser.add_argument("--margin", type=float, default=0.01, help="the difference that matters, as a share (default 0.01, one point)")
+    parser.add_argument("folder", nargs="?", type=Path, metavar="results/OTHER", help="the same as --pilot")
     parser.add_argument("--pilot", type=Path, metavar="results/OTHER", help="a sweep whose spread is taken")
     parser.add_argument("--sd-seed", type=float, help=f"sd over seeds of the paired difference, as a share (default {SD_SEED:g})")
     parser.add_argument("--discordance", type=float, help=f"share of examples on which two arms disagree (default {DISCORDANCE:g})")
     options = parser.parse_args(arguments)
+    options.pilot = options.pilot or options.folder
     if options.pilot is not None and (options.sd_seed is not None or options.discordance is not None):
         parser.error("--pilot and --sd-seed or --discordance are two answers to one question; give one of them")
     try:

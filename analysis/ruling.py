@@ -21,6 +21,7 @@ from analysis.tables import points
 KINDS = ("claim", "control")
 """The two families, in this order."""
 ALL_SEEDS = "all planned seeds"
+STOPPING = "not only stopping"
 DOUBT = "answers of the scores"
 NO_STOP = "-no-stop"
 """Behind a method's name: the same without a trained end of turn."""
@@ -126,7 +127,7 @@ def _not_stopping(claim: Claim, others: Sequence[Claim], margin: float) -> Reaso
         told += f"; {how} a trained end of turn {points(gap)} points (n = {len(twin.ours)} seeds)"
         if how == "with" and gap < margin:
             holds = False
-    return Reason("not only stopping", holds, told)
+    return Reason(STOPPING, holds, told)
 
 
 def _p_text(found: Verdict) -> str:

@@ -33,8 +33,11 @@ from analysis import crossed
 from analysis.claims import Evidence, gather
 from analysis.confirmed import listed
 from analysis.measured import LEVEL, POWER, Reason, Verdict, across_tasks, blank, describe, plan
-from analysis.ruling import ALL_SEEDS, DOUBT, KINDS, rule
+from analysis.ruling import ALL_SEEDS, DOUBT, KINDS, STOPPING, rule
 from analysis.tables import Table, points, sized, text
+
+MANY = 50
+"""More seeds than this are no advice: with them the examples are what is too few."""
 
 
 @dataclass
@@ -145,6 +148,9 @@ def _undecided(found: Verdict, margin: float) -> str:
         if found.difference < 0:
             return f"is significant over seeds (Holm p = {found.p_holm:.3g}), but nothing is known by example"
         failed = [f"'{r.name}' {'cannot be told' if r.holds is None else 'fails'}" for r in found.conditions if not r.holds]
+        if [r.name for r in found.conditions if r.holds is False] == [STOPPING]:
+            gains = next(r.text for r in found.conditions if r.name == STOPPING)
+            return f"is significant (Holm p = {found.p_holm:.3g}), and it is one of stopping only: {gains}"
         return f"is significant (Holm p = {found.p_holm:.3g}), but {' and '.join(failed)}"
     nothing = "decides nothing"
     if found.p < LEVEL / found.family_size and found.interval is not None and found.look is None:
@@ -156,8 +162,9 @@ def _undecided(found: Verdict, margin: float) -> str:
         size = f"on {found.examples or 'these'} examples: the test set is too small"
         return f"{nothing}, and {crossed.MOST_SEEDS} seeds would not detect {sized(margin)} {size}"
     more = found.seeds_needed - len(found.seeds)
+    rough = "; rather a larger test set" if more > MANY else ""
     if more > 0:
-        return f"{nothing}; {more} more seed{'s' * (more > 1)} would detect {sized(margin)} (power {POWER:g})"
+        return f"{nothing}; {more} more seed{'s' * (more > 1)} would detect {sized(margin)} (power {POWER:g}{rough})"
     return f"{nothing}, although {found.seeds_needed} seeds would detect {sized(margin)} (power {POWER:g})"
 
 
@@ -185,7 +192,7 @@ def render(name: str, report: Report) -> str:
 
 
 def _render_verdict(found: Verdict) -> str:
-    marks = {True: "yes", False: "no", None: "-"}
+    marks = {True: "holds", False: "fails", None: "-"}
     mark = "control, " if found.kind == "control" else ""
     reasons = [f"    {marks[reason.holds]:<4}{reason.name}: {reason.text}" for reason in found.reasons]
     return "\n".join([mark + found.sentence, *reasons, *(f"    !   {note}" for note in found.notes)])

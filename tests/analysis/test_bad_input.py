@@ -81,7 +81,7 @@ CASES: dict[Callable[[Path], None], tuple[str, ...]] = {
     constant: (
         # 0.99 ** 3: three examples on which the arms agree say next to nothing of the others
         "no example told the arms apart, Holm p = 0.97",
-        "right on the very same examples at these seeds, but 3 examples are too few to rule out 1 points",
+        "right on the very same examples at these seeds, but 3 examples are too few to rule out 1 point",
         "no interval: The difference is the same (+0) at all 3 seeds",
         "no curve. All 2 trials score 0.4",
         "identical on every seed",
