@@ -194,7 +194,7 @@ def render(name: str, report: Report) -> str:
 def _render_verdict(found: Verdict) -> str:
     marks = {True: "holds", False: "fails", None: "-"}
     mark = "control, " if found.kind == "control" else ""
-    reasons = [f"    {marks[reason.holds]:<4}{reason.name}: {reason.text}" for reason in found.reasons]
+    reasons = [f"    {marks[reason.holds]:<6}{reason.name}: {reason.text}" for reason in found.reasons]
     return "\n".join([mark + found.sentence, *reasons, *(f"    !   {note}" for note in found.notes)])
 
 
