@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from analysis.confirmed import planned
+from analysis.confirmed import listed, planned
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +28,8 @@ class Declared:
     """In the order in which they are run."""
     looks: tuple[int, ...]
     """Numbers of seeds after which a race looks, the last is all; empty: no race."""
-    before: tuple[tuple[int, ...], ...]
-    """Seeds that earlier versions of the sweep asked for (`sweep-N.yaml`), where they are others than now."""
+    changes: tuple[str, ...] = ()
+    """Sentences: seeds or looks that earlier versions of the sweep asked for (`sweep-N.yaml`), where they are others than now."""
 
     def missing(self, seeds: Sequence[int]) -> list[int]:
         """Seeds that these lack: of all that are planned, or in a race of those up to the look that they are on the way to."""
@@ -51,7 +51,7 @@ def declared(folder: Path) -> Declared | None:
             controls=arms * kinds.count("control"),
             seeds=seeds,
             looks=tuple(int(look) for look in confirm.get("race") or ()),
-            before=_before(folder, seeds),
+            changes=_changes(folder, confirm),
         )
     except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError):
         return None  # `confirmed.progress` says so
@@ -77,9 +77,18 @@ def _kinds(methods: Mapping[str, Any], sides: Mapping[str, Any], optim: Mapping[
     ]
 
 
-def _before(folder: Path, now: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
-    found = []
+def _changes(folder: Path, now: Mapping[str, Any]) -> tuple[str, ...]:
+    found: dict[str, list[str]] = {"seeds": [], "race": []}
     for path in sorted(folder.glob("sweep-*.yaml"), key=lambda path: (len(path.name), path.name)):
-        earlier = yaml.safe_load(path.read_text(encoding="utf-8"))
-        found.append(tuple(int(seed) for seed in ((earlier or {}).get("confirm") or {}).get("seeds") or ()))
-    return tuple(dict.fromkeys(seeds for seeds in found if seeds and set(seeds) != set(now)))
+        earlier = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("confirm")
+        if not isinstance(earlier, dict) or not earlier.get("seeds"):
+            continue  # it confirmed nothing
+        for name, told in found.items():
+            once = earlier.get(name) or []
+            if set(once) != set(now.get(name) or []):
+                told.append(listed(once) or "none")
+    return tuple(
+        f"confirm.{name} was once {'; '.join(dict.fromkeys(told))} and is now {listed(now.get(name) or []) or 'none'}."
+        for name, told in found.items()
+        if told
+    )

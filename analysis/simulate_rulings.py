@@ -128,7 +128,7 @@ def rulings(right_ASN: NDArray[np.bool_], looks: Sequence[int] = (), margin: flo
         claim.stopping = {"prefix": gain, "contains": gain}
         claim.panels = [Panel(at="equal FLOPs", metric=METRIC, by_seed=dict(enumerate(differences[:seeds])), spent=1.0, how="the same")]
         claims.append(claim)
-    plan = Declared(claims=A - 1, controls=0, seeds=tuple(range(S)), looks=tuple(looks), before=())
+    plan = Declared(claims=A - 1, controls=0, seeds=tuple(range(S)), looks=tuple(looks))
     return rule(claims, METRIC, margin, plan)[0]
 
 

@@ -17,7 +17,7 @@ not known what was planned (no sweep.yaml), or on answers that are not those the
 (any more) enter nothing. A true difference of just the margin is `better` half of the time, however many seeds there are: plan for more.
 Controls are a family of their own. Every folder is one family. A null is an answer: the exit status is 0; 2 for bad input.
 
-May import: claims, confirmed, measured, ruling, crossed, tables.
+May import: claims, measured, ruling, crossed, tables.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ from typing import Any
 
 from analysis import crossed
 from analysis.claims import Evidence, gather
-from analysis.confirmed import listed
 from analysis.measured import LEVEL, POWER, Reason, Verdict, across_tasks, blank, describe, plan
 from analysis.ruling import ALL_SEEDS, DOUBT, KINDS, STOPPING, rule
 from analysis.tables import Table, points, sized, text
@@ -72,12 +71,10 @@ def judge(evidence: Evidence, metric: str = "test_accuracy", margin: float | Non
             alone.sentence = f"undecided: {claim.method} stands alone. {claim.notes[0]}"
             verdicts.append(alone)
     notes = list(evidence.notes)
-    if declared is not None and declared.before:
-        once = "; ".join(listed(seeds) for seeds in declared.before)
+    if declared is not None and declared.changes:
         notes.append(
-            f"confirm.seeds was once {once} and is now {listed(declared.seeds)}. If results were known when it was changed, p is too "
-            "small: adding or changing seeds until a test fires is no 5 % test. Plan looks with confirm.race, or confirm in a sweep of "
-            "another name."
+            f"{' '.join(declared.changes)} If results were known by then, p is too small: adding or changing seeds or looks until a test "
+            "fires is no 5 % test. Plan looks with confirm.race before the first seed, or confirm in a sweep of another name."
         )
     return Report(metric, margin, family, verdicts, across_tasks(evidence.claims), evidence.counts, notes)
 

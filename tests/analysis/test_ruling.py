@@ -41,7 +41,7 @@ def claim(method: str = "jepa", gain: float = 0.1, seeds: tuple[int, ...] = SEED
 
 
 def plan(claims: int = 1, controls: int = 0, seeds: tuple[int, ...] = SEEDS, looks: tuple[int, ...] = ()) -> Declared:
-    return Declared(claims=claims, controls=controls, seeds=seeds, looks=looks, before=())
+    return Declared(claims=claims, controls=controls, seeds=seeds, looks=looks)
 
 
 def ruled(*claims: Claim, declared: Declared | None = None, margin: float = 0.01) -> list[Verdict]:
@@ -128,7 +128,7 @@ def test_the_gain_without_a_trained_end_of_turn_stands_beside_it() -> None:
 
 
 def test_added_seeds_are_said() -> None:
-    grown = Declared(claims=1, controls=0, seeds=SEEDS, looks=(), before=((1, 2, 3),))
+    grown = Declared(claims=1, controls=0, seeds=SEEDS, looks=(), changes=("confirm.seeds was once 1, 2, 3 and is now 82, 23, 37, 84, 4.",))
     (note,) = judge(Evidence(claims=[claim()], declared=grown)).notes
     assert note.startswith("confirm.seeds was once 1, 2, 3 and is now 82, 23, 37, 84, 4.") and "confirm.race" in note
 
@@ -157,7 +157,15 @@ confirm: {seeds: [82, 23, 37, 84, 4], race: [3, 5]}
 """
     (tmp_path / "sweep.yaml").write_text(text)
     (tmp_path / "sweep-1.yaml").write_text("confirm: {seeds: [82, 23, 37]}")
-    assert declared(tmp_path) == Declared(claims=4, controls=8, seeds=SEEDS, looks=(3, 5), before=((82, 23, 37),))
+    (tmp_path / "sweep-2.yaml").write_text("confirm: {seeds: [82, 23, 37], race: [2, 3]}")
+    (tmp_path / "sweep-3.yaml").write_text("confirm: none")
+    assert declared(tmp_path) == Declared(
+        claims=4,
+        controls=8,
+        seeds=SEEDS,
+        looks=(3, 5),
+        changes=("confirm.seeds was once 82, 23, 37 and is now 82, 23, 37, 84, 4.", "confirm.race was once none; 2, 3 and is now 3, 5."),
+    )
     (tmp_path / "sweep.yaml").write_text(text.replace("train_end_of_turn: true", "train_end_of_turn: false"))
     found = declared(tmp_path)
     assert found is not None and (found.claims, found.controls) == (16, 8)
