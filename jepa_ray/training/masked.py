@@ -15,7 +15,6 @@ one in `checkpoints/` beside its folder.
 
 from __future__ import annotations
 
-import resource
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -41,12 +40,12 @@ from jepa_ray.training.masked_step import (
     TargetEncoder,
     TokenIds,
     make_masked_optimizer,
-    masked_data_parallel,
     masked_network,
     masked_step,
 )
 from jepa_ray.training.selfcheck import TOLERANCE, PackingError
-from jepa_ray.training.step import NonFinite, Runtime, StepTotals, epoch_steps, over_ranks
+from jepa_ray.training.spent import spent_columns
+from jepa_ray.training.step import NonFinite, Runtime, StepTotals, data_parallel, epoch_steps, over_ranks
 
 Report = Callable[[dict[str, float]], None]
 States = NDArray[np.float64]
@@ -101,7 +100,7 @@ def _train(
             scores, _ = judge(network, _test(prepared), "test")
             summary |= _untrained(scores)
     earlier = spent["wall"]
-    model = masked_data_parallel(network, runtime)
+    model = data_parallel(network, runtime)
 
     epochs = [epoch_steps(len(prepared.passages), optim, config.seed, epoch) for epoch in range(optim.num_epochs)]
     total_steps = sum(map(len, epochs))
@@ -133,14 +132,7 @@ def _train(
         cost = {"train_flops": float(spent["flops"]), "train_seconds": spent["train_seconds"]}
         metrics += _rows(values, spent["step"], epoch + 1, cost)
         summary |= values | cost
-        summary |= {
-            "train_tokens": float(spent["tokens"]),
-            "val_seconds": spent["val_seconds"],
-            "wall_seconds": spent["wall"],
-            "peak_memory_bytes": _peak_memory(runtime),
-            "epochs_done": epoch + 1,
-            "steps": spent["step"],
-        }
+        summary |= spent_columns(spent, epoch + 1, runtime)
         progress = replace(progress, summary=dict(summary), metrics=metrics, predictions=predictions)
         if runtime.rank == 0:
             save_working(scratch, network, target, optimizer, spent=spent, progress=progress.to_json())
@@ -288,10 +280,3 @@ def _start(config: TrialConfig, prepared: MaskedPrepared, runtime: Runtime, scra
         **prepared.facts,
     }
     return TrialResult(state="RUNNING", error=None, summary={**provenance(), **facts}, metrics=[], predictions=[])
-
-
-def _peak_memory(runtime: Runtime) -> float:
-    """Bytes: the GPU's high-water mark; on a CPU the process's, which includes earlier trials of a reused process."""
-    if runtime.device.startswith("cuda"):
-        return float(torch.cuda.max_memory_allocated(runtime.device))
-    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * 1024

@@ -34,7 +34,7 @@ from jepa_ray.objectives.distances import DISTANCES
 from jepa_ray.objectives.predictors import make_head
 from jepa_ray.objectives.schedules import ema_momentum
 from jepa_ray.streams import derive_seed, stream
-from jepa_ray.training.step import NonFinite, Runtime, StepTotals, clip_gradients, lr_factor
+from jepa_ray.training.step import NonFinite, Runtime, StepTotals, bare, clip_gradients, lr_factor
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,9 @@ def masked_step(
     optimizer.step()
     if target is not None:
         assert objective is not None
-        target.follow(unwrap_masked(model), ema_momentum(objective, step, total_steps))
+        network = bare(model)
+        assert isinstance(network, MaskedNetwork)
+        target.follow(network, ema_momentum(objective, step, total_steps))
     return totals
 
 
@@ -177,21 +179,6 @@ def loss_sums(
     ce_sum = F.cross_entropy(logits_MV.float(), label_ids_M, reduction="sum") if logits_MV is not None else None
     jepa_sum = DISTANCES["cosine"](source_MD, target_MD).sum() if source_MD is not None and target_MD is not None else None
     return ce_sum, jepa_sum
-
-
-def unwrap_masked(model: nn.Module) -> MaskedNetwork:
-    """The MaskedNetwork inside a data-parallel wrapper, or itself."""
-    inner = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
-    assert isinstance(inner, MaskedNetwork)
-    return inner
-
-
-def masked_data_parallel(network: MaskedNetwork, runtime: Runtime) -> nn.Module:
-    """The network itself, or wrapped in DistributedDataParallel where there are several workers."""
-    if runtime.world_size == 1:
-        return network
-    device_ids = [torch.device(runtime.device)] if runtime.device.startswith("cuda") else None
-    return nn.parallel.DistributedDataParallel(network, device_ids=device_ids)
 
 
 @dataclass(frozen=True)

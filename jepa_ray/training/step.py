@@ -294,14 +294,19 @@ def attended_pairs(packed: Packed) -> int:
     return int((packed.position_ids.reshape(-1)[nodes] + 1).sum())
 
 
+def bare(model: nn.Module) -> nn.Module:
+    """The module inside a data-parallel wrapper, or itself."""
+    return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
+
+
 def unwrap(model: nn.Module) -> Network:
     """The Network inside a data-parallel wrapper, or itself."""
-    inner = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
+    inner = bare(model)
     assert isinstance(inner, Network)
     return inner
 
 
-def data_parallel(network: Network, runtime: Runtime) -> nn.Module:
+def data_parallel(network: nn.Module, runtime: Runtime) -> nn.Module:
     """The network itself, or wrapped in DistributedDataParallel where there are several workers."""
     if runtime.world_size == 1:
         return network

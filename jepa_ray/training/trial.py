@@ -13,7 +13,6 @@ checkpoint under `scratch`; the caller owns the tables.
 
 from __future__ import annotations
 
-import resource
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -35,6 +34,7 @@ from jepa_ray.training.jepa import active_objective
 from jepa_ray.training.prepare import Prepared
 from jepa_ray.training.pretrain import pretrain, stages
 from jepa_ray.training.selfcheck import PackingError, attention_error
+from jepa_ray.training.spent import spent_columns
 from jepa_ray.training.step import (
     NonFinite,
     Runtime,
@@ -152,14 +152,7 @@ def _train(
         cost = {"train_flops": float(spent["flops"]), "train_seconds": spent["train_seconds"]}
         metrics += _lines(values | diagnostics, spent["step"], epoch + 1, cost)
         summary |= values | cost | watch.columns()
-        summary |= {
-            "train_tokens": float(spent["tokens"]),
-            "val_seconds": spent["val_seconds"],
-            "wall_seconds": spent["wall"],
-            "peak_memory_bytes": _peak_memory(runtime),
-            "epochs_done": epoch + 1,
-            "steps": spent["step"],
-        }
+        summary |= spent_columns(spent, epoch + 1, runtime)
         progress = replace(progress, summary=dict(summary), metrics=metrics, predictions=predictions)
         if runtime.rank == 0:
             training.save(scratch, epoch=epoch + 1, spent=spent, progress=progress.to_json(), watch=watch.state())
@@ -232,13 +225,6 @@ def _means(totals: StepTotals) -> str:
         return "it was the first step of its epoch"
     jepa = f", JEPA {totals.jepa_sum / totals.num_pairs:.4g}" if totals.num_pairs else ""
     return f"the steps before it in its epoch were finite (mean cross-entropy {totals.ce_sum / totals.num_labels:.4g}{jepa})"
-
-
-def _peak_memory(runtime: Runtime) -> float:
-    """Bytes: the GPU's high-water mark; on a CPU the process's, which includes earlier trials of a reused process."""
-    if runtime.device.startswith("cuda"):
-        return float(torch.cuda.max_memory_allocated(runtime.device))
-    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * 1024
 
 
 __all__ = ["NonFinite", "Report", "Runtime", "run_trial", "unwrap"]
