@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from analysis import tokens
-from analysis.confirmed import twins
+from analysis.protocol.confirmed import twins
 from analysis.reading import Sweep, read_predictions, shown_runs
 from analysis.tables import Table
 

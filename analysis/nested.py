@@ -14,7 +14,7 @@ import pandas as pd
 from scipy import stats
 
 from analysis import paper_numbers as paper
-from analysis.confirmed import twins
+from analysis.protocol.confirmed import twins
 from analysis.reading import Sweep
 from analysis.tables import Table
 from jepa_ray import results

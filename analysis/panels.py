@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from analysis.claims import Claim, Evidence, gather
-from analysis.equal import Panel
+from analysis.protocol.claims import Claim, Evidence, gather
+from analysis.protocol.equal import Panel
 from analysis.tables import Table, points, text
 
 TITLE = "At equal steps, equal FLOPs and equal seconds (method - baseline, points)"

@@ -12,7 +12,7 @@ from typing import Any, cast
 import pandas as pd
 
 from analysis import paper_numbers as paper
-from analysis.confirmed import twins
+from analysis.protocol.confirmed import twins
 from analysis.reading import Sweep, last_values, shown_runs
 from analysis.tables import Table, percent, significant
 

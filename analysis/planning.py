@@ -25,9 +25,9 @@ from pathlib import Path
 
 from scipy import stats
 
-from analysis import crossed
-from analysis.claims import Claim, gather
-from analysis.measured import LEVEL, PLANS, POWER
+from analysis.protocol.claims import Claim, gather
+from analysis.protocol.measured import LEVEL, PLANS, POWER
+from analysis.stats import crossed
 from analysis.tables import sized
 
 SD_SEED = 0.015

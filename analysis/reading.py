@@ -14,8 +14,8 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from analysis.confirmed import GROUP, choose, read_frozen
 from analysis.files import check, damage, load, read_sound
+from analysis.protocol.confirmed import GROUP, choose, read_frozen
 from jepa_ray import results
 
 OBJECTIVE_KNOBS = ("lambda", "k", "loss_dropout", "gamma")

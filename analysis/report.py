@@ -19,8 +19,8 @@ import pandas as pd
 
 from analysis import answers, panels, summary
 from analysis.artefacts import ARTEFACTS
-from analysis.claims import gather
 from analysis.page import Block, Figure, Grid, Page, Ruling, Section, Sentences, as_markdown, diff, html
+from analysis.protocol.claims import gather
 from analysis.reading import Sweep, read
 from analysis.tables import Table, sized
 from analysis.verdict import judge

@@ -23,8 +23,8 @@ from typing import Any
 import pandas as pd
 from scipy import stats
 
-from analysis.confirmed import GROUP, choose, read_frozen, twins
 from analysis.files import check, read_sound
+from analysis.protocol.confirmed import GROUP, choose, read_frozen, twins
 from analysis.tables import Table, markdown, percent, significant, text
 from jepa_ray import results
 
@@ -32,7 +32,7 @@ JUDGEMENTS = ("accuracy", "exact", "prefix", "contains", "stopped")
 WHERE_MEASURED = ("paper", "equivalent", "errors")
 """Judgements of some tasks only: shown where a trial has them, errors where there are any."""
 STAGES = ("search", "confirm", "matched")
-"""What trials are for; matched ones are trained to equal FLOPs (`equal.py`) and enter no table here but the counts and costs."""
+"""What trials are for; matched ones are trained to equal FLOPs (`protocol/equal.py`) and enter no table here but the counts and costs."""
 STATES = ("COMPLETE", "PRUNED", "FAILED")
 ALWAYS = ("objective", "lambda", "k", "learning_rate", "loss_dropout")
 """Settings shown for every arm; others appear where the search varied them."""

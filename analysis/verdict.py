@@ -2,7 +2,7 @@
 
     python -m analysis.verdict results/lora [results/other ...] [--margin 0.01] [--metric test_accuracy] [--json]
 
-For every method against its baseline twin (`claims.py`), with D the difference of the metric on fresh seeds:
+For every method against its baseline twin (`protocol/claims.py`), with D the difference of the metric on fresh seeds:
 
     better       Holm p < 0.05 over all claims that the sweep declares, AND the 95 % seeds x examples interval lies above 0, AND D reaches
                  the margin, AND the difference is above 0 at equal FLOPs, AND prefix or contains gains the margin too (a gain of
@@ -29,10 +29,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from analysis import crossed
-from analysis.claims import Evidence, gather
-from analysis.measured import LEVEL, POWER, Reason, Verdict, across_tasks, blank, describe, plan
-from analysis.ruling import ALL_SEEDS, DOUBT, KINDS, STOPPING, rule
+from analysis.protocol.claims import Evidence, gather
+from analysis.protocol.measured import LEVEL, POWER, Reason, Verdict, across_tasks, blank, describe, plan
+from analysis.protocol.ruling import ALL_SEEDS, DOUBT, KINDS, STOPPING, rule
+from analysis.stats import crossed
 from analysis.tables import Table, points, sized, text
 
 MANY = 50

@@ -19,8 +19,8 @@ from __future__ import annotations
 
 import argparse
 
-from analysis.simulate import Design, Rate, paper, protocol
-from analysis.simulate_rulings import family, raced, ruled
+from analysis.simulation.rulings import family, raced, ruled
+from analysis.simulation.sweeps import Design, Rate, paper, protocol
 from benchmarks.timing import finish
 
 WORLDS = {

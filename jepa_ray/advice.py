@@ -43,7 +43,7 @@ def verdict(sweep: SweepConfig, folder: Path) -> list[str]:
     """A sentence per claim, controls after them, with the difference at equal FLOPs; empty where nothing was confirmed or can be read."""
     if not sweep.confirm.seeds or not plan.twins(sweep, controls=True):
         return []
-    from analysis.claims import gather
+    from analysis.protocol.claims import gather
     from analysis.verdict import judge
 
     try:
@@ -65,8 +65,8 @@ def race_rule(sweep: SweepConfig) -> Callable[[Sequence[float], int], tuple[bool
     """
     if not sweep.confirm.race:
         return None
-    from analysis import sequential
-    from analysis.measured import LEVEL
+    from analysis.protocol.measured import LEVEL
+    from analysis.stats import sequential
 
     looks, margin = sweep.confirm.race, sweep.confirm.margin
     alpha = LEVEL / max(1, len(plan.twins(sweep, controls=False)))

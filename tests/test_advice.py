@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from analysis import planning, sequential
+from analysis import planning
+from analysis.stats import sequential
 from jepa_ray import plan
 from jepa_ray.advice import detectable, race_rule, verdict
 from jepa_ray.config import SweepConfig

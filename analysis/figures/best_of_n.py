@@ -10,7 +10,7 @@ import pandas as pd
 from analysis.figures import style
 from analysis.figures.style import Plot
 from analysis.reading import Sweep
-from analysis.resampling import BestOf, best_of_n
+from analysis.stats.resampling import BestOf, best_of_n
 from analysis.tables import Table
 
 SHOWN = (1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pandas as pd
 
-from analysis.confirmed import choose
 from analysis.figures import style
 from analysis.figures.style import Plot
+from analysis.protocol.confirmed import choose
 from analysis.reading import Sweep
 from analysis.tables import Table, percent
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis.claims import gather
-from analysis.confirmed import alike, choose, read_frozen, twins
 from analysis.figures import seeds
+from analysis.protocol.claims import gather
+from analysis.protocol.confirmed import alike, choose, read_frozen, twins
 from analysis.reading import read, shown_runs
 from analysis.summary import summarise
 from jepa_ray import results

@@ -9,8 +9,8 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from analysis import crossed
-from analysis.crossed import Components, bootstrap, components, detectable, interval, mean_squares, plan, seeds_needed, standard_error
+from analysis.stats import crossed
+from analysis.stats.crossed import Components, bootstrap, components, detectable, interval, mean_squares, plan, seeds_needed, standard_error
 
 SHROUT_FLEISS = np.array([[9, 2, 5, 8], [6, 1, 3, 2], [8, 4, 6, 8], [7, 1, 2, 6], [10, 5, 6, 9], [6, 2, 4, 7]], dtype=float)
 """Six targets rated by four judges (Shrout & Fleiss 1979, table 2); their table 3 has the mean squares."""

@@ -11,9 +11,9 @@ import pytest
 from scipy import stats
 
 from analysis import panels
-from analysis.claims import Claim, gather
-from analysis.equal import Panel
 from analysis.figures import budget, curves, heatmap, parallel, seeds, stops
+from analysis.protocol.claims import Claim, gather
+from analysis.protocol.equal import Panel
 from analysis.reading import read, shown_runs
 from analysis.summary import summarise
 from jepa_ray import results

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis import crossed, planning
+from analysis import planning
 from analysis.planning import Spread, examples_needed, lines, pilot, stated
+from analysis.stats import crossed
 from tests.analysis import sweeps
 
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from analysis.resampling import aggregate, best_of_n, iqm, probability_of_improvement
+from analysis.stats.resampling import aggregate, best_of_n, iqm, probability_of_improvement
 
 TASKS = ("a", "b", "c", "d")
 

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis import sequential
-from analysis.claims import Claim, Evidence
-from analysis.declared import Declared, declared
-from analysis.equal import Panel
-from analysis.measured import Verdict
-from analysis.ruling import rule
+from analysis.protocol.claims import Claim, Evidence
+from analysis.protocol.declared import Declared, declared
+from analysis.protocol.equal import Panel
+from analysis.protocol.measured import Verdict
+from analysis.protocol.ruling import rule
+from analysis.stats import sequential
 from analysis.verdict import judge
 
 SEEDS = (82, 23, 37, 84, 4)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis.sequential import boundaries, crossing, decide, ended, look_of, overall, spending
+from analysis.stats.sequential import boundaries, crossing, decide, ended, look_of, overall, spending
 
 LOOKS = [(3, 5, 10), (5, 10, 20)]
 

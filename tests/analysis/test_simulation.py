@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from analysis.simulate import Design, Rate, confirmations, paper, protocol
-from analysis.simulate_rulings import family, raced, ruled, rulings
+from analysis.simulation.rulings import family, raced, ruled, rulings
+from analysis.simulation.sweeps import Design, Rate, confirmations, paper, protocol
 
 REPLICATES = 10_000  # a Monte-Carlo standard error of 0.22 points at 5 %
 

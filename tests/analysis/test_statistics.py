@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis.statistics import (
+from analysis.stats.statistics import (
     equivalence,
     holm,
     mcnemar,

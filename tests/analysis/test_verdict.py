@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from analysis import verdict
-from analysis.claims import gather, split_of
-from analysis.measured import Verdict
+from analysis.protocol.claims import gather, split_of
+from analysis.protocol.measured import Verdict
 from analysis.verdict import Report, judge, render
 from jepa_ray import results
 from jepa_ray.config import DataConfig, EvaluationConfig, ModelConfig, ObjectiveConfig, OptimConfig, TrialConfig, config_id

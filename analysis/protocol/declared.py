@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from analysis.confirmed import listed, planned
+from analysis.protocol.confirmed import listed, planned
 
 
 @dataclass(frozen=True, kw_only=True)

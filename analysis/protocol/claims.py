@@ -18,10 +18,23 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.confirmed import GROUP, MARGIN, SIDE, Choice, Tables, choose, listed, margin_of, planned, progress, read_frozen, split_of
-from analysis.declared import Declared, declared
-from analysis.equal import Arm, Panel, at_equal_flops, at_equal_seconds, at_equal_steps
 from analysis.files import check
+from analysis.protocol.confirmed import (
+    GROUP,
+    MARGIN,
+    SIDE,
+    Choice,
+    Tables,
+    choose,
+    listed,
+    margin_of,
+    planned,
+    progress,
+    read_frozen,
+    split_of,
+)
+from analysis.protocol.declared import Declared, declared
+from analysis.protocol.equal import Arm, Panel, at_equal_flops, at_equal_seconds, at_equal_steps
 from jepa_ray import results
 
 TRAINING = [

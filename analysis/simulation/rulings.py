@@ -1,10 +1,10 @@
 """How often verdicts come out wrong, or right, in simulated sweeps: families of claims, races, and `ruling.rule` itself end to end.
 
-The world is that of `simulate.py`. `family` and `raced` compute the tests of many replicates at once, by the same formulas; `ruled` hands
+The world is that of `sweeps.py`. `family` and `raced` compute the tests of many replicates at once, by the same formulas; `ruled` hands
 each replicate to the functions that a user's tables go through (`sequential.decide`, then `ruling.rule`). A test holds the two together.
 
 A arms, the baseline first; R replicates, S seeds, N examples.
-May import: numpy, claims, declared, equal, ruling, sequential, simulate.
+May import: numpy, claims, declared, equal, ruling, sequential, sweeps.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis import sequential
-from analysis.claims import Claim
-from analysis.declared import Declared
-from analysis.equal import Panel
-from analysis.measured import LEVEL, Verdict
-from analysis.ruling import rule
-from analysis.simulate import Design, Rate, both_p, confirmations
+from analysis.protocol.claims import Claim
+from analysis.protocol.declared import Declared
+from analysis.protocol.equal import Panel
+from analysis.protocol.measured import LEVEL, Verdict
+from analysis.protocol.ruling import rule
+from analysis.simulation.sweeps import Design, Rate, both_p, confirmations
+from analysis.stats import sequential
 
 METRIC = "test_accuracy"
 

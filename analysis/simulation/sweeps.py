@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from analysis.crossed import mean_squares, standard_error
+from analysis.stats.crossed import mean_squares, standard_error
 
 Singles = NDArray[np.float32]
 

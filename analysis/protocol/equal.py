@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis import statistics
-from analysis.confirmed import FREE, alike, listed
+from analysis.protocol.confirmed import FREE, alike, listed
+from analysis.stats import statistics
 from jepa_ray.results import FLOPS_ALIKE
 
 LEVEL = 0.95

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, special, stats
 
-from analysis import statistics
+from analysis.stats import statistics
 
 Floats = NDArray[np.float64]
 

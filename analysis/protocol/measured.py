@@ -15,9 +15,9 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis import crossed, resampling, sequential, statistics
-from analysis.claims import Claim
-from analysis.declared import Declared
+from analysis.protocol.claims import Claim
+from analysis.protocol.declared import Declared
+from analysis.stats import crossed, resampling, sequential, statistics
 
 LEVEL = 0.05
 POWER = 0.8
