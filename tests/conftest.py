@@ -22,6 +22,7 @@ os.environ |= {
     "HF_HUB_OFFLINE": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",  # Ray's workers would stand behind the tests of the other process
     "OMP_NUM_THREADS": "1",
     # Empty at the start of every session: a base trained by older code can't make a test pass.
     "JEPA_RAY_CACHE": _CACHE,
