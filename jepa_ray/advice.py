@@ -40,7 +40,7 @@ def detectable(sweep: SweepConfig, estimates: Mapping[str, plan.Estimate]) -> li
 
 
 def verdict(sweep: SweepConfig, folder: Path) -> list[str]:
-    """A sentence per claim, controls after them, with the difference at equal FLOPs; empty where nothing was confirmed or can be read."""
+    """A sentence per claim, controls after them, with the difference at equal FLOPs, or why there is none; empty without confirmation."""
     if not sweep.confirm.seeds or not plan.twins(sweep, controls=True):
         return []
     from analysis.protocol.claims import gather
@@ -48,8 +48,8 @@ def verdict(sweep: SweepConfig, folder: Path) -> list[str]:
 
     try:
         found = judge(gather(folder)).verdicts
-    except ValueError:
-        return []
+    except ValueError as error:
+        return [f"none: {error}"]
     lines = []
     for ruling in found:
         lines.append(f"{'control, ' if ruling.kind == 'control' else ''}{ruling.sentence}")

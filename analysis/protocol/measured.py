@@ -133,7 +133,6 @@ def measure(claim: Claim, metric: str, margin: float, declared: Declared | None 
     D_SN = None if claim.right is None else _by_answer(claim.right)
     if D_SN is not None:
         found.interval = _attempt(found, partial(crossed.interval, D_SN, confidence))
-    if D_SN is not None:
         # No difference that was seen makes two arms more equal than none at all.
         found.p_equivalence = statistics.never_apart(D_SN.shape[1], margin)
         found.identical = len(found.seeds) > 1 and not D_SN.any() and not any(differences)
