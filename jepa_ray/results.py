@@ -9,13 +9,12 @@ Every file of a table has the same explicit schema, so `pandas.read_parquet("res
 in whichever trial. A file appears by renaming a finished temporary file (its name starts with ".", which readers skip), and
 the `trials` row comes last: it is the commit. Without it a trial does not exist, whatever else a crash left behind.
 
-May import: config, pyarrow, pandas. Not torch, not ray. Deciding what to run again is the sweep's business, not this module's.
+May import: atomic, config, pyarrow, pandas. Not torch, not ray. Deciding what to run again is the sweep's business, not this module's.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import platform
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,7 +29,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from jepa_ray import __version__
+from jepa_ray import __version__, atomic
 from jepa_ray.config import TrialConfig, columns
 
 State = Literal["COMPLETE", "PRUNED", "FAILED", "RUNNING"]
@@ -186,13 +185,7 @@ class TrialResult:
 
 def save_progress(path: Path, result: TrialResult) -> None:
     """Write the state of an unfinished trial; a reader sees the previous one or this one, never a part of either."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _temporary(path)
-    with temporary.open("w", encoding="utf-8") as stream:
-        stream.write(result.to_json())
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(temporary, path)
+    atomic.write_text(path, result.to_json())
 
 
 def load_progress(path: Path) -> TrialResult | None:
@@ -235,7 +228,8 @@ def write_trial(folder: Path, trial_id: str, config: TrialConfig, arm: str, stag
         row: _table(TRIALS, [values]),
     }
     for path, table in tables.items():
-        _write(path, table)
+        with atomic.whole_file(path) as temporary:
+            pq.write_table(table, temporary)
 
 
 def read_trials(folder: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
@@ -331,21 +325,6 @@ def _table(schema: pa.Schema, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
     real = [name for name in schema.names if schema.field(name).type == REAL]
     exact = [{**row, **{name: float(row[name]) for name in real if row.get(name) is not None}} for row in listed]
     return pa.Table.from_pylist(exact, schema=schema)
-
-
-def _temporary(path: Path) -> Path:
-    # Same folder, so that the rename stays within one file system; a leading dot, so that pyarrow and pandas skip it.
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
-
-
-def _write(path: Path, table: pa.Table) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _temporary(path)
-    with temporary.open("wb") as stream:
-        pq.write_table(table, stream)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(temporary, path)
 
 
 def _read(

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jepa_ray import plan, results
+from jepa_ray import atomic, plan, results
 from jepa_ray.config import SweepConfig, TrialConfig, canonical
 from jepa_ray.stages import Listener, Search
 from jepa_ray.studies import identity
@@ -67,9 +66,7 @@ def select(sweep: SweepConfig, folder: Path, search: Search, listener: Listener)
     if kept and arms.keys() == kept.keys():
         return configs
     path = folder / ("selection.json" if not files else f"selection-{len(files) + 1}.json")
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(frozen, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    atomic.write_text(path, json.dumps(frozen, indent=2) + "\n")
     return configs
 
 

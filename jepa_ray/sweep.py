@@ -21,6 +21,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jepa_ray import atomic
 from jepa_ray.cluster import Interrupt
 from jepa_ray.config import SweepConfig
 from jepa_ray.loading import dump, json_schema, load_sweep, parse
@@ -197,9 +198,7 @@ def _write_yaml(sweep: SweepConfig, folder: Path, extend: bool) -> None:
         if changes:
             number = next(number for number in itertools.count(1) if not (folder / f"sweep-{number}.yaml").exists())
             (folder / f"sweep-{number}.yaml").write_bytes(path.read_bytes())
-    temporary = folder / ".sweep.yaml.tmp"
-    temporary.write_text(new, encoding="utf-8")
-    os.replace(temporary, path)
+    atomic.write_text(path, new)
 
 
 def _changes(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, Any, Any]]:

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # Low to high. A module imports from lower layers, and from its own layer as long as that makes no circle.
 # "data" stands for the package with all its modules; "search*" for search.py, search_space.py and the like.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("streams", "space", "config"),
+    ("atomic", "streams", "space", "config"),
     ("messages", "results"),
     ("data",),
     ("models",),
@@ -37,7 +37,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 # Where Ray may be imported; and where torch and what loads it may not, so that a bad YAML file is refused in a moment.
 MAY_IMPORT_RAY = ("worker", "cluster", "search*", "stages", "studies", "scheduler", "console", "sweep")
 TORCH_FREE = (
-    *("streams", "space", "config", "messages", "checks", "loading", "plan", "priors", "results"),
+    *("atomic", "streams", "space", "config", "messages", "checks", "loading", "plan", "priors", "results"),
     *(
         "models.families",
         "data",

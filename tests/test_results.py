@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from jepa_ray import results
+from jepa_ray import atomic, results
 from jepa_ray.config import LoraConfig, ModelConfig, ObjectiveConfig, TrialConfig, columns
 from jepa_ray.results import TrialResult
 
@@ -96,7 +96,7 @@ def test_a_written_trial_is_never_overwritten(tmp_path: Path) -> None:
 def test_a_crash_between_the_files_leaves_no_trial_and_can_be_repeated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, survived: int
 ) -> None:
-    replace, done = results.os.replace, []
+    replace, done = atomic.os.replace, []
 
     def crash(source: Any, target: Any) -> None:
         if len(done) == survived:
@@ -104,16 +104,18 @@ def test_a_crash_between_the_files_leaves_no_trial_and_can_be_repeated(
         done.append(target)
         replace(source, target)
 
-    monkeypatch.setattr(results.os, "replace", crash)
+    monkeypatch.setattr(atomic.os, "replace", crash)
     with pytest.raises(KeyboardInterrupt):
         results.write_trial(tmp_path, "a", BASELINE, "none/llama3", "search", result(val_accuracy=0.25))
     assert len(done) == survived
-    # The unfinished temporary file lies there, and no reader minds: not ours, and not plain pandas.
-    assert len(list(tmp_path.rglob(".*.tmp"))) == 1
+    assert not list(tmp_path.rglob(".*.tmp"))
+    # After a power cut an unfinished temporary file would remain, and no reader minds: not ours, and not plain pandas.
+    (tmp_path / "trials").mkdir(exist_ok=True)
+    (tmp_path / "trials" / ".a.parquet.0123abcd.tmp").write_bytes(b"PAR1 half")
     assert results.read_trials(tmp_path).empty and results.finished(tmp_path) == {}
     assert results.read_metrics(tmp_path).empty and results.read_predictions(tmp_path).empty
 
-    monkeypatch.setattr(results.os, "replace", replace)
+    monkeypatch.setattr(atomic.os, "replace", replace)
     results.write_trial(tmp_path, "a", BASELINE, "none/llama3", "search", result(val_accuracy=0.5))
     assert pd.read_parquet(tmp_path / "trials")["val_accuracy"].tolist() == [0.5]
     assert len(results.read_metrics(tmp_path)) == len(results.read_predictions(tmp_path)) == 1
@@ -121,8 +123,8 @@ def test_a_crash_between_the_files_leaves_no_trial_and_can_be_repeated(
 
 def test_the_row_that_commits_comes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
-    replace = results.os.replace
-    monkeypatch.setattr(results.os, "replace", lambda source, target: (order.append(Path(target).parent.name), replace(source, target)))
+    replace = atomic.os.replace
+    monkeypatch.setattr(atomic.os, "replace", lambda source, target: (order.append(Path(target).parent.name), replace(source, target)))
     results.write_trial(tmp_path, "a", BASELINE, "none/llama3", "search", result())
     assert order == ["metrics", "predictions", "trials"]
 
@@ -156,7 +158,7 @@ def test_progress_round_trips_and_survives_a_crash(tmp_path: Path, monkeypatch: 
     results.save_progress(path, first)
     assert results.load_progress(path) == first
 
-    monkeypatch.setattr(results.os, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(atomic.os, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         results.save_progress(path, TrialResult("RUNNING", None, {"steps": 8}))
     assert results.load_progress(path) == first

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
@@ -18,6 +17,7 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 from transformers.utils import logging
 
+from jepa_ray import atomic
 from jepa_ray.config import DataConfig, ModelConfig, OptimConfig, TrialConfig
 from jepa_ray.data.datasets import DATASETS, digest, split_base
 from jepa_ray.data.example import Example
@@ -48,16 +48,8 @@ def tiny_base(family: ModelFamily, examples: Sequence[Example], max_length: int,
     folder = cache_folder() / f"{family.name}-{_key(family, examples, max_length, steps)}"
     if (folder / "config.json").is_file():
         return folder
-    building = folder.with_name(f".{folder.name}.{os.getpid()}")
-    try:
+    with atomic.whole_folder(folder) as building:  # where another process was faster, what it built is the same
         _pretrain(family, examples, max_length, building, num_threads, steps)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.replace(building, folder)
-        except OSError:  # another process was faster; what it built is the same
-            assert (folder / "config.json").is_file()
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
     return folder
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from jepa_ray import atomic
 from jepa_ray.models.network import Network
 
 _FILE = "checkpoint.pt"
@@ -15,11 +15,9 @@ _FILE = "checkpoint.pt"
 
 def save(scratch: Path, network: Network, optimizer: torch.optim.Optimizer, **state: Any) -> None:
     """Write atomically: a crash leaves the previous checkpoint whole."""
-    scratch.mkdir(parents=True, exist_ok=True)
     trained = {name: parameter.detach() for name, parameter in network.named_parameters() if parameter.requires_grad}
-    temporary = scratch / f".{_FILE}.{os.getpid()}"
-    torch.save({"trained": trained, "optimizer": optimizer.state_dict(), **state}, temporary)
-    os.replace(temporary, scratch / _FILE)
+    with atomic.whole_file(scratch / _FILE) as temporary:
+        torch.save({"trained": trained, "optimizer": optimizer.state_dict(), **state}, temporary)
 
 
 def load(scratch: Path, network: Network, optimizer: torch.optim.Optimizer) -> dict[str, Any] | None:

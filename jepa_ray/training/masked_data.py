@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from importlib import metadata
@@ -16,6 +14,7 @@ import torch
 from transformers import AutoModelForMaskedLM
 from transformers.utils import logging
 
+from jepa_ray import atomic
 from jepa_ray.config import MaskedConfig, ModelConfig, SweepConfig
 from jepa_ray.data.corpus import Corpus, Passages, corpus_report, load_corpus, tokenize_passages
 from jepa_ray.data.example import Example
@@ -166,16 +165,8 @@ def tiny_encoder(family: EncoderFamily, passages: Sequence[str]) -> Path:
     folder = cache_folder() / f"{family.name}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:16]}"
     if (folder / "config.json").is_file():
         return folder
-    building = folder.with_name(f".{folder.name}.{os.getpid()}")
-    building.mkdir(parents=True, exist_ok=True)
-    try:
+    with atomic.whole_folder(folder) as building:  # where another process was faster, what it built is the same
         write_tiny_encoder(family, passages, building)
-        try:
-            os.replace(building, folder)
-        except OSError:  # another process was faster; what it built is the same
-            assert (folder / "config.json").is_file()
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
     return folder
 
 

@@ -10,14 +10,13 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
 
+from jepa_ray import atomic
 from jepa_ray.config import TrialConfig, canonical
 from jepa_ray.models.masked import MaskedNetwork
 from jepa_ray.training.masked_step import TargetEncoder
@@ -29,15 +28,13 @@ def save_working(
     scratch: Path, network: MaskedNetwork, target: TargetEncoder | None, optimizer: torch.optim.Optimizer, **state: Any
 ) -> None:
     """What it takes to go on from the last finished epoch; atomically: a crash leaves the previous checkpoint whole."""
-    scratch.mkdir(parents=True, exist_ok=True)
     tensors = {
         "trained": {name: parameter.detach() for name, parameter in network.named_parameters() if parameter.requires_grad},
         "target": dict(target.encoder.named_parameters()) if target is not None else {},
         "optimizer": optimizer.state_dict(),
     }
-    temporary = scratch / f".{_WORKING}.{os.getpid()}"
-    torch.save({**tensors, **state}, temporary)
-    os.replace(temporary, scratch / _WORKING)
+    with atomic.whole_file(scratch / _WORKING) as temporary:
+        torch.save({**tensors, **state}, temporary)
 
 
 def load_working(
@@ -67,17 +64,13 @@ def save_final(
     **state: int,
 ) -> None:
     """Write the folder of the docstring above; it appears whole, or not at all. What an earlier attempt left there is replaced."""
-    building = folder.with_name(f".{folder.name}.{os.getpid()}")
-    shutil.rmtree(building, ignore_errors=True)
-    building.mkdir(parents=True)
-    network.lm.save_pretrained(building / "context")
-    tokenizer.save_pretrained(building / "context")
-    if target is not None and network.predictor is not None:
-        target.encoder.save_pretrained(building / "target")
-        tokenizer.save_pretrained(building / "target")
-        weights = {name: value.detach().cpu().contiguous() for name, value in network.predictor.state_dict().items()}
-        save_file(weights, building / "predictor.safetensors")
-    torch.save({"optimizer": optimizer.state_dict(), **state}, building / "optimizer.pt")
-    (building / "trial.json").write_text(json.dumps(canonical(config), indent=2) + "\n", encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(building, folder)
+    with atomic.whole_folder(folder, replace=True) as building:
+        network.lm.save_pretrained(building / "context")
+        tokenizer.save_pretrained(building / "context")
+        if target is not None and network.predictor is not None:
+            target.encoder.save_pretrained(building / "target")
+            tokenizer.save_pretrained(building / "target")
+            weights = {name: value.detach().cpu().contiguous() for name, value in network.predictor.state_dict().items()}
+            save_file(weights, building / "predictor.safetensors")
+        torch.save({"optimizer": optimizer.state_dict(), **state}, building / "optimizer.pt")
+        (building / "trial.json").write_text(json.dumps(canonical(config), indent=2) + "\n", encoding="utf-8")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import time
 from dataclasses import asdict, dataclass
@@ -18,6 +17,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from jepa_ray import atomic
 from jepa_ray.config import TrialConfig, canonical
 from jepa_ray.data.views import TokenTable
 from jepa_ray.models.loading import load_tokenizer
@@ -115,16 +115,11 @@ def _train(config: TrialConfig, table: TokenTable, checkpoint: str, runtime: Run
         if runtime.rank == 0:
             training.save(scratch, **saved)
     if runtime.rank == 0:
-        building = folder.with_name(f".{folder.name}.{os.getpid()}")
-        network.causal_lm.save_pretrained(building)
-        load_tokenizer(checkpoint, config.model).save_pretrained(building)
-        facts = Pretrained(str(folder), _weights_sha(building), saved["tokens"], saved["flops"], saved["seconds"], saved["losses"])
-        (building / _FACTS).write_text(json.dumps(asdict(facts), indent=2) + "\n", encoding="utf-8")
-        try:
-            os.replace(building, folder)
-        except OSError:  # another trial of the same first stage was faster
-            assert _read(folder) is not None
-            shutil.rmtree(building, ignore_errors=True)
+        with atomic.whole_folder(folder) as building:  # another trial of the same first stage may be faster
+            network.causal_lm.save_pretrained(building)
+            load_tokenizer(checkpoint, config.model).save_pretrained(building)
+            facts = Pretrained(str(folder), _weights_sha(building), saved["tokens"], saved["flops"], saved["seconds"], saved["losses"])
+            (building / _FACTS).write_text(json.dumps(asdict(facts), indent=2) + "\n", encoding="utf-8")
         shutil.rmtree(scratch, ignore_errors=True)
 
 
