@@ -8,7 +8,6 @@ from typing import Any
 import pandas as pd
 
 from analysis import tokens
-from analysis.protocol.confirmed import twins
 from analysis.reading import Sweep, read_predictions, shown_runs
 from analysis.tables import Table
 
@@ -22,7 +21,7 @@ def pairs(sweep: Sweep) -> Iterator[tuple[str, str, str, str, int, pd.DataFrame]
     """Baseline, method, group, split, seed and their answers joined by example: confirmed on their first common seed, test where judged."""
     runs, _ = shown_runs(sweep)
     for group, arms in runs.groupby("group", sort=True):
-        for baseline, method in twins(arms):
+        for baseline, method in sweep.pairs(arms):
             ours = arms[arms["label"] == method].drop_duplicates("seed").set_index("seed")["trial_id"]
             theirs = arms[arms["label"] == baseline].drop_duplicates("seed").set_index("seed")["trial_id"]
             common = sorted(set(ours.index) & set(theirs.index))

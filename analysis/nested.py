@@ -14,7 +14,6 @@ import pandas as pd
 from scipy import stats
 
 from analysis import paper_numbers as paper
-from analysis.protocol.confirmed import twins
 from analysis.reading import Sweep
 from analysis.tables import Table
 from jepa_ray import results
@@ -72,14 +71,14 @@ def components(values: Sequence[Sequence[float]]) -> Components:
 def tables(sweep: Sweep) -> list[Table]:
     """T9: baseline, method and their difference by pair of seeds. Several folders, a pretraining seed each, are pooled before."""
     trials = sweep.trials
-    runs = trials[(trials["stage"] == "confirm") & (trials["state"] == "COMPLETE")].dropna(subset=["test_accuracy"])
+    runs = trials[trials["counts"]].dropna(subset=["test_accuracy"])
     runs = runs[runs["pretrain_task"].notna()]
     # Without a seed of its own the first stage has the trial's: then each pretraining seed has one fine-tuning.
     runs = runs.assign(first=runs["pretrain_seed"].fillna(runs["seed"]).astype(int))
     rows: list[list[str]] = []
     notes: list[str] = []
     for _, group in runs.groupby(["task", "family", "model"], sort=True):
-        for baseline, method in twins(group):
+        for baseline, method in sweep.pairs(group):
             rows += _compared(group, baseline, method, notes)
     header = ["task", "family", "arm", "pretraining seeds", "fine-tuning seeds", "mean", "sd between", "sd within", "95 % interval", "p"]
     empty = f"{sweep.folder} has no confirmed baseline and method with test figures after a first stage (pretrain:)."

@@ -12,7 +12,6 @@ from typing import Any, cast
 import pandas as pd
 
 from analysis import paper_numbers as paper
-from analysis.protocol.confirmed import twins
 from analysis.reading import Sweep, last_values, shown_runs
 from analysis.tables import Table, percent, significant
 
@@ -33,7 +32,7 @@ def comparison(sweep: Sweep, name: str, title: str) -> list[Table]:
         where = where[where["init"] == "random"] if name == "T2" else where
         where = where[where["model"].str.contains(line.size, regex=False) | where["model"].eq("tiny")] if line.size else where
         for _, group in where.groupby("group", sort=True):
-            for baseline, method in twins(group):
+            for baseline, method in sweep.pairs(group):
                 ours = [_by_seed(group, label, f"test_{judged}") for label in (baseline, method)]
                 same_data = set(_data(group, baseline)) == set(_data(group, method))
                 difference = (ours[1] - ours[0]).dropna() if same_data else ours[0].head(0)
@@ -171,7 +170,7 @@ def _cells(sweep: Sweep, keys: Sequence[str], baseline: bool) -> tuple[pd.DataFr
     """Trials that fill cells of `keys`, and the score: confirmation on test where it holds several cells, else the search on validation."""
     trials = sweep.trials if baseline else sweep.trials[~sweep.trials["is_baseline"]]
     complete = trials[trials["state"] == "COMPLETE"]
-    confirmed = complete[(complete["stage"] == "confirm") & complete["test_accuracy"].notna()]
+    confirmed = trials[trials["counts"] & trials["test_accuracy"].notna()]
     if confirmed.loc[~confirmed["is_baseline"], keys[0]].nunique(dropna=False) > 1:
         return confirmed, "test_accuracy"
     return complete[(complete["stage"] == "search") & complete[sweep.metric].notna()], sweep.metric

@@ -1,7 +1,7 @@
 """A results folder as the analysis sees it: trials with their groups, curves, and a sentence for everything that isn't there.
 
 A half-written or damaged file costs its own trial only: the others are read and the file is named. Columns are read, not whole
-tables: metrics by name, predictions by trial. May import: confirmed, files, jepa_ray.results, pandas, yaml. No torch, no Ray.
+tables: metrics by name, predictions by trial. May import: confirmed, declared, files, jepa_ray.results, pandas. No torch, no Ray.
 """
 
 from __future__ import annotations
@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
-import yaml
 
 from analysis.files import check, damage, load, read_sound
-from analysis.protocol.confirmed import GROUP, choose, read_frozen
+from analysis.protocol.confirmed import Choice, alike, choose, one_version, read_frozen
+from analysis.protocol.declared import GROUP, Declared, declared, pairs, progress
 from jepa_ray import results
 
 OBJECTIVE_KNOBS = ("lambda", "k", "loss_dropout", "gamma")
@@ -33,16 +32,41 @@ CURVES = [
 @dataclass(frozen=True)
 class Sweep:
     """One results folder. `trials` has, besides the table's columns, `label` (the arm), `group` (its panel: what baseline and method
-    have in common) and `is_baseline`."""
+    have in common), `is_baseline` (no JEPA term) and `counts` (the confirmation that counts, see `confirmed.choose`)."""
 
     folder: Path
     trials: pd.DataFrame
     metrics: pd.DataFrame
-    metric: str = "val_accuracy"
-    mode: str = "max"
+    declared: Declared = field(default_factory=Declared)
     notes: tuple[str, ...] = ()
-    frozen: Mapping[str, str] = field(default_factory=dict)
-    """Search trials that arms were frozen to last (`confirmed.read_frozen`)."""
+    left_out: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """label -> a sentence for each confirmation trial, or group of them, that does not count."""
+
+    @property
+    def metric(self) -> str:
+        """Column of the trials table that selects."""
+        return self.declared.metric
+
+    @property
+    def mode(self) -> str:
+        """max or min"""
+        return self.declared.mode
+
+    def pairs(self, rows: pd.DataFrame) -> list[tuple[str, str]]:
+        """Baseline and method of every declared comparison among these rows of `trials`, by label."""
+        return pairs(self.declared.arms, rows)
+
+    def confirmation(self, label: str) -> Choice:
+        """The confirmation of an arm that counts; where several folders are pooled, that of the configuration that started last."""
+        rows = self.trials[self.trials["label"] == label]
+        counted = rows[rows["counts"]]
+        runs, notes = one_version(counted), list(self.left_out.get(label, ()))
+        if len(runs) < len(counted):
+            others = f"{len(counted) - len(runs)} of {len(counted)} confirmation trials are of other settings"
+            notes.append(f"{label}: {others} and enter nothing.")
+        complete = (rows["stage"] == "confirm") & (rows["state"] == "COMPLETE")
+        elsewhere = int(complete.sum()) if runs.empty else int((~alike(rows[complete], runs.iloc[0])).sum())
+        return Choice(runs, int(complete.sum()), elsewhere, tuple(notes))
 
     @property
     def methods(self) -> list[str]:
@@ -67,21 +91,28 @@ def read(folder: Path, curves: Sequence[str] = CURVES) -> Sweep:
     Raises ValueError where the folder doesn't exist or is no sweep's, and where none of its trials can be read.
     """
     check(folder)
-    spec, notes = _spec(folder)
+    notes: list[str] = []
     trials = read_sound(folder, "trials", notes)
     if trials.empty and notes and any((folder / "trials").glob("*.parquet")):
         raise ValueError(f"{folder}: no file of trials/ can be read ({notes[-1]})")
     named = [("name", "in", list(curves))]
     metrics = read_sound(folder, "metrics", notes, where=named) if curves else pd.DataFrame(columns=results.METRICS.names)
-    search = spec.get("search") or {}
-    metric, mode = str(search.get("metric", "val_accuracy")), str(search.get("mode", "max"))
     if curves and len(trials):
         bare = len(set(trials["trial_id"]) - set(metrics["trial_id"]))
         if bare:
             notes.append(f"{bare} of {len(trials)} trials have no curves in metrics/; figures of curves are without them.")
-    notes += _unfinished(folder, spec, trials)
-    frozen, doubts = read_frozen(folder)
-    return Sweep(folder, _grouped(trials), metrics, metric, mode, tuple([*notes, *doubts]), frozen)
+    plan, (frozen, doubts) = declared(folder), read_frozen(folder)
+    trials = _grouped(trials)
+    choices = {str(label): choose(str(label), arm, frozen, plan.seeds) for label, arm in trials.groupby("label", sort=True)}
+    counted = {trial_id for choice in choices.values() for trial_id in choice.runs["trial_id"]}
+    return Sweep(
+        folder,
+        trials.assign(counts=trials["trial_id"].isin(counted)),
+        metrics,
+        plan,
+        (*notes, *_unfinished(folder, plan, trials), *doubts),
+        {label: choice.notes for label, choice in choices.items()},
+    )
 
 
 def read_predictions(folder: Path, trial_ids: Sequence[str], split: str, columns: Sequence[str]) -> pd.DataFrame:
@@ -91,21 +122,22 @@ def read_predictions(folder: Path, trial_ids: Sequence[str], split: str, columns
 
 
 def shown_runs(sweep: Sweep) -> tuple[pd.DataFrame, list[str]]:
-    """The runs that stand for each arm, and what to say of them: its confirmed seeds, or else its best COMPLETE search trial."""
+    """The runs that represent each arm, and what to say of them: its confirmed seeds, or else its best COMPLETE search trial."""
     chosen: list[pd.DataFrame] = []
     notes: list[str] = []
     for label, arm in sweep.trials.groupby("label", sort=True):
-        confirmed = choose(str(label), arm, sweep.frozen)
+        confirmed = sweep.confirmation(str(label))
         notes += confirmed.notes
         if len(confirmed.runs):
             chosen.append(confirmed.runs)
             continue
-        complete = arm[(arm["stage"] == "search") & (arm["state"] == "COMPLETE")].dropna(subset=[sweep.metric])
-        if complete.empty:
+        best = results.best_trial(arm, sweep.metric, sweep.mode)
+        if best is None:
             notes.append(f"{label}: no COMPLETE trial, so it is not drawn.")
             continue
-        notes.append(f"{label}: not confirmed; drawn is its best search trial of {len(complete)}, which favours it.")
-        chosen.append(complete.sort_values([sweep.metric, "started_at"], ascending=[sweep.mode == "min", True]).head(1))
+        complete = int(((arm["stage"] == "search") & (arm["state"] == "COMPLETE")).sum())
+        notes.append(f"{label}: not confirmed; drawn is its best search trial of {complete}, which favours it.")
+        chosen.append(arm[arm["trial_id"] == best["trial_id"]])
     return (pd.concat(chosen) if chosen else sweep.trials.head(0)), notes
 
 
@@ -123,31 +155,15 @@ def _grouped(trials: pd.DataFrame) -> pd.DataFrame:
     return trials.assign(label=label, group=group, is_baseline=trials["objective"].eq("none"))
 
 
-def _spec(folder: Path) -> tuple[dict[str, Any], list[str]]:
-    path = folder / "sweep.yaml"
-    try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}, ["sweep.yaml is missing: what was planned isn't known, and val_accuracy is taken for the metric that selects."]
-    except (yaml.YAMLError, UnicodeDecodeError):
-        return {}, ["sweep.yaml can't be read: what was planned isn't known, and val_accuracy is taken for the metric that selects."]
-    return (loaded, []) if isinstance(loaded, dict) else ({}, ["sweep.yaml holds no sweep: what was planned isn't known."])
-
-
-def _unfinished(folder: Path, spec: dict[str, Any], trials: pd.DataFrame) -> list[str]:
+def _unfinished(folder: Path, plan: Declared, trials: pd.DataFrame) -> list[str]:
     notes = []
     started = len(list(folder.glob("scratch/*/progress.json")))
     if started:
         notes.append(f"{started} trial(s) have started and not ended: the sweep is running or was cut off. Below is what has ended.")
     if trials.empty:
-        return [*notes, "No trial has ended yet."]
-    planned = (spec.get("confirm") or {}).get("seeds") or []
+        return [*notes, *plan.notes, "No trial has ended yet."]
+    notes += progress(plan, trials)
     confirmed = trials[trials["stage"] == "confirm"]
-    arms = trials["arm"].nunique()
-    ended = len(confirmed[["arm", "seed"]].drop_duplicates())
-    if planned and ended < arms * len(planned):
-        notes.append(f"Confirmation: {ended} of {arms * len(planned)} planned runs have ended ({arms} arms x {len(planned)} seeds).")
-    seeds = confirmed.loc[confirmed["state"] == "COMPLETE", "seed"].nunique()
-    if seeds == 1:
+    if confirmed.loc[confirmed["state"] == "COMPLETE", "seed"].nunique() == 1:
         notes.append("Confirmed on one seed only: there is no spread over seeds, so no test and no interval.")
     return notes

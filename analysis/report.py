@@ -22,6 +22,7 @@ from analysis.artefacts import ARTEFACTS
 from analysis.page import Block, Figure, Grid, Page, Ruling, Section, Sentences, as_markdown, diff, html
 from analysis.protocol.claims import gather
 from analysis.reading import Sweep, read
+from analysis.summary_tables import tables
 from analysis.tables import Table, sized
 from analysis.verdict import judge
 
@@ -33,8 +34,8 @@ def build(folder: Path, output: Path) -> Page:
     """The page of one sweep. Raises ValueError where `folder` is no sweep's."""
     sweep = read(folder)
     trials = sweep.trials
-    found = summary.summarise(trials.drop(columns=["label", "group", "is_baseline"]), sweep.metric, sweep.mode, sweep.frozen)
-    states, best, confirmation, differences = summary.tables(found)
+    found = summary.summarise(sweep)
+    states, best, confirmation, differences = tables(found)
 
     def figure(name: str) -> Figure:
         artefact = next(artefact for artefact in ARTEFACTS if artefact.name == name)
@@ -126,7 +127,7 @@ def _verdicts(folder: Path, notes: Sequence[str]) -> list[Block]:
     """The rulings of analysis.verdict and the panels, or where it can't give any, the sentences of analysis.summary and why."""
     try:
         evidence = gather(folder)
-        report = judge(evidence, margin=evidence.margin)
+        report = judge(evidence)
     except (ValueError, OSError) as error:
         told = tuple(note for note in notes if " against " in note) or tuple(notes)
         return [Sentences((f"No verdict: {error}", *told))]

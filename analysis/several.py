@@ -1,7 +1,7 @@
 """Several results folders as one: beside each other, each with panels of its own, or pooled as replicates of one design.
 
 Tables of the folders' files (answers, embeddings, studies) stay per folder; what is here joins trials and curves.
-May import: analysis.reading, pandas.
+May import: analysis.reading, analysis.protocol.declared, pandas.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from analysis.protocol.declared import Declared
 from analysis.reading import Sweep
 
 
@@ -26,7 +27,7 @@ def beside(sweeps: Sequence[Sweep]) -> Sweep:
     for sweep in sweeps:
         name = sweep.folder.name
         trials = sweep.trials.assign(label=sweep.trials["label"] + f" ({name})", group=f"{name} · " + sweep.trials["group"].astype(str))
-        named.append(replace(sweep, trials=trials))
+        named.append(replace(sweep, trials=trials, left_out={f"{label} ({name})": told for label, told in sweep.left_out.items()}))
     return pooled(named)
 
 
@@ -46,6 +47,10 @@ def pooled(sweeps: Sequence[Sweep]) -> Sweep:
         curves.append(sweep.metrics[~sweep.metrics["trial_id"].isin(seen)])
         seen |= set(sweep.trials["trial_id"])
     notes = [f"{sweep.folder.name}: {note}" for sweep in sweeps for note in sweep.notes]
+    left_out: dict[str, list[str]] = {}
+    for sweep in sweeps:
+        for label, told in sweep.left_out.items():
+            left_out.setdefault(label, []).extend(told)
     if twice:
         notes.append(f"{twice} trial(s) are in more than one of the folders and count once.")
     return replace(
@@ -53,6 +58,15 @@ def pooled(sweeps: Sequence[Sweep]) -> Sweep:
         folder=Path(" + ".join(str(sweep.folder) for sweep in sweeps)),
         trials=trials.drop_duplicates("trial_id").reset_index(drop=True),
         metrics=pd.concat(curves, ignore_index=True),
+        declared=_both(sweeps),
         notes=tuple(notes),
-        frozen={trial_id: file for sweep in sweeps for trial_id, file in sweep.frozen.items()},
+        left_out={label: tuple(dict.fromkeys(notes)) for label, notes in left_out.items()},
     )
+
+
+def _both(sweeps: Sequence[Sweep]) -> Declared:
+    """What they declared together: all comparisons, and all seeds, unless one of them does not say."""
+    arms = {arm: None for sweep in sweeps for arm in sweep.declared.arms}
+    seeds = dict.fromkeys(seed for sweep in sweeps for seed in sweep.declared.seeds)
+    known = all(sweep.declared.seeds for sweep in sweeps)
+    return replace(sweeps[0].declared, arms=tuple(arms), seeds=tuple(seeds) if known else ())

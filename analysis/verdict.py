@@ -56,7 +56,7 @@ class Report:
 def judge(evidence: Evidence, metric: str = "test_accuracy", margin: float | None = None) -> Report:
     """The verdicts on all claims of one sweep. `margin` None: the sweep's own. Raises ValueError for a margin that is not in (0, 1)."""
     declared = evidence.declared
-    margin = evidence.margin if margin is None else margin
+    margin = declared.margin if margin is None else margin
     if not 0 < margin < 1:
         raise ValueError(f"The margin is a share between 0 and 1 (0.01 is one point); it is {margin:g}.")
     verdicts, family = rule(evidence.claims, metric, margin, declared)
@@ -71,7 +71,7 @@ def judge(evidence: Evidence, metric: str = "test_accuracy", margin: float | Non
             alone.sentence = f"undecided: {claim.method} stands alone. {claim.notes[0]}"
             verdicts.append(alone)
     notes = list(evidence.notes)
-    if declared is not None and declared.changes:
+    if declared.changes:
         notes.append(
             f"{' '.join(declared.changes)} If results were known by then, p is too small: adding or changing seeds or looks until a test "
             "fires is no 5 % test. Plan looks with confirm.race before the first seed, or confirm in a sweep of another name."

@@ -33,7 +33,7 @@ from benchmarks.replay.searches import Trace, search
 from benchmarks.search_efficiency import SPACE, TABLE
 from benchmarks.timing import finish
 from jepa_ray import plan
-from jepa_ray.config import SweepConfig
+from jepa_ray.config import SweepConfig, arms
 from jepa_ray.loading import load_sweep
 from jepa_ray.priors import COUNT, Earlier, best
 from jepa_ray.studies import ArmStudy
@@ -58,7 +58,7 @@ def first(count: int) -> Prepare:
 
 def injected(study: optuna.Study, sweep: SweepConfig, new: Grid, drawn: Draw, earlier: list[Earlier]) -> None:
     """All earlier trials are finished trials of the study, on the new arm's own scale."""
-    arm = next(arm for arm in plan.arms(sweep) if arm.method == "jepa")
+    arm = next(arm for arm in arms(sweep) if arm.method == "jepa")
     distributions = {path: distribution.to_optuna() for path, distribution in plan.space(sweep, arm).items()}
     own = [new.final(cell, drawn.searched[:1]) for cell in new.cells()]
     for name in dict.fromkeys(trial.arm for trial in earlier):
@@ -79,7 +79,7 @@ WAYS: Mapping[str, Prepare] = {"none": nothing, **{f"first {count}": first(count
 def replay(way: Prepare, default: Contender, new: Grid, drawn: Draw, base: SweepConfig, earlier: list[Earlier]) -> Trace:
     """The default search of a new family that begins in one of `WAYS`."""
     sweep, storage = contenders.sweep_of(default, base, new, drawn), InMemoryStorage()
-    arm = next(arm for arm in plan.arms(sweep) if arm.method == "jepa")
+    arm = next(arm for arm in arms(sweep) if arm.method == "jepa")
     ArmStudy(sweep, arm, storage)  # `search` opens it again, as a sweep that is continued does, and finds what is put into it here
     way(optuna.load_study(study_name=arm.name, storage=storage), sweep, new, drawn, earlier)
     return search(sweep, new, drawn.searched, storage=storage)

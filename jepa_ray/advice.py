@@ -8,22 +8,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from jepa_ray import plan
-from jepa_ray.config import SweepConfig
+from jepa_ray import plan, results
+from jepa_ray.config import Arm, SweepConfig, compared
 
 
-def detectable(sweep: SweepConfig, estimates: Mapping[str, plan.Estimate]) -> list[str]:
+def detectable(sweep: SweepConfig, arms: Sequence[Arm], estimates: Mapping[str, plan.Estimate]) -> list[str]:
     """Lines of the plan: the smallest difference that its seeds and test examples detect, task by task where their sizes differ.
 
     Empty where nothing is compared with a baseline, or on fewer than two seeds. Raises ValueError where `confirm.pilot` cannot be used.
     """
     from analysis import planning
 
-    claims, seeds = plan.twins(sweep, controls=False), len(sweep.confirm.seeds)
+    claims, seeds = compared(arms, controls=False), len(sweep.confirm.seeds)
     if not claims or seeds < 2:
         return []
     sizes: dict[int, list[str]] = {}
-    for arm in plan.arms(sweep):
+    for arm in arms:
         if arm.name in claims and arm.name in estimates and estimates[arm.name].test_examples > 1:
             names = sizes.setdefault(estimates[arm.name].test_examples, [])
             names += [arm.task] if arm.task not in names else []
@@ -39,9 +39,20 @@ def detectable(sweep: SweepConfig, estimates: Mapping[str, plan.Estimate]) -> li
     return out
 
 
+def tables(sweep: SweepConfig, folder: Path) -> list[str]:
+    """The tables that a sweep's output ends with: best of each arm, and the confirmation that counts (`analysis.summary`)."""
+    from analysis.reading import read
+    from analysis.summary import summarise
+    from analysis.summary_tables import brief
+    from analysis.tables import text
+
+    found = summarise(read(folder, curves=()))
+    return [text(table) for table in brief(found, sweep.confirm.seeds)]
+
+
 def verdict(sweep: SweepConfig, folder: Path) -> list[str]:
     """A sentence per claim, controls after them, with the difference at equal FLOPs, or why there is none; empty without confirmation."""
-    if not sweep.confirm.seeds or not plan.twins(sweep, controls=True):
+    if not sweep.confirm.seeds or not compared(results.read_arms(folder)):
         return []
     from analysis.protocol.claims import gather
     from analysis.verdict import judge
@@ -58,7 +69,7 @@ def verdict(sweep: SweepConfig, folder: Path) -> list[str]:
     return lines
 
 
-def race_rule(sweep: SweepConfig) -> Callable[[Sequence[float], int], tuple[bool, str]] | None:
+def race_rule(sweep: SweepConfig, arms: Sequence[Arm]) -> Callable[[Sequence[float], int], tuple[bool, str]] | None:
     """(paired differences, look) -> whether a comparison is run on more seeds, and why; None where `confirm.race` asks for no race.
 
     The level is that of the smallest p in Holm's correction over all claims, so what is decided at a look stays so in the verdict.
@@ -69,7 +80,7 @@ def race_rule(sweep: SweepConfig) -> Callable[[Sequence[float], int], tuple[bool
     from analysis.stats import sequential
 
     looks, margin = sweep.confirm.race, sweep.confirm.margin
-    alpha = LEVEL / max(1, len(plan.twins(sweep, controls=False)))
+    alpha = LEVEL / max(1, len(compared(arms, controls=False)))
 
     def rule(differences: Sequence[float], look: int) -> tuple[bool, str]:
         found = sequential.decide(differences, look, looks, margin, alpha)

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -19,12 +18,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from jepa_ray import results
-from jepa_ray.config import SweepConfig, TrialConfig, columns
-from jepa_ray.data.datasets import DATASETS
+from jepa_ray.config import SweepConfig, TrialConfig, arms, columns
 from jepa_ray.data.report import of_family, of_task
 from jepa_ray.jobs import Job
-from jepa_ray.plan import arms
 from jepa_ray.results import Stage
 
 SHOWN = 16
@@ -158,7 +154,7 @@ class Board:
             return 0.0
         left = self._total - self._done
         if self._stage == "search":
-            left += len(self.sweep.confirm.seeds) * len(arms(self.sweep))
+            left += len(self.sweep.confirm.seeds) * len(_arms(self.sweep))
         return left * statistics.fmean(self._durations) / self._concurrent
 
     def _count(self, job: Job, outcome: dict[str, Any], remark: str) -> None:
@@ -183,71 +179,6 @@ class Board:
     def _improve(self, arm: str, value: float) -> None:
         better = max if self.sweep.search.mode == "max" else min
         self._best[arm] = better(self._best.get(arm, value), value)
-
-
-def report(sweep: SweepConfig, folder: Path, console: Console, failed: Sequence[Mapping[str, Any]] = ()) -> None:
-    """The final tables: each arm's best on validation, the confirmation side by side, and the rows of trials that failed."""
-    trials = results.read_trials(folder)
-    search = trials[(trials["stage"] == "search") & (trials["arm"].isin(_arms(sweep)))]
-    metric = sweep.search.metric
-    found = Table(
-        title="Search: best of each arm on validation",
-        title_justify="left",
-        box=None,
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
-        header_style="bold",
-    )
-    for name in ("arm", "trials", "cut early", "failed", "lambda", "k", "learning rate", "loss dropout", metric.replace("_", " ")):
-        _column(found, name, sweep)
-    for arm in _arms(sweep):
-        rows = search[search["arm"] == arm]
-        counts = [str(len(rows)), *(str(int((rows["state"] == state).sum())) for state in ("PRUNED", "FAILED"))]
-        done = rows[rows["state"] == "COMPLETE"].dropna(subset=[metric]).sort_values("started_at")  # of equals the first, as in selection
-        if done.empty:
-            found.add_row(arm, *counts, "-", "-", "-", "-", "none complete")
-            continue
-        best = done.iloc[int(done[metric].argmax() if sweep.search.mode == "max" else done[metric].argmin())]
-        found.add_row(arm, *counts, *_shown(best), _share(best[metric]))
-    console.print(found)
-    if sweep.confirm.seeds:
-        console.print()
-        console.print(side_by_side(sweep, trials))
-    for row in failed:
-        console.print(Text(f"FAILED {row['trial_id']} ({row['arm']}, {row['stage']}): {row['error']}"))
-
-
-def side_by_side(sweep: SweepConfig, trials: pd.DataFrame) -> Table:
-    """Confirmation: mean and standard deviation over seeds, and the difference to the baseline twin, seed by seed."""
-    metric = sweep.search.metric.replace("val_", "test_")
-    metric = metric if len(trials) and trials[metric].notna().any() else sweep.search.metric
-    title = f"Confirmation: {metric.replace('_', ' ')} on seeds {', '.join(map(str, sweep.confirm.seeds))}"
-    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
-    chance = {arm.name: DATASETS[arm.task].chance for arm in arms(sweep)}
-    extra = ["chance"] if any(chance.values()) else []
-    beside = ("prefix", "contains", "stopped") if sweep.base.masked is None else ("accuracy_untrained", "retrieval", "retrieval_untrained")
-    for name in ("arm", "seeds", "mean", "sd", *extra, "minus baseline", "sd of diff.", *(name.replace("_", " ") for name in beside)):
-        _column(table, name, sweep)
-    done = trials[(trials["stage"] == "confirm") & (trials["state"] == "COMPLETE") & trials["seed"].isin(sweep.confirm.seeds)]
-    # After --extend an arm may have been confirmed twice, with two configurations: the latest counts, as in the frozen selection.
-    done = done.sort_values("finished_at").groupby(["arm", "seed"]).tail(1)
-    split = metric.partition("_")[0]
-    for arm in _arms(sweep):
-        method, slash, twin = arm.partition("/")
-        baseline = sweep.baseline_of(method)
-        mine = done[done["arm"] == arm].set_index("seed")
-        if mine.empty:
-            table.add_row(arm, "0", *["-"] * (7 + len(extra)))
-            continue
-        difference = pd.Series(dtype=float)
-        if baseline is not None and method != baseline:
-            theirs = done[done["arm"] == baseline + slash + twin].set_index("seed")
-            difference = (mine[metric] - theirs[metric]).dropna()
-        others = [_share(mine[f"{split}_{name}"].mean()) for name in beside]
-        paired = [f"{difference.mean():+.4f}" if len(difference) else "-", _share(difference.std()) if len(difference) > 1 else "-"]
-        level = [f"{chance[arm]:.2f}"] if extra else []
-        table.add_row(arm, str(len(mine)), _share(mine[metric].mean()), _share(mine[metric].std()), *level, *paired, *others)
-    return table
 
 
 def _column(table: Table, name: str, sweep: SweepConfig) -> None:

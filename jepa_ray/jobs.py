@@ -29,6 +29,8 @@ class Job:
     folder: Path
     """The sweep's folder; on a cluster, on a file system that all nodes share."""
     config: TrialConfig
+    number: int | None = None
+    """Of a search trial: its place among the suggestions of its arm, from 1."""
 
     @property
     def scratch(self) -> Path:
@@ -41,8 +43,8 @@ class Job:
 
     def to_json(self) -> str:
         """Text form: Tune copies, merges and flattens configurations, and must find nothing to take apart."""
-        fields = {"trial_id": self.trial_id, "config_id": self.config_id, "arm": self.arm, "stage": self.stage, "folder": str(self.folder)}
-        return json.dumps({**fields, "config": canonical(self.config)})
+        fields = {name: getattr(self, name) for name in ("trial_id", "config_id", "arm", "stage", "number")}
+        return json.dumps({**fields, "folder": str(self.folder), "config": canonical(self.config)})
 
     @classmethod
     def from_json(cls, text: str) -> Job:
@@ -74,7 +76,7 @@ def write(job: Job, result: TrialResult) -> None:
     """The trial's rows, then away with its checkpoints."""
     # A process of a sweep that was killed may finish the trial in the moment before it notices: its row is as good.
     with contextlib.suppress(FileExistsError):
-        results.write_trial(job.folder, job.trial_id, job.config, job.arm, job.stage, result)
+        results.write_trial(job.folder, job.trial_id, job.config, job.arm, job.stage, result, job.number)
     shutil.rmtree(job.scratch, ignore_errors=True)
 
 

@@ -1,4 +1,4 @@
-"""From a sweep to its trials: arms, the configuration an assignment stands for, and the plan that is printed before any money is spent.
+"""From a sweep to its trials: the configuration an assignment stands for, and the plan that is printed before any money is spent.
 
 Imports neither torch nor Ray: a dry run answers at once.
 """
@@ -12,20 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from jepa_ray import priors
-from jepa_ray.config import CrossEntropyConfig, ObjectiveConfig, SweepConfig, TrialConfig, canonical
+from jepa_ray.config import Arm, CrossEntropyConfig, ObjectiveConfig, SweepConfig, TrialConfig, canonical, compared
 from jepa_ray.data.datasets import DATASETS
 from jepa_ray.space import Distribution, enumerate_grid, show
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One method on one family and task: tuned on its own, with the same budget as every other."""
-
-    method: str
-    family: str
-    task: str
-    name: str
-    """`method/family`, with `/task` behind it where the sweep has several."""
 
 
 @dataclass(frozen=True)
@@ -38,35 +27,6 @@ class Estimate:
     checkpoint_bytes: float
     test_examples: int = 0
     """Of the sealed test split; 0: there is none."""
-
-
-def arms(sweep: SweepConfig) -> list[Arm]:
-    """Families x tasks x methods, in the order of the file."""
-    several = len(sweep.tasks) > 1
-    return [
-        Arm(method, family, task, f"{method}/{family}" + (f"/{task}" if several else ""))
-        for family in sweep.families
-        for task in sweep.tasks
-        for method in sweep.methods
-    ]
-
-
-def twins(sweep: SweepConfig, *, controls: bool = True) -> dict[str, str]:
-    """Arm -> the arm of its baseline: same family, task and loss side. Baselines, and arms without one, are left out; so are controls
-    (methods with an objective's `control`, or with the end of turn untrained where the sweep trains it) unless asked for."""
-    names = {(arm.method, arm.family, arm.task): arm.name for arm in arms(sweep)}
-    out = {}
-    for arm in arms(sweep):
-        baseline = sweep.baseline_of(arm.method)
-        if baseline not in (None, arm.method) and (controls or not _is_control(sweep, arm.method)):
-            out[arm.name] = names[str(baseline), arm.family, arm.task]
-    return out
-
-
-def _is_control(sweep: SweepConfig, method: str) -> bool:
-    objective, side = sweep.methods[method], sweep.cross_entropy.get(method, CrossEntropyConfig())
-    unstopped = sweep.base.optim.train_end_of_turn and side.train_end_of_turn is False
-    return unstopped or (objective is not None and objective.control != "none")
 
 
 def space(sweep: SweepConfig, arm: Arm) -> dict[str, Distribution]:
@@ -150,10 +110,10 @@ def canonical_without_none(record: CrossEntropyConfig | None) -> dict[str, Any]:
     return record.model_dump(mode="json", exclude_none=True) if record is not None else {}
 
 
-def notes(sweep: SweepConfig) -> list[str]:
+def notes(sweep: SweepConfig, declared: Sequence[Arm]) -> list[str]:
     """Repeated and no-op configurations that the space contains, each with its reason."""
     out = []
-    for arm in arms(sweep):
+    for arm in declared:
         own = space(sweep, arm)
         try:
             size = sum(1 for _ in itertools.islice(enumerate_grid(own), sweep.search.num_trials))
@@ -162,7 +122,7 @@ def notes(sweep: SweepConfig) -> list[str]:
         if size < sweep.search.num_trials:
             ending = "the arm ends early" if sweep.search.algorithm == "grid" else "repeats are answered from the table, not run again"
             out.append(f"{arm.name}: only {_count(size, 'distinct configuration')} for {sweep.search.num_trials} trials; {ending}")
-    for arm in arms(sweep):
+    for arm in declared:
         own, first, tree = space(sweep, arm), defaults(sweep, arm), _tree(sweep, arm)
         for path, distribution in sweep.space.items():
             absent = [name for name in distribution.when or {} if name not in own]
@@ -191,13 +151,16 @@ def notes(sweep: SweepConfig) -> list[str]:
 
 
 def describe(
-    sweep: SweepConfig, estimates: Mapping[str, Estimate] | None = None, facts: Sequence[str] = (), power: Sequence[str] = ()
+    sweep: SweepConfig,
+    declared: Sequence[Arm],
+    estimates: Mapping[str, Estimate] | None = None,
+    facts: Sequence[str] = (),
+    power: Sequence[str] = (),
 ) -> str:
     """The plan as text: arms, space, budget, confirmation, notes; with estimates also tokens, FLOPs and disk.
 
-    `power`: what the confirmation can detect, in words.
+    `declared`: the sweep's arms, with what each is compared with. `power`: what the confirmation can detect, in words.
     """
-    own = arms(sweep)
     search = sweep.search
 
     def source(task: str) -> str:
@@ -211,9 +174,9 @@ def describe(
     stopping = f"ASHA on {scheduler.time_attr}, keeps 1/{scheduler.reduction_factor:g} after {scheduler.grace_period:g}"
     stopping = "none" if scheduler.name == "none" else stopping
     seeds = sweep.confirm.seeds
-    total = f"{_count(len(own), 'arm')} x {_count(search.num_trials, 'trial')}"
-    total += f" + {len(own)} x {_count(len(seeds), 'confirmation')}" if seeds else ""
-    most = _most_matched(sweep)
+    total = f"{_count(len(declared), 'arm')} x {_count(search.num_trials, 'trial')}"
+    total += f" + {len(declared)} x {_count(len(seeds), 'confirmation')}" if seeds else ""
+    most = _most_matched(sweep, declared)
     again = f"; up to {most} more at equal FLOPs" if most else ""
     searched = [(f"    {path}", distribution.text()) for path, distribution in sweep.space.items()]
     lines = [
@@ -224,21 +187,21 @@ def describe(
         f"  search    {search.algorithm}, {_count(search.num_trials, 'trial')} per arm, by {search.metric} ({search.mode}); "
         f"seed {sweep.base.seed}; early stopping: {stopping}",
         f"  confirm   best of each arm on seeds {', '.join(map(str, seeds))}, test split opened once" if seeds else "  confirm   no",
-        f"  total     {total} = {_count(total_trials(sweep), 'run')}{again}",
+        f"  total     {total} = {_count(total_trials(sweep, declared), 'run')}{again}",
         "  space",
         *_table(searched or [("    (empty)", "every trial of an arm is the same")]),
         "  arms",
-        *_table(_arm_rows(sweep, own, estimates)),
+        *_table(_arm_rows(sweep, declared, estimates)),
     ]
     if estimates:
-        flops = sum(estimates[arm.name].train_flops * (search.num_trials + len(seeds)) for arm in own if arm.name in estimates)
+        flops = sum(estimates[arm.name].train_flops * (search.num_trials + len(seeds)) for arm in declared if arm.name in estimates)
         lines.append(
             f"  cost      about {flops:.3g} FLOPs of training in all: an estimate at the methods' defaults; early stopping spends less"
         )
-    lines += [f"  begins    {line}" for line in _warm_start(sweep, own)]
+    lines += [f"  begins    {line}" for line in _warm_start(sweep, declared)]
     lines += [f"  power     {line}" for line in power]
     lines += [f"  data      {fact}" for fact in facts]
-    lines += [f"  note      {note}" for note in notes(sweep)]
+    lines += [f"  note      {note}" for note in notes(sweep, declared)]
     return "\n".join(lines)
 
 
@@ -266,16 +229,16 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" + ("s" if number != 1 else "")
 
 
-def _most_matched(sweep: SweepConfig) -> int:
+def _most_matched(sweep: SweepConfig, declared: Sequence[Arm]) -> int:
     """Runs at equal FLOPs, where every method costs more or less than its baseline; controls have none."""
     if not sweep.confirm.equal_flops or sweep.pretrain is not None or sweep.base.masked is not None:
         return 0
-    return len(twins(sweep, controls=False)) * len(sweep.confirm.seeds)
+    return len(compared(declared, controls=False)) * len(sweep.confirm.seeds)
 
 
-def total_trials(sweep: SweepConfig) -> int:
+def total_trials(sweep: SweepConfig, declared: Sequence[Arm]) -> int:
     """Runs of the whole sweep, search and confirmation."""
-    return len(arms(sweep)) * (sweep.search.num_trials + len(sweep.confirm.seeds))
+    return len(declared) * (sweep.search.num_trials + len(sweep.confirm.seeds))
 
 
 def _arm_rows(sweep: SweepConfig, own: Iterable[Arm], estimates: Mapping[str, Estimate] | None) -> list[tuple[str, ...]]:

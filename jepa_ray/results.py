@@ -1,6 +1,7 @@
 """Tables of a sweep: what they hold, how one trial is written (atomically, once), how they are read.
 
-    results/<name>/trials/<trial_id>.parquet        one row: configuration, final metrics, cost, provenance
+    results/<name>/arms.parquet                     one row per arm: what is compared with what, written before the first trial
+                   trials/<trial_id>.parquet        one row: configuration, final metrics, cost, provenance
                    metrics/<trial_id>.parquet       long: one row per (step, split, name)
                    predictions/<trial_id>.parquet   one row per evaluated example
                    embeddings/<trial_id>.parquet    one row per view of a pair; only where the sweep asks for them
@@ -24,13 +25,16 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
+import yaml
 
 from jepa_ray import __version__, atomic
-from jepa_ray.config import TrialConfig, columns
+from jepa_ray.config import Arm as Arm
+from jepa_ray.config import SweepConfig, TrialConfig, arms, columns, grown
 
 State = Literal["COMPLETE", "PRUNED", "FAILED", "RUNNING"]
 Stage = Literal["search", "confirm", "matched"]
@@ -46,8 +50,12 @@ def _fields(kind: pa.DataType, names: str) -> dict[str, pa.DataType]:
     return dict.fromkeys(names.split(), kind)
 
 
-IDENTITY: dict[str, pa.DataType] = _fields(TEXT, "trial_id config_id arm method stage state error")
-"""Which trial this is and how it ended. `error` is null unless the state is FAILED."""
+IDENTITY: dict[str, pa.DataType] = {
+    **_fields(TEXT, "trial_id config_id arm method stage state error"),
+    **_fields(INTEGER, "number"),
+}
+"""Which trial this is and how it ended. `error` is null unless the state is FAILED. `number`: of a search trial, its place among the
+suggestions of its arm, from 1; null for others."""
 
 CONFIG: dict[str, pa.DataType] = {
     **_fields(TEXT, "family model init precision packing"),
@@ -152,6 +160,8 @@ EMBEDDINGS = pa.schema(
 )
 """After training, of confirmed trials, where `evaluation.embeddings` asks for them: Enc(Text) without predictor tokens (view `text`) and
 Enc(Code) (view `code`) of the same validation pairs in every trial."""
+ARMS = pa.schema([(name, TEXT) for name in ("arm", "method", "family", "task", "kind", "baseline")])
+"""`kind` is baseline, claim or control; `baseline` the arm that a claim or control is compared with, null where it has none."""
 assert len(TRIALS) == len(IDENTITY) + len(CONFIG) + len(SUMMARY), "a column of the trials table is named twice"
 
 
@@ -197,7 +207,9 @@ def load_progress(path: Path) -> TrialResult | None:
     return TrialResult.from_json(text)
 
 
-def write_trial(folder: Path, trial_id: str, config: TrialConfig, arm: str, stage: Stage, result: TrialResult) -> None:
+def write_trial(
+    folder: Path, trial_id: str, config: TrialConfig, arm: str, stage: Stage, result: TrialResult, number: int | None = None
+) -> None:
     """Write a terminal trial: metrics, predictions, embeddings if any, and last the row of `trials` that makes it exist.
 
     `trial_id` is the config_id, or `<config_id>-2` and so on for later attempts; `arm` begins with `<method>/`. Metrics and
@@ -217,6 +229,7 @@ def write_trial(folder: Path, trial_id: str, config: TrialConfig, arm: str, stag
         "stage": stage,
         "state": result.state,
         "error": result.error,
+        "number": number,
         **_expected(columns(config), CONFIG, "configuration column"),
         **_expected(result.summary, SUMMARY, "summary key"),
     }
@@ -252,11 +265,60 @@ def read_embeddings(folder: Path, columns: Sequence[str] | None = None, filters:
     return _frame(_read(folder / "embeddings", EMBEDDINGS, columns, filters, committed=folder / "trials"))
 
 
+def declare_arms(folder: Path, sweep: SweepConfig) -> list[Arm]:
+    """The arms of a sweep, written down in its folder: those that it has declared before stay as they are, new ones follow."""
+    before = read_arms(folder) if (folder / "arms.parquet").exists() else []
+    declared = grown(before, arms(sweep))
+    if declared != before:
+        write_arms(folder, declared)
+    return declared
+
+
+def write_arms(folder: Path, declared: Sequence[Arm]) -> None:
+    """Replace the arms table of the sweep in `folder`."""
+    rows = [{**asdict(arm), "arm": arm.name} for arm in declared]
+    with atomic.whole_file(folder / "arms.parquet") as temporary:
+        pq.write_table(pa.Table.from_pylist(rows, schema=ARMS), temporary)
+
+
+def read_arms(folder: Path) -> list[Arm]:
+    """The arms that the sweep in `folder` has declared, in order, each with the arm that it is compared with.
+
+    Folders of versions that wrote no such table are read from their sweep.yaml. Raises ValueError where neither can be read.
+    """
+    path, plan = folder / "arms.parquet", folder / "sweep.yaml"
+    try:
+        rows = pq.read_table(path, schema=ARMS).to_pylist()
+    except FileNotFoundError:
+        rows = None
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ValueError(
+            f"{path} cannot be read ({str(error).splitlines()[0]}); rename it, and it is made again from sweep.yaml"
+        ) from error
+    if rows is not None:
+        return [Arm(name=row.pop("arm"), **row) for row in rows]
+    try:
+        return arms(SweepConfig.model_validate(yaml.safe_load(plan.read_text(encoding="utf-8"))))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError) as error:
+        why = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({type(error).__name__})"
+        raise ValueError(f"{folder} has no arms.parquet, and its sweep.yaml {why}: it is not known which arms are compared") from error
+
+
 def finished(folder: Path) -> dict[str, dict[str, Any]]:
     """config_id -> row of `trials` (None for null), the last attempt where there are several."""
     rows: list[dict[str, Any]] = _read(folder / "trials", TRIALS).to_pylist()
     rows.sort(key=lambda row: _attempt(str(row["trial_id"])))
     return {str(row["config_id"]): row for row in rows}
+
+
+def best_trial(trials: pd.DataFrame, metric: str, mode: str) -> pd.Series[Any] | None:
+    """The best COMPLETE search trial among these rows of one arm by `metric`; of equals the one suggested first. None: there is none.
+
+    Rows of versions that wrote no `number` come after those that have one, in the order in which they started.
+    """
+    done = trials[(trials["stage"] == "search") & (trials["state"] == "COMPLETE") & np.isfinite(trials[metric].astype(float))]
+    ranked = done.sort_values([metric, "number", "started_at", "trial_id"], ascending=[mode == "min", True, True, True])
+    return None if ranked.empty else ranked.iloc[0]
 
 
 def attempt_id(config_id: str, attempt: int) -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,13 @@ from ray import tune
 
 from jepa_ray import plan, results
 from jepa_ray.cluster import Cluster, Interrupt, Pair, Prepare, prepare
-from jepa_ray.config import SweepConfig, TrialConfig, config_id
+from jepa_ray.config import Arm, SweepConfig, TrialConfig, config_id
 from jepa_ray.jobs import Job, ended, storage, write, written
 from jepa_ray.mailbox import Mailbox
 from jepa_ray.results import Stage
 from jepa_ray.scheduler import ArmScheduler, Events, JobSearcher, Source
 from jepa_ray.selection import Decide, confirmations, matched, race, select
-from jepa_ray.stages import Listed, Listener, Search
+from jepa_ray.stages import Identities, Listed, Listener, Search
 from jepa_ray.worker import RunTrial, Stock, trainable
 
 
@@ -58,7 +59,7 @@ def run(
     arms run on all seeds.
     """
     interrupt = interrupt or Interrupt()
-    arms = plan.arms(sweep)
+    arms = results.declare_arms(folder, sweep)
     shutil.rmtree(storage(folder), ignore_errors=True)  # of a run that was killed
     models = {sweep.model} if isinstance(sweep.model, str) else set(sweep.model.values())
     listener.say(
@@ -73,11 +74,12 @@ def run(
         _write_report(folder, pair, data.report)
     for pair, reason in refused.items():
         listener.say(f"{_name(pair, sweep)}: {reason}; its arms are FAILED, the others go on")
-    unprepared = _refuse(sweep, folder, refused)
+    unprepared = _refuse(sweep, folder, arms, refused)
     try:
         mailbox = ray.remote(num_cpus=0, max_restarts=-1)(Mailbox).remote()
         stock = Stock(cluster.slot, {pair: data.references for pair, data in stored.items()}, run_trial, mailbox)
-        search = Search(sweep, folder, stored, listener, interrupt)
+        identify = Identities(folder, stored)
+        search = Search(sweep, folder, [arm for arm in arms if (arm.family, arm.task) in stored], identify, listener, interrupt)
         listener.stage("search", search.total, search.done, cluster.max_concurrent)
         _tune(search, cluster, stock, search.scheduler(mailbox), folder, sweep.resources.max_failures, interrupt)
         selection: dict[str, TrialConfig] = {}
@@ -85,7 +87,7 @@ def run(
             selection = select(sweep, folder, search, listener)
 
             def run_list(stage: Stage, wanted: list[tuple[str, TrialConfig]]) -> None:
-                jobs = Listed(sweep, folder, stored, stage, wanted, listener, interrupt)
+                jobs = Listed(sweep, folder, identify, stage, wanted, listener, interrupt)
                 listener.stage(stage, jobs.total, jobs.done, cluster.max_concurrent)
                 _tune(jobs, cluster, stock, None, folder, sweep.resources.max_failures, interrupt)
 
@@ -94,10 +96,10 @@ def run(
             for look in looks or (len(sweep.confirm.seeds),):
                 run_list("confirm", confirmations(selection, going, sweep.confirm.seeds[:look]))
                 if decide is not None and look < len(sweep.confirm.seeds):
-                    going, said = race(sweep, folder, selection, going, look, search.identity, decide)
+                    going, said = race(sweep, folder, selection, going, look, identify, decide)
                     for sentence in said:
                         listener.say(sentence)
-            if pairs := matched(sweep, folder, selection, search.identity) if sweep.confirm.equal_flops else []:
+            if pairs := matched(sweep, folder, selection, identify) if sweep.confirm.equal_flops else []:
                 run_list("matched", pairs)
     finally:
         shutil.rmtree(storage(folder), ignore_errors=True)
@@ -116,10 +118,10 @@ def _write_report(folder: Path, pair: Pair, report: dict[str, Any]) -> None:
     path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
-def _refuse(sweep: SweepConfig, folder: Path, refused: dict[Pair, str]) -> set[str]:
+def _refuse(sweep: SweepConfig, folder: Path, arms: Sequence[Arm], refused: dict[Pair, str]) -> set[str]:
     """A FAILED row for every arm whose data or model could not be prepared; ids of such rows that are of the past."""
     past = set()
-    for arm in plan.arms(sweep):
+    for arm in arms:
         config = plan.trial_config(sweep, arm, {})
         identity = config_id(config, f"not prepared {arm.name}")
         job = Job(identity, identity, arm.name, "search", folder.resolve(), config)

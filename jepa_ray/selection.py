@@ -11,15 +11,15 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jepa_ray import atomic, plan, results
-from jepa_ray.config import SweepConfig, TrialConfig, canonical
+from jepa_ray import atomic, results
+from jepa_ray.config import SweepConfig, TrialConfig, canonical, compared
 from jepa_ray.stages import Listener, Search
 from jepa_ray.studies import identity
 
 Decide = Callable[[Sequence[float], int], tuple[bool, str]]
 """(paired differences by seed, look in seeds) -> whether the comparison goes on, and why."""
-Identify = Callable[[TrialConfig], str]
-"""The config_id of a configuration."""
+Identify = Callable[[str, TrialConfig], str]
+"""The config_id of an arm's configuration."""
 
 
 def confirmation(best: TrialConfig, seed: int) -> TrialConfig:
@@ -28,46 +28,44 @@ def confirmation(best: TrialConfig, seed: int) -> TrialConfig:
 
 
 def select(sweep: SweepConfig, folder: Path, search: Search, listener: Listener) -> dict[str, TrialConfig]:
-    """Arm -> its best configuration by the validation metric, ties by first found; frozen in a file before the test split is opened.
+    """Arm -> its best configuration by the validation metric, frozen in a file before the test split is opened.
 
-    A selection that was made for this very sweep is read back, not made again. After `--extend` a new one is made beside the old.
+    A selection that was made for this very sweep is read back, not made again. After `--extend` a new one is made beside the old; the
+    file written last is the one that counts, so going back to an earlier sweep writes that sweep's selection once more.
     """
-    digest = hashlib.sha256(json.dumps(identity(sweep), sort_keys=True).encode()).hexdigest()[:16]
     files = sorted(folder.glob("selection*.json"), key=lambda path: (len(path.name), path.name))
-    kept: dict[str, Any] = {}
-    for path in reversed(files):
-        frozen = json.loads(path.read_text())
-        if frozen["sweep"] == digest:
-            kept = frozen["arms"]
-            break
-    if kept and not set(search.studies) - set(kept):
-        return {arm: TrialConfig.model_validate(best["config"]) for arm, best in kept.items()}
-    if files and not kept:
+    earlier = {path.name: json.loads(path.read_text(encoding="utf-8")) for path in files}
+    digest = hashlib.sha256(json.dumps(identity(sweep), sort_keys=True).encode()).hexdigest()[:16]
+    source = next((name for name in reversed(earlier) if earlier[name]["sweep"] == digest), None)
+    kept: dict[str, Any] = earlier[source]["arms"] if source is not None else {}
+    last: dict[str, Any] = {arm: best for selection in earlier.values() for arm, best in selection["arms"].items()}
+    metric = sweep.search.metric
+    arms = dict(kept)
+    if set(search.studies) - set(kept):  # an arm that could not be run before is added to them, and they stay as they were frozen
+        for arm, (row, config) in search.best().items():
+            if arm not in kept:
+                found = {"trial_id": row["trial_id"], "config_id": row["config_id"], metric: float(row[metric])}
+                arms[arm] = {**found, "config": canonical(config)}
+    again = {arm for arm, best in arms.items() if arm in last and best["config"] != last[arm]["config"]}
+    if again and source is None:
         listener.say(
-            f"The test split has been opened before ({files[-1].name}): this selection is made after its numbers could be seen. "
-            "Report it as exploratory, or confirm on a test split that is still sealed."
+            f"The test split has been opened before ({files[-1].name}), and {', '.join(sorted(again))} is now frozen to another "
+            "configuration, after its numbers could be seen. Report it as exploratory, or confirm on a test split that is still sealed."
         )
-    arms, configs, metric = {}, {}, sweep.search.metric
-    for arm, best in kept.items():  # an arm that could not be run before is added to them, and they stay as they were frozen
-        configs[arm], arms[arm] = TrialConfig.model_validate(best["config"]), best
-    for arm, (row, config) in search.best().items():
-        if arm in kept:
-            continue
-        configs[arm] = config
-        arms[arm] = {"trial_id": row["trial_id"], "config_id": row["config_id"], metric: row[metric], "config": canonical(config)}
-    frozen = {
-        "sweep": digest,
-        "metric": metric,
-        "mode": sweep.search.mode,
-        "seeds": sweep.confirm.seeds,
-        "frozen_at": results.now(),
-        "arms": arms,
-    }
-    if kept and arms.keys() == kept.keys():
-        return configs
-    path = folder / ("selection.json" if not files else f"selection-{len(files) + 1}.json")
-    atomic.write_text(path, json.dumps(frozen, indent=2) + "\n")
-    return configs
+    elif again:
+        listener.say(f"This is again the sweep of {source}: its selection counts again.")
+    if source is None or arms.keys() != kept.keys() or source != files[-1].name:
+        frozen = {
+            "sweep": digest,
+            "metric": metric,
+            "mode": sweep.search.mode,
+            "seeds": sweep.confirm.seeds,
+            "frozen_at": results.now(),
+            "arms": arms,
+        }
+        name = "selection.json" if not files else f"selection-{len(files) + 1}.json"
+        atomic.write_text(folder / name, json.dumps(frozen, indent=2) + "\n")
+    return {arm: TrialConfig.model_validate(best["config"]) for arm, best in arms.items() if arm in search.studies}
 
 
 def confirmations(selection: Mapping[str, TrialConfig], arms: Collection[str], seeds: Sequence[int]) -> list[tuple[str, TrialConfig]]:
@@ -91,12 +89,12 @@ def race(
     rows, seeds, metric = results.finished(folder), sweep.confirm.seeds[:look], sweep.search.metric.replace("val_", "test_")
 
     def scores(arm: str) -> dict[int, float]:
-        found = {seed: rows.get(identify(confirmation(selection[arm], seed)), {}) for seed in seeds}
+        found = {seed: rows.get(identify(arm, confirmation(selection[arm], seed)), {}) for seed in seeds}
         return {seed: row[metric] for seed, row in found.items() if row.get("state") == "COMPLETE" and row[metric] is not None}
 
     said, on = [], set()
-    compared = {arm: twin for arm, twin in plan.twins(sweep).items() if arm in going and twin in selection}
-    for arm, twin in compared.items():
+    pairs = {arm: twin for arm, twin in compared(results.read_arms(folder)).items() if arm in going and twin in selection}
+    for arm, twin in pairs.items():
         ours, theirs = scores(arm), scores(twin)
         differences = [ours[seed] - theirs[seed] for seed in seeds if seed in ours and seed in theirs]
         goes_on, reason = decide(differences, look)
@@ -104,7 +102,7 @@ def race(
             on |= {arm, twin}
         else:
             said.append(f"{arm} against {twin} ends after {look} of {len(sweep.confirm.seeds)} seeds: {reason}")
-    on |= {arm for arm in going if arm not in compared and arm not in compared.values()}
+    on |= {arm for arm in going if arm not in pairs and arm not in pairs.values()}
     return [arm for arm in going if arm in on], said
 
 
@@ -116,11 +114,12 @@ def matched(sweep: SweepConfig, folder: Path, selection: Mapping[str, TrialConfi
     if sweep.pretrain is not None or sweep.base.masked is not None:
         return []  # two stages share one budget in no obvious way; masked encoders have none
     rows, out = results.finished(folder), []
-    claims = {arm: twin for arm, twin in plan.twins(sweep, controls=False).items() if arm in selection and twin in selection}
+    claims = compared(results.read_arms(folder), controls=False)
+    claims = {arm: twin for arm, twin in claims.items() if arm in selection and twin in selection}
     for seed in sweep.confirm.seeds:
         for arm, twin in claims.items():
             configs = {name: confirmation(selection[name], seed) for name in (arm, twin)}
-            found = {name: rows.get(identify(config), {}) for name, config in configs.items()}
+            found = {name: rows.get(identify(name, config), {}) for name, config in configs.items()}
             spent = {name: float(row["train_flops"] or 0) for name, row in found.items() if row.get("state") == "COMPLETE"}
             if len(spent) < 2 or not all(spent.values()) or max(spent.values()) <= (1 + results.FLOPS_ALIKE) * min(spent.values()):
                 continue

@@ -5,8 +5,7 @@ What jobs come to is told to the listener and, in the search, to the studies. Ra
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,7 +13,7 @@ import ray
 
 from jepa_ray import plan, results
 from jepa_ray.cluster import Interrupt, Pair, Stored
-from jepa_ray.config import SweepConfig, TrialConfig, config_id
+from jepa_ray.config import Arm, SweepConfig, TrialConfig, config_id
 from jepa_ray.jobs import Job, ended, write, written
 from jepa_ray.results import Stage
 from jepa_ray.scheduler import ArmScheduler
@@ -34,20 +33,34 @@ class Listener(Protocol):
     def say(self, sentence: str) -> None: ...
 
 
+class Identities:
+    """config_ids of trials. They also stand for the data that a trial runs on, and a trial belongs to one arm.
+
+    Where the spaces of two arms overlap, both may come to the same configuration. The arm that came first has it under its plain id, the
+    other runs it under an id of its own: each arm's rows are then complete, and no confirmation is missing in one of the two.
+    """
+
+    def __init__(self, folder: Path, stored: Mapping[Pair, Stored]) -> None:
+        self._stored = stored
+        rows = results.read_trials(folder, ["config_id", "arm"])
+        self._owners = dict(zip(rows["config_id"], rows["arm"], strict=True))
+
+    def __call__(self, arm: str, config: TrialConfig) -> str:
+        data = self._stored[config.model.family, config.data.task].identity
+        plain = config_id(config, data)
+        return plain if self._owners.setdefault(plain, arm) == arm else config_id(config, f"{data} of {arm}")
+
+
 class _Jobs:
     """What both stages do with a job: tell the listener, and write the row of one whose process died too often."""
 
-    def __init__(self, sweep: SweepConfig, folder: Path, stored: dict[Pair, Stored], listener: Listener, interrupt: Interrupt) -> None:
-        self._sweep, self._folder, self._stored, self._listener, self._interrupt = sweep, folder, stored, listener, interrupt
+    def __init__(self, sweep: SweepConfig, folder: Path, identify: Identities, listener: Listener, interrupt: Interrupt) -> None:
+        self._sweep, self._folder, self._identify, self._listener, self._interrupt = sweep, folder, identify, listener, interrupt
         self._attempts: dict[str, int] = {}
 
-    def _job(self, arm: str, stage: Stage, config: TrialConfig, attempt: int = 1) -> Job:
-        identity = self.identity(config)
-        return Job(results.attempt_id(identity, attempt), identity, arm, stage, self._folder.resolve(), config)
-
-    def identity(self, config: TrialConfig) -> str:
-        """The config_id, which also stands for the data that the trial runs on."""
-        return config_id(config, self._stored[config.model.family, config.data.task].identity)
+    def _job(self, arm: str, stage: Stage, config: TrialConfig, attempt: int = 1, number: int | None = None) -> Job:
+        identity = self._identify(arm, config)
+        return Job(results.attempt_id(identity, attempt), identity, arm, stage, self._folder.resolve(), config, number)
 
     def started(self, job: Job) -> None:
         self._listener.started(job)
@@ -76,10 +89,12 @@ class _Jobs:
 class Search(_Jobs):
     """Jobs of the search stage, from the arms' studies."""
 
-    def __init__(self, sweep: SweepConfig, folder: Path, stored: dict[Pair, Stored], listener: Listener, interrupt: Interrupt) -> None:
-        super().__init__(sweep, folder, stored, listener, interrupt)
+    def __init__(
+        self, sweep: SweepConfig, folder: Path, arms: Sequence[Arm], identify: Identities, listener: Listener, interrupt: Interrupt
+    ) -> None:
+        super().__init__(sweep, folder, identify, listener, interrupt)
         database = open_storage(folder)
-        self._arms = {arm.name: arm for arm in plan.arms(sweep) if (arm.family, arm.task) in stored}
+        self._arms = {arm.name: arm for arm in arms}
         self.studies = {name: ArmStudy(sweep, arm, database) for name, arm in self._arms.items()}
         self._known = results.finished(folder)
         self._running: dict[str, list[tuple[str, int]]] = {}
@@ -98,7 +113,8 @@ class Search(_Jobs):
             asked = study.ask()
             if asked is None:
                 continue
-            job = self._job(arm, "search", plan.trial_config(self._sweep, self._arms[arm], asked.params))
+            config = plan.trial_config(self._sweep, self._arms[arm], asked.params)
+            job = self._job(arm, "search", config, number=asked.place)
             study.note(asked.number, config_id=job.config_id, trial_id=job.trial_id)
             if row := self._known.get(job.config_id):
                 study.tell(asked.number, row["state"], row[self._sweep.search.metric])
@@ -138,22 +154,17 @@ class Search(_Jobs):
 
     def best(self) -> dict[str, tuple[dict[str, Any], TrialConfig]]:
         """Arm -> row and configuration of its best COMPLETE trial by the validation metric, the first found of equals."""
-        metric, sign = self._sweep.search.metric, 1.0 if self._sweep.search.mode == "max" else -1.0
-        rows = {
-            key: row
-            for key, row in results.finished(self._folder).items()
-            if row["state"] == "COMPLETE" and row["stage"] == "search" and row[metric] is not None and math.isfinite(row[metric])
-        }
+        search, trials = self._sweep.search, results.read_trials(self._folder)
         best = {}
         for arm, study in self.studies.items():
-            found = [key for key in study.found() if key in rows]
-            if not found:
+            row = results.best_trial(trials[trials["config_id"].isin(study.found())], search.metric, search.mode)
+            if row is None:
                 self._listener.say(f"Arm {arm} has no COMPLETE trial, so that there is nothing to confirm; the other arms go on.")
                 continue
-            key = max(found, key=lambda key: sign * float(rows[key][metric]))  # max keeps the first of equals
+            key = str(row["config_id"])
             config = plan.trial_config(self._sweep, self._arms[arm], study.params(key))
-            assert self.identity(config) == key, f"study.db and trials disagree about {key}"
-            best[arm] = (rows[key], config)
+            assert self._identify(arm, config) == key, f"study.db and trials disagree about {key}"
+            best[arm] = ({str(name): value for name, value in row.items()}, config)
         return best
 
     def scheduler(self, mailbox: Any) -> ArmScheduler:
@@ -177,16 +188,16 @@ class Listed(_Jobs):
         self,
         sweep: SweepConfig,
         folder: Path,
-        stored: dict[Pair, Stored],
+        identify: Identities,
         stage: Stage,
         wanted: Sequence[tuple[str, TrialConfig]],
         listener: Listener,
         interrupt: Interrupt,
     ) -> None:
-        super().__init__(sweep, folder, stored, listener, interrupt)
+        super().__init__(sweep, folder, identify, listener, interrupt)
         attempts = results.read_trials(folder, ["config_id", "state"])
         complete = set(attempts.loc[attempts["state"] == "COMPLETE", "config_id"])
-        distinct = {self.identity(config): (arm, config) for arm, config in wanted}
+        distinct = {identify(arm, config): (arm, config) for arm, config in wanted}
         self._queue = [
             self._job(arm, stage, config, attempt=1 + int((attempts["config_id"] == identity).sum()))
             for identity, (arm, config) in distinct.items()

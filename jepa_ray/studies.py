@@ -27,8 +27,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from jepa_ray import plan, priors
-from jepa_ray.config import SearchConfig, SweepConfig, canonical
-from jepa_ray.plan import Arm
+from jepa_ray.config import Arm, SearchConfig, SweepConfig, canonical
 from jepa_ray.space import Distribution
 from jepa_ray.streams import derive_seed, stream
 
@@ -41,6 +40,8 @@ class Asked:
 
     number: int
     params: dict[str, Any]
+    place: int
+    """Among all suggestions of the arm, from 1; unlike `number` it goes on where `--extend` has changed the space."""
 
 
 def open_storage(folder: Path) -> BaseStorage:
@@ -87,7 +88,9 @@ class ArmStudy:
             self.taken += 1
         self.exhausted = self.taken >= self._sweep.search.num_trials and not self._orphans
         self._live[trial.number] = trial
-        return Asked(trial.number, draw(self._space, trial))
+        place = trial.user_attrs.get("place", self.taken)  # an interrupted trial keeps its own
+        trial.set_user_attr("place", place)
+        return Asked(trial.number, draw(self._space, trial), int(place))
 
     def found(self) -> list[str]:
         """config_ids in the order in which they were first suggested."""

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from jepa_ray import atomic
 from jepa_ray.cluster import Interrupt
-from jepa_ray.config import SweepConfig
+from jepa_ray.config import SweepConfig, arms
 from jepa_ray.loading import dump, json_schema, load_sweep, parse
 
 if TYPE_CHECKING:
@@ -44,11 +44,15 @@ EXTENDABLE = (
     "scheduler",
     "confirm",
     "methods",
+    "cross_entropy",
+    "controls",
     "families",
     "model",
 )
-"""Keys that `--extend` may change. `methods`, `families` and `model` may only grow."""
-GROWING = ("methods", "families", "model")
+"""Keys that `--extend` may change; those of GROWING may only grow."""
+GROWING = ("methods", "cross_entropy", "families", "model")
+LISTS = ("families", "controls")
+"""Keys that hold a list of names."""
 
 
 def main(argv: Sequence[str] | None = None, prepare_one: Prepare | None = None, run_trial: RunTrial | None = None) -> int:
@@ -65,16 +69,17 @@ def main(argv: Sequence[str] | None = None, prepare_one: Prepare | None = None, 
         sweep = load_sweep(options.file, options.overrides)
         if options.dry_run:
             from jepa_ray.advice import detectable
-            from jepa_ray.plan import arms, describe
+            from jepa_ray.plan import describe
             from jepa_ray.training.estimate import estimate
 
+            declared = arms(sweep)
             try:
                 estimates, facts = estimate(sweep)
             except ValueError:  # no model, or no data, of any arm: the plan itself needs neither
-                print(describe(sweep), end="\n\n")
+                print(describe(sweep, declared), end="\n\n")
                 raise
-            print(describe(sweep, estimates, facts, detectable(sweep, estimates)))
-            return OK if len(estimates) == len(arms(sweep)) else SOME_FAILED
+            print(describe(sweep, declared, estimates, facts, detectable(sweep, declared, estimates)))
+            return OK if len(estimates) == len(declared) else SOME_FAILED
         with _signals() as interrupt, claim(sweep, extend=options.extend, fresh=options.fresh) as (claimed, folder):
             again = _same_command(arguments, sweep, claimed)
             try:
@@ -113,12 +118,12 @@ def _run(sweep: SweepConfig, folder: Path, interrupt: Interrupt, prepare_one: Pr
     from rich.text import Text
 
     from jepa_ray import results, search
-    from jepa_ray.advice import race_rule, verdict
-    from jepa_ray.console import Board, make_console, report
+    from jepa_ray.advice import race_rule, tables, verdict
+    from jepa_ray.console import Board, make_console
     from jepa_ray.plan import describe
 
-    console = make_console()
-    console.print(Text(describe(sweep)))
+    console, declared = make_console(), results.read_arms(folder)
+    console.print(Text(describe(sweep, declared)))
     with connect(sweep.resources) as cluster:
         interrupt.install()  # Ray has put its own handler of SIGTERM in the place of ours
         if cluster.address:
@@ -126,9 +131,11 @@ def _run(sweep: SweepConfig, folder: Path, interrupt: Interrupt, prepare_one: Pr
         board = Board(sweep, console)
         board.best_before(results.read_trials(folder))
         with board.shown():
-            outcome = search.run(sweep, folder, cluster, board, interrupt, prepare_one, run_trial, race_rule(sweep))
-    console.print()
-    report(sweep, folder, console, outcome.failed)
+            outcome = search.run(sweep, folder, cluster, board, interrupt, prepare_one, run_trial, race_rule(sweep, declared))
+    for table in tables(sweep, folder):
+        console.print(Text(f"\n{table}"))
+    for row in outcome.failed:
+        console.print(Text(f"FAILED {row['trial_id']} ({row['arm']}, {row['stage']}): {row['error']}"))
     if sentences := verdict(sweep, folder):
         console.print(Text("\n".join([f"\nVerdict (all reasons: python -m analysis.verdict {folder})", *sentences])), soft_wrap=True)
     console.print(Text(f"\nTables: {folder}/trials, {folder}/metrics, {folder}/predictions"))
@@ -171,15 +178,22 @@ def claim(sweep: SweepConfig, extend: bool = False, fresh: bool = False) -> Iter
 
 def _begun(folder: Path) -> bool:
     """Whether a search has been started there: a folder that bad input was refused in counts as empty."""
-    return (folder / "study.db").exists()
+    return (folder / "study.db").exists() or any((folder / "trials").glob("[!.]*.parquet"))
 
 
 def _write_yaml(sweep: SweepConfig, folder: Path, extend: bool) -> None:
+    """Write sweep.yaml and the arms table, if the sweep may go on in this folder; an earlier sweep.yaml is kept as sweep-N.yaml."""
+    from jepa_ray import results
+
     path, new = folder / "sweep.yaml", dump(sweep)
-    if _begun(folder) and path.exists():
+    if not _begun(folder):
+        atomic.write_text(path, new)
+        results.write_arms(folder, arms(sweep))
+        return
+    if path.exists():
         old = parse(path.read_text(encoding="utf-8"))
         changes = _changes(old, parse(new))
-        refused = [sentence for change in changes if (sentence := _refusal(old, *change))]
+        refused = [sentence for change in changes if (sentence := _refusal(_by_family(old), *change))]
         if changes and not extend:
             remedy = (
                 "--fresh starts over in a new folder (--extend cannot add these)"
@@ -198,14 +212,22 @@ def _write_yaml(sweep: SweepConfig, folder: Path, extend: bool) -> None:
         if changes:
             number = next(number for number in itertools.count(1) if not (folder / f"sweep-{number}.yaml").exists())
             (folder / f"sweep-{number}.yaml").write_bytes(path.read_bytes())
+        if not (folder / "arms.parquet").exists():  # a folder of an earlier version: what it compares is declared before anything is added
+            results.write_arms(folder, results.read_arms(folder))
     atomic.write_text(path, new)
+    results.declare_arms(folder, sweep)
 
 
 def _changes(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, Any, Any]]:
-    """(path, before, after) of every leaf that differs, but for FREE keys."""
-    before, after = _leaves(old), _leaves(new)
+    """(path, before, after) of every leaf that differs, except for FREE keys."""
+    before, after = _leaves(_by_family(old)), _leaves(_by_family(new))
     keys = [key for key in {**before, **after} if key.partition(".")[0] not in FREE]
     return [(key, before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)]
+
+
+def _by_family(tree: dict[str, Any]) -> dict[str, Any]:
+    """The tree with a model for each family: `model: tiny` may grow into one per family."""
+    return tree if isinstance(tree["model"], dict) else {**tree, "model": dict.fromkeys(tree["families"], tree["model"])}
 
 
 def _leaves(tree: Any, path: str = "") -> dict[str, Any]:
@@ -219,9 +241,12 @@ def _refusal(old: dict[str, Any], key: str, before: Any, after: Any) -> str | No
     if not any(key == allowed or key.startswith(f"{allowed}.") for allowed in EXTENDABLE):
         return f"{key}: {before!r} -> {after!r} would change what the trials so far have measured"
     top, _, name = key.partition(".")
-    if top == "families":
-        return f"families: {', '.join(sorted(set(before) - set(after)))} would be dropped" if set(before) - set(after) else None
-    if top in GROWING and (not name or not isinstance(old[top], dict) or name.split(".")[0] in old[top]):
+    if top in LISTS:
+        gone = sorted(set(before or ()) - set(after or ()))
+        return f"{top}: {', '.join(gone)} would be dropped" if gone else None
+    if top == "cross_entropy" and name.split(".")[0] not in old["methods"]:
+        return None  # what a new method's cross-entropy is taken over
+    if top in GROWING and (not name or not isinstance(old[top], dict) or name.split(".")[0] in old[top] or top == "cross_entropy"):
         return f"{key}: {before!r} -> {after!r} would mix two things under one name; give the new one a name of its own"
     return None
 

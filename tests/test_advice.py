@@ -12,7 +12,7 @@ from analysis import planning
 from analysis.stats import sequential
 from jepa_ray import plan
 from jepa_ray.advice import detectable, race_rule, verdict
-from jepa_ray.config import SweepConfig
+from jepa_ray.config import SweepConfig, arms
 from jepa_ray.loading import dump
 from tests import fake_training as fake
 from tests.analysis import sweeps
@@ -25,12 +25,12 @@ def sweep_of(**changes: Any) -> SweepConfig:
 
 
 def estimates(sweep: SweepConfig, examples: dict[str, int]) -> dict[str, plan.Estimate]:
-    return {arm.name: plan.Estimate(10, 1e3, 1e6, 1e6, examples[arm.task]) for arm in plan.arms(sweep)}
+    return {arm.name: plan.Estimate(10, 1e3, 1e6, 1e6, examples[arm.task]) for arm in arms(sweep)}
 
 
 def test_the_plan_says_what_its_own_seeds_and_examples_detect() -> None:
     sweep = sweep_of(controls=["shuffled"], confirm={"seeds": [2, 3, 4, 5], "margin": 0.02, "sd_seed": 0.02, "discordance": 0.2})
-    told = detectable(sweep, estimates(sweep, {"nl-rx": 400}))
+    told = detectable(sweep, arms(sweep), estimates(sweep, {"nl-rx": 400}))
     # Two claims: controls are a family of their own.
     assert told == planning.lines(planning.stated(400, 0.02, 0.2), seeds=4, examples=400, claims=2, margin=0.02)
     assert re.search(r"4 seeds x 400 examples \(power 0.8, 2 claims\).*5 seeds.*10 seeds.*20 seeds", told[0])
@@ -38,27 +38,27 @@ def test_the_plan_says_what_its_own_seeds_and_examples_detect() -> None:
 
 def test_tasks_with_other_test_sets_have_their_own_lines() -> None:
     sweep = sweep_of(task=["nl-rx", "gsm8k", "spider"])
-    told = detectable(sweep, estimates(sweep, {"nl-rx": 400, "gsm8k": 400, "spider": 90}))
+    told = detectable(sweep, arms(sweep), estimates(sweep, {"nl-rx": 400, "gsm8k": 400, "spider": 90}))
     assert [line.partition(":")[0] for line in told if "can detect" in line] == ["nl-rx, gsm8k", "spider"]
 
 
 @pytest.mark.parametrize("changes", [{"confirm": {"seeds": [2]}}, {"confirm": {"seeds": []}}, {"methods": {"jepa": {}}}])
 def test_nothing_is_promised_where_nothing_is_compared(changes: dict[str, Any]) -> None:
     sweep = sweep_of(**changes)
-    assert detectable(sweep, estimates(sweep, {"nl-rx": 400})) == []
+    assert detectable(sweep, arms(sweep), estimates(sweep, {"nl-rx": 400})) == []
 
 
 def test_a_pilot_that_has_nothing_to_offer_is_refused(tmp_path: Path) -> None:
     (tmp_path / "trials").mkdir()
     sweep = sweep_of(confirm={"pilot": str(tmp_path)})
     with pytest.raises(ValueError, match="pilot"):
-        detectable(sweep, estimates(sweep, {"nl-rx": 400}))
+        detectable(sweep, arms(sweep), estimates(sweep, {"nl-rx": 400}))
 
 
 def test_the_race_asks_at_the_level_of_all_claims() -> None:
-    assert race_rule(sweep_of()) is None
+    assert race_rule(sweep_of(), arms(sweep_of())) is None
     sweep = sweep_of(confirm={"seeds": list(range(2, 8)), "race": [3, 6], "margin": 0.02})
-    rule = race_rule(sweep)
+    rule = race_rule(sweep, arms(sweep))
     assert rule is not None
     for differences in ([0.05, 0.01, 0.03], [0.0, 0.001, -0.001], [0.3, 0.31, 0.3]):
         found = sequential.decide(differences, 3, (3, 6), 0.02, 0.05 / 2)

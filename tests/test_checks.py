@@ -109,6 +109,30 @@ def test_bad_override(override: str, sentence: str, write: Write) -> None:
     refused_once(write(SOUND), override, sentence)
 
 
+def test_methods_differ_in_what_they_resolve_to(write: Write) -> None:
+    """Writing down a default makes no other method of it: the plan would count it once, the verdict twice."""
+    for override in (
+        "cross_entropy={other: {loss_on: answer}}",
+        "cross_entropy={other: {train_end_of_turn: true}, baseline: {loss_on: none}}",
+    ):
+        (message,) = refused(write(SOUND), "methods.other=none", override)
+        assert message == "methods.other (override): is the same as methods.baseline; change or drop one"
+    sweep = load_sweep(write(SOUND), ["methods.other=none", "cross_entropy={other: {loss_on: all}}"])
+    assert {name: sweep.loss_side(name)[0] for name in ("baseline", "other")} == {"baseline": "answer", "other": "all"}
+
+
+def test_what_is_compared_is_not_searched(write: Write) -> None:
+    for knob in ("loss_on", "train_end_of_turn"):
+        values = "[answer, all]" if knob == "loss_on" else "[true, false]"
+        messages = refused(write(SOUND), f"space.optim.{knob}={{choice: {values}}}")
+        assert messages[0].startswith(f"space.optim.{knob} (override): decides what a method is compared with, so it is never searched")
+
+
+def test_a_control_that_changes_nothing(write: Write) -> None:
+    messages = refused(write(SOUND), "controls=[stop_token]", "base.optim.train_end_of_turn=false")
+    assert any(message.startswith("controls (override): stop_token has no effect") for message in messages), messages
+
+
 def test_embeddings_without_a_confirmation(write: Write) -> None:
     (message,) = refused(write(SOUND), "base.evaluation.embeddings=8", "confirm=none")
     assert message == (

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from jepa_ray import plan
-from jepa_ray.config import MaskedConfig, ModelConfig, ObjectiveConfig, TrialConfig, columns
+from jepa_ray.config import MaskedConfig, ModelConfig, ObjectiveConfig, TrialConfig, arms, columns
 from jepa_ray.loading import load_sweep
 from jepa_ray.results import CONFIG
 from tests.sweep_files import SOUND, Write, refused, refused_once, writer
@@ -23,7 +23,7 @@ def write(tmp_path: Path) -> Write:
 
 def test_arms_and_what_they_search() -> None:
     sweep = load_sweep(FILE)
-    by_method = {arm.method: arm for arm in plan.arms(sweep)}
+    by_method = {arm.method: arm for arm in arms(sweep)}
     assert {"mlm", "jepa"} <= set(by_method)
     masking = {"masked.mask_ratio", "masked.mean_span"}
     assert masking <= set(plan.space(sweep, by_method["mlm"])) and "objective.ema_momentum" in plan.space(sweep, by_method["jepa"])

@@ -5,13 +5,11 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
-import pandas as pd
 import pytest
 from rich.console import Console
 
-from jepa_ray import plan, results
-from jepa_ray.config import SweepConfig
-from jepa_ray.results import TrialResult
+from jepa_ray import plan
+from jepa_ray.config import SweepConfig, arms
 from tests import fake_training as fake
 
 
@@ -20,7 +18,7 @@ def jobs(sweep: SweepConfig, folder: Path, seeds: tuple[int, ...] = (1,)) -> lis
 
     out = []
     for seed in seeds:
-        for arm in plan.arms(sweep):
+        for arm in arms(sweep):
             config = plan.trial_config(sweep, arm, {}).model_copy(update={"seed": seed})
             identity = f"{arm.method}{seed}"
             out.append(Job(identity, identity, arm.name, "search" if seed == 1 else "confirm", folder, config))
@@ -85,41 +83,6 @@ def test_best_follows_the_mode(mode: str, tmp_path: Path) -> None:
     for value in (0.2, 0.4, 0.3):
         shown.finished(job, {"state": "COMPLETE", "error": None, "val_accuracy": value})
     assert out.getvalue().count("(best 0.4000)" if mode == "max" else "(best 0.2000)") == (2 if mode == "max" else 3)
-
-
-def test_confirmation_is_paired_by_seed(tmp_path: Path) -> None:
-    from jepa_ray.console import report, side_by_side
-
-    sweep = fake.make_sweep(tmp_path, confirm={"seeds": [5, 6, 7]})
-    scores = {"base5": 0.1, "jepa5": 0.4, "base6": 0.2, "jepa6": 0.3, "base7": 0.3, "jepa7": None}
-    for job in jobs(sweep, tmp_path, (5, 6, 7)):
-        score = scores[job.trial_id]
-        state = "COMPLETE" if score is not None else "FAILED"
-        error = None if score is not None else "its process died"
-        result = TrialResult(state, error, {"val_accuracy": 0.9, "test_accuracy": score, "finished_at": results.now()})  # type: ignore[arg-type]
-        results.write_trial(tmp_path, job.trial_id, job.config, job.arm, "confirm", result)
-    text = rendered(side_by_side(sweep, results.read_trials(tmp_path)))
-    base, jepa = (line.split() for line in text.splitlines() if "/llama3" in line)
-    # Seeds 5 and 6 pair up: differences 0.3 and 0.1, so a mean of 0.2 and a standard deviation of 0.1 * sqrt(2).
-    assert base[:6] == ["base/llama3", "3", "0.2000", "0.1000", "-", "-"]
-    assert jepa[:6] == ["jepa/llama3", "2", "0.3500", "0.0707", "+0.2000", "0.1414"]
-    out = io.StringIO()
-    report(
-        sweep,
-        tmp_path,
-        Console(file=out, width=160),
-        [{"trial_id": "jepa7", "arm": "jepa/llama3", "stage": "confirm", "error": "its process died"}],
-    )
-    assert "FAILED jepa7 (jepa/llama3, confirm): its process died" in out.getvalue()
-
-
-def test_report_of_nothing(tmp_path: Path) -> None:
-    from jepa_ray.console import report
-
-    out = io.StringIO()
-    report(fake.make_sweep(tmp_path, confirm={"seeds": [5]}), tmp_path, Console(file=out, width=160))
-    assert out.getvalue().count("none complete") == 2
-    assert isinstance(results.read_trials(tmp_path), pd.DataFrame)
 
 
 def test_settings_of_every_form_of_lambda() -> None:

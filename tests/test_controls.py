@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from jepa_ray import plan
-from jepa_ray.config import SweepConfig, canonical
+from jepa_ray.config import SweepConfig, arms, canonical, compared
 
 METHODS: dict[str, Any] = {"baseline": "none", "jepa": {"lambda": 2, "k": 1}}
 
@@ -33,7 +33,15 @@ def test_each_control_is_a_method_beside_the_one_it_controls() -> None:
     shuffled, jepa = sweep.methods["jepa-shuffled"], sweep.methods["jepa"]
     assert shuffled is not None and jepa is not None and shuffled.model_copy(update={"control": "none"}) == jepa
     assert set(sweep.cross_entropy) == {"baseline-no-stop", "jepa-no-stop"}
-    assert sweep.baseline_of("jepa-no-stop") == "baseline-no-stop" and sweep.baseline_of("jepa-shuffled") == "baseline"
+    assert {arm.method: (arm.kind, arm.baseline) for arm in arms(sweep)} == {
+        "baseline": ("baseline", None),
+        "jepa": ("claim", "baseline/llama3"),
+        "jepa-lambda-zero": ("control", "baseline/llama3"),
+        "jepa-monitor": ("control", "baseline/llama3"),
+        "jepa-shuffled": ("control", "baseline/llama3"),
+        "baseline-no-stop": ("baseline", None),
+        "jepa-no-stop": ("control", "baseline-no-stop/llama3"),
+    }
 
 
 def test_what_is_resolved_reads_back_as_itself() -> None:
@@ -69,7 +77,7 @@ def test_no_knob_is_searched_that_a_term_without_effect_has() -> None:
         ["lambda_zero", "monitor", "shuffled"],
         space={"optim.learning_rate": {"choice": [1e-3, 2e-3]}, "objective.lambda": {"choice": [1, 2]}},
     )
-    searched = {arm.method: list(plan.space(sweep, arm)) for arm in plan.arms(sweep)}
+    searched = {arm.method: list(plan.space(sweep, arm)) for arm in arms(sweep)}
     only_rate, both = ["optim.learning_rate"], ["optim.learning_rate", "objective.lambda"]
     assert searched == {
         "baseline": only_rate,
@@ -82,5 +90,5 @@ def test_no_knob_is_searched_that_a_term_without_effect_has() -> None:
 
 def test_twins_and_claims() -> None:
     sweep = sweep_of(["shuffled", "stop_token"], families=["llama3", "gemma2"])
-    assert plan.twins(sweep)["jepa-no-stop/gemma2"] == "baseline-no-stop/gemma2"
-    assert plan.twins(sweep, controls=False) == {f"jepa/{family}": f"baseline/{family}" for family in ("llama3", "gemma2")}
+    assert compared(arms(sweep))["jepa-no-stop/gemma2"] == "baseline-no-stop/gemma2"
+    assert compared(arms(sweep), controls=False) == {f"jepa/{family}": f"baseline/{family}" for family in ("llama3", "gemma2")}

@@ -13,11 +13,15 @@ import pytest
 import yaml
 
 from jepa_ray import loading, plan
-from jepa_ray.config import SweepConfig
+from jepa_ray.config import SweepConfig, arms
 from jepa_ray.loading import ConfigError, dump, json_schema, load_sweep
 from tests.sweep_files import SOUND, Write, refused, refused_once, writer
 
 SPACES = sorted(Path(__file__).resolve().parents[1].glob("search_spaces/**/*.yaml"))
+
+
+def describe(sweep: SweepConfig, *more: Any, **named: Any) -> str:
+    return plan.describe(sweep, arms(sweep), *more, **named)
 
 
 @pytest.fixture
@@ -85,9 +89,9 @@ def test_committed_search_spaces(path: Path, write: Write, tmp_path: Path, monke
             (tmp_path / name).touch()
         (tmp_path / "spider_data" / "database").mkdir(parents=True)
     sweep = load_sweep(path)
-    assert plan.total_trials(sweep) > 0
-    for arm in plan.arms(sweep):
-        assert arm.name in plan.describe(sweep)
+    assert plan.total_trials(sweep, arms(sweep)) > 0
+    for arm in arms(sweep):
+        assert arm.name in describe(sweep)
         # Every arm begins as it stands in the file: no default lies outside what is searched.
         assert set(plan.defaults(sweep, arm)) == {
             name for name, distribution in plan.space(sweep, arm).items() if distribution.when is None

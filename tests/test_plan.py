@@ -7,9 +7,17 @@ from typing import Any
 import pytest
 
 from jepa_ray import plan
-from jepa_ray.config import SweepConfig, canonical, config_id
+from jepa_ray.config import Arm, SweepConfig, arms, canonical, config_id
 from jepa_ray.data.datasets import DATASETS
-from jepa_ray.plan import Arm, Estimate
+from jepa_ray.plan import Estimate
+
+
+def describe(sweep: SweepConfig, *more: Any, **named: Any) -> str:
+    return plan.describe(sweep, arms(sweep), *more, **named)
+
+
+def notes(sweep: SweepConfig) -> list[str]:
+    return plan.notes(sweep, arms(sweep))
 
 
 def make(**changes: Any) -> SweepConfig:
@@ -36,24 +44,24 @@ BASELINE = Arm("baseline", "llama3", "nl-rx", "baseline/llama3")
 
 def test_arms_are_families_times_methods() -> None:
     names = ["baseline/llama3", "jepa/llama3", "baseline/gemma2", "jepa/gemma2"]
-    assert [arm.name for arm in plan.arms(make())] == names
+    assert [arm.name for arm in arms(make())] == names
 
 
 def test_several_tasks_are_named_in_the_arms_and_have_data_of_their_own() -> None:
     sweep = make(
         families=["llama3"], task={"nl-rx": {"num_train": 50}, "gsm8k": {"max_new_tokens": 9}}, data={"num_train": 90, "num_val": 7}
     )
-    assert [arm.name for arm in plan.arms(sweep)] == [
+    assert [arm.name for arm in arms(sweep)] == [
         "baseline/llama3/nl-rx",
         "jepa/llama3/nl-rx",
         "baseline/llama3/gsm8k",
         "jepa/llama3/gsm8k",
     ]
-    first, last = (plan.trial_config(sweep, plan.arms(sweep)[i], {}) for i in (0, 3))
+    first, last = (plan.trial_config(sweep, arms(sweep)[i], {}) for i in (0, 3))
     assert (first.data.task, first.data.num_train, first.data.num_val) == ("nl-rx", 50, 7)
     assert (last.data.task, last.data.num_train, last.evaluation.max_new_tokens) == ("gsm8k", 90, 9)
     assert first.evaluation.max_new_tokens == DATASETS["nl-rx"].max_new_tokens  # the task's own, written out
-    assert plan.total_trials(sweep) == 4 * (7 + 3)
+    assert plan.total_trials(sweep, arms(sweep)) == 4 * (7 + 3)
 
 
 def test_a_first_stage_is_the_same_for_all_arms_and_can_be_searched() -> None:
@@ -64,7 +72,7 @@ def test_a_first_stage_is_the_same_for_all_arms_and_can_be_searched() -> None:
     config = plan.trial_config(sweep, BASELINE, {"pretrain.learning_rate": 0.25})
     assert config.pretrain is not None and (config.pretrain.learning_rate, config.pretrain.num_epochs) == (0.25, 2)
     assert config.optim.learning_rate == 0.01
-    assert "pretrain  paraphrase from built-in generator; 2 epochs" in plan.describe(sweep)
+    assert "pretrain  paraphrase from built-in generator; 2 epochs" in describe(sweep)
 
 
 def test_baseline_searches_nothing_of_the_objective() -> None:
@@ -77,7 +85,7 @@ def test_first_trial_is_the_arm_as_it_stands() -> None:
     # loss_dropout stands at 0, which the space does not offer: no default of its own, so the sampler draws it.
     assert plan.defaults(sweep, JEPA) == {"optim.learning_rate": 0.01, "objective.lambda": 2, "objective.k": 1}
     assert plan.defaults(sweep, BASELINE) == {"optim.learning_rate": 0.01}
-    for arm in plan.arms(sweep):
+    for arm in arms(sweep):
         assert plan.trial_config(sweep, arm, plan.defaults(sweep, arm)) == plan.trial_config(sweep, arm, {})
     assert plan.defaults(make(base={"optim": {"learning_rate": 0.5}}), BASELINE) == {}
 
@@ -122,26 +130,26 @@ def test_grid_by_hand() -> None:
 
 
 def test_description_holds_arms_totals_and_space() -> None:
-    text = plan.describe(make())
-    for arm in plan.arms(make()):
+    text = describe(make())
+    for arm in arms(make()):
         assert arm.name in text
     # 4 arms, 7 trials and 3 confirmations each: 4 x (7 + 3) = 40
-    assert plan.total_trials(make()) == 40
+    assert plan.total_trials(make(), arms(make())) == 40
     assert "4 arms x 7 trials + 4 x 3 confirmations = 40 runs" in text
     assert "seeds 11, 12, 13" in text
     assert "0.001 to 0.1, log" in text
     assert "one of 0.5, 0.75   when objective.k in 1, 2" in text
-    one = plan.describe(make(families=["llama3"], methods={"a": "none"}, search={"num_trials": 1}, confirm={"seeds": []}))
+    one = describe(make(families=["llama3"], methods={"a": "none"}, search={"num_trials": 1}, confirm={"seeds": []}))
     assert "1 arm x 1 trial = 1 run\n" in one
 
 
 def test_costs_are_added_up_over_all_runs() -> None:
     sweep = make()
-    estimates = {arm.name: Estimate(10, 1000, 1e6 * number, 2e6) for number, arm in enumerate(plan.arms(sweep), 1)}
+    estimates = {arm.name: Estimate(10, 1000, 1e6 * number, 2e6) for number, arm in enumerate(arms(sweep), 1)}
     # (1 + 2 + 3 + 4)e6 FLOPs a trial, 10 runs per arm
-    assert "about 1e+08 FLOPs of training in all: an estimate at the methods' defaults" in plan.describe(sweep, estimates)
-    assert "2.0 MB" in plan.describe(sweep, estimates)
-    assert "data      40 % of test texts are in train" in plan.describe(sweep, facts=["40 % of test texts are in train"])
+    assert "about 1e+08 FLOPs of training in all: an estimate at the methods' defaults" in describe(sweep, estimates)
+    assert "2.0 MB" in describe(sweep, estimates)
+    assert "data      40 % of test texts are in train" in describe(sweep, facts=["40 % of test texts are in train"])
 
 
 @pytest.mark.parametrize(
@@ -163,23 +171,23 @@ def test_costs_are_added_up_over_all_runs() -> None:
     ],
 )
 def test_repeated_and_no_op_configurations_are_noted(changes: dict[str, Any], note: str) -> None:
-    assert note in plan.describe(make(**changes))
-    assert note not in plan.describe(make())
+    assert note in describe(make(**changes))
+    assert note not in describe(make())
 
 
 def test_a_sound_plan_has_no_notes() -> None:
-    assert plan.notes(make(methods={"baseline": "none", "jepa": {"lambda": 2, "k": 1, "loss_dropout": 0.5}})) == []
+    assert notes(make(methods={"baseline": "none", "jepa": {"lambda": 2, "k": 1, "loss_dropout": 0.5}})) == []
 
 
 def test_a_default_that_is_not_tried_first_is_noted_with_its_value_and_the_range() -> None:
-    found = plan.notes(make(families=["llama3"], base={"optim": {"learning_rate": 0.5}}))
+    found = notes(make(families=["llama3"], base={"optim": {"learning_rate": 0.5}}))
     assert found == [
         "baseline/llama3: its own optim.learning_rate = 0.5 lies outside 0.001 to 0.1, log; the first trial draws one instead",
         "jepa/llama3: its own optim.learning_rate = 0.5 lies outside 0.001 to 0.1, log; the first trial draws one instead",
         "jepa/llama3: its own objective.loss_dropout = 0.0 lies outside one of 0.5, 0.75; the first trial draws one instead",
     ]
     # At k = 3 the dropout is not searched, so the first trial leaves it as it stands.
-    assert plan.notes(make(methods={"baseline": "none", "jepa": {"k": 3}})) == []
+    assert notes(make(methods={"baseline": "none", "jepa": {"k": 3}})) == []
 
 
 def test_what_depends_on_the_objective_is_not_searched_without_one() -> None:

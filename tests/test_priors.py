@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from jepa_ray import plan, priors, results
-from jepa_ray.config import SweepConfig, columns
+from jepa_ray.config import SweepConfig, arms, columns
 from jepa_ray.loading import ConfigError, dump, load_sweep
 from jepa_ray.messages import SEARCHABLE, leaves_of
 from jepa_ray.priors import Earlier, best, column_of, misfit, nearest, place
@@ -23,10 +23,14 @@ from tests.sweep_files import SOUND, refused_once, writer
 SPACE = {"optim.learning_rate": {"float": [0.001, 0.1], "log": True}, "objective.k": {"int": [0, 4]}}
 
 
+def describe(sweep: SweepConfig, *more: Any, **named: Any) -> str:
+    return plan.describe(sweep, arms(sweep), *more, **named)
+
+
 def earlier(folder: Path, trials: Sequence[tuple[float, int, float, str]], name: str = "old", method: str = "jepa") -> str:
     """The folder of a sweep with these (learning rate, k, score, state) trials."""
     sweep = fake.make_sweep(folder, name=name, families=["gemma2"], methods={method: {}}, space=SPACE)
-    arm = plan.arms(sweep)[0]
+    arm = arms(sweep)[0]
     for number, (rate, k, score, state) in enumerate(trials):
         config = plan.trial_config(sweep, arm, {"optim.learning_rate": rate, "objective.k": k})
         result = TrialResult(state, None, {"val_accuracy": score})  # type: ignore[arg-type]
@@ -43,7 +47,7 @@ def new(folder: Path, *warm_start: str, **changes: Any) -> SweepConfig:
 def asked(sweep: SweepConfig, folder: Path, count: int, method: str = "jepa") -> list[dict[str, Any]]:
     """The next suggestions of the arm's study in `folder`, each told a value."""
     folder.mkdir(exist_ok=True)
-    study = ArmStudy(sweep, next(arm for arm in plan.arms(sweep) if arm.method == method), open_storage(folder))
+    study = ArmStudy(sweep, next(arm for arm in arms(sweep) if arm.method == method), open_storage(folder))
     out = []
     for _ in range(count):
         suggestion = study.ask()
@@ -65,7 +69,7 @@ TRIALS = [
 def test_the_best_complete_trials_come_after_the_defaults(tmp_path: Path) -> None:
     sweep = new(tmp_path, earlier(tmp_path, TRIALS))
     first = asked(sweep, tmp_path / "s", 4)
-    assert first[0] == plan.defaults(sweep, plan.arms(sweep)[1])
+    assert first[0] == plan.defaults(sweep, arms(sweep)[1])
     assert [(p["optim.learning_rate"], p["objective.k"]) for p in first[1:]] == [(0.004, 3), (0.006, 1), (0.003, 2)]
     # Nothing of the baseline is there, so its arm begins as it always does.
     assert asked(sweep, tmp_path / "s", 2, "base") == asked(new(tmp_path), tmp_path / "without", 2, "base")
@@ -92,7 +96,7 @@ def test_a_sweep_that_is_extended_by_a_folder_tries_its_best_too(tmp_path: Path)
 def test_it_changes_no_trials_identity(tmp_path: Path) -> None:
     warm, cold = new(tmp_path, earlier(tmp_path, TRIALS)), new(tmp_path)
     params = {"optim.learning_rate": 0.004, "objective.k": 3}
-    for one, other in zip(plan.arms(warm), plan.arms(cold), strict=True):
+    for one, other in zip(arms(warm), arms(cold), strict=True):
         own = {path: value for path, value in params.items() if path in plan.space(warm, one)}
         assert plan.trial_config(warm, one, own) == plan.trial_config(cold, other, own)
 
@@ -154,17 +158,17 @@ def test_every_parameter_that_can_be_searched_has_its_column() -> None:
         "objective.distance": "mse",
         "objective.k": 2,
     }
-    told = columns(plan.trial_config(sweep, plan.arms(sweep)[1], changed))
+    told = columns(plan.trial_config(sweep, arms(sweep)[1], changed))
     assert {path: told[column_of(path)] for path in changed} == changed
 
 
 def test_the_plan_says_what_is_used(tmp_path: Path) -> None:
     folder = earlier(tmp_path, TRIALS)
     space = {**SPACE, "objective.k": {"int": [0, 3]}}
-    text = plan.describe(new(tmp_path, folder, space=space))
+    text = describe(new(tmp_path, folder, space=space))
     assert f"jepa: the best 3 of 4 trials of {folder} jepa/gemma2 are tried after the method's own values (1 moved to the nearest" in text
     assert "base: nothing to begin with" in text
-    assert "begins" not in plan.describe(new(tmp_path))
+    assert "begins" not in describe(new(tmp_path))
 
 
 def test_smaller_is_better_where_it_is_said_to_be(tmp_path: Path) -> None:
@@ -200,6 +204,6 @@ def test_a_sweep_goes_on_although_the_earlier_one_is_gone(tmp_path: Path) -> Non
     shutil.rmtree(folder)
     again = load_sweep(sound, overrides)
     assert again == begun
-    assert f"  begins    {folder} is gone; arms that have begun keep what it suggested" in plan.describe(again)
+    assert f"  begins    {folder} is gone; arms that have begun keep what it suggested" in describe(again)
     with pytest.raises(ConfigError, match="there is no folder"):
         load_sweep(sound, [*overrides, "name=other"])

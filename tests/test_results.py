@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jepa_ray import atomic, results
-from jepa_ray.config import LoraConfig, ModelConfig, ObjectiveConfig, TrialConfig, columns
+from jepa_ray.config import LoraConfig, ModelConfig, ObjectiveConfig, TrialConfig, columns, config_id
 from jepa_ray.results import TrialResult
 
 BASELINE = TrialConfig(model=ModelConfig(family="llama3"))
@@ -199,3 +199,27 @@ def test_git_sha_only_of_a_checkout_that_holds_the_package(tmp_path: Path) -> No
     assert results._git_sha(tmp_path / "package") == f"{sha}-dirty"
     # Installed into an environment that lies inside a repository: its commit says nothing about the package.
     assert results._git_sha(tmp_path / "venv") is None
+
+
+def test_of_equally_good_trials_the_one_suggested_first_is_best(tmp_path: Path) -> None:
+    """Whichever happened to start first on a machine with several at a time; cut, failed and unmeasured trials are never best."""
+    rows = [
+        ("COMPLETE", 0.5, 2, "2026-01-01"),
+        ("COMPLETE", 0.5, 1, "2026-01-02"),
+        ("PRUNED", 0.9, 0, "2026-01-01"),
+        ("COMPLETE", float("nan"), 3, "2026-01-01"),
+        ("COMPLETE", 0.4, 4, "2026-01-01"),
+    ]
+    for place, (state, value, number, started) in enumerate(rows):
+        config = TrialConfig.model_validate({"model": {"family": "llama3"}, "seed": place})
+        result = TrialResult(state, None, {"val_accuracy": value, "started_at": started})  # type: ignore[arg-type]
+        results.write_trial(tmp_path, config_id(config, "d"), config, "jepa/llama3", "search", result, number)
+    trials = results.read_trials(tmp_path)
+    found = results.best_trial(trials, "val_accuracy", "max")
+    assert found is not None and (found["number"], found["val_accuracy"]) == (1, 0.5)
+    lowest = results.best_trial(trials, "val_accuracy", "min")
+    assert lowest is not None and lowest["number"] == 4
+    assert results.best_trial(trials[trials["state"] == "PRUNED"], "val_accuracy", "max") is None
+    # Rows of a version that did not write the number: the one started first.
+    earlier = results.best_trial(trials.assign(number=None), "val_accuracy", "max")
+    assert earlier is not None and earlier["started_at"] == "2026-01-01"

@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 
 from jepa_ray import plan, results
 from jepa_ray.cluster import Interrupt, Stored
-from jepa_ray.config import SchedulerConfig, SweepConfig, TrialConfig
+from jepa_ray.config import SchedulerConfig, SweepConfig, TrialConfig, arms
 from jepa_ray.results import TrialResult
 from jepa_ray.studies import ArmStudy, open_storage
 from tests import fake_training as fake
@@ -30,7 +30,7 @@ FINITE = {**MIXED, "optim.learning_rate": {"choice": [0.01, 0.02]}}
 
 def study_of(sweep: SweepConfig, folder: Path, arm: int = 1) -> ArmStudy:
     folder.mkdir(parents=True, exist_ok=True)
-    return ArmStudy(sweep, plan.arms(sweep)[arm], open_storage(folder))
+    return ArmStudy(sweep, arms(sweep)[arm], open_storage(folder))
 
 
 def raw(folder: Path, name: str = "jepa/llama3") -> optuna.Study:
@@ -42,14 +42,20 @@ def search_of(sweep: SweepConfig, folder: Path) -> Any:
 
     folder.mkdir(parents=True, exist_ok=True)
     heard = fake.Heard()
-    return Search(sweep, folder, {("llama3", "nl-rx"): Stored(fake.SHA, {}, [])}, heard, Interrupt()), heard  # type: ignore[arg-type]
+    return Search(sweep, folder, arms(sweep), identities(folder), heard, Interrupt()), heard  # type: ignore[arg-type]
+
+
+def identities(folder: Path) -> Any:
+    from jepa_ray.stages import Identities
+
+    return Identities(folder, {("llama3", "nl-rx"): Stored(fake.SHA, {}, [])})  # type: ignore[arg-type]
 
 
 def finish(search: Any, job: Any, state: str = "COMPLETE", value: float | None = None) -> None:
     """What the worker does at the end of a trial, and what Tune then says."""
     score = value if value is not None else job.config.optim.learning_rate
     result = TrialResult(state, "broken" if state == "FAILED" else None, {"val_accuracy": score, "finished_at": results.now()})  # type: ignore[arg-type]
-    results.write_trial(job.folder, job.trial_id, job.config, job.arm, job.stage, result)
+    results.write_trial(job.folder, job.trial_id, job.config, job.arm, job.stage, result, job.number)
     search.finished(job, {"state": state, "error": result.error, "val_accuracy": score})
 
 
@@ -58,7 +64,7 @@ def test_every_algorithm_proposes_lawful_configurations(algorithm: str, tmp_path
     space = FINITE if algorithm == "grid" else MIXED
     sweep = fake.make_sweep(tmp_path, space=space, search={"num_trials": 14, "algorithm": algorithm})
     study = study_of(sweep, tmp_path / "s")
-    arm, seen = plan.arms(sweep)[1], []
+    arm, seen = arms(sweep)[1], []
     while (asked := study.ask()) is not None:
         config = plan.trial_config(sweep, arm, asked.params)
         assert config.objective is not None
@@ -171,6 +177,48 @@ def test_a_repeat_of_a_running_trial_waits_for_it(tmp_path: Path) -> None:
     assert [trial.value for trial in raw(tmp_path / "s", "base/llama3").get_trials()] == [0.25] * 3
 
 
+def test_arms_whose_spaces_meet_each_have_trials_of_their_own(tmp_path: Path) -> None:
+    """Two methods that come to the same configuration: each has its search trial, its selection and its confirmations."""
+    from jepa_ray.selection import confirmations, select
+    from jepa_ray.stages import Listed
+
+    folder = tmp_path / "s"
+    space, methods = {"objective.k": {"choice": [3]}}, {"one": {"k": 1}, "two": {"k": 2}}
+    sweep = fake.make_sweep(tmp_path, methods=methods, space=space, search={"num_trials": 1}, confirm={"seeds": [5]})
+    search, heard = search_of(sweep, folder)
+    jobs = list(iter(search.next, None))
+    assert [job.arm for job in jobs] == ["one/llama3", "two/llama3"] and jobs[0].config == jobs[1].config
+    assert jobs[0].config_id != jobs[1].config_id
+    for job in jobs:
+        finish(search, job, value=0.5)
+    chosen = select(sweep, folder, search, heard)
+    confirm = Listed(sweep, folder, identities(folder), "confirm", confirmations(chosen, chosen, (5,)), heard, Interrupt())  # type: ignore[arg-type]
+    again = list(iter(confirm.next, None))
+    assert [job.arm for job in again] == ["one/llama3", "two/llama3"] and again[0].config_id != again[1].config_id
+    # Started again, each arm finds its own rows and runs nothing twice.
+    resumed, _ = search_of(sweep, folder)
+    assert resumed.next() is None and set(resumed.best()) == {"one/llama3", "two/llama3"}
+
+
+def test_going_back_to_an_earlier_sweep_makes_its_selection_the_last(tmp_path: Path) -> None:
+    """The file written last is the one that counts, for the verdict and for every table."""
+    from jepa_ray.selection import select
+
+    folder, heard = tmp_path / "s", fake.Heard()
+    for number, rates in enumerate(([0.01], [0.02], [0.01]), 1):
+        space = {"optim.learning_rate": {"choice": rates}}
+        sweep = fake.make_sweep(tmp_path, space=space, search={"num_trials": 2 - number % 2}, confirm={"seeds": [5]})
+        search, _ = search_of(sweep, folder)
+        for job in iter(search.next, None):
+            finish(search, job, value=0.5)
+        chosen = select(sweep, folder, search, heard)  # type: ignore[arg-type]
+        assert set(chosen) == {"base/llama3", "jepa/llama3"}
+        last = json.loads((folder / ("selection.json" if number == 1 else f"selection-{number}.json")).read_text())["arms"]
+        assert {arm: best["config"]["optim"]["learning_rate"] for arm, best in last.items()} == dict.fromkeys(chosen, rates[0])
+    told = [event[1] for event in heard.events if event[0] == "say"]
+    assert sum("opened before" in sentence for sentence in told) == 1 and any("this is again" in sentence.lower() for sentence in told)
+
+
 def test_resume_serves_interrupted_trials_first_and_under_their_number(tmp_path: Path) -> None:
     sweep = fake.make_sweep(tmp_path, search={"num_trials": 4})
     search, _ = search_of(sweep, tmp_path / "s")
@@ -220,22 +268,22 @@ def test_selection_is_the_first_of_the_best_and_stays_frozen(tmp_path: Path) -> 
     assert select(sweep, folder, search, heard) == chosen  # type: ignore[arg-type]
     assert (folder / "selection.json").read_bytes() == frozen
 
-    stored = {("llama3", "nl-rx"): Stored(fake.SHA, {}, [])}
     wanted = confirmations(chosen, chosen, sweep.confirm.seeds)
-    confirm = Listed(sweep, folder, stored, "confirm", wanted, heard, Interrupt())  # type: ignore[arg-type]
+    confirm = Listed(sweep, folder, identities(folder), "confirm", wanted, heard, Interrupt())  # type: ignore[arg-type]
     queue = list(iter(confirm.next, None))
     assert [(job.arm, job.config.seed) for job in queue] == [(arm, seed) for seed in (5, 6) for arm in ("base/llama3", "jepa/llama3")]
     assert all(job.config.evaluation.test for job in queue)
     for job, state in zip(queue, ("COMPLETE", "FAILED", "COMPLETE"), strict=False):
         results.write_trial(folder, job.trial_id, job.config, job.arm, "confirm", TrialResult(state, None, {}))  # type: ignore[arg-type]
-    again = Listed(sweep, folder, stored, "confirm", wanted, heard, Interrupt())  # type: ignore[arg-type]
+    again = Listed(sweep, folder, identities(folder), "confirm", wanted, heard, Interrupt())  # type: ignore[arg-type]
     assert again.done == 2
     assert [job.trial_id for job in iter(again.next, None)] == [f"{queue[1].config_id}-2", queue[3].config_id]
 
     extended = fake.make_sweep(tmp_path, search={"num_trials": 3}, confirm={"seeds": [5, 6, 7]})
     select(extended, folder, search, heard)  # type: ignore[arg-type]
     assert (folder / "selection-2.json").exists()
-    assert any("opened before" in event[1] for event in heard.events if event[0] == "say")
+    # Only the seeds have changed, so nothing was chosen after test scores could be seen.
+    assert not any("opened before" in event[1] for event in heard.events if event[0] == "say")
 
 
 def test_arm_without_a_complete_trial_is_named(tmp_path: Path) -> None:
@@ -328,7 +376,7 @@ def test_an_arm_that_has_spent_its_flops_starts_no_further_trial(tmp_path: Path)
             arms.append(job.arm)
             flops = 1e9 if job.arm.startswith("base") else 2e9
             result = TrialResult("COMPLETE", None, {"val_accuracy": 0.5, "train_flops": flops})
-            results.write_trial(job.folder, job.trial_id, job.config, job.arm, job.stage, result)
+            results.write_trial(job.folder, job.trial_id, job.config, job.arm, job.stage, result, job.number)
             search.finished(job, {"state": "COMPLETE", "error": None, "val_accuracy": 0.5, "train_flops": flops})
         return arms
 

@@ -18,7 +18,7 @@ from benchmarks.replay.grid import Cell, Curve, Grid
 from benchmarks.replay.searches import Reruns, Trace, paper, search
 from benchmarks.search_efficiency import DEFAULT, LIMIT, SPACE, TABLE, measure
 from jepa_ray import plan, results
-from jepa_ray.config import SweepConfig
+from jepa_ray.config import SweepConfig, arms
 from jepa_ray.loading import load_sweep
 from jepa_ray.results import TrialResult
 
@@ -220,7 +220,7 @@ def finished(folder: Path, seed: int, skip: int | None = None, state: str = "COM
     tree = yaml.safe_load(FILE) | {"name": place.name, "base": {"optim": {"num_epochs": 2}, "seed": seed}} | changes
     (place / "sweep.yaml").write_text(yaml.safe_dump(tree))
     sweep = load_sweep(place / "sweep.yaml")
-    points = [(arm, params) for arm in plan.arms(sweep) for params in plan.grid(sweep, arm)]
+    points = [(arm, params) for arm in arms(sweep) for params in plan.grid(sweep, arm)]
     for number, (arm, params) in enumerate(points):
         if number == skip and state == "COMPLETE":
             continue

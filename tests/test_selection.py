@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jepa_ray import plan, results
-from jepa_ray.config import SweepConfig, TrialConfig, config_id
+from jepa_ray.config import SweepConfig, TrialConfig, arms, config_id
 from jepa_ray.results import TrialResult
 from jepa_ray.selection import confirmation, confirmations, matched, race
 from tests import fake_training as fake
@@ -15,22 +15,24 @@ from tests import fake_training as fake
 SEEDS = (5, 6, 7, 8)
 
 
-def identify(config: TrialConfig) -> str:
+def identify(arm: str, config: TrialConfig) -> str:
     return config_id(config, fake.SHA)
 
 
 def sweep_of(folder: Path, **changes: Any) -> SweepConfig:
     methods = {"base": "none", "jepa": {}, "l2": {"distance": "l2"}, "shuffled": {"control": "shuffled"}}
-    return fake.make_sweep(folder, **{"methods": methods, "confirm": {"seeds": SEEDS, "race": [2, 3, 4]}, **changes})
+    sweep = fake.make_sweep(folder, **{"methods": methods, "confirm": {"seeds": SEEDS, "race": [2, 3, 4]}, **changes})
+    results.declare_arms(folder, sweep)
+    return sweep
 
 
 def chosen(sweep: SweepConfig) -> dict[str, TrialConfig]:
-    return {arm.name: plan.trial_config(sweep, arm, {}) for arm in plan.arms(sweep)}
+    return {arm.name: plan.trial_config(sweep, arm, {}) for arm in arms(sweep)}
 
 
 def write(folder: Path, config: TrialConfig, arm: str, score: float | None, flops: float, state: str = "COMPLETE") -> None:
     summary = {"test_accuracy": score, "train_flops": flops}
-    results.write_trial(folder, identify(config), config, arm, "confirm", TrialResult(state, None, summary))  # type: ignore[arg-type]
+    results.write_trial(folder, identify(arm, config), config, arm, "confirm", TrialResult(state, None, summary))  # type: ignore[arg-type]
 
 
 def test_a_race_asks_about_each_comparison_and_ends_what_is_decided(tmp_path: Path) -> None:

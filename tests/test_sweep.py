@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from jepa_ray import results
 from jepa_ray import sweep as command
 from jepa_ray.cluster import Interrupt, _fit
 from jepa_ray.config import ResourcesConfig, SweepConfig, canonical
@@ -158,6 +159,40 @@ def test_extending_only_adds(changes: dict[str, Any], allowed: bool, tmp_path: P
         with pytest.raises(ValueError, match="--extend only adds trials"), command.claim(changed, extend=True):
             pass
         assert not (folder / "sweep-1.yaml").exists()
+
+
+def test_the_arms_table_grows_and_never_changes(tmp_path: Path) -> None:
+    """A baseline that is moved, renamed or added takes over no comparison that was declared before; it serves arms that had none."""
+    folder = begin(fake.make_sweep(tmp_path, methods={"jepa": {}}))
+    assert [(arm.name, arm.kind, arm.baseline) for arm in results.read_arms(folder)] == [("jepa/llama3", "claim", None)]
+    steps: list[dict[str, Any]] = [
+        {"methods": {"jepa": {}, "base": "none"}},
+        {"methods": {"all": "none", "base": "none", "jepa": {}}, "cross_entropy": {"all": {"loss_on": "all"}}},
+        {"methods": {"base": "none", "jepa": {}, "all": "none"}, "cross_entropy": {"all": {"loss_on": "all"}}, "controls": ["shuffled"]},
+    ]
+    wanted = [
+        [("jepa/llama3", "base/llama3"), ("base/llama3", None)],
+        [("jepa/llama3", "base/llama3"), ("base/llama3", None), ("all/llama3", None)],
+        [("jepa/llama3", "base/llama3"), ("base/llama3", None), ("all/llama3", None), ("jepa-shuffled/llama3", "base/llama3")],
+    ]
+    for step, rows in zip(steps, wanted, strict=True):
+        with command.claim(fake.make_sweep(tmp_path, **step), extend=True):
+            assert [(arm.name, arm.baseline) for arm in results.read_arms(folder)] == rows
+
+
+def test_a_folder_of_an_earlier_version_has_its_arms_derived_and_then_written(tmp_path: Path) -> None:
+    folder = begin(fake.make_sweep(tmp_path))
+    (folder / "arms.parquet").unlink()
+    before = results.read_arms(folder)
+    assert [(arm.name, arm.baseline) for arm in before] == [("base/llama3", None), ("jepa/llama3", "base/llama3")]
+    with command.claim(
+        fake.make_sweep(tmp_path, methods={"new": "none", "base": "none", "jepa": {}}, cross_entropy={"new": {"loss_on": "all"}}),
+        extend=True,
+    ):
+        assert [arm.name for arm in results.read_arms(folder)] == ["base/llama3", "jepa/llama3", "new/llama3"]
+    (folder / "arms.parquet").write_bytes(b"PAR1")
+    with pytest.raises(ValueError, match=r"arms.parquet cannot be read .*rename it, and it is made again from sweep.yaml"):
+        results.read_arms(folder)
 
 
 def test_a_folder_is_held_by_one_process(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -27,7 +29,7 @@ def plot(sweep: Sweep) -> Plot:
 def plot_paper(sweep: Sweep) -> Plot:
     """F4: baselines, and methods with the paper's own term."""
     own = [variant(row) in ("baseline", "cosine") for _, row in sweep.trials.iterrows()]
-    chosen = Sweep(sweep.folder, sweep.trials[np.array(own, dtype=bool)], sweep.metrics, sweep.metric, sweep.mode)
+    chosen = replace(sweep, trials=sweep.trials[np.array(own, dtype=bool)])
     return _plot(chosen, "embeddings_paper", "Text and Code, baseline and LLM-JEPA")
 
 

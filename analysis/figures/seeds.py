@@ -6,7 +6,6 @@ import pandas as pd
 
 from analysis.figures import style
 from analysis.figures.style import Plot
-from analysis.protocol.confirmed import choose
 from analysis.reading import Sweep
 from analysis.tables import Table, percent
 
@@ -14,7 +13,7 @@ from analysis.tables import Table, percent
 def plot(sweep: Sweep) -> Plot:
     """Test accuracy where the confirmation has it, else the selection metric on validation (said in the caption)."""
     title = "Confirmation, seed by seed"
-    arms = [choose(str(label), arm, sweep.frozen) for label, arm in sweep.trials.groupby("label", sort=True)]
+    arms = [sweep.confirmation(label) for label in sorted(sweep.trials["label"].unique())]
     rows = pd.concat([arm.runs for arm in arms]) if arms else sweep.trials.head(0)
     judged = "test_accuracy" if rows["test_accuracy"].notna().any() else sweep.metric
     missing = int(rows[judged].isna().sum())

@@ -1,15 +1,14 @@
 """From the tables of one sweep to its claims: which arm is compared with which, and every number that a verdict needs.
 
-A claim is a method against its baseline twin: the arm without a JEPA term on the same task, family and model with the same loss side
-(`loss_on`, `train_end_of_turn`). An arm with a control in place of the term, or without a trained end of turn where others train it, is a
-claim of its own kind, `control`.
+Which arms are compared is what the sweep declared (`results.read_arms`); which trials are an arm's confirmation is `confirmed.choose`.
 What is missing, left out or cannot be paired is a sentence in `notes` of the claim or of the sweep.
 
-May import: confirmed, declared, equal, jepa_ray.results, pandas. Decides nothing; `ruling.py` does.
+May import: confirmed, declared, equal, reading, pandas. Decides nothing; `ruling.py` does.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,24 +17,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.files import check
-from analysis.protocol.confirmed import (
-    GROUP,
-    MARGIN,
-    SIDE,
-    Choice,
-    Tables,
-    choose,
-    listed,
-    margin_of,
-    planned,
-    progress,
-    read_frozen,
-    split_of,
-)
-from analysis.protocol.declared import Declared, declared
+from analysis.protocol.confirmed import Choice, Tables, split_of
+from analysis.protocol.declared import GROUP, Declared, listed
 from analysis.protocol.equal import Arm, Panel, at_equal_flops, at_equal_seconds, at_equal_steps
-from jepa_ray import results
+from analysis.reading import Sweep, read
 
 TRAINING = [
     "learning_rate", "batch_size", "num_epochs", "schedule", "warmup_ratio", "weight_decay", "beta1", "beta2", "max_grad_norm",
@@ -78,61 +63,38 @@ class Claim:
 class Evidence:
     """Everything that one results folder says about its claims."""
 
-    margin: float = MARGIN
-    """The difference that matters: `confirm.margin` of the sweep."""
+    declared: Declared = field(default_factory=Declared)
+    """What the sweep declared before it ran."""
     counts: list[dict[str, Any]] = field(default_factory=list)
     claims: list[Claim] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    declared: Declared | None = None
-    """What sweep.yaml declares; None where it is missing."""
 
 
 def gather(folder: Path, metric: str = "test_accuracy") -> Evidence:
     """The claims of the sweep in `folder`. Raises ValueError for a metric that has no answers behind it, or an unreadable trials table."""
     split, column = split_of(metric)
-    check(folder)
-    try:
-        trials = results.read_trials(folder)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"The trials table of {folder} cannot be read, a file of it may be half-written: {error}.") from error
-    found = Evidence(margin=margin_of(planned(folder)), declared=declared(folder))
-    frozen, doubts = read_frozen(folder)
-    found.notes += [*progress(folder, trials), *doubts]
+    sweep = read(folder, curves=())
+    trials = sweep.trials
+    found = Evidence(declared=sweep.declared, notes=list(sweep.notes))
     if trials.empty:
         found.notes.append("No trial has finished yet, so there is no claim.")
         return found
-    keys = ["arm", "method", *GROUP]
-    arms: dict[tuple[Any, ...], Arm] = {}
-    for key, rows in trials.groupby(keys, sort=True):
-        assert isinstance(key, tuple)
-        choice = choose(str(key[0]), rows, frozen)
-        runs, note = _of_the_plan(str(key[0]), choice.runs, found.declared)
-        found.notes += note
-        arms[key] = Arm(str(key[0]), runs, rows[rows["stage"] == "matched"])
-        _count(rows, choice, len(runs), found)
+    arms: dict[str, Arm] = {}
+    for label, rows in trials.groupby("label", sort=True):
+        choice = sweep.confirmation(str(label))
+        arms[str(label)] = Arm(str(label), choice.runs, rows[rows["stage"] == "matched"])
+        _count(rows, choice, found)
     found.notes += _selected_anew(folder, found.counts)
-    ids = [str(i) for arm in arms.values() for i in arm.confirmed["trial_id"]]
-    tables = Tables(folder, ids, split, column, found.notes)
-    for group, _ in trials.groupby(GROUP, sort=True):
-        inside = {key: frame for key, frame in arms.items() if key[2:] == group}
-        _pair(inside, metric, tables, found)
+    tables = Tables(folder, [str(i) for arm in arms.values() for i in arm.confirmed["trial_id"]], split, column, found.notes)
+    for _, group in trials.groupby(GROUP, sort=True):
+        _compare(sweep, group, arms, metric, tables, found)
     return found
-
-
-def _of_the_plan(arm: str, runs: pd.DataFrame, plan: Declared | None) -> tuple[pd.DataFrame, list[str]]:
-    """The confirmation on the seeds that sweep.yaml names: others beside them would make a number of seeds that grew with the results."""
-    if plan is None or not plan.seeds:
-        return runs, []
-    inside = runs["seed"].isin(plan.seeds)
-    others = sorted(map(int, runs.loc[~inside, "seed"]))
-    told = f"{arm}: seed(s) {listed(others)} are confirmed, but not in confirm.seeds (any more); they enter nothing."
-    return runs[inside], [told] if others else []
 
 
 def _selected_anew(folder: Path, counts: list[dict[str, Any]]) -> list[str]:
     """A sentence where configurations were selected again after others had been scored on the test split."""
     files = sorted(path.name for path in folder.glob("selection-*.json"))
-    if not files or all(line["complete"] <= line["chosen"] for line in counts):
+    if not files or not any(line["elsewhere"] for line in counts):
         return []
     return [
         f"Configurations were selected anew ({listed(files)}) after others had been scored on the test split: what follows is exploratory. "
@@ -140,11 +102,12 @@ def _selected_anew(folder: Path, counts: list[dict[str, Any]]) -> list[str]:
     ]
 
 
-def _count(rows: pd.DataFrame, choice: Choice, used: int, found: Evidence) -> None:
+def _count(rows: pd.DataFrame, choice: Choice, found: Evidence) -> None:
     """The arm's line of counts, and a sentence for what is left out of them."""
     arm, search = str(rows["arm"].iloc[0]), rows[rows["stage"] == "search"]
     line = {"arm": arm, **{name: str(rows[name].iloc[0]) for name in GROUP}, "search": len(search)}
-    line |= {"confirm": int((rows["stage"] == "confirm").sum()), "complete": choice.complete, "chosen": len(choice.runs), "used": used}
+    line |= {"confirm": int((rows["stage"] == "confirm").sum()), "complete": choice.complete}
+    line |= {"used": len(choice.runs), "elsewhere": choice.elsewhere}
     found.counts.append(line | {"matched": int((rows["stage"] == "matched").sum())})
     found.notes += choice.notes
     failed = int((search["state"] == "FAILED").sum())
@@ -152,41 +115,36 @@ def _count(rows: pd.DataFrame, choice: Choice, used: int, found: Evidence) -> No
         found.notes.append(f"{arm}: {failed} of {len(search)} search trials FAILED.")
 
 
-def _pair(arms: dict[tuple[Any, ...], Arm], metric: str, tables: Tables, found: Evidence) -> None:
-    """Every method of one task, family and model with its twin or twins."""
-    found.notes += [f"{arm.name}: no COMPLETE confirmation trial, so no claim." for arm in arms.values() if arm.confirmed.empty]
-    filled = {key: arm for key, arm in arms.items() if not arm.confirmed.empty}
-    baselines = {key: arm for key, arm in filled.items() if (arm.confirmed["objective"] == "none").all()}
-    paired: set[Any] = set()
-    for key, ours in filled.items():
-        if key in baselines:
+def _compare(sweep: Sweep, group: pd.DataFrame, arms: Mapping[str, Arm], metric: str, tables: Tables, found: Evidence) -> None:
+    """The declared comparisons of one task, family and model, claims and controls in the order of declaration."""
+    labels = dict(zip(group["arm"], group["label"], strict=True))
+    first = group.drop_duplicates("arm").set_index("arm")
+    for declared in sweep.declared.arms:
+        if declared.name not in labels:
             continue
-        twins = [other for other, theirs in baselines.items() if _side(ours) == _side(theirs)]
-        control = str(ours.confirmed["control"].iloc[0])
-        # Without a trained end of turn an arm shows the reference's defect; it is a control where others do train it.
-        defect = not ours.confirmed["train_end_of_turn"].iloc[0] and any(
-            arm.confirmed["train_end_of_turn"].iloc[0] for arm in filled.values()
-        )
-        kind = "control" if defect or control not in ("none", "None", "nan") else "claim"
-        choices: list[tuple[Any, ...] | None] = [*twins] or [None]
-        for twin in choices:
-            claim = Claim(method=key[0], baseline=None if twin is None else twin[0], kind=kind, task=key[2], family=key[3], model=key[4])
-            found.claims.append(claim)
-            if twin is None:
-                side = ", ".join(f"{name} {value}" for name, value in zip(SIDE, _side(ours), strict=True))
-                claim.notes.append(
-                    f"No confirmed baseline twin (objective none, {side}, same task, family and model), so nothing to compare with."
-                )
-                continue
-            paired.add(twin)
-            if len(twins) > 1:
-                claim.notes.append(f"{len(twins)} arms are baseline twins of {key[0]}; each makes a claim of its own.")
-            _fill(claim, ours, baselines[twin], metric, tables)
-    found.notes += [f"{key[0]}: no method has this baseline as its twin." for key in baselines if key not in paired]
-
-
-def _side(arm: Arm) -> tuple[Any, ...]:
-    return tuple(arm.confirmed[name].iloc[0] for name in SIDE)
+        ours = arms[labels[declared.name]]
+        if ours.confirmed.empty:
+            found.notes.append(f"{ours.name}: no COMPLETE confirmation trial, so no claim.")
+            continue
+        if declared.kind == "baseline":
+            continue
+        task, family, model = (str(first.loc[declared.name, name]) for name in GROUP)
+        theirs = arms[labels[declared.baseline]] if declared.baseline in labels else None
+        if theirs is not None and theirs.confirmed.empty:
+            theirs = None
+        claim = Claim(ours.name, None if theirs is None else theirs.name, declared.kind, task, family, model)
+        found.claims.append(claim)
+        if declared.baseline is None:
+            claim.notes.append("No baseline of the sweep has the same loss_on and train_end_of_turn, so there is nothing to compare with.")
+        elif theirs is None:
+            claim.notes.append(f"Its baseline {declared.baseline} has no COMPLETE confirmation trial, so there is nothing to compare with.")
+        else:
+            _fill(claim, ours, theirs, metric, tables)
+    used = {arm.baseline for arm in sweep.declared.arms}
+    lone = [arm.name for arm in sweep.declared.arms if arm.kind == "baseline" and arm.name not in used]
+    found.notes += [f"{name}: no method is compared with this baseline." for name in lone if name in labels]
+    unknown = sorted(set(labels) - {arm.name for arm in sweep.declared.arms}) if sweep.declared.arms else []
+    found.notes += [f"{name}: its trials are here, but the sweep has not declared this arm, so it enters nothing." for name in unknown]
 
 
 def _fill(claim: Claim, method: Arm, baseline: Arm, metric: str, tables: Tables) -> None:

@@ -1,25 +1,24 @@
-"""What a sweep has confirmed: the trials that count, the planned ones that are missing, their answers and learning curves.
+"""What a sweep has confirmed: the trials that count, their answers and learning curves.
 
-A confirmation is the COMPLETE trials of one configuration of one arm, a seed each: the one that the selection froze last (`choose`).
-What is left out is a sentence. May import: files, jepa_ray.results, pandas, yaml.
+A confirmation is the COMPLETE trials of one configuration of one arm, one for each planned seed: the configuration that the selection
+froze last (`choose`). What is left out is a sentence. May import: declared, files, jepa_ray.results, pandas.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from analysis.files import read_sound
+from analysis.protocol.declared import listed
 from jepa_ray import results
 
-GROUP = ["task", "family", "model"]
 SETTINGS = [name for name in results.CONFIG if name != "seed"]
 FREE = ("seed", "evaluate_test")
 """What a confirmation changes in the configuration that the selection froze."""
@@ -35,10 +34,6 @@ BY_EXAMPLE = {
 KNOWN = {"prefix": "prefix_correct", "contains": "contains"}
 """Comparisons with the reference that do not ask an answer to end -> their column of the predictions table."""
 SPLITS = ("test", "val")
-SIDE = ["loss_on", "train_end_of_turn"]
-"""What a cross-entropy is taken over: the same in a method and its baseline."""
-MARGIN = 0.01
-"""The difference that matters where the sweep does not say one: a point."""
 
 
 def split_of(metric: str) -> tuple[str, str]:
@@ -77,51 +72,6 @@ class Tables:
         notes += damaged
 
 
-def planned(folder: Path) -> dict[str, Any]:
-    """sweep.yaml as it was written; empty where it is missing or cannot be read (`progress` says so)."""
-    try:
-        plan = yaml.safe_load((folder / "sweep.yaml").read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return {}
-    return plan if isinstance(plan, dict) else {}
-
-
-def margin_of(plan: Mapping[str, Any]) -> float:
-    """`confirm.margin` of a sweep, as a share; a point where it says none."""
-    confirm = plan.get("confirm")
-    margin = confirm.get("margin", MARGIN) if isinstance(confirm, dict) else MARGIN
-    return float(margin) if isinstance(margin, int | float) and 0 < margin < 1 else MARGIN
-
-
-def progress(folder: Path, trials: pd.DataFrame) -> list[str]:
-    """Is everything there that sweep.yaml asks for? Sentences, one for each arm that lacks seeds."""
-    if not (folder / "sweep.yaml").is_file():
-        return ["There is no sweep.yaml, so it cannot be told whether all planned trials are here."]
-    plan = planned(folder)
-    try:
-        tasks = [plan["task"]] if isinstance(plan["task"], str) else list(plan["task"])
-        arms = [(method, task, family) for method in plan["methods"] for task in tasks for family in plan["families"]]
-        confirm = plan["confirm"] or {}
-        seeds, looks = [int(seed) for seed in confirm.get("seeds") or ()], [int(look) for look in confirm.get("race") or ()]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        return [f"sweep.yaml cannot be read ({type(error).__name__}), so it cannot be told whether all planned trials are here."]
-    if not seeds:
-        return ["The sweep confirms nothing (no confirm.seeds), and search results favour whoever was picked."]
-    done = trials[trials["stage"] == "confirm"]
-    have = {key: set(map(int, rows["seed"])) & set(seeds) for key, rows in done.groupby(["method", "task", "family"])}
-    # In a race an arm is due on the seeds of the look that it has come to, no more.
-    due = {arm: seeds[: next((look for look in looks if look >= len(have.get(arm, ()))), len(seeds))] for arm in arms}
-    missing = {arm: sorted(set(due[arm]) - have.get(arm, set())) for arm in arms}
-    number = sum(map(len, missing.values()))
-    if number:
-        total = sum(map(len, due.values()))
-        ended = f"{total - number} of {total} planned confirmation trials have ended: the sweep is still running or was interrupted"
-        return [f"{ended}; what follows uses what is there."] + [
-            f"{'/'.join(arm)}: no trial yet for confirmation seed(s) {listed(lack)}." for arm, lack in missing.items() if lack
-        ]
-    return []
-
-
 @dataclass(frozen=True)
 class Choice:
     """The confirmation of one arm."""
@@ -130,6 +80,8 @@ class Choice:
     """Rows of the trials table: COMPLETE, of one configuration on one data set, a seed each, by ascending seed."""
     complete: int
     """COMPLETE confirmation trials of the arm, those left out among them."""
+    elsewhere: int
+    """Those of them that are of another configuration: the arm was selected anew after it had been scored."""
     notes: tuple[str, ...]
     """A sentence for each run that is left out."""
 
@@ -150,39 +102,40 @@ def read_frozen(folder: Path) -> tuple[dict[str, str], list[str]]:
     return dict(found.values()), []
 
 
-def choose(arm: str, rows: pd.DataFrame, frozen: Mapping[str, str]) -> Choice:
-    """The confirmation that counts: COMPLETE trials of the configuration that was frozen last. Every analysis goes by this one rule.
+def choose(arm: str, rows: pd.DataFrame, frozen: Mapping[str, str], seeds: Collection[int] = ()) -> Choice:
+    """The confirmation that counts: COMPLETE trials of the configuration that was frozen last, on the planned seeds, one for each.
 
-    `rows` are all trials of the arm (one task, family and model); `arm` is what notes call it; `frozen` as `read_frozen` finds it. Where
-    no selection names a trial of these rows, the configuration whose trials started last counts. Runs of earlier configurations, and
-    first attempts, enter nothing.
+    Every analysis, the console's tables and the verdict go by this one rule. `rows` are all trials of the arm (one task, family and
+    model); `arm` is what notes call it; `frozen` as `read_frozen` finds it; `seeds` as the sweep declares them (none: not known, all
+    count: seeds that came later would make a number of seeds that grew with the results). Where no selection names a trial of these rows,
+    the configuration whose trials started last counts. Runs of earlier configurations, and first attempts, enter nothing.
     """
     confirm = rows[rows["stage"] == "confirm"]
     complete = confirm[confirm["state"] == "COMPLETE"]
     picked = [row for _, row in rows[rows["trial_id"].isin(list(frozen))].iterrows()]  # one, or one per sweep where several are pooled
     runs = complete[np.logical_or.reduce([alike(complete, row) for row in picked])] if picked else complete
-    if len(runs):
-        versions = [group for _, group in runs.groupby([*SETTINGS, "dataset_sha"], dropna=False)]
-        runs = max(versions, key=lambda group: str(group["started_at"].max()))
-        runs = runs.sort_values("trial_id", key=lambda ids: ids.map(_attempt)).drop_duplicates("seed", keep="last").sort_values("seed")
+    runs = one_version(runs)
     notes = [_unfinished(arm, row, runs) for _, row in confirm[confirm["state"] != "COMPLETE"].iterrows()]
     if len(runs) < len(complete):
         files = listed(dict.fromkeys(frozen[str(row["trial_id"])] for row in picked))
         rule = f"the configuration frozen last ({files})" if picked else "the configuration started last"
         what = f"of {rule}" if len(runs) else f"{rule}, and none of it is COMPLETE"
-        others = f"{len(complete) - len(runs)} of {len(complete)} confirmation trials are of another configuration or an earlier attempt"
-        notes.append(f"{arm}: {others} and enter nothing; what counts is {what.removeprefix('of ')}.")
-    return Choice(runs, len(complete), tuple(notes))
+        rest = f"{len(complete) - len(runs)} of {len(complete)} confirmation trials are of another configuration or an earlier attempt"
+        notes.append(f"{arm}: {rest} and enter nothing; what counts is {what.removeprefix('of ')}.")
+    if unplanned := sorted(set(map(int, runs["seed"])) - set(seeds)) if seeds else []:
+        notes.append(f"{arm}: seeds confirmed, but not in confirm.seeds (any more), enter nothing: {listed(unplanned)}.")
+        runs = runs[runs["seed"].isin(list(seeds))]
+    elsewhere = len(complete) if runs.empty else int((~alike(complete, runs.iloc[0])).sum())
+    return Choice(runs, len(complete), elsewhere, tuple(notes))
 
 
-def twins(rows: pd.DataFrame) -> list[tuple[str, str]]:
-    """Baseline and method of every comparison among these rows (one task, family and model): labels of arms with the same loss side.
-
-    An arm without a trained end of turn against a baseline with one would be a comparison of stopping.
-    """
-    sides = {str(label): (tuple(arm[SIDE].iloc[0]), bool((arm["objective"] == "none").all())) for label, arm in rows.groupby("label")}
-    methods, baselines = ([label for label, (_, plain) in sides.items() if plain is wanted] for wanted in (False, True))
-    return [(baseline, method) for method in methods for baseline in baselines if sides[baseline][0] == sides[method][0]]
+def one_version(runs: pd.DataFrame) -> pd.DataFrame:
+    """Of COMPLETE confirmation trials of one arm, those of the configuration and data that started last, a seed each, ascending."""
+    if runs.empty:
+        return runs
+    versions = [group for _, group in runs.groupby([*SETTINGS, "dataset_sha"], dropna=False)]
+    runs = max(versions, key=lambda group: str(group["started_at"].max()))
+    return runs.sort_values("trial_id", key=lambda ids: ids.map(_attempt)).drop_duplicates("seed", keep="last").sort_values("seed")
 
 
 def alike(rows: pd.DataFrame, one: pd.Series[Any], free: Iterable[str] = FREE) -> pd.Series[bool]:
@@ -200,8 +153,3 @@ def _unfinished(arm: str, row: pd.Series[Any], runs: pd.DataFrame) -> str:
     why = f": {str(row['error']).strip().splitlines()[-1]}" if isinstance(row["error"], str) and row["error"].strip() else ""
     again = " (another attempt of it is COMPLETE and used)" if row["config_id"] in set(runs["config_id"]) else ""
     return f"{arm}: confirmation seed {row['seed']} is {row['state']} and enters nothing{again}{why.rstrip('.')}."
-
-
-def listed(values: Iterable[Any]) -> str:
-    """Values as in a sentence: 4, 23, 82."""
-    return ", ".join(str(value) for value in values)

@@ -1,94 +1,170 @@
-"""What a sweep declared before it ran: its claims, its seeds, the looks of a race. Read from `sweep.yaml`.
+"""What a sweep declared before it ran: its arms and what each is compared with, its seeds, the looks of a race, its margin.
 
 A family of claims, and the seeds that a verdict is about, are what was declared, not what has finished so far: counting what is there
-would let a sweep that is half done, or that lost a run, be tested by an easier rule.
-May import: confirmed, yaml.
+would let a sweep that is half done, or that lost a run, be tested by an easier rule. Arms come from the arms table (`results.read_arms`),
+the rest from `sweep.yaml`. May import: jepa_ray.results, pandas, yaml.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import yaml
 
-from analysis.protocol.confirmed import listed, planned
+from jepa_ray import results
+from jepa_ray.results import Arm
+
+GROUP = ["task", "family", "model"]
+"""What an arm and its baseline have in common."""
+MARGIN = 0.01
+"""The difference that matters where the sweep does not say one: a point."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Declared:
-    """One sweep's declaration."""
+    """One sweep's declaration. What cannot be read is empty here, or the default, and a sentence in `notes`."""
 
-    claims: int
-    """Methods with a JEPA term and a baseline twin, times tasks, times families; controls are counted apart."""
-    controls: int
-    seeds: tuple[int, ...]
-    """In the order in which they are run."""
-    looks: tuple[int, ...]
+    arms: tuple[Arm, ...] = ()
+    seeds: tuple[int, ...] = ()
+    """Of the confirmation, in the order in which they are run."""
+    looks: tuple[int, ...] = ()
     """Numbers of seeds after which a race looks, the last is all; empty: no race."""
+    margin: float = MARGIN
+    """The difference that matters, as a share (`confirm.margin`)."""
+    metric: str = "val_accuracy"
+    """Column that selects (`search.metric`)."""
+    mode: str = "max"
     changes: tuple[str, ...] = ()
     """Sentences: seeds or looks that earlier versions of the sweep asked for (`sweep-N.yaml`), where they are others than now."""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def claims(self) -> int:
+        """How many claims are compared with a baseline; controls are counted apart."""
+        return self._compared("claim")
+
+    @property
+    def controls(self) -> int:
+        """How many controls are compared with a baseline."""
+        return self._compared("control")
+
+    def _compared(self, kind: str) -> int:
+        return sum(arm.kind == kind and arm.baseline is not None for arm in self.arms)
+
+    def due(self, reached: int) -> tuple[int, ...]:
+        """The seeds that an arm with so many of them is on the way to: all, or in a race those of its look."""
+        return self.seeds[: next((look for look in self.looks if look >= reached), len(self.seeds))]
 
     def missing(self, seeds: Sequence[int]) -> list[int]:
-        """Seeds that these lack: of all that are planned, or in a race of those up to the look that they are on the way to."""
-        due = next((look for look in self.looks if look >= len(seeds)), len(self.seeds))
-        return [seed for seed in self.seeds[:due] if seed not in set(seeds)]
+        """Planned seeds that these lack."""
+        return [seed for seed in self.due(len(seeds)) if seed not in set(seeds)]
 
 
-def declared(folder: Path) -> Declared | None:
-    """The declaration of the sweep in `folder`; None where sweep.yaml is missing or is none."""
+def declared(folder: Path) -> Declared:
+    """The declaration of the sweep in `folder`."""
+    notes: list[str] = []
+    plan: Mapping[str, Any] = {}
     try:
-        sweep = planned(folder)
-        confirm = sweep["confirm"] or {}
-        seeds = tuple(int(seed) for seed in confirm.get("seeds") or ())
-        tasks = 1 if isinstance(sweep["task"], str) else len(sweep["task"])
-        kinds = _kinds(sweep["methods"], sweep.get("cross_entropy") or {}, (sweep.get("base") or {}).get("optim") or {})
-        arms = tasks * len(sweep["families"])
-        return Declared(
-            claims=arms * kinds.count("claim"),
-            controls=arms * kinds.count("control"),
-            seeds=seeds,
-            looks=tuple(int(look) for look in confirm.get("race") or ()),
-            changes=_changes(folder, confirm),
-        )
-    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError):
-        return None  # `confirmed.progress` says so
+        plan = _tree(folder / "sweep.yaml")
+    except ValueError as error:
+        notes.append(f"{error}, so what was planned is not known, and val_accuracy is taken for the metric that selects.")
+    search, confirm = _section(plan, "search"), _section(plan, "confirm")
+    try:
+        arms = tuple(results.read_arms(folder))
+    except ValueError as error:
+        arms = ()
+        notes.append(f"{error}.")
+    margin = confirm.get("margin", MARGIN)
+    return Declared(
+        arms=arms,
+        seeds=_numbers(confirm.get("seeds")),
+        looks=_numbers(confirm.get("race")),
+        margin=float(margin) if isinstance(margin, int | float) and 0 < margin < 1 else MARGIN,
+        metric=str(search.get("metric", Declared.metric)),
+        mode=str(search.get("mode", Declared.mode)),
+        changes=_changes(folder, confirm),
+        notes=tuple(notes),
+    )
 
 
-def _kinds(methods: Mapping[str, Any], sides: Mapping[str, Any], optim: Mapping[str, Any]) -> list[str]:
-    """claim or control, for every method that has a baseline with the same loss side."""
+def pairs(arms: Iterable[Arm], rows: pd.DataFrame) -> list[tuple[str, str]]:
+    """Baseline and method of every declared comparison among these rows: `label`s, in the order of declaration.
 
-    def side(method: str) -> tuple[Any, ...]:
-        own = sides.get(method) or {}
-        common = {"loss_on": optim.get("loss_on", "answer"), "train_end_of_turn": optim.get("train_end_of_turn", True)}
-        return tuple(common[key] if own.get(key) is None else own[key] for key in common)
+    `rows` have the columns `arm`, `label` and GROUP. Both sides are of one task, family and model.
+    """
+    out = []
+    for _, group in rows.groupby(GROUP, sort=True):
+        labels = dict(zip(group["arm"], group["label"], strict=True))
+        out += [(labels[arm.baseline], labels[arm.name]) for arm in arms if arm.name in labels and arm.baseline in labels]
+    return list(dict.fromkeys(out))
 
-    baselines = [method for method, objective in methods.items() if objective in (None, "none")]
-    # A method that does not train the end of turn is a control where others do.
-    trained = any(side(method)[1] for method in methods)
-    return [
-        "control" if (objective or {}).get("control", "none") != "none" or (trained and not side(method)[1]) else "claim"
-        for method, objective in methods.items()
-        if method not in baselines
-        for baseline in baselines
-        if side(baseline) == side(method)
+
+def progress(plan: Declared, trials: pd.DataFrame) -> list[str]:
+    """Is everything there that was declared? Sentences, one for each arm that lacks seeds."""
+    if plan.notes:
+        return list(plan.notes)
+    if not plan.seeds:
+        return ["The sweep confirms nothing (no confirm.seeds), and search results favour whoever was picked."]
+    done = trials[trials["stage"] == "confirm"]
+    have = {str(arm): set(map(int, rows["seed"])) & set(plan.seeds) for arm, rows in done.groupby("arm")}
+    due = {arm.name: plan.due(len(have.get(arm.name, ()))) for arm in plan.arms}
+    missing = {arm: sorted(set(seeds) - have.get(arm, set())) for arm, seeds in due.items()}
+    number, total = sum(map(len, missing.values())), sum(map(len, due.values()))
+    if not number:
+        return []
+    ended = f"{total - number} of {total} planned confirmation trials have ended: the sweep is still running or was interrupted"
+    return [f"{ended}; what follows uses what is there."] + [
+        f"{arm}: no trial yet for confirmation seed(s) {listed(lack)}." for arm, lack in missing.items() if lack
     ]
+
+
+def listed(values: Iterable[Any]) -> str:
+    """Values as in a sentence: 4, 23, 82."""
+    return ", ".join(str(value) for value in values)
+
+
+def _tree(path: Path) -> Mapping[str, Any]:
+    """A sweep file as it was written. Raises ValueError, with the reason in a few words, where it cannot be read."""
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{path.name} is missing") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"{path.name} cannot be read ({type(error).__name__})") from error
+    if not isinstance(tree, dict):
+        raise ValueError(f"{path.name} holds no sweep")
+    return tree
+
+
+def _section(plan: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    section = plan.get(name)
+    return section if isinstance(section, dict) else {}
+
+
+def _numbers(values: Any) -> tuple[int, ...]:
+    return tuple(value for value in values if isinstance(value, int)) if isinstance(values, (list, tuple)) else ()
 
 
 def _changes(folder: Path, now: Mapping[str, Any]) -> tuple[str, ...]:
     found: dict[str, list[str]] = {"seeds": [], "race": []}
+    versions: list[Mapping[str, Any]] = []
     for path in sorted(folder.glob("sweep-*.yaml"), key=lambda path: (len(path.name), path.name)):
-        earlier = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("confirm")
-        if not isinstance(earlier, dict) or not earlier.get("seeds"):
+        with contextlib.suppress(ValueError):
+            versions.append(_section(_tree(path), "confirm"))
+    for earlier in versions:
+        if not earlier.get("seeds"):
             continue  # it confirmed nothing
         for name, told in found.items():
-            once = earlier.get(name) or []
-            if set(once) != set(now.get(name) or []):
+            once = _numbers(earlier.get(name))
+            if set(once) != set(_numbers(now.get(name))):
                 told.append(listed(once) or "none")
     return tuple(
-        f"confirm.{name} was once {'; '.join(dict.fromkeys(told))} and is now {listed(now.get(name) or []) or 'none'}."
+        f"confirm.{name} was once {'; '.join(dict.fromkeys(told))} and is now {listed(_numbers(now.get(name))) or 'none'}."
         for name, told in found.items()
         if told
     )

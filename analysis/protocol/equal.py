@@ -16,7 +16,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis.protocol.confirmed import FREE, alike, listed
+from analysis.protocol.confirmed import FREE, alike
+from analysis.protocol.declared import listed
 from analysis.stats import statistics
 from jepa_ray.results import FLOPS_ALIKE
 

@@ -22,6 +22,8 @@ from analysis.stats import crossed, resampling, sequential, statistics
 LEVEL = 0.05
 POWER = 0.8
 PLANS = (5, 10, 20)
+UNDECLARED = Declared()
+"""Of claims that no sweep has declared: no seeds, no race."""
 T = TypeVar("T")
 
 
@@ -107,12 +109,12 @@ def blank(claim: Claim, metric: str) -> Verdict:
     )
 
 
-def measure(claim: Claim, metric: str, margin: float, declared: Declared | None = None) -> Verdict:
+def measure(claim: Claim, metric: str, margin: float, declared: Declared = UNDECLARED) -> Verdict:
     """The statistics that a ruling goes by, uncorrected for the number of claims."""
     found = blank(claim, metric)
     if not claim.ours:
         return found
-    looks = () if declared is None else declared.looks
+    looks = declared.looks
     confidence = 1 - LEVEL
     if looks:
         found.looks, found.look = list(looks), sequential.look_of(len(claim.ours), looks)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from analysis.protocol.claims import Claim
 from analysis.protocol.declared import Declared
-from analysis.protocol.measured import LEVEL, Reason, Verdict, measure
+from analysis.protocol.measured import LEVEL, UNDECLARED, Reason, Verdict, measure
 from analysis.stats import statistics
 from analysis.tables import points
 
@@ -27,7 +27,7 @@ NO_STOP = "-no-stop"
 """Behind a method's name: the same without a trained end of turn."""
 
 
-def rule(claims: Sequence[Claim], metric: str, margin: float, declared: Declared | None = None) -> tuple[list[Verdict], dict[str, int]]:
+def rule(claims: Sequence[Claim], metric: str, margin: float, declared: Declared = UNDECLARED) -> tuple[list[Verdict], dict[str, int]]:
     """Rulings on all claims that have a baseline, claims before controls, and how many are declared and tested of either kind."""
     verdicts: list[Verdict] = []
     family: dict[str, int] = {}
@@ -35,7 +35,7 @@ def rule(claims: Sequence[Claim], metric: str, margin: float, declared: Declared
         inside = [claim for claim in claims if claim.kind == kind and claim.baseline is not None]
         found = [measure(claim, metric, margin, declared) for claim in inside]
         # The family is declared by the sweep: a claim that could not be tested, or has not been run yet, still counts.
-        told = 0 if declared is None else declared.claims if kind == "claim" else declared.controls
+        told = declared.claims if kind == "claim" else declared.controls
         size = max(len(found), told)
         for verdict, p in zip(found, _holm([v.p_claim for v in found], size), strict=True):
             verdict.p_holm = p
@@ -59,7 +59,7 @@ def _holm(values: Sequence[float | None], size: int) -> list[float | None]:
     return [None if p is None else adjusted[str(i)] for i, p in enumerate(values)]
 
 
-def _decide(found: Verdict, claim: Claim, others: Sequence[Claim], margin: float, declared: Declared | None) -> None:
+def _decide(found: Verdict, claim: Claim, others: Sequence[Claim], margin: float, declared: Declared) -> None:
     assert found.difference is not None
     interval = found.interval
     significant = None if found.p_holm is None else found.p_holm < LEVEL
@@ -85,8 +85,8 @@ def _decide(found: Verdict, claim: Claim, others: Sequence[Claim], margin: float
         found.verdict = "worse"
 
 
-def _all_seeds(found: Verdict, declared: Declared | None) -> Reason:
-    if declared is None or not declared.seeds:
+def _all_seeds(found: Verdict, declared: Declared) -> Reason:
+    if not declared.seeds:
         return Reason(ALL_SEEDS, None, "sweep.yaml is missing or names no confirm.seeds, so it is not known what was planned")
     missing = declared.missing(found.seeds)
     due = len(missing) + len(set(found.seeds) & set(declared.seeds))

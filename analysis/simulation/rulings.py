@@ -23,6 +23,7 @@ from analysis.protocol.measured import LEVEL, Verdict
 from analysis.protocol.ruling import rule
 from analysis.simulation.sweeps import Design, Rate, both_p, confirmations
 from analysis.stats import sequential
+from jepa_ray.results import Arm
 
 METRIC = "test_accuracy"
 
@@ -128,7 +129,9 @@ def rulings(right_ASN: NDArray[np.bool_], looks: Sequence[int] = (), margin: flo
         claim.stopping = {"prefix": gain, "contains": gain}
         claim.panels = [Panel(at="equal FLOPs", metric=METRIC, by_seed=dict(enumerate(differences[:seeds])), spent=1.0, how="the same")]
         claims.append(claim)
-    plan = Declared(claims=A - 1, controls=0, seeds=tuple(range(S)), looks=tuple(looks))
+    sides = [("baseline", None), *((f"method{arm}", "baseline/simulated") for arm in range(1, A))]
+    arms = [Arm(name, "simulated", "simulated", f"{name}/simulated", "claim" if twin else "baseline", twin) for name, twin in sides]
+    plan = Declared(arms=tuple(arms), seeds=tuple(range(S)), looks=tuple(looks))
     return rule(claims, METRIC, margin, plan)[0]
 
 

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jepa_ray import plan, results
-from jepa_ray.config import SweepConfig, canonical, columns
+from jepa_ray.config import SweepConfig, arms, canonical, columns
 from jepa_ray.loading import load_sweep
 
 Cell = tuple[float, float, int, float]
@@ -165,7 +165,7 @@ def _runs(folder: Path, sweep: SweepConfig) -> tuple[list[dict[str, Any]], set[t
     by_trial = {str(name): curve.sort_values("epoch") for name, curve in curves.groupby("trial_id")}
     complete = {(row["method"], *(row[name] for name in KNOBS)): row for row in trials[trials["state"] == "COMPLETE"].to_dict("records")}
     rows, origins, missing = [], set(), []
-    for arm in plan.arms(sweep):
+    for arm in arms(sweep):
         for params in plan.grid(sweep, arm):
             knobs = columns(plan.trial_config(sweep, arm, params))
             cell = tuple(knobs[name] for name in KNOBS)

@@ -19,7 +19,7 @@ from optuna.storages import BaseStorage, InMemoryStorage
 
 from benchmarks.replay.grid import KNOBS, Cell, Curve, Grid
 from jepa_ray import plan
-from jepa_ray.config import SweepConfig, TrialConfig, columns
+from jepa_ray.config import Arm, SweepConfig, TrialConfig, arms, columns
 from jepa_ray.jobs import Job
 from jepa_ray.scheduler import ArmScheduler
 from jepa_ray.studies import ArmStudy
@@ -80,7 +80,7 @@ class _Arm:
     """One arm's study on the grid. As in a sweep, a repeated configuration is answered from what is known and costs nothing; two
     configurations that fall on one cell are two runs."""
 
-    def __init__(self, sweep: SweepConfig, arm: plan.Arm, grid: Grid, seed: int, storage: BaseStorage) -> None:
+    def __init__(self, sweep: SweepConfig, arm: Arm, grid: Grid, seed: int, storage: BaseStorage) -> None:
         self.sweep, self.arm, self.method, self._grid, self._seed = sweep, arm, arm.method, grid, seed
         self.study = ArmStudy(sweep, arm, storage)
         self.known: dict[str, tuple[str, float]] = {}
@@ -143,7 +143,7 @@ def search(
     trace, cut, order = Trace(), set[str](), itertools.count()
     scheduler: Any = ArmScheduler(sweep.scheduler, sweep.search.metric, sweep.search.mode, lambda job: cut.add(job.trial_id))
     storage = storage or InMemoryStorage()
-    arms = {arm.method: _Arm(sweep, arm, grid, seeds[0], storage) for arm in plan.arms(sweep) if arm.method in methods}
+    searched = {arm.method: _Arm(sweep, arm, grid, seeds[0], storage) for arm in arms(sweep) if arm.method in methods}
     heap: list[tuple[float, int, _Run]] = []
     running: dict[int, tuple[float, _Run]] = {}
     now = ended = 0.0
@@ -154,7 +154,7 @@ def search(
         heapq.heappush(heap, (now + run.flops, number, run))
 
     while True:
-        while len(running) < slots and (open_arms := [arm for arm in arms.values() if not arm.study.exhausted]):
+        while len(running) < slots and (open_arms := [arm for arm in searched.values() if not arm.study.exhausted]):
             if (run := min(open_arms, key=lambda arm: arm.study.taken).next()) is not None:
                 trace.runs += 1
                 scheduler.on_trial_add(None, run.trial)
@@ -178,8 +178,8 @@ def search(
         if run.arm.method == "jepa" and not stopped:
             trace.complete.append((run.params, run.curve.scores[-1]))
             trace.choose(max(run.arm.complete)[2])
-    if reruns is not None and "jepa" in arms:
-        _run_again(trace, grid, seeds, arms["jepa"].complete, reruns)
+    if reruns is not None and "jepa" in searched:
+        _run_again(trace, grid, seeds, searched["jepa"].complete, reruns)
     return trace
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from jepa_ray.checks.tree import at
-from jepa_ray.config import ObjectiveConfig
+from jepa_ray.config import CrossEntropyConfig, ObjectiveConfig, OptimConfig
 from jepa_ray.messages import SEARCHABLE, Finding, law, leaves_of, near_to, suggestion
 from jepa_ray.plan import accepts
 from jepa_ray.space import Distribution, enumerate_grid, show
@@ -28,7 +28,9 @@ def check_methods(tree: dict[str, Any]) -> Iterator[Finding]:
     for name in sides if isinstance(sides, dict) else {}:
         if name not in methods:
             yield ["cross_entropy", name], f"is no method; {suggestion(str(name), [str(other) for other in methods])}"
-    seen: dict[tuple[ObjectiveConfig | None, str], str] = {}
+    if "stop_token" in (controls if isinstance(controls := tree.get("controls"), list | tuple) else ()) and not _loss_side(tree, "")[1]:
+        yield ["controls"], "stop_token has no effect where base.optim.train_end_of_turn = false: the end of turn is not trained; drop it"
+    seen: dict[tuple[ObjectiveConfig | None, tuple[Any, ...]], str] = {}
     for name, said in methods.items():
         if isinstance(name, str) and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
             yield ["methods", name], "a method's name begins with a letter or digit and holds letters, digits, '_', '.', '-' only"
@@ -36,10 +38,17 @@ def check_methods(tree: dict[str, Any]) -> Iterator[Finding]:
             objective = TypeAdapter(ObjectiveConfig | None).validate_python(None if at(said) is None else said)
         except ValidationError:
             continue  # said where the whole is validated
-        key = objective, str(at(sides, str(name), default={}))
+        key = objective, _loss_side(tree, str(name))
         if key in seen:
             yield ["methods", name], f"is the same as methods.{seen[key]}; change or drop one"
         seen.setdefault(key, name)
+
+
+def _loss_side(tree: dict[str, Any], method: str) -> tuple[Any, ...]:
+    """What the method's cross-entropy is taken over, as `SweepConfig.loss_side` resolves it."""
+    usual = [(key, OptimConfig.model_fields[key].default) for key in CrossEntropyConfig.model_fields]
+    common = {key: at(tree, "base", "optim", key, default=default) for key, default in usual}
+    return tuple(at(tree, "cross_entropy", method, key, default=common[key]) for key in common)
 
 
 def check_space(tree: dict[str, Any]) -> Iterator[Finding]:
@@ -103,6 +112,10 @@ def _refused_values(methods: Any, path: str, distribution: Distribution) -> Iter
 
 def _path_errors(path: str) -> Iterator[str]:
     part, _, leaf = path.partition(".")
+    if part == "optim" and leaf in CrossEntropyConfig.model_fields:
+        remedy = f"give a method its own: cross_entropy={{METHOD: {{{leaf}: ...}}}}"
+        yield f"decides what a method is compared with, so it is never searched; {remedy}"
+        return
     if part in SEARCHABLE and leaf in leaves_of(part):
         return
     if path.split(".")[-1] == "seed":

@@ -3,6 +3,7 @@
 Reading YAML is `loading.py`, laws between keys are `checks.py`, distributions are `space.py`. Imports pydantic only.
 """
 
+from jepa_ray.config.comparison import Arm, Kind, arms, compared, grown
 from jepa_ray.config.objective import (
     IN_SEQUENCE,
     MASKED_KNOBS,
@@ -42,12 +43,14 @@ __all__ = [
     "MASKED_KNOBS",
     "MASKED_METRICS",
     "VALIDATION_METRICS",
+    "Arm",
     "BaseConfig",
     "ConfirmConfig",
     "CrossEntropyConfig",
     "DataConfig",
     "EvaluationConfig",
     "GradRatio",
+    "Kind",
     "LoraConfig",
     "MaskedConfig",
     "MaskingConfig",
@@ -61,8 +64,11 @@ __all__ = [
     "StageConfig",
     "SweepConfig",
     "TrialConfig",
+    "arms",
     "canonical",
     "columns",
+    "compared",
     "config_id",
+    "grown",
     "masked_misfit",
 ]

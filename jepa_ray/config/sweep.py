@@ -242,11 +242,12 @@ class SweepConfig(Record):
             return value
         return value | add_controls(value["controls"], value["methods"], value.get("cross_entropy") or {})
 
-    def baseline_of(self, method: str) -> str | None:
-        """The method without a JEPA term that a method is compared with: the first one with the same loss side."""
-        side = self.cross_entropy.get(method, CrossEntropyConfig())
-        return next(
-            (name for name, own in self.methods.items() if own is None and self.cross_entropy.get(name, CrossEntropyConfig()) == side), None
+    def loss_side(self, method: str) -> tuple[str, bool]:
+        """What a method's cross-entropy is taken over: `loss_on` and `train_end_of_turn`, its own or else `base.optim`'s."""
+        common, own = self.base.optim, self.cross_entropy.get(method, CrossEntropyConfig())
+        return (
+            common.loss_on if own.loss_on is None else own.loss_on,
+            common.train_end_of_turn if own.train_end_of_turn is None else own.train_end_of_turn,
         )
 
     @property

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM
 
-from jepa_ray.config import ModelConfig, ObjectiveConfig, SweepConfig, TrialConfig
+from jepa_ray.config import ModelConfig, ObjectiveConfig, SweepConfig, TrialConfig, arms
 from jepa_ray.data.datasets import DATASETS, Splits, first_stage, load_splits
 from jepa_ray.data.example import Example
 from jepa_ray.data.packing import make_batch
@@ -23,7 +23,7 @@ from jepa_ray.models.loading import add_lora, load_config, load_tokenizer
 from jepa_ray.models.network import Network
 from jepa_ray.models.tiny import tiny_config
 from jepa_ray.objectives.layouts import views_of
-from jepa_ray.plan import Estimate, arms, trial_config
+from jepa_ray.plan import Estimate, trial_config
 from jepa_ray.training.base import base_tokenizer, split_for_base
 from jepa_ray.training.flops import FlopModel
 from jepa_ray.training.jepa import active_objective

@@ -15,7 +15,7 @@ from transformers import AutoModelForMaskedLM
 from transformers.utils import logging
 
 from jepa_ray import atomic
-from jepa_ray.config import MaskedConfig, ModelConfig, SweepConfig
+from jepa_ray.config import MaskedConfig, ModelConfig, SweepConfig, arms
 from jepa_ray.data.corpus import Corpus, Passages, corpus_report, load_corpus, tokenize_passages
 from jepa_ray.data.example import Example
 from jepa_ray.data.report import of_family, of_task
@@ -29,7 +29,7 @@ from jepa_ray.models.masked import (
     tiny_encoder_config,
     tiny_wordpiece,
 )
-from jepa_ray.plan import Estimate, arms, trial_config
+from jepa_ray.plan import Estimate, trial_config
 from jepa_ray.streams import derive_seed
 from jepa_ray.training.base import cache_folder
 from jepa_ray.training.masked_step import MaskedFlops, draw_hidden, masked_network

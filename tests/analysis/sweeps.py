@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,10 @@ import numpy as np
 
 from jepa_ray import results
 from jepa_ray.config import (
+    Arm,
     DataConfig,
     EvaluationConfig,
+    Kind,
     LoraConfig,
     ModelConfig,
     ObjectiveConfig,
@@ -49,6 +53,7 @@ def add(
     examples: int = 0,
     embeddings: int = 0,
     pretrain: int | None = None,
+    kind: Kind = "claim",
     **summary: Any,
 ) -> str:
     """One trial with curves, diagnostics, answers, of which the first `right` are correct, and so many pairs of embeddings; its id.
@@ -82,7 +87,26 @@ def add(
     )
     trial_id = config_id(config, method)
     results.write_trial(folder, trial_id, config, f"{method}/{family}", stage, result)  # type: ignore[arg-type]
+    declare(folder, method, family, task, kind)
     return trial_id
+
+
+def declare(folder: Path, method: str, family: str = "llama3", task: str = "nl-rx", kind: Kind = "claim") -> None:
+    """Puts an arm into the arms table, where it is not in it: `X` is compared with `baseline`, `X-Y` with `baseline-Y` if there is one."""
+    before = {arm.name: arm for arm in results.read_arms(folder)} if (folder / "arms.parquet").exists() else {}
+    name = f"{method}/{family}"
+    if name in before:
+        return
+    kind = "baseline" if method.startswith("baseline") else kind
+    declared = {**before, name: Arm(method, family, task, name, kind)}
+    rows = [replace(arm, baseline=None if arm.kind == "baseline" else _baseline(arm, declared)) for arm in declared.values()]
+    results.write_arms(folder, rows)
+
+
+def _baseline(arm: Arm, declared: Mapping[str, Arm]) -> str | None:
+    _, dash, suffix = arm.method.partition("-")
+    names = (f"baseline{dash}{suffix}/{arm.family}", f"baseline/{arm.family}")
+    return next((name for name in names if name in declared), None)
 
 
 def full(folder: Path) -> Path:

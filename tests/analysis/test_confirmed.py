@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from analysis.figures import seeds
 from analysis.protocol.claims import gather
-from analysis.protocol.confirmed import alike, choose, read_frozen, twins
+from analysis.protocol.confirmed import alike, choose, read_frozen
 from analysis.reading import read, shown_runs
 from analysis.summary import summarise
+from analysis.summary_tables import brief
 from jepa_ray import results
 from tests.analysis import sweeps
 from tests.analysis.sweeps import SEEDS
@@ -45,9 +47,14 @@ def test_everyone_takes_the_configuration_frozen_last(folder: Path) -> None:
     notes = gather(folder).notes
     assert set(claim.ours.values()) == {0.4} and told in notes
     assert any("selected anew (selection-10.json, selection-2.json) after others had been scored on the test split" in n for n in notes)
-    found = summarise(results.read_trials(folder), frozen=read_frozen(folder)[0])
+    found = summarise(read(folder, curves=()))
     lines = {line["arm"]: line["test_accuracy"]["mean"] for line in found.confirmation}
     assert lines["jepa/llama3"] == pytest.approx(0.4) and told in found.notes
+    # What the console prints above the verdict says the same as the verdict.
+    table = brief(found, SEEDS)[1]
+    shown = dict(zip(table.header, table.rows[0], strict=True))
+    assert (shown["arm"], shown["mean ± sd"], shown["minus baseline"]) == ("jepa/llama3", "40.00 ± 0.00", "+10.00 ± 0.00")
+    assert np.mean([claim.ours[seed] - claim.theirs[seed] for seed in SEEDS]) == pytest.approx(0.1)
 
 
 def test_without_a_selection_the_one_started_last_counts(folder: Path) -> None:
@@ -95,11 +102,3 @@ def test_settings_are_compared_with_what_is_null(tmp_path: Path) -> None:
     one = rows[rows["stage"] == "search"].iloc[0]
     same = alike(rows[rows["stage"] == "confirm"], one)
     assert rows.loc[same.index[same], "lora_r"].isna().tolist() == [True] and len(same) == 2
-
-
-def test_twins_have_the_same_loss_side() -> None:
-    """With a baseline that does not train the end of turn beside one that does, each method is compared with its own."""
-    arms = [("b", "none", True), ("b-no-stop", "none", False), ("j", "cosine", True), ("j-no-stop", "cosine", False), ("alone", "l2", True)]
-    rows = pd.DataFrame(arms, columns=["label", "objective", "train_end_of_turn"]).assign(loss_on="answer")
-    rows.loc[rows["label"] == "alone", "loss_on"] = "all"
-    assert twins(rows) == [("b", "j"), ("b-no-stop", "j-no-stop")]

@@ -16,7 +16,6 @@ from analysis.protocol.claims import Claim, gather
 from analysis.protocol.equal import Panel
 from analysis.reading import read, shown_runs
 from analysis.summary import summarise
-from jepa_ray import results
 from tests.analysis import sweeps
 from tests.analysis.sweeps import SEEDS
 
@@ -143,7 +142,7 @@ def test_matched_runs_enter_nothing_else(tmp_path: Path) -> None:
     for figure in (heatmap, parallel, seeds, curves):
         assert figure.plot(with_them).table == figure.plot(without).table, figure.__name__
     assert shown_runs(with_them)[0]["trial_id"].tolist() == shown_runs(without)[0]["trial_id"].tolist()
-    found, bare = (summarise(results.read_trials(sweep)) for sweep in (folder, plain))
+    found, bare = (summarise(read(sweep, curves=())) for sweep in (folder, plain))
     assert (found.best, found.confirmation, found.differences) == (bare.best, bare.confirmation, bare.differences)
     assert {line["arm"]: line["matched"] for line in found.states} == {"jepa/llama3": 3, "baseline/llama3": 0}
     rows = {(row[0], row[1]): row for row in budget.plot(with_them).table.rows}
@@ -174,4 +173,4 @@ def test_no_claim_no_panel(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     sweeps.add(tmp_path / "s", "jepa", "confirm", 0.5, seed=82)
     assert panels.main([str(tmp_path / "s")]) == 0
     printed = capsys.readouterr().out
-    assert "No method was confirmed beside a baseline" in printed and "No confirmed baseline twin" in printed
+    assert "No method was confirmed beside a baseline" in printed and "No baseline of the sweep has the same loss_on" in printed

@@ -199,7 +199,7 @@ def test_a_running_sweep_says_so(tmp_path: Path) -> None:
     (folder / "scratch" / "abc" / "progress.json").write_text("{}")
     told = " ".join(read(folder).notes)
     assert "1 trial(s) have started and not ended" in told
-    assert "1 of 3 planned runs have ended" in told and "one seed only" in told
+    assert "1 of 3 planned confirmation trials have ended" in told and "one seed only" in told
 
 
 def test_importance_needs_enough_trials(tmp_path: Path) -> None:

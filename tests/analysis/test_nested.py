@@ -94,14 +94,16 @@ def test_the_command_takes_the_folders_together(folders: list[Path], capsys: pyt
 
 
 def test_what_does_not_fit_is_said(tmp_path: Path) -> None:
-    folder = tmp_path / "s"
+    """Three folders are taken for one design, but a run of one is repeated in another, with other settings; a third saw other data."""
+    one, two, three = (tmp_path / name for name in "abc")
     for seed in (82, 23):
-        sweeps.add(folder, "baseline", "confirm", 0.5, seed=seed, task="yelp", pretrain=82)
-    sweeps.add(folder, "jepa", "confirm", 0.6, seed=82, task="yelp", pretrain=82)
-    sweeps.add(folder, "jepa", "confirm", 0.7, seed=82, task="yelp", pretrain=82, learning_rate=2e-3, started_at="2026-02-01")
-    sweeps.add(folder, "jepa", "confirm", 0.7, seed=84, task="yelp", pretrain=82, dataset_sha="other")
-    sweeps.add(folder, "baseline", "confirm", 0.7, seed=84, task="yelp", pretrain=82)
-    table, notes = nested.tables(read(folder))
+        sweeps.add(one, "baseline", "confirm", 0.5, seed=seed, task="yelp", pretrain=82)
+    sweeps.add(one, "jepa", "confirm", 0.6, seed=82, task="yelp", pretrain=82)
+    sweeps.add(one, "jepa", "confirm", 0.6, seed=4, task="yelp", pretrain=82)
+    sweeps.add(two, "jepa", "confirm", 0.7, seed=82, task="yelp", pretrain=82, learning_rate=2e-3, started_at="2026-02-01")
+    sweeps.add(three, "jepa", "confirm", 0.7, seed=84, task="yelp", pretrain=82, dataset_sha="other")
+    sweeps.add(three, "baseline", "confirm", 0.7, seed=84, task="yelp", pretrain=82)
+    table, notes = nested.tables(pooled([read(folder) for folder in (one, two, three)]))
     told = " ".join(row[0] for row in notes.rows)
     assert "jepa/llama3: 1 earlier run(s) of the same two seeds are left out." in told
     assert "1 pair(s) of runs saw different data" in told and "baseline/llama3: 2 run(s) have no twin" in told

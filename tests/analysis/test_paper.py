@@ -13,6 +13,7 @@ from analysis import answers, paper, paper_numbers, paper_tables, tokens
 from analysis.artefacts import ARTEFACTS, find
 from analysis.reading import read
 from jepa_ray import plan
+from jepa_ray.config import arms
 from jepa_ray.loading import load_sweep
 from tests.analysis import sweeps
 from tests.analysis.sweeps import SEEDS
@@ -191,7 +192,7 @@ def test_search_spaces_plan(repository: Path, tmp_path: Path, monkeypatch: pytes
         (tmp_path / data).touch()
     (tmp_path / "spider_data" / "database").mkdir(parents=True)
     sweep = load_sweep(repository / file, overrides)
-    assert plan.total_trials(sweep) > 0
+    assert plan.total_trials(sweep, arms(sweep)) > 0
     assert {objective is None for objective in sweep.methods.values()} == {True, False}, "a baseline and a method"
     if name in ("F4", "F6"):
         assert sweep.base.evaluation.embeddings > 0 and sweep.confirm.seeds

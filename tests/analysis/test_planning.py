@@ -113,7 +113,7 @@ def test_controls_do_not_speak_for_claims(tmp_path: Path) -> None:
     folder = tmp_path / "s"
     for seed, level, wild in ((1, 0.50, 0.2), (2, 0.51, 0.8), (3, 0.49, 0.4)):
         sweeps.add(folder, "baseline", "confirm", level, seed=seed, examples=200)
-        sweeps.add(folder, "shuffled", "confirm", wild, seed=seed, examples=200, objective={"control": "shuffled"})
+        sweeps.add(folder, "shuffled", "confirm", wild, seed=seed, examples=200, kind="control", objective={"control": "shuffled"})
     controls = pilot(folder)
     assert "1 control, 2 degrees of freedom" in controls.origin
     for seed, level in ((1, 0.52), (2, 0.55), (3, 0.50)):

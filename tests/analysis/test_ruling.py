@@ -15,6 +15,7 @@ from analysis.protocol.measured import Verdict
 from analysis.protocol.ruling import rule
 from analysis.stats import sequential
 from analysis.verdict import judge
+from jepa_ray.config import Arm, Kind
 
 SEEDS = (82, 23, 37, 84, 4)
 
@@ -40,8 +41,10 @@ def claim(method: str = "jepa", gain: float = 0.1, seeds: tuple[int, ...] = SEED
     return made
 
 
-def plan(claims: int = 1, controls: int = 0, seeds: tuple[int, ...] = SEEDS, looks: tuple[int, ...] = ()) -> Declared:
-    return Declared(claims=claims, controls=controls, seeds=seeds, looks=looks)
+def plan(claims: int = 1, controls: int = 0, seeds: tuple[int, ...] = SEEDS, looks: tuple[int, ...] = (), **kept: Any) -> Declared:
+    kinds: list[Kind] = ["claim"] * claims + ["control"] * controls
+    arms = [Arm(f"{kind}{place}", "llama3", "nl-rx", f"{kind}{place}/llama3", kind, "baseline/llama3") for place, kind in enumerate(kinds)]
+    return Declared(arms=tuple(arms), seeds=seeds, looks=looks, **kept)
 
 
 def ruled(*claims: Claim, declared: Declared | None = None, margin: float = 0.01) -> list[Verdict]:
@@ -128,23 +131,24 @@ def test_the_gain_without_a_trained_end_of_turn_stands_beside_it() -> None:
 
 
 def test_added_seeds_are_said() -> None:
-    grown = Declared(claims=1, controls=0, seeds=SEEDS, looks=(), changes=("confirm.seeds was once 1, 2, 3 and is now 82, 23, 37, 84, 4.",))
+    grown = plan(changes=("confirm.seeds was once 1, 2, 3 and is now 82, 23, 37, 84, 4.",))
     (note,) = judge(Evidence(claims=[claim()], declared=grown)).notes
     assert note.startswith("confirm.seeds was once 1, 2, 3 and is now 82, 23, 37, 84, 4.") and "confirm.race" in note
 
 
 def test_the_margin_is_the_sweep_s_own() -> None:
-    assert judge(Evidence(claims=[claim(gain=0.03)], declared=plan(), margin=0.02)).verdicts[0].verdict == "better"
-    assert judge(Evidence(claims=[claim(gain=0.03)], declared=plan(), margin=0.2)).verdicts[0].verdict == "equivalent"
-    assert judge(Evidence(claims=[claim(gain=0.03)], declared=plan(), margin=0.2), margin=0.02).verdicts[0].verdict == "better"
+    assert judge(Evidence(claims=[claim(gain=0.03)], declared=plan(margin=0.02))).verdicts[0].verdict == "better"
+    assert judge(Evidence(claims=[claim(gain=0.03)], declared=plan(margin=0.2))).verdicts[0].verdict == "equivalent"
+    assert judge(Evidence(claims=[claim(gain=0.03)], declared=plan(margin=0.2)), margin=0.02).verdicts[0].verdict == "better"
 
 
 def test_what_sweep_yaml_declares(tmp_path: Path) -> None:
     """Two families and two tasks: one claim and two controls on each, and `alone` has no baseline with its loss side.
 
-    Where no method trains the end of turn that is no control, and both baselines are twins of all three others: four claims, two controls.
+    Where no method trains the end of turn, leaving it out is no control, and both methods have the first baseline: two claims, one control.
     """
     text = """
+name: s
 methods: {baseline: null, jepa: {control: none}, jepa-shuffled: {control: shuffled}, baseline-no-stop: null, jepa-no-stop: {}, alone: {}}
 cross_entropy:
   baseline-no-stop: {train_end_of_turn: false}
@@ -159,17 +163,19 @@ confirm: {seeds: [82, 23, 37, 84, 4], race: [3, 5]}
     (tmp_path / "sweep-1.yaml").write_text("confirm: {seeds: [82, 23, 37]}")
     (tmp_path / "sweep-2.yaml").write_text("confirm: {seeds: [82, 23, 37], race: [2, 3]}")
     (tmp_path / "sweep-3.yaml").write_text("confirm: none")
-    assert declared(tmp_path) == Declared(
-        claims=4,
-        controls=8,
-        seeds=SEEDS,
-        looks=(3, 5),
-        changes=("confirm.seeds was once 82, 23, 37 and is now 82, 23, 37, 84, 4.", "confirm.race was once none; 2, 3 and is now 3, 5."),
+    told = declared(tmp_path)
+    assert (told.claims, told.controls, told.seeds, told.looks, told.notes) == (4, 8, SEEDS, (3, 5), ())
+    assert told.changes == (
+        "confirm.seeds was once 82, 23, 37 and is now 82, 23, 37, 84, 4.",
+        "confirm.race was once none; 2, 3 and is now 3, 5.",
     )
     (tmp_path / "sweep.yaml").write_text(text.replace("train_end_of_turn: true", "train_end_of_turn: false"))
     found = declared(tmp_path)
-    assert found is not None and (found.claims, found.controls) == (16, 8)
+    assert (found.claims, found.controls) == (8, 4)
+    assert {arm.baseline for arm in found.arms if arm.method == "jepa-no-stop"} == {
+        f"baseline/{family}/{task}" for family in ("llama3", "gemma2") for task in ("nl-rx", "gsm8k")
+    }
     for broken in ("methods: [", "methods: {}", "- 1"):
         (tmp_path / "sweep.yaml").write_text(broken)
-        assert declared(tmp_path) is None
-    assert declared(tmp_path / "nothing") is None
+        assert not declared(tmp_path).arms and "not known which arms are compared" in declared(tmp_path).notes[-1], broken
+    assert "sweep.yaml is missing" in declared(tmp_path / "nothing").notes[0]

@@ -6,15 +6,16 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis import summary
+from analysis import reading, summary
 from analysis.summary import full_text, paired, summarise, verdict
+from analysis.summary_tables import JUDGEMENTS, brief
 from jepa_ray import results
 from jepa_ray.config import DataConfig, EvaluationConfig, ModelConfig, ObjectiveConfig, OptimConfig, TrialConfig, config_id
 from jepa_ray.results import TrialResult
+from tests.analysis import sweeps
 
 SEEDS = (82, 23, 37)
 
@@ -53,18 +54,21 @@ class Sweep:
             "started_at": "2026-01-01",
         }
         if exact is not None:
-            names = [f"{split}_{name}" for split in (("val", "test") if stage == "confirm" else ("val",)) for name in summary.JUDGEMENTS]
+            names = [f"{split}_{name}" for split in (("val", "test") if stage == "confirm" else ("val",)) for name in JUDGEMENTS]
             figures |= dict.fromkeys(names, exact)
         result = TrialResult(state, "boom" if state == "FAILED" else None, figures | kept)  # type: ignore[arg-type]
         results.write_trial(self.folder, config_id(config, method), config, f"{method}/{family}", stage, result)  # type: ignore[arg-type]
+        sweeps.declare(self.folder, method, family)
 
     @property
-    def trials(self) -> pd.DataFrame:
-        return results.read_trials(self.folder)
+    def read(self) -> reading.Sweep:
+        return reading.read(self.folder, curves=())
 
 
 @pytest.fixture
 def sweep(tmp_path: Path) -> Sweep:
+    (tmp_path / "lora").mkdir()
+    (tmp_path / "lora" / "sweep.yaml").write_text("search: {metric: val_accuracy}\n")
     return Sweep(tmp_path / "lora")
 
 
@@ -98,7 +102,7 @@ def test_paired_test_where_there_is_no_spread() -> None:
 @pytest.mark.parametrize(
     ("differences", "words"),
     [
-        ([0.1], "+10.00 points over 1 seed(s). One pair says nothing about seeds: no spread, no test."),
+        ([0.1], "+10.00 points over 1 seed. One pair says nothing about seeds: no spread, no test."),
         ([0.1, 0.11, 0.12], "higher than the baseline."),
         ([-0.1, -0.11, -0.12], "lower than the baseline."),
         ([0.1, -0.2, 0.15], "no difference shown."),
@@ -111,7 +115,7 @@ def test_verdicts_say_no_more_than_the_numbers(differences: list[float], words: 
 
 
 def test_a_whole_sweep(sweep: Sweep) -> None:
-    found = summarise(full(sweep).trials)
+    found = summarise(full(sweep).read)
     states = {line["arm"]: line for line in found.states}
     assert (states["jepa/llama3"]["COMPLETE"], states["jepa/llama3"]["PRUNED"], states["jepa/llama3"]["FAILED"]) == (6, 1, 0)
     assert states["baseline/llama3"]["train_flops"] == 6e9
@@ -127,19 +131,46 @@ def test_a_whole_sweep(sweep: Sweep) -> None:
     assert len(found.differences) == 10
     assert line["p"] == pytest.approx(stats.ttest_rel([0.5, 0.6, 0.55], [0.45, 0.5, 0.52]).pvalue)
     assert [note for note in found.notes if "test accuracy" in note] == [
-        f"jepa/llama3 against baseline/llama3, test accuracy: +6.00 points over 3 seed(s) (p = {line['p']:.3g}): no difference shown."
+        f"jepa/llama3 against baseline/llama3, test accuracy: +6.00 points over 3 seeds (p = {line['p']:.3g}): no difference shown."
     ]
 
 
+def test_what_a_sweep_prints_at_its_end(sweep: Sweep) -> None:
+    """The numbers of the summary in two small tables, in percent and points."""
+    search, confirmation = brief(summarise(full(sweep).read), SEEDS)
+    assert search.header == ["arm", "trials", "cut early", "failed", "lambda", "k", "learning rate", "loss dropout", "val accuracy (%)"]
+    assert search.rows == [
+        ["jepa/llama3", "4", "1", "0", "1", "1", "0.001", "0", "50.00"],
+        ["baseline/llama3", "3", "0", "0", "-", "-", "0.002", "-", "40.00"],
+    ]
+    assert confirmation.title == "Confirmation: test accuracy on seeds 82, 23, 37 (%, differences in points)"
+    assert confirmation.header == ["arm", "seeds", "mean ± sd", "minus baseline", "prefix", "contains", "stopped"]
+    assert confirmation.rows == [
+        ["jepa/llama3", "3", "55.00 ± 5.00", "+6.00 ± 3.61", "55.00", "55.00", "55.00"],
+        ["baseline/llama3", "3", "49.00 ± 3.61", "-", "49.00", "49.00", "49.00"],
+    ]
+
+
+def test_what_a_sweep_prints_of_arms_that_came_to_nothing(sweep: Sweep) -> None:
+    sweep.add("jepa", "search", 0.5, state="FAILED")
+    sweep.add("baseline", "search", 0.4)
+    sweep.add("baseline", "confirm", 0.4, seed=82, chance=0.25)
+    search, confirmation = brief(summarise(sweep.read), SEEDS)
+    assert search.rows[0][-1] == "none complete" and search.rows[0][1:4] == ["1", "0", "1"]
+    lines = {row[0]: dict(zip(confirmation.header, row, strict=True)) for row in confirmation.rows}
+    assert lines["jepa/llama3"]["seeds"] == "0" and lines["baseline/llama3"]["chance"] == "25.00"
+    assert len(brief(summarise(sweep.read), ())) == 1
+
+
 def test_the_lowest_can_be_best(sweep: Sweep) -> None:
-    found = summarise(full(sweep).trials, "val_accuracy", "min")
+    found = summarise(full(sweep).read, "val_accuracy", "min")
     assert {line["arm"]: line["val_accuracy"] for line in found.best} == pytest.approx({"jepa/llama3": 0.3, "baseline/llama3": 0.2})
     with pytest.raises(ValueError, match=r"no column 'val_exakt'.*val_accuracy"):
-        summarise(sweep.trials, "val_exakt")
+        summarise(sweep.read, "val_exakt")
 
 
 def test_text_and_markdown_hold_the_same_cells(sweep: Sweep) -> None:
-    found = summarise(full(sweep).trials)
+    found = summarise(full(sweep).read)
     plain, marked = summary.full_text(found), summary.full_text(found, as_markdown=True)
     for cell in ("55.00 ± 5.00", "+6.00 ± 3.61", "82: +5.00", "6e+09", "total"):
         assert cell in plain and cell in marked
@@ -149,11 +180,11 @@ def test_text_and_markdown_hold_the_same_cells(sweep: Sweep) -> None:
 
 
 def missing(sweep: Sweep) -> str:
-    return "\n".join(summarise(sweep.trials).notes)
+    return "\n".join(summarise(sweep.read).notes)
 
 
 def test_nothing_yet(sweep: Sweep) -> None:
-    text = full_text(summarise(sweep.trials))
+    text = full_text(summarise(sweep.read))
     assert text.endswith("No trial has finished yet: there is nothing to summarise.") and "No confirmation yet." in text
 
 
@@ -166,10 +197,10 @@ def test_no_confirmation_yet(sweep: Sweep) -> None:
 
 def test_an_arm_without_its_twin(sweep: Sweep) -> None:
     sweep.add("jepa", "confirm", 0.5)
-    assert "jepa/llama3: no baseline arm (objective none) for nl-rx, llama3, tiny" in missing(sweep)
     sweep.add("baseline", "confirm", 0.5, family="gemma2")
-    assert "baseline/gemma2: no other method for nl-rx, gemma2, tiny" in missing(sweep)
-    assert not summarise(sweep.trials).differences  # never across families
+    for arm in ("jepa/llama3", "baseline/gemma2"):
+        assert f"{arm}: no arm to compare it with has trials here." in missing(sweep)
+    assert not summarise(sweep.read).differences  # never across families
 
 
 def test_failed_and_unpaired_seeds_are_named(sweep: Sweep) -> None:
@@ -179,7 +210,7 @@ def test_failed_and_unpaired_seeds_are_named(sweep: Sweep) -> None:
     notes = missing(sweep)
     assert "baseline/llama3: confirmation seed 23 is FAILED and enters nothing: boom." in notes
     assert "seed(s) 23 are in one of the two only" in notes
-    assert {line["n"] for line in summarise(sweep.trials).differences} == {2}
+    assert {line["n"] for line in summarise(sweep.read).differences} == {2}
 
 
 def test_missing_figures_are_said(sweep: Sweep) -> None:
@@ -195,13 +226,13 @@ def test_missing_figures_are_said(sweep: Sweep) -> None:
     assert "baseline/llama3: 2 search trials share the best val_accuracy" in notes
     assert "jepa/llama3: the confirmation has no test figures" in notes
     assert "baseline/llama3: val_prefix is missing for 1 of 3 confirmation seeds" in notes
-    assert "test_accuracy" not in {line["metric"] for line in summarise(sweep.trials).differences}
+    assert "test_accuracy" not in {line["metric"] for line in summarise(sweep.read).differences}
 
 
 def test_different_data_is_not_paired(sweep: Sweep) -> None:
     sweep.add("jepa", "confirm", 0.5)
     sweep.add("baseline", "confirm", 0.5, dataset_sha="other")
-    assert "confirmed on different data" in missing(sweep) and not summarise(sweep.trials).differences
+    assert "confirmed on different data" in missing(sweep) and not summarise(sweep.read).differences
 
 
 def test_the_configuration_confirmed_last_counts(sweep: Sweep) -> None:
@@ -210,7 +241,7 @@ def test_the_configuration_confirmed_last_counts(sweep: Sweep) -> None:
         sweep.add("jepa", "confirm", 0.5, seed=seed, started_at="2026-01-02")
     others = "3 of 6 confirmation trials are of another configuration or an earlier attempt and enter nothing"
     assert f"jepa/llama3: {others}; what counts is the configuration started last." in missing(sweep)
-    assert [line["val_accuracy"]["mean"] for line in summarise(sweep.trials).confirmation] == [0.5]
+    assert [line["val_accuracy"]["mean"] for line in summarise(sweep.read).confirmation] == [0.5]
 
 
 def test_two_models_under_one_arm_name_stay_apart(sweep: Sweep) -> None:
@@ -218,7 +249,7 @@ def test_two_models_under_one_arm_name_stay_apart(sweep: Sweep) -> None:
         for seed in SEEDS:
             sweep.add("jepa", "confirm", 0.5, seed=seed, model=model)
             sweep.add("baseline", "confirm", 0.4, seed=seed, model=model)
-    found = summarise(sweep.trials)
+    found = summarise(sweep.read)
     names = {(line["method"], line["baseline"]) for line in found.differences}
     assert names == {(f"jepa/llama3 ({m}, nl-rx)", f"baseline/llama3 ({m}, nl-rx)") for m in ("tiny", "other")}
 
@@ -227,7 +258,7 @@ def test_command_line(sweep: Sweep, tmp_path: Path, capsys: pytest.CaptureFixtur
     full(sweep)
     assert summary.main([str(sweep.folder), "--json"]) == 0
     parsed = json.loads(capsys.readouterr().out)[str(sweep.folder)]
-    assert {line["metric"] for line in parsed["differences"]} == {f"{s}_{n}" for s in ("val", "test") for n in summary.JUDGEMENTS}
+    assert {line["metric"] for line in parsed["differences"]} == {f"{s}_{n}" for s in ("val", "test") for n in JUDGEMENTS}
     assert summary.main([str(sweep.folder), str(sweep.folder), "--markdown"]) == 0
     assert capsys.readouterr().out.count("## Confirmation on fresh seeds") == 1
     assert summary.main([str(sweep.folder)]) == 0

@@ -14,10 +14,10 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
 
-from jepa_ray.config import MaskedConfig, ModelConfig, ObjectiveConfig, SweepConfig, TrialConfig
+from jepa_ray.config import MaskedConfig, ModelConfig, ObjectiveConfig, SweepConfig, TrialConfig, arms
 from jepa_ray.models.encoders import ENCODERS
 from jepa_ray.models.masked import MaskedNetwork, load_encoder_tokenizer, load_masked_lm
-from jepa_ray.plan import arms, trial_config
+from jepa_ray.plan import trial_config
 from jepa_ray.results import SUMMARY, TrialResult, write_trial
 from jepa_ray.training import masked
 from jepa_ray.training.masked import checkpoint_folder, padding_error, pooled_states, run_masked_trial

@@ -1,0 +1,166 @@
+"""The plain numbers of a summary, and their tables: in full for the command and the page, in brief for the end of a sweep.
+
+Cells are strings; shares are shown in percent, differences in points. Nothing is computed here. May import: tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from analysis.tables import Table, percent, significant
+
+JUDGEMENTS = ("accuracy", "exact", "prefix", "contains", "stopped")
+SOMETIMES = ("paper", "equivalent", "errors", "retrieval", "accuracy_untrained", "retrieval_untrained")
+"""Measured on some tasks only: shown where a trial has them, errors where there are any."""
+STAGES = ("search", "confirm", "matched")
+"""What trials are for; matched ones are trained to equal FLOPs (`protocol/equal.py`) and enter no table here but the counts and costs."""
+STATES = ("COMPLETE", "PRUNED", "FAILED")
+_NAMES = {"learning_rate": "learning rate", "pretrain_learning_rate": "first stage's", "lambda_grad_ratio": "grad. ratio"}
+_NAMES |= {"loss_dropout": "loss dropout"}
+
+
+@dataclass
+class Summary:
+    """Plain numbers, one dict per line of a table, and the sentences that go with them. Shares are in [0, 1]."""
+
+    states: list[dict[str, Any]] = field(default_factory=list)
+    best: list[dict[str, Any]] = field(default_factory=list)
+    confirmation: list[dict[str, Any]] = field(default_factory=list)
+    differences: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    metric: str = "val_accuracy"
+    mode: str = "max"
+
+
+def tables(found: Summary) -> list[Table]:
+    """Trials by state, best of each arm, confirmation, paired differences."""
+    return [_state_table(found), _best_table(found), _confirmation_table(found), _difference_table(found)]
+
+
+def brief(found: Summary, seeds: Sequence[int]) -> list[Table]:
+    """What a sweep prints when it ends: the best of each arm, and with `seeds` (the planned ones) the confirmation."""
+    return [_brief_search(found), *([_brief_confirmation(found, seeds)] if seeds else [])]
+
+
+def judged(found: Summary) -> list[str]:
+    """The columns whose means and differences are shown: every judgement on both splits, the metric that selects among them."""
+    names = list(dict.fromkeys([*JUDGEMENTS, found.metric.partition("_")[2]]))
+    return [f"{split}_{name}" for split in ("val", "test") for name in names]
+
+
+def occasional(found: Summary) -> list[str]:
+    """The columns that are shown only where a line has something in them."""
+    return [name for name in (*(f"test_{name}" for name in SOMETIMES), "chance") if name not in judged(found)]
+
+
+def _shown_occasional(found: Summary) -> list[str]:
+    return [name for name in occasional(found) if any(line[name]["mean"] for line in found.confirmation)]
+
+
+def _state_table(found: Summary) -> Table:
+    lines = list(found.states)
+    if len(lines) > 1:
+        lines.append({"arm": "total", **{name: sum(line[name] for line in lines) for name in lines[0] if name != "arm"}})
+    rows = [[line["arm"], *(str(line[name]) for name in (*STAGES, *STATES)), *_cost(line)] for line in lines]
+    header = ["arm", *STAGES, "complete", "pruned", "failed", "train FLOPs", "train s", "wall s"]
+    return Table("Trials", header, rows, "No trial yet.")
+
+
+def _cost(line: dict[str, Any]) -> list[str]:
+    known = f"{line['train_flops']:.3g}" + (f" ({line['without_cost']} unknown)" if line["without_cost"] else "")
+    return [known, f"{line['train_seconds']:.0f}", f"{line['wall_seconds']:.0f}"]
+
+
+def _best_table(found: Summary) -> Table:
+    settings = list(dict.fromkeys(name for line in found.best for name in line if name not in ("arm", "trial_id", found.metric, "of")))
+    rows = [[line["arm"], *(significant(line.get(name)) for name in (found.metric, "of", *settings, "trial_id"))] for line in found.best]
+    title = f"Best configuration per arm ({'highest' if found.mode == 'max' else 'lowest'} {found.metric} of the COMPLETE search trials)"
+    return Table(title, ["arm", found.metric, "of", *settings, "trial_id"], rows, "No COMPLETE search trial.")
+
+
+def _confirmation_table(found: Summary) -> Table:
+    shown = [*judged(found), *_shown_occasional(found)]
+    shown = [name for name in shown if name.split("_", 1)[-1] in JUDGEMENTS or any(line[name]["n"] for line in found.confirmation)]
+    rows = [
+        [
+            line["arm"],
+            str(line["n"]),
+            *map(percent, (line[name] for name in shown)),
+            *(significant(line[name]["mean"]) for name in ("train_flops", "train_seconds")),
+        ]
+        for line in found.confirmation
+    ]
+    header = ["arm", "n", *(name.replace("_", " ") for name in shown), "FLOPs/trial", "s/trial"]
+    return Table("Confirmation on fresh seeds (%, mean ± sd)", header, rows, "No confirmation yet.")
+
+
+def _difference_table(found: Summary) -> Table:
+    rows = [
+        [
+            line["method"],
+            line["baseline"],
+            line["metric"].replace("_", " "),
+            percent(line, sign=True),
+            str(line["n"]),
+            "-" if line["p"] is None else f"{line['p']:.3g}",
+            ", ".join(f"{seed}: {100 * value:+.2f}" for seed, value in line["per_seed"].items()),
+        ]
+        for line in found.differences
+    ]
+    header = ["method", "baseline", "metric", "difference", "n", "p", "per seed"]
+    title = "Paired differences, method - baseline (points, mean ± sd; p: two-sided paired t-test, not corrected for the number of lines)"
+    return Table(title, header, rows, "No pair of confirmed arms.")
+
+
+def _brief_search(found: Summary) -> Table:
+    best = {line["arm"]: line for line in found.best}
+    settings = ["lambda", "lambda_grad_ratio", "k", "learning_rate", "pretrain_learning_rate", "loss_dropout"]
+    settings = [name for name in settings if any(line.get(name) is not None for line in found.best)]
+    rows = [
+        [
+            line["arm"],
+            *(str(line[name]) for name in ("search", "search_PRUNED", "search_FAILED")),
+            *_brief_best(best.get(line["arm"]), settings, found.metric),
+        ]
+        for line in found.states
+    ]
+    header = ["arm", "trials", "cut early", "failed", *(_NAMES.get(name, name) for name in settings), f"{_words(found.metric)} (%)"]
+    return Table("Search: best of each arm on validation", header, rows, "No trial yet.")
+
+
+def _brief_best(line: dict[str, Any] | None, settings: Sequence[str], metric: str) -> list[str]:
+    if line is None:
+        return [*["-"] * len(settings), "none complete"]
+    return [*("-" if (value := line.get(name)) is None else f"{value:.3g}" for name in settings), f"{100 * line[metric]:.2f}"]
+
+
+def _brief_confirmation(found: Summary, seeds: Sequence[int]) -> Table:
+    name = found.metric.partition("_")[2]
+    tested = any(line[f"test_{name}"]["n"] for line in found.confirmation)
+    split = "test" if tested else "val"
+    metric = f"{split}_{name}"
+    differences = {line["method"]: line for line in found.differences if line["metric"] == metric}
+    masked = any(line["test_accuracy_untrained"]["n"] for line in found.confirmation)
+    others = ("accuracy_untrained", "retrieval", "retrieval_untrained") if masked else ("prefix", "contains", "stopped")
+    shown = [f"{split}_{other}" for other in others]
+    shown = [other for other in shown if any(line.get(other, {"n": 0})["n"] for line in found.confirmation)]
+    shown = [*(["chance"] if any(line["chance"]["mean"] for line in found.confirmation) else []), *shown]
+    rows = []
+    for arm in (line["arm"] for line in found.states):
+        line = next((line for line in found.confirmation if line["arm"] == arm), None)
+        if line is None:
+            rows.append([arm, "0", "-", "-", *["-"] * len(shown)])
+            continue
+        difference = percent(differences[arm], sign=True) if arm in differences else "-"
+        means = ["-" if line[other]["mean"] is None else f"{100 * line[other]['mean']:.2f}" for other in shown]
+        rows.append([arm, str(line["n"]), percent(line[metric]), difference, *means])
+    header = ["arm", "seeds", "mean ± sd", "minus baseline", *(_words(other.removeprefix(f"{split}_")) for other in shown)]
+    return Table(
+        f"Confirmation: {_words(metric)} on seeds {', '.join(map(str, seeds))} (%, differences in points)", header, rows, "No trial yet."
+    )
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")

@@ -1,0 +1,77 @@
+"""The arms of a sweep and who is compared with whom: derived here and nowhere else.
+
+An arm is one method on one family and task. A *baseline* has no JEPA term; a method is compared with the first baseline that takes its
+cross-entropy over the same tokens (`loss_on`, `train_end_of_turn`), as a *claim*. It is a *control* instead where its objective has a
+`control`, or where it leaves the end of turn untrained although the sweep trains it.
+
+A sweep writes its arms down before its first trial (`results.write_arms`); everything that compares arms reads that table.
+Imports pydantic and the records of a sweep only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from jepa_ray.config.sweep import SweepConfig
+
+Kind = Literal["baseline", "claim", "control"]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One method on one family and task: tuned on its own, with the same budget as every other."""
+
+    method: str
+    family: str
+    task: str
+    name: str
+    """`method/family`, with `/task` behind it where the sweep has several."""
+    kind: Kind = "claim"
+    baseline: str | None = None
+    """Name of the arm that this one is compared with; None for a baseline, and where no baseline has the same loss side."""
+
+
+def arms(sweep: SweepConfig) -> list[Arm]:
+    """Families x tasks x methods, in the order of the file."""
+    several = len(sweep.tasks) > 1
+    out = []
+    for family in sweep.families:
+        for task in sweep.tasks:
+            names = {method: f"{method}/{family}" + (f"/{task}" if several else "") for method in sweep.methods}
+            for method, name in names.items():
+                baseline = _baseline(sweep, method)
+                out.append(Arm(method, family, task, name, _kind(sweep, method), None if baseline is None else names[baseline]))
+    return out
+
+
+def grown(declared: Sequence[Arm], now: Sequence[Arm]) -> list[Arm]:
+    """The declared arms, and behind them those that an extension has added.
+
+    What was declared stays as it is: a baseline that is added, or moved to the front of the file, takes no comparison over. It does serve
+    arms that had none.
+    """
+    new = {arm.name: arm for arm in now}
+    old = [replace(arm, baseline=new[arm.name].baseline) if arm.baseline is None and arm.name in new else arm for arm in declared]
+    return old + [arm for arm in now if arm.name not in {arm.name for arm in declared}]
+
+
+def compared(arms: Sequence[Arm], *, controls: bool = True) -> dict[str, str]:
+    """Arm -> its baseline's arm, for every claim (and control, unless they are left out) that has one."""
+    return {arm.name: arm.baseline for arm in arms if arm.baseline is not None and (controls or arm.kind == "claim")}
+
+
+def _baseline(sweep: SweepConfig, method: str) -> str | None:
+    if sweep.methods[method] is None:
+        return None
+    side = sweep.loss_side(method)
+    return next((name for name, objective in sweep.methods.items() if objective is None and sweep.loss_side(name) == side), None)
+
+
+def _kind(sweep: SweepConfig, method: str) -> Kind:
+    objective = sweep.methods[method]
+    if objective is None:
+        return "baseline"
+    unstopped = sweep.base.optim.train_end_of_turn and not sweep.loss_side(method)[1]
+    return "control" if unstopped or objective.control != "none" else "claim"
