@@ -12,7 +12,7 @@ from typing import Any
 from analysis.tables import Table, percent, significant
 
 JUDGEMENTS = ("accuracy", "exact", "prefix", "contains", "stopped")
-SOMETIMES = ("paper", "equivalent", "errors", "retrieval", "accuracy_untrained", "retrieval_untrained")
+SOMETIMES = ("paper", "equivalent", "errors", "accuracy_clean", "retrieval", "accuracy_untrained", "retrieval_untrained")
 """Measured on some tasks only: shown where a trial has them, errors where there are any."""
 STAGES = ("search", "confirm", "matched")
 """What trials are for; matched ones are trained to equal FLOPs (`protocol/equal.py`) and enter no table here but the counts and costs."""
@@ -56,7 +56,9 @@ def occasional(found: Summary) -> list[str]:
 
 
 def _shown_occasional(found: Summary) -> list[str]:
-    return [name for name in occasional(found) if any(line[name]["mean"] for line in found.confirmation)]
+    shown = [name for name in occasional(found) if any(line[name]["mean"] for line in found.confirmation)]
+    same = all(line["test_accuracy_clean"]["mean"] == line["test_accuracy"]["mean"] for line in found.confirmation)
+    return [name for name in shown if not (same and name == "test_accuracy_clean")]
 
 
 def _state_table(found: Summary) -> Table:

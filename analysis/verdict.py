@@ -31,7 +31,7 @@ from typing import Any
 
 from analysis.protocol.claims import Evidence, gather
 from analysis.protocol.measured import LEVEL, POWER, Reason, Verdict, across_tasks, blank, describe, plan
-from analysis.protocol.ruling import ALL_SEEDS, DOUBT, KINDS, STOPPING, rule
+from analysis.protocol.ruling import ALL_SEEDS, DOUBT, KINDS, LEAKED_ALLOWED, STOPPING, leaked_text, rule
 from analysis.stats import crossed
 from analysis.tables import Table, points, sized, text
 
@@ -89,6 +89,8 @@ def _word(found: Verdict, margin: float) -> None:
     tost = "cannot be tested" if equal is None else f"{name} Holm p = {found.p_equivalence_holm:.3g} (before: {found.p_equivalence:.3g})"
     found.reasons = [*found.conditions, Reason("equivalent", equal, f"within {sized(margin)}: {tost}")]
     found.reasons += [Reason(name, None, told) for name, told in _for_reading(found)]
+    if found.clean is not None:
+        found.notes.insert(0, f"{leaked_text(found.clean)}.")
     head = f"{found.method} against {found.baseline}: {points(found.difference)} points of {found.metric} over {_size(found)}"
     if found.look is not None and found.look < len(found.looks):
         head += f" (raced, stopped at look {found.look} of {len(found.looks)})"
@@ -100,7 +102,15 @@ def _word(found: Verdict, margin: float) -> None:
         tail = f"(Holm p = {found.p_holm:.3g})"
     else:
         tail = _undecided(found, margin)
-    found.sentence = f"{found.verdict}: {head} {tail}."
+    found.sentence = f"{found.verdict}: {head} {tail}{_leaked(found)}."
+
+
+def _leaked(found: Verdict) -> str:
+    """What a reader of the one sentence has to know of a test set that is in training."""
+    if found.clean is None or found.clean.leaked <= LEAKED_ALLOWED * found.clean.of:
+        return ""
+    share = f"{100 * found.clean.leaked / found.clean.of:.3g} % of the test questions are also in training or validation"
+    return f"; {share}" + (", and it holds without them" if found.verdict == "better" else "")
 
 
 def _for_reading(found: Verdict) -> list[tuple[str, str]]:

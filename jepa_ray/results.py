@@ -98,7 +98,7 @@ CONFIG: dict[str, pa.DataType] = {
 
 SUMMARY: dict[str, pa.DataType] = {
     **_fields(REAL, "val_accuracy val_exact val_prefix val_contains val_stopped val_errors val_paper val_equivalent val_undecided val_ce"),
-    **_fields(REAL, "test_accuracy test_exact test_prefix test_contains test_stopped test_errors"),
+    **_fields(REAL, "test_accuracy test_accuracy_clean test_exact test_prefix test_contains test_stopped test_errors"),
     **_fields(REAL, "test_paper test_equivalent test_undecided test_ce"),
     **_fields(REAL, "val_retrieval test_retrieval val_accuracy_untrained test_accuracy_untrained"),
     **_fields(REAL, "val_retrieval_untrained test_retrieval_untrained"),
@@ -108,7 +108,7 @@ SUMMARY: dict[str, pa.DataType] = {
     **_fields(
         INTEGER, "epochs_done steps num_parameters num_trainable num_workers train_examples val_examples test_examples dropped_examples"
     ),
-    **_fields(INTEGER, "overlap_text overlap_target"),
+    **_fields(INTEGER, "overlap_text overlap_target test_clean_examples"),
     **_fields(TEXT, "packing_used pretrained_sha alarms"),
     **_fields(REAL, "attention_error"),
     **_fields(TEXT, "dataset_sha git_sha versions device started_at finished_at"),
@@ -121,7 +121,8 @@ and `*_untrained` the same before the first step. `pretrained_sha` is the digest
 FLOPs and seconds are part of `train_*`. `lambda_used` is lambda before its schedule, `val_ce` and `val_jepa` are the last diagnosed
 losses on validation, `alarms` the names of what they and the embeddings raised (`training/alarms.py`). `packing_used` is the packing that
 `packing: auto` came to. `attention_error` is the largest difference that the start-up self-check saw between packed and separate passes.
-`versions` is a JSON object in a string. Times are UTC, ISO 8601.
+`overlap_text` is the number of test examples whose Text is also one of training's or validation's, `test_accuracy_clean` the accuracy
+without them, on `test_clean_examples`. `versions` is a JSON object in a string. Times are UTC, ISO 8601.
 """
 
 TRIALS = pa.schema(list({**IDENTITY, **CONFIG, **SUMMARY}.items()))
@@ -153,8 +154,10 @@ PREDICTIONS = pa.schema(
         ("paper_correct", FLAG),
         ("equivalent", FLAG),
         ("undecided", FLAG),
+        ("leaked", FLAG),
     ]
 )
+"""`leaked`: the example's Text is also one of training's or validation's; null in folders of versions that did not ask."""
 EMBEDDINGS = pa.schema(
     [("trial_id", TEXT), ("split", TEXT), ("example_id", TEXT), ("view", TEXT), ("vector", pa.list_(pa.float16()))],
 )

@@ -29,6 +29,22 @@ TRAINING = [
 """Knobs that a run without any JEPA gradient depends on, and that each arm may have tuned for itself."""
 
 
+@dataclass(frozen=True)
+class Leaked:
+    """Test examples whose Text is also one of training's or validation's."""
+
+    number: int
+    of: int
+    """Test examples."""
+    which: NDArray[np.bool_] | None = None
+    """Per example of `Claim.right`; None where the predictions do not say."""
+
+    @property
+    def share(self) -> float:
+        """Of the test examples, in [0, 1]."""
+        return self.number / self.of
+
+
 @dataclass
 class Claim:
     """One method against one baseline. Shares are in [0, 1]; seeds and examples are those that both arms have."""
@@ -44,6 +60,8 @@ class Claim:
     theirs: dict[int, float] = field(default_factory=dict)
     right: tuple[NDArray[np.bool_], NDArray[np.bool_]] | None = None
     """Ours and theirs, (seeds, examples) each, seeds ascending; None where the predictions do not allow it (a note says why)."""
+    leaked: Leaked | None = None
+    """Test examples that are also in training; None where there is none of them."""
     stopping: dict[str, float] = field(default_factory=dict)
     """Mean difference of prefix, contains (of what is right by the metric or starts with, has, the reference) and stopped, where both
     arms have them at every seed."""
@@ -174,7 +192,8 @@ def _fill(claim: Claim, method: Arm, baseline: Arm, metric: str, tables: Tables)
             gap = by_answer[0].map(tables.known[name]) - by_answer[1].map(tables.known[name])
         if gap.notna().all():
             claim.stopping[name] = float(gap.mean())
-    claim.right = _by_example(claim, ours, theirs, metric, tables)
+    claim.right, examples = _by_example(claim, ours, theirs, metric, tables)
+    claim.leaked = _leaked(ours, examples, tables) if tables.split == "test" else None
     claim.panels = [
         at_equal_steps(ours, theirs, metric, tables.curves),
         at_equal_flops(replace(method, confirmed=ours), replace(baseline, confirmed=theirs), metric, tables.curves),
@@ -203,19 +222,20 @@ def _note_tuning(claim: Claim, ours: pd.DataFrame, theirs: pd.DataFrame) -> None
 
 def _by_example(
     claim: Claim, ours: pd.DataFrame, theirs: pd.DataFrame, metric: str, tables: Tables
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]] | None:
-    """Both arms' answers, right or not, as (seeds, examples) on the examples that every one of the trials has."""
+) -> tuple[tuple[NDArray[np.bool_], NDArray[np.bool_]] | None, pd.Index[Any]]:
+    """Both arms' answers, right or not, as (seeds, examples) on the examples that every one of the trials has, and these examples' ids."""
+    none: pd.Index[Any] = pd.Index([])
     frames = [[tables.answers.get(str(i)) for i in arm["trial_id"]] for arm in (ours, theirs)]
     lack = sum(series is None for arm in frames for series in arm)
     if lack:
         claim.notes.append(
             f"{lack} of {2 * len(ours)} confirmation trials have no {tables.split} predictions, so nothing is known by example."
         )
-        return None
+        return None, none
     listed: list[pd.Series[Any]] = [series for arm in frames for series in arm if series is not None]
     if any(not series.index.is_unique for series in listed):
         claim.notes.append("An example_id stands twice in the predictions of one trial, so answers cannot be paired by example.")
-        return None
+        return None, none
     table = pd.concat(listed, axis=1, join="inner")
     known = table.dropna().sort_index()
     most = max(len(series) for series in listed)
@@ -224,9 +244,19 @@ def _by_example(
             f"{len(known)} of {most} examples have a judged answer in all {len(listed)} trials; the others enter nothing by example"
         )
     if known.empty:
-        return None
+        return None, none
     right_2SN = known.to_numpy(dtype=bool).T.reshape(2, len(ours), -1)
     told = np.array([ours[metric], theirs[metric]], dtype=float)
     if len(known) == most and np.abs(told - right_2SN.mean(axis=2)).max() > 1e-6:
         claim.doubt = f"{metric} of the trials table is not the mean of the predictions: the tables do not belong together"
-    return right_2SN[0], right_2SN[1]
+    return (right_2SN[0], right_2SN[1]), known.index
+
+
+def _leaked(runs: pd.DataFrame, examples: pd.Index[Any], tables: Tables) -> Leaked | None:
+    """What of these confirmed runs' test set is also in training: all of them were confirmed on the same data."""
+    number, of = (pd.to_numeric(runs[name]).max() for name in ("overlap_text", "test_examples"))
+    if not number > 0:  # none, or not known
+        return None
+    marks = next((tables.leaked[str(trial)] for trial in runs["trial_id"] if str(trial) in tables.leaked), None)
+    known = marks is not None and len(examples) > 0 and examples.isin(marks.index).all()
+    return Leaked(int(number), int(of), marks.reindex(examples).to_numpy(dtype=bool) if known and marks is not None else None)

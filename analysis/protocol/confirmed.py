@@ -54,14 +54,18 @@ class Tables:
         self.known = pd.DataFrame(columns=list(KNOWN))
         """By trial: the share of answers that are right by the metric, or that start with (have) the reference and go on. It is what the
         metric would be if stopping did not matter, whichever way the task judges."""
+        self.leaked: dict[str, pd.Series[Any]] = {}
+        """By trial: per example, whether its Text is also one of training's or validation's; without the trials that do not say."""
         self.curves: dict[str, pd.DataFrame] = {}
         if not ids:
             return
         wanted = [("trial_id", "in", ids)]
         damaged: list[str] = []
-        columns = list(dict.fromkeys(["trial_id", "example_id", column, *KNOWN.values()]))
+        columns = list(dict.fromkeys(["trial_id", "example_id", column, "leaked", *KNOWN.values()]))
         answers = read_sound(folder, "predictions", damaged, columns, [*wanted, ("split", "==", split)])
         self.answers = {str(key): rows.set_index("example_id")[column] for key, rows in answers.groupby("trial_id")}
+        marked = answers.dropna(subset=["leaked"])
+        self.leaked = {str(key): rows.set_index("example_id")["leaked"].astype(bool) for key, rows in marked.groupby("trial_id")}
         known = pd.DataFrame({name: answers[column].eq(True) | answers[flag].eq(True) for name, flag in KNOWN.items()})
         self.known = known.groupby(answers["trial_id"].astype(str)).mean()
         name = next(name for name, behind in BY_EXAMPLE.items() if behind == column)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -34,6 +34,24 @@ class Reason:
     name: str
     holds: bool | None
     text: str
+
+
+@dataclass
+class Clean:
+    """The claim without the test examples that are also in training. Shares are in [0, 1]; None where a number does not exist."""
+
+    leaked: int
+    of: int
+    """Test examples."""
+    examples: int = 0
+    """Examples that are left, with a judged answer in every trial of both arms."""
+    ours: float | None = None
+    theirs: float | None = None
+    difference: float | None = None
+    p: float | None = None
+    """As the claim's `p_claim`."""
+    p_holm: float | None = None
+    interval: crossed.Interval | None = None
 
 
 @dataclass
@@ -78,6 +96,8 @@ class Verdict:
     interval: crossed.Interval | None = None
     lucky: tuple[float, float] | None = None
     """sd of the difference over seeds, and the one that the scatter of single answers makes by itself, where that is larger."""
+    clean: Clean | None = None
+    """The same without the test examples that are also in training; None where there is none of them."""
     look: int | None = None
     """The look of a race, from 1, that the claim has come to; None without a race."""
     hopeless: float | None = None
@@ -150,6 +170,24 @@ def measure(claim: Claim, metric: str, margin: float, declared: Declared = UNDEC
     if found.p_claim is not None:
         found.p_claim = overall(found.p_claim)
     return found
+
+
+def without_leaked(claim: Claim, metric: str, margin: float, declared: Declared = UNDECLARED) -> Clean | None:
+    """The claim measured again on the examples that are not in training."""
+    if claim.leaked is None:
+        return None
+    clean = Clean(claim.leaked.number, claim.leaked.of)
+    if claim.right is None or claim.leaked.which is None:
+        return clean
+    ours_SN, theirs_SN = (right_SN[:, ~claim.leaked.which] for right_SN in claim.right)
+    clean.examples = ours_SN.shape[1]
+    if not clean.examples:
+        return clean
+    ours, theirs = (dict(zip(claim.ours, map(float, right_SN.mean(axis=1)), strict=True)) for right_SN in (ours_SN, theirs_SN))
+    found = measure(replace(claim, ours=ours, theirs=theirs, right=(ours_SN, theirs_SN), leaked=None, notes=[]), metric, margin, declared)
+    clean.ours, clean.theirs = (float(np.mean(list(scores.values()))) for scores in (ours, theirs))
+    clean.difference, clean.p, clean.interval = found.difference, found.p_claim, found.interval
+    return clean
 
 
 def describe(found: Verdict, claim: Claim) -> None:

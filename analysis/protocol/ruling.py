@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from analysis.protocol.claims import Claim
 from analysis.protocol.declared import Declared
-from analysis.protocol.measured import LEVEL, UNDECLARED, Reason, Verdict, measure
+from analysis.protocol.measured import LEVEL, UNDECLARED, Clean, Reason, Verdict, measure, without_leaked
 from analysis.stats import statistics
 from analysis.tables import points
 
@@ -23,6 +23,9 @@ KINDS = ("claim", "control")
 ALL_SEEDS = "all planned seeds"
 STOPPING = "not only stopping"
 DOUBT = "answers of the scores"
+CLEAN = "without leaked examples"
+LEAKED_ALLOWED = 0.05
+"""Share of test examples that may also be in training before *better* has to hold without them, too."""
 NO_STOP = "-no-stop"
 """Behind a method's name: the same without a trained end of turn."""
 
@@ -34,6 +37,8 @@ def rule(claims: Sequence[Claim], metric: str, margin: float, declared: Declared
     for kind in KINDS:
         inside = [claim for claim in claims if claim.kind == kind and claim.baseline is not None]
         found = [measure(claim, metric, margin, declared) for claim in inside]
+        for verdict, claim in zip(found, inside, strict=True):
+            verdict.clean = without_leaked(claim, metric, margin, declared)
         # The family is declared by the sweep: a claim that could not be tested, or has not been run yet, still counts.
         told = declared.claims if kind == "claim" else declared.controls
         size = max(len(found), told)
@@ -41,6 +46,9 @@ def rule(claims: Sequence[Claim], metric: str, margin: float, declared: Declared
             verdict.p_holm = p
         for verdict, p in zip(found, _holm([v.p_equivalence for v in found], size), strict=True):
             verdict.p_equivalence_holm = p
+        for verdict, p in zip(found, _holm([v.p_claim if v.clean is None else v.clean.p for v in found], size), strict=True):
+            if verdict.clean is not None:
+                verdict.clean.p_holm = p
         for verdict, claim in zip(found, inside, strict=True):
             verdict.family_size = size
             if verdict.difference is not None:
@@ -70,6 +78,7 @@ def _decide(found: Verdict, claim: Claim, others: Sequence[Claim], margin: float
         Reason("margin", found.difference >= margin, f"{points(found.difference)} points; the margin is {100 * margin:g}"),
         _equal_flops(claim, len(found.seeds)),
         _not_stopping(claim, others, margin),
+        *_without_leaked(found.clean, margin),
         *whole,
     ]
     found.equivalent = None if found.p_equivalence_holm is None else found.p_equivalence_holm < LEVEL
@@ -107,6 +116,28 @@ def _equal_flops(claim: Claim, seeds: int) -> Reason:
     if compared.seeds < seeds:
         return Reason("equal FLOPs", None, f"cannot be told, as {seeds - compared.seeds} of {seeds} seeds are not in it: {told}")
     return Reason("equal FLOPs", compared.difference > 0, told)
+
+
+def _without_leaked(clean: Clean | None, margin: float) -> list[Reason]:
+    """Where much of the test set is in training, a difference may be one of memory: it has to hold on the rest, as it does on all."""
+    if clean is None or clean.leaked <= LEAKED_ALLOWED * clean.of:
+        return []
+    told = leaked_text(clean)
+    if clean.difference is None or clean.p_holm is None or clean.interval is None:
+        return [Reason(CLEAN, None, f"cannot be told: {told}")]
+    low, high = points(clean.interval.low), points(clean.interval.high)
+    told += f", Holm p = {clean.p_holm:.3g}, {100 * clean.interval.confidence:.4g} % {low} to {high} points"
+    return [Reason(CLEAN, clean.p_holm < LEVEL and clean.interval.low > 0 and clean.difference >= margin, told)]
+
+
+def leaked_text(clean: Clean) -> str:
+    """How much of the test set is in training, and what is left of the difference without it."""
+    head = f"{clean.leaked} of {clean.of} test questions ({100 * clean.leaked / clean.of:.3g} %) are also in training or validation"
+    if clean.difference is None:
+        return f"{head}, and {'none is left' if clean.leaked >= clean.of else 'the answers to the others are not marked as such'}"
+    assert clean.ours is not None and clean.theirs is not None
+    scores = f"{100 * clean.ours:.2f} against {100 * clean.theirs:.2f} %"
+    return f"{head}; on the other {clean.examples} {scores}, {points(clean.difference)} points"
 
 
 def _not_stopping(claim: Claim, others: Sequence[Claim], margin: float) -> Reason:

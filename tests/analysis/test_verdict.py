@@ -12,6 +12,9 @@ import pytest
 from analysis import verdict
 from analysis.protocol.claims import gather, split_of
 from analysis.protocol.measured import Verdict
+from analysis.reading import read
+from analysis.summary import summarise
+from analysis.summary_tables import tables
 from analysis.verdict import Report, judge, render
 from jepa_ray import results
 from jepa_ray.config import DataConfig, EvaluationConfig, ModelConfig, ObjectiveConfig, OptimConfig, TrialConfig, config_id
@@ -55,6 +58,7 @@ class Sweep:
         examples: range = range(EXAMPLES),
         k: int = 1,
         learning_rate: float = 1e-3,
+        leaked: range | None = None,
         **kept: Any,
     ) -> None:
         config = TrialConfig(
@@ -75,6 +79,10 @@ class Sweep:
             {"split": "test", "example_id": f"t:{i}", **{flag: bool((inside if flag in FLAGS[2:] else right)[i]) for flag in FLAGS}}
             for i in examples
         ]
+        if leaked is not None:
+            rows = [row | {"leaked": place in leaked} for place, row in zip(examples, rows, strict=True)]
+            summary |= {"overlap_text": len(leaked), "test_examples": EXAMPLES, "test_clean_examples": EXAMPLES - len(leaked)}
+            summary |= {"test_accuracy_clean": float(np.delete(right, leaked).mean())} if len(leaked) < EXAMPLES else {}
         points = {flops: score} if curve is None else curve
         metrics = [
             {"step": i, "epoch": float(i), "split": "val", "name": "val_accuracy", "value": y, "train_flops": x}
@@ -122,6 +130,59 @@ def test_better_meets_every_condition(sweep: Sweep) -> None:
     assert found.interval is not None and found.interval.low > 0 and found.bootstrap is not None
     assert found.p == found.p_holm and found.p_one_tailed == pytest.approx(found.p / 2) and found.p_sign_flip == pytest.approx(2 / 32)
     assert set(found.mcnemar) == set(SEEDS) and found.mcnemar[82].n == pytest.approx(41, abs=1)
+
+
+def test_a_test_set_that_is_in_training_is_said_and_better_has_to_hold_without_it(sweep: Sweep) -> None:
+    """A third of the questions were trained on. The gain is one of all questions, so it holds on the others."""
+    for method, scores in (("baseline", around(0.5)), ("jepa", shifted(around(0.5), 0.1))):
+        sweep.arm(method, scores, leaked=range(133))
+    found = sweep.only()
+    clean = found.clean
+    assert clean is not None and (clean.leaked, clean.of, clean.examples) == (133, EXAMPLES, EXAMPLES - 133)
+    by_hand = [np.mean((sweep.hardness < s)[133:]) for scores in (shifted(around(0.5), 0.1), around(0.5)) for s in scores.values()]
+    assert clean.difference == pytest.approx(np.mean(by_hand[:5]) - np.mean(by_hand[5:]))
+    assert found.verdict == "better" and holds(found)["without leaked examples"] is True
+    assert found.sentence.endswith("; 33.2 % of the test questions are also in training or validation, and it holds without them.")
+    assert found.notes[0].startswith("133 of 400 test questions (33.2 %) are also in training or validation; on the other 267 ")
+    summary = summarise(read(sweep.folder, curves=()))
+    lines = {line["arm"]: line["test_accuracy_clean"]["mean"] for line in summary.confirmation}
+    assert lines["jepa/llama3"] - lines["baseline/llama3"] == pytest.approx(clean.difference)
+    assert "test accuracy clean" in tables(summary)[2].header
+
+
+def test_a_gain_on_leaked_questions_only_is_not_better(sweep: Sweep) -> None:
+    """What was learned by heart: both arms are alike on the questions that were not trained on."""
+    gain = [i for i in range(EXAMPLES) if 0.5 <= sweep.hardness[i] < 0.6]
+    order = [*gain, *(i for i in range(EXAMPLES) if i not in set(gain))]
+    sweep.hardness = sweep.hardness[order]  # the questions that make the difference come first, and are leaked
+    for method, scores in (("baseline", around(0.5, 0)), ("jepa", shifted(around(0.5, 0), 0.08))):
+        sweep.arm(method, scores, leaked=range(len(gain)))
+    found = sweep.only()
+    assert found.p_holm is not None and found.p_holm < 0.05 and found.verdict == "undecided"
+    assert holds(found)["without leaked examples"] is None and "'without leaked examples' cannot be told" in found.sentence
+    assert found.clean is not None and found.clean.difference == 0
+
+
+@pytest.mark.parametrize(("leaked", "verdict"), [(range(0), "better"), (range(20), "better"), (range(EXAMPLES), "undecided")])
+def test_leaked_questions_at_the_ends(leaked: range, verdict: str, sweep: Sweep) -> None:
+    """None leaves no word, 5 % is said but asks for nothing more, and of all questions nothing is left to rule on."""
+    for method, scores in (("baseline", around(0.5)), ("jepa", shifted(around(0.5), 0.1))):
+        sweep.arm(method, scores, leaked=leaked)
+    found = sweep.only()
+    assert found.verdict == verdict and (found.clean is None) == (len(leaked) == 0)
+    assert ("without leaked examples" in holds(found)) == (len(leaked) == EXAMPLES)
+    assert any("are also in training" in note for note in found.notes) == bool(leaked)
+    if len(leaked) == EXAMPLES:
+        assert "(100 %) are also in training or validation, and none is left" in found.notes[0]
+        assert "100 % of the test questions are also in training" in found.sentence
+
+
+def test_a_folder_that_does_not_mark_its_leaked_questions(sweep: Sweep) -> None:
+    for method, scores in (("baseline", around(0.5)), ("jepa", shifted(around(0.5), 0.1))):
+        sweep.arm(method, scores, overlap_text=40, test_examples=EXAMPLES)
+    found = sweep.only()
+    assert found.verdict == "undecided" and holds(found)["without leaked examples"] is None
+    assert "the answers to the others are not marked as such" in found.notes[0]
 
 
 def test_worse_and_equivalent(sweep: Sweep) -> None:
