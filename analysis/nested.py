@@ -15,7 +15,7 @@ from scipy import stats
 
 from analysis import paper_numbers as paper
 from analysis.reading import Sweep
-from analysis.tables import Table
+from analysis.tables import Table, counted
 from jepa_ray import results
 
 LEVEL = 0.05
@@ -101,10 +101,10 @@ def _compared(group: pd.DataFrame, baseline: str, method: str, notes: list[str])
     joined = sides[baseline].merge(sides[method], on=["first", "seed"], suffixes=("_baseline", "_method"))
     same = joined["dataset_sha_baseline"].eq(joined["dataset_sha_method"])
     if not same.all():
-        notes.append(f"{method}: {int((~same).sum())} pair(s) of runs saw different data than {baseline} and are not compared.")
+        notes.append(f"{method}: {counted(int((~same).sum()), 'pair')} of runs saw different data than {baseline}: not compared.")
     joined = joined[same]
     alone = {label: len(side) - len(joined) for label, side in sides.items()}
-    notes += [f"{label}: {number} run(s) have no twin with the same two seeds." for label, number in alone.items() if number]
+    notes += [f"{label}: {counted(number, 'run')} without a twin of the same two seeds." for label, number in alone.items() if number]
     joined = joined.assign(difference=joined["test_accuracy_method"] - joined["test_accuracy_baseline"])
     parts = [(baseline, sides[baseline], "test_accuracy"), (method, sides[method], "test_accuracy"), ("difference", joined, "difference")]
     return [[task, family, *_row(label, frame, column), known] for (label, frame, column), known in zip(parts, shown, strict=True)]
@@ -115,7 +115,7 @@ def _latest(runs: pd.DataFrame, label: str, notes: list[str]) -> pd.DataFrame:
     settings = [name for name in results.CONFIG if name not in REPLICATES]
     kept = runs.sort_values(["started_at", "trial_id"]).drop_duplicates(["first", "seed"], keep="last")
     if len(kept) < len(runs):
-        notes.append(f"{label}: {len(runs) - len(kept)} earlier run(s) of the same two seeds are left out.")
+        notes.append(f"{label}: left out as earlier than another of the same two seeds: {counted(len(runs) - len(kept), 'run')}.")
     different = [name for name in settings if kept[name].nunique(dropna=False) > 1]
     if different:
         notes.append(

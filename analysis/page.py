@@ -126,7 +126,7 @@ def _anchor(title: str) -> str:
 
 
 def _section(section: Section, page: Page) -> str:
-    lead = f'<p class="lead">{escape(section.lead)}</p>' if section.lead else ""
+    lead = f'<p class="lead">{_prose(section.lead)}</p>' if section.lead else ""
     blocks = "\n".join(_block(block, page) for block in section.blocks)
     return f'<section id="{_anchor(section.title)}"><h2>{escape(section.title)}</h2>{lead}\n{blocks}\n</section>'
 
@@ -138,7 +138,7 @@ def _block(block: Block, page: Page) -> str:
         reasons = _folded("Reasons", _grid(block.reasons)) if block.reasons.rows else ""
         notes = f'<ul class="notes">{_items(block.notes)}</ul>' if block.notes else ""
         word = f'<span class="word {escape(block.word)}">{escape(block.word)}</span>'
-        return f'<article class="ruling">{word}<p>{escape(block.sentence)}</p>{notes}{reasons}</article>'
+        return f'<article class="ruling">{word}<p>{_prose(block.sentence)}</p>{notes}{reasons}</article>'
     if isinstance(block, Figure):
         return _figure(block, page)
     table = _grid(block.table, code=block.code, prose=block.prose) + _origin(block.command, block.sources, page)
@@ -152,7 +152,7 @@ def _figure(block: Figure, page: Page) -> str:
     drawn = drawn.replace("<svg ", f'<svg aria-label="{escape(plot.title)}" ', 1)
     rows = f"Table ({len(plot.table.rows)} rows)"
     table = _folded(rows, _grid(plot.table)) if plot.table.rows else ""
-    head, caption = f"<h3>{escape(plot.title)}</h3>", f"<figcaption>{escape(plot.caption)}</figcaption>"
+    head, caption = f"<h3>{escape(plot.title)}</h3>", f"<figcaption>{_prose(plot.caption)}</figcaption>"
     return f'<figure id="{escape(plot.name)}">{head}{drawn}{caption}{notes}{table}{_origin(block.command, plot.sources, page)}</figure>'
 
 
@@ -167,15 +167,18 @@ def _folded(title: str, inner: str) -> str:
     return f"<details><summary>{escape(title)}</summary>{inner}</details>"
 
 
+def _prose(text: str) -> str:
+    """A sentence as HTML; what is between backticks in a fixed-width face."""
+    return re.sub("`([^`]+)`", r"<code>\1</code>", escape(text))
+
+
 def _items(lines: Sequence[str]) -> str:
-    """As list items; what stands between backticks in a fixed-width face."""
-    items = [re.sub("`([^`]+)`", r"<code>\1</code>", escape(line)) for line in lines]
-    return "".join(f"<li>{item}</li>" for item in items)
+    return "".join(f"<li>{_prose(line)}</li>" for line in lines)
 
 
 def _grid(table: Table, code: bool = False, prose: bool = False) -> str:
     if not table.rows:
-        return f'<p class="empty">{escape(table.empty)}</p>'
+        return f'<p class="empty">{_prose(table.empty)}</p>'
     right = [all(cell[:1] in "0123456789+-" for cell in column) for column in zip(*table.rows, strict=True)]
     sides = [' class="r"' if to_right else "" for to_right in right]
     head = "".join(f"<th{side}>{escape(cell)}</th>" for side, cell in zip(sides, table.header, strict=True))
@@ -188,9 +191,9 @@ def _grid(table: Table, code: bool = False, prose: bool = False) -> str:
 
 
 def _cell(text: str, code: bool) -> str:
-    text = escape(text)
     if not code:
-        return text
+        return _prose(text)
+    text = escape(text)
     for mark, tag in ((OPEN_WRONG, '<span class="wrong">'), (OPEN_EXTRA, '<span class="extra">'), (OPEN_MISSING, '<span class="missing">')):
         text = text.replace(mark, tag)
     return f"<code>{text.replace(CLOSE, '</span>')}</code>"

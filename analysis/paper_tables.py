@@ -13,7 +13,7 @@ import pandas as pd
 
 from analysis import paper_numbers as paper
 from analysis.reading import Sweep, last_values, shown_runs
-from analysis.tables import Table, percent, significant
+from analysis.tables import Table, flops, percent, significant
 
 USUAL = {"objective": "cosine", "layout": "append", "target": "online", "predictor": "tokens", "readout": "last", "control": "none"}
 """The paper's own term, by its columns."""
@@ -86,13 +86,13 @@ def loss_dropout(sweep: Sweep) -> list[Table]:
     trials = both[~both["is_baseline"]]
     rows = []
     for label, cell in both[both["is_baseline"]].groupby("label", sort=True):
-        rows.append([str(label), "-", "-", str(len(cell)), f"{cell['train_flops'].mean():.3e}", _mean(cell[judged]), "-"])
+        rows.append([str(label), "-", "-", str(len(cell)), flops(cell["train_flops"].mean()), _mean(cell[judged]), "-"])
     for key, cell in trials.groupby(["label", "loss_dropout", "lambda"], sort=True):
         label, alpha, lambda_ = cast(tuple[str, float, float], key)
         known = paper.LOSS_DROPOUT.get((alpha, lambda_))
         theirs = "-" if known is None else f"{known:.2f}"
         rows.append(
-            [str(label), f"{alpha:g}", f"{lambda_:.4g}", str(len(cell)), f"{cell['train_flops'].mean():.3e}", _mean(cell[judged]), theirs]
+            [str(label), f"{alpha:g}", f"{lambda_:.4g}", str(len(cell)), flops(cell["train_flops"].mean()), _mean(cell[judged]), theirs]
         )
     header = ["arm", "loss dropout", "lambda", "trials", "FLOPs a trial", "ours", "paper (equal FLOPs)"]
     enough = trials["loss_dropout"].nunique() > 1

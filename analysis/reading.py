@@ -15,6 +15,7 @@ import pandas as pd
 from analysis.files import check, damage, load, read_sound
 from analysis.protocol.confirmed import Choice, alike, choose, one_version, read_frozen
 from analysis.protocol.declared import GROUP, Declared, declared, pairs, progress
+from analysis.tables import counted
 from jepa_ray import results
 
 OBJECTIVE_KNOBS = ("lambda", "k", "loss_dropout", "gamma")
@@ -159,7 +160,7 @@ def _unfinished(folder: Path, plan: Declared, trials: pd.DataFrame) -> list[str]
     notes = []
     started = len(list(folder.glob("scratch/*/progress.json")))
     if started:
-        notes.append(f"{started} trial(s) have started and not ended: the sweep is running or was cut off. Below is what has ended.")
+        notes.append(f"{counted(started, 'trial')} started and not ended: the sweep is running or was cut off. Below is what has ended.")
     if trials.empty:
         return [*notes, *plan.notes, "No trial has ended yet."]
     notes += progress(plan, trials)

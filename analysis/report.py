@@ -150,7 +150,7 @@ def _verdicts(folder: Path, notes: Sequence[str]) -> list[Block]:
 
 
 def _distinct(values: pd.Series[str], limit: int = 12) -> str:
-    known = sorted({f"{value:g}" if isinstance(value, float) else str(value) for value in values.dropna()})
+    known = [f"{value:g}" if isinstance(value, float) else str(value) for value in sorted(values.dropna().unique())]
     return ", ".join(known[:limit]) + (f" and {len(known) - limit} more" if len(known) > limit else "")
 
 

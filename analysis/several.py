@@ -14,6 +14,7 @@ import pandas as pd
 
 from analysis.protocol.declared import Declared
 from analysis.reading import Sweep
+from analysis.tables import counted
 
 
 def alike(sweeps: Sequence[Sweep]) -> bool:
@@ -52,7 +53,7 @@ def pooled(sweeps: Sequence[Sweep]) -> Sweep:
         for label, told in sweep.left_out.items():
             left_out.setdefault(label, []).extend(told)
     if twice:
-        notes.append(f"{twice} trial(s) are in more than one of the folders and count once.")
+        notes.append(f"{counted(twice, 'trial')} in more than one of the folders: counted once.")
     return replace(
         sweeps[0],
         folder=Path(" + ".join(str(sweep.folder) for sweep in sweeps)),

@@ -25,7 +25,7 @@ from analysis.protocol.confirmed import Choice
 from analysis.reading import Sweep, read
 from analysis.stats.statistics import paired_t
 from analysis.summary_tables import STAGES, STATES, Summary, judged, occasional, tables
-from analysis.tables import Table, markdown, text
+from analysis.tables import Table, counted, markdown, named, text
 from jepa_ray import results
 
 ALWAYS = ("objective", "lambda", "k", "learning_rate", "loss_dropout")
@@ -90,7 +90,8 @@ def _best(arm: str, rows: pd.DataFrame, found: Summary) -> None:
     complete = search[search["state"] == "COMPLETE"]
     ranked = complete.dropna(subset=[found.metric])
     if len(ranked) < len(complete):
-        found.notes.append(f"{arm}: {len(complete) - len(ranked)} COMPLETE search trial(s) have no {found.metric} and can't be the best.")
+        bare = counted(len(complete) - len(ranked), "COMPLETE search trial")
+        found.notes.append(f"{arm}: {bare} without {found.metric} can't be the best.")
     first = results.best_trial(rows, found.metric, found.mode)
     if first is None:
         found.notes.append(f"{arm}: no COMPLETE search trial with a {found.metric}, so no best configuration.")
@@ -144,8 +145,7 @@ def _compare(sweep: Sweep, chosen: dict[str, pd.DataFrame], found: Summary) -> N
             continue
         single = sorted(set(map(int, ours.index)) ^ set(map(int, theirs.index)))
         if single:
-            seeds = ", ".join(map(str, single))
-            found.notes.append(f"{method} against {baseline}: seed(s) {seeds} are in one of the two only and not in the pairs.")
+            found.notes.append(f"{method} against {baseline}: in one of the two only, so in no pair: {named('seed', single)}.")
         _difference_lines(method, baseline, ours, theirs, found)
 
 
@@ -175,7 +175,7 @@ def paired(differences: Sequence[float]) -> dict[str, Any]:
 
 def verdict(line: dict[str, Any]) -> str:
     """One sentence that says no more than the numbers do."""
-    points = f"{100 * line['mean']:+.2f} points over {line['n']} {'seed' if line['n'] == 1 else 'seeds'}"
+    points = f"{100 * line['mean']:+.2f} points over {counted(line['n'], 'seed')}"
     if line["n"] == 1:
         return f"{points}. One pair says nothing about seeds: no spread, no test."
     if line["p"] is None:

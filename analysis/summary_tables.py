@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from analysis.tables import Table, percent, significant
+from analysis.tables import Table, flops, percent, significant
 
 JUDGEMENTS = ("accuracy", "exact", "prefix", "contains", "stopped")
 SOMETIMES = ("paper", "equivalent", "errors", "accuracy_clean", "retrieval", "accuracy_untrained", "retrieval_untrained")
@@ -71,7 +71,7 @@ def _state_table(found: Summary) -> Table:
 
 
 def _cost(line: dict[str, Any]) -> list[str]:
-    known = f"{line['train_flops']:.3g}" + (f" ({line['without_cost']} unknown)" if line["without_cost"] else "")
+    known = flops(line["train_flops"]) + (f" ({line['without_cost']} unknown)" if line["without_cost"] else "")
     return [known, f"{line['train_seconds']:.0f}", f"{line['wall_seconds']:.0f}"]
 
 
@@ -90,7 +90,8 @@ def _confirmation_table(found: Summary) -> Table:
             line["arm"],
             str(line["n"]),
             *map(percent, (line[name] for name in shown)),
-            *(significant(line[name]["mean"]) for name in ("train_flops", "train_seconds")),
+            flops(line["train_flops"]["mean"]),
+            significant(line["train_seconds"]["mean"]),
         ]
         for line in found.confirmation
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +38,21 @@ def markdown(table: Table) -> str:
         return f"## {table.title}\n\n{table.empty}"
     lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in [table.header, *table.rows]]
     return "\n".join([f"## {table.title}", "", lines[0], "|" + " --- |" * len(table.header), *lines[1:]])
+
+
+def flops(number: float | None) -> str:
+    """A count of FLOPs, the same everywhere: four significant digits, `1.234e+12`; a dash for None."""
+    return "-" if number is None else f"{number:.3e}"
+
+
+def counted(number: int, noun: str) -> str:
+    """A number and its noun: `1 seed`, `5 seeds`."""
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
+def named(noun: str, values: Sequence[Any]) -> str:
+    """A noun and what it is about: `seed 23`, `seeds 4, 23`."""
+    return f"{noun}{'s' * (len(values) != 1)} {', '.join(map(str, values))}"
 
 
 def sized(share: float) -> str:

@@ -7,7 +7,7 @@ import pandas as pd
 from analysis.figures import style
 from analysis.figures.style import Plot
 from analysis.reading import Sweep
-from analysis.tables import Table
+from analysis.tables import Table, flops
 
 STAGES = (("search", 0.95, None), ("confirm", 0.45, None), ("matched", 0.3, "////"))
 """Stage, opacity and hatch of its part of the bar."""
@@ -18,7 +18,7 @@ def plot(sweep: Sweep) -> Plot:
     title = "Budget spent by arm"
     lines = []
     for (label, stage), rows in sweep.trials.groupby(["label", "stage"], sort=True):
-        sums = [f"{rows[name].sum():.3g}" for name in ("train_tokens", "train_flops")]
+        sums = [f"{rows['train_tokens'].sum():.3g}", flops(rows["train_flops"].sum())]
         seconds = [f"{rows[name].sum():.0f}" for name in ("train_seconds", "wall_seconds")]
         lines.append([str(label), str(stage), str(len(rows)), str(int(rows["train_flops"].isna().sum())), *sums, *seconds])
     header = ["arm", "stage", "trials", "of unknown cost", "tokens", "training FLOPs", "training s", "wall s"]
@@ -43,7 +43,7 @@ def plot(sweep: Sweep) -> Plot:
         axis.grid(axis="y", visible=False)
         axis.set_xlabel(f"training {prefix}FLOPs ({told})")
     unknown = len(sweep.trials) - len(known)
-    caption = f"{len(known)} trials, {known['train_flops'].sum():.3g} FLOPs in all" + (
+    caption = f"{len(known)} trials, {flops(known['train_flops'].sum())} FLOPs in all" + (
         f"; {unknown} of unknown cost are missing." if unknown else "."
     )
     return Plot("budget", title, caption, table, figure, ("trials",))

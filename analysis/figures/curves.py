@@ -5,16 +5,21 @@ Matched runs are counted and not drawn: their schedule is another one.
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 
 from analysis.figures import style
 from analysis.figures.style import Plot
 from analysis.reading import Sweep
 from analysis.tables import Table
 
+MOST_LINES = 30
+"""Trials of an arm that are drawn one by one; of more, the middle and the spread."""
+
 
 def plot(sweep: Sweep) -> Plot:
-    """One line per trial; a cross where a trial was cut off, a triangle where one failed."""
+    """One line per trial, or of many their median, spread and best; a cross where a trial was cut off, a triangle where one failed."""
     title, header = "Learning curves of all trials", ["arm", "epoch", "trials", "lowest %", "median %", "highest %"]
     known = sweep.trials.loc[sweep.trials["stage"] != "matched", ["trial_id", "label", "group", "method", "state"]]
     rows = sweep.metrics[sweep.metrics["name"] == sweep.metric].merge(known, on="trial_id")
@@ -31,6 +36,9 @@ def plot(sweep: Sweep) -> Plot:
             panel = rows[rows["group"] == group]
             for method in style.fewest_last(panel["method"]):
                 look, arm = looks[method], panel[panel["method"] == method]
+                if arm["trial_id"].nunique() > MOST_LINES:
+                    _summarised(axis, arm, look)
+                    continue
                 lines = style.thin(arm["trial_id"].nunique())
                 for _, curve in arm.groupby("trial_id"):
                     axis.plot(curve["epoch"], 100 * curve["value"], color=look.colour, linestyle=look.dash, **lines)
@@ -42,9 +50,22 @@ def plot(sweep: Sweep) -> Plot:
         style.legend(figure, sweep)
     trials = rows["trial_id"].nunique()
     caption = f"{trials} of {len(known)} trials (search and confirmation); × where one was cut early, ▾ where one failed."
+    if (rows.groupby("label")["trial_id"].nunique() > MOST_LINES).any():
+        caption += f" Of an arm with more than {MOST_LINES}: the median of those that were still running, their 10th to 90th percentile, "
+        caption += "and as a thin line the best."
     matched = len(sweep.trials) - len(known)
     caption += f" {matched} matched trials, with a shorter schedule, are not among them." if matched else ""
     return Plot("curves", title, caption, table, figure)
+
+
+def _summarised(axis: Axes, arm: pd.DataFrame, look: style.Look) -> None:
+    """The median of an arm's trials at each epoch, a band from the 10th to the 90th percentile, and the trial that ended best."""
+    by_epoch = 100 * arm.groupby("epoch")["value"].quantile(np.array([0.1, 0.5, 0.9])).unstack()
+    axis.fill_between(by_epoch.index, by_epoch[0.1], by_epoch[0.9], color=look.colour, alpha=0.15, linewidth=0)
+    axis.plot(by_epoch.index, by_epoch[0.5], color=look.colour, linestyle=look.dash, marker=look.marker)
+    ends = arm.sort_values("epoch").drop_duplicates("trial_id", keep="last")
+    best = arm[arm["trial_id"] == ends.sort_values("value")["trial_id"].iloc[-1]]
+    axis.plot(best["epoch"], 100 * best["value"], color=look.colour, linewidth=0.8)
 
 
 def _by_epoch(rows: pd.DataFrame) -> list[list[str]]:

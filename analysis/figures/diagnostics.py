@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from analysis.figures import style
+from analysis.figures.means import shared
 from analysis.figures.style import Plot
 from analysis.reading import Sweep, shown_runs
 from analysis.tables import Table
@@ -23,6 +24,8 @@ def plot(sweep: Sweep) -> Plot:
     runs, notes = shown_runs(sweep)
     rows = sweep.metrics[sweep.metrics["name"].isin([*MEASURES, "diag_r1_chance"])].dropna(subset=["value"])
     rows = rows.merge(runs[["trial_id", "label", "group", "method"]], on="trial_id")
+    rows, left_out = shared(rows)
+    notes += left_out
     lines = []
     measured = rows[rows["name"].isin(MEASURES)]
     for (label, epoch), cell in measured.groupby(["label", "epoch"], sort=True):
@@ -50,5 +53,6 @@ def plot(sweep: Sweep) -> Plot:
                     axis.axhline(float(chance.mean()), color=style.FAINT, linestyle=":", linewidth=1)
             style.epochs(axis)
         style.legend(figure, sweep)
-    caption = f"{measured['trial_id'].nunique()} runs, mean over an arm's seeds; epoch 0 is before training; dotted: chance."
+    seeds = "mean over an arm's seeds, where all of them have a value"
+    caption = f"{measured['trial_id'].nunique()} runs, {seeds}; epoch 0 is before training; dotted: chance."
     return Plot("diagnostics", title, caption, table, figure, notes=tuple(notes))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from analysis.figures import style
+from analysis.figures.means import shared
 from analysis.figures.style import Plot
 from analysis.reading import Sweep, shown_runs
 from analysis.tables import Table, percent
@@ -15,6 +16,8 @@ def plot(sweep: Sweep) -> Plot:
     what = sweep.metric.replace("_", " ")
     rows = sweep.metrics[sweep.metrics["name"] == sweep.metric].dropna(subset=["value"])
     rows = rows.merge(runs[["trial_id", "label", "group", "method"]], on="trial_id")
+    rows, left_out = shared(rows)
+    notes += left_out
     lines = []
     for (label, epoch), cell in rows.groupby(["label", "epoch"], sort=True):
         sd = float(cell["value"].std()) if len(cell) > 1 else None

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from analysis.figures import style
+from analysis.figures.means import shared
 from analysis.figures.style import Plot
 from analysis.reading import Sweep, shown_runs
-from analysis.tables import Table, percent
+from analysis.tables import Table, flops, percent
 
 
 def plot(sweep: Sweep) -> Plot:
@@ -15,12 +16,14 @@ def plot(sweep: Sweep) -> Plot:
     what = sweep.metric.replace("_", " ")
     rows = sweep.metrics[sweep.metrics["name"] == sweep.metric].dropna(subset=["value", "train_flops"])
     rows = rows.merge(runs[["trial_id", "label", "group", "method"]], on="trial_id")
+    rows, left_out = shared(rows)
+    notes += left_out
     lines = []
     for (label, epoch), cell in rows.groupby(["label", "epoch"], sort=True):
         sd = float(cell["value"].std()) if len(cell) > 1 else None
         reached = percent({"mean": float(cell["value"].mean()), "sd": sd})
         seconds = float(cell["train_seconds"].mean())
-        lines.append([str(label), f"{epoch:g}", str(len(cell)), f"{cell['train_flops'].mean():.3e}", f"{seconds:.1f}", reached])
+        lines.append([str(label), f"{epoch:g}", str(len(cell)), flops(cell["train_flops"].mean()), f"{seconds:.1f}", reached])
     header = ["arm", "epoch", "runs", "FLOPs so far", "seconds so far", f"{what} (%, mean ± sd)"]
     table = Table(title, header, lines, f"No {what} with FLOPs.")
     if rows.empty:

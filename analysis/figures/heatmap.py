@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Sequence
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.collections import QuadMesh
+from matplotlib.colors import LinearSegmentedColormap, to_rgba
 from scipy import stats
 
 from analysis.figures import style
@@ -14,7 +17,10 @@ from analysis.figures.style import Plot
 from analysis.reading import Sweep
 from analysis.tables import Table, percent
 
-FAINT_TO_STRONG = LinearSegmentedColormap.from_list("blues", ["#e8f1f8", "#0072b2"])
+FAINT_TO_STRONG = LinearSegmentedColormap.from_list("blues", [to_rgba(style.METHODS[0], 0.05), to_rgba(style.METHODS[0], 0.6)])
+"""One colour, more of it where the metric is higher, on a white page as on a dark one."""
+NARROWEST = 0.055
+"""Share of a panel's width below which a cell has no room for words; its numbers are in the table."""
 MOST_EXACT = 8
 """Up to this many different lambdas are shown as they are; more are put into bins of a factor of two."""
 
@@ -51,8 +57,10 @@ def plot(sweep: Sweep) -> Plot:
     tallest = max(frame[by].nunique() for _, frame, by in frames)
     with style.drawing():
         figure, axes = style.panels([label for label, *_ in frames], columns=1 if len(cells) > 5 else 2, height=0.6 + 0.48 * tallest)
-        for (_, frame, by), axis in zip(frames, axes, strict=True):
-            _cells(axis, frame, by, cells, sweep.metric, (float(low), float(high)))
+        limits = float(low), float(high)
+        meshes = [_cells(axis, frame, by, cells, sweep.metric, limits) for (_, frame, by), axis in zip(frames, axes, strict=True)]
+        bar = figure.colorbar(meshes[0], ax=axes, label=f"{what} (%)", shrink=0.8, pad=0.02)
+        bar.outline.set_visible(False)
     spans = "" if exact(rows["lambda"]) else " Lambda was searched continuously: a cell spans a factor of two around its value."
     caption = (
         f"{len(complete)} COMPLETE search trials of {len(rows)}, {what} in %, mean, 95 % interval and count; empty: never tried. The "
@@ -61,29 +69,47 @@ def plot(sweep: Sweep) -> Plot:
     return Plot("heatmap", title, caption, table, figure, ("trials",))
 
 
-def _cells(axis: Axes, trials: pd.DataFrame, by: str, cells: list[float], metric: str, limits: tuple[float, float]) -> None:
-    """Rows are the values of `by` (k, or the arm), columns the lambdas; every cell says what it holds."""
+def _cells(axis: Axes, trials: pd.DataFrame, by: str, cells: list[float], metric: str, limits: tuple[float, float]) -> QuadMesh:
+    """Rows are the values of `by` (k to scale, or the arm), columns the lambdas (log scale); every cell says what it holds."""
     low, high = limits
     rows = sorted(trials[by].unique())
     means = trials.pivot_table(index=by, columns="cell", values=metric, aggfunc="mean").reindex(index=rows, columns=cells)
-    edges = [[place - 0.5 for place in range(count + 1)] for count in (len(cells), len(rows))]
-    axis.pcolormesh(*edges, 100 * means.to_numpy(), cmap=FAINT_TO_STRONG, vmin=low, vmax=max(high, low + 1e-9))
+    across, down = on_log_scale(cells), [float(row) for row in rows] if by == "k" else [float(place) for place in range(len(rows))]
+    wide, tall = edges(across), edges(down)
+    mesh = axis.pcolormesh(wide, tall, 100 * means.to_numpy(), cmap=FAINT_TO_STRONG, vmin=low, vmax=max(high, low + 1e-9))
+    room = [(right - left) / (wide[-1] - wide[0]) >= NARROWEST for left, right in itertools.pairwise(wide)]
     axis.invert_yaxis()
     for place, row in enumerate(rows):
         for column, cell in enumerate(cells):
             inside = 100 * trials.loc[(trials[by] == row) & (trials["cell"] == cell), metric]
-            if len(inside):
+            if len(inside) and room[column]:
                 bounds = interval(inside / 100, trials.loc[inside.index, "val_examples"])
                 spread = f"\n[{100 * bounds[0]:.0f}, {100 * bounds[1]:.0f}]" if bounds is not None else ""
-                strong = (inside.mean() - low) / max(high - low, 1e-9) > 0.6
                 words = f"{inside.mean():.1f}{spread}\nn = {len(inside)}"
-                axis.text(column, place, words, ha="center", va="center", fontsize=7, color="#ffffff" if strong else "#1b1f23")
-    axis.set_xticks(range(len(cells)), [f"{cell:.3g}" for cell in cells])
-    axis.set_yticks(range(len(rows)), [str(row) for row in rows])
+                axis.text(across[column], down[place], words, ha="center", va="center", fontsize=7, color=style.INK)
+    axis.set_xticks(across, [f"{cell:.3g}" for cell in cells])
+    axis.set_yticks(down, [str(row) for row in rows])
     axis.set_xlabel("lambda")
     if by == "k":
         axis.set_ylabel("k")
     axis.grid(False)
+    return mesh
+
+
+def on_log_scale(values: Sequence[float]) -> list[float]:
+    """Where values >= 0, ascending, are on an axis of powers of two; 0, which such an axis does not have, is a step before the first."""
+    logs = [math.log2(value) for value in values if value > 0]
+    steps = [after - before for before, after in itertools.pairwise(logs)]
+    zero = (logs[0] if logs else 0.0) - (min(steps) if steps else 1.0)
+    return [math.log2(value) if value > 0 else zero for value in values]
+
+
+def edges(places: Sequence[float]) -> list[float]:
+    """Borders of cells around these places, ascending: halfway between neighbours, and as far out at both ends."""
+    if len(places) == 1:
+        return [places[0] - 0.5, places[0] + 0.5]
+    middles = [(before + after) / 2 for before, after in itertools.pairwise(places)]
+    return [2 * places[0] - middles[0], *middles, 2 * places[-1] - middles[-1]]
 
 
 def interval(shares: pd.Series[float], examples: pd.Series[float]) -> tuple[float, float] | None:

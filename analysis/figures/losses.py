@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from analysis.figures import style
+from analysis.figures.means import shared
 from analysis.figures.style import Plot
 from analysis.reading import Sweep, shown_runs
 from analysis.tables import Table
@@ -21,6 +22,8 @@ def plot(sweep: Sweep) -> Plot:
     where = "validation, monitored in every arm" if monitored else "training"
     rows = sweep.metrics[sweep.metrics["name"].isin(names)].dropna(subset=["value"])
     rows = rows.merge(runs[["trial_id", "label", "group", "method"]], on="trial_id")
+    rows, left_out = shared(rows)
+    notes += left_out
     table = Table(title, ["arm", "loss", "epoch", "runs", "mean"], _lines(rows), "No loss by epoch.")
     if not monitored:
         notes.append("Without diagnostics a baseline's JEPA loss isn't known; `base.evaluation.diagnostic_pairs` over 0 monitors it.")

@@ -7,7 +7,7 @@ import pandas as pd
 from analysis.figures import style
 from analysis.figures.style import Plot
 from analysis.reading import Sweep
-from analysis.tables import Table, percent
+from analysis.tables import Table, counted, percent
 
 
 def plot(sweep: Sweep) -> Plot:
@@ -54,7 +54,7 @@ def plot(sweep: Sweep) -> Plot:
             )
             axis.grid(axis="x", visible=False)
         axes[0].set_ylabel(f"{what} (%)")
-    caption = f"{len(rows)} runs on {len(seeds)} seed(s), {what}; bar: mean over seeds; thin line: the same seed."
+    caption = f"{len(rows)} runs on {counted(len(seeds), 'seed')}, {what}; bar: mean over seeds; thin line: the same seed."
     if judged != "test_accuracy":
         caption += " There are no test figures: validation, on which the configuration was chosen, favours whoever was picked."
     return Plot("seeds", title, caption, table, figure, ("trials",), tuple(notes))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from analysis.figures import style
+from analysis.figures.means import shared
 from analysis.figures.style import Plot
 from analysis.reading import Sweep, shown_runs
 from analysis.tables import Table
@@ -19,6 +20,8 @@ def plot(sweep: Sweep) -> Plot:
     rows = rows.assign(index=rows["name"].str.removeprefix("diag_sv_").astype(int))
     rows = rows[rows["value"] > 0]
     last = rows.sort_values("step").drop_duplicates(["trial_id", "index"], keep="last")
+    last, left_out = shared(last.assign(name=""), "index")
+    notes += left_out
     first = rows[rows["step"] == 0]
     lines = []
     for label, arm in last.groupby("label", sort=True):

@@ -116,8 +116,9 @@ def looks(sweep: Sweep) -> dict[str, Look]:
             found[method] = Look(GREYS[greys % len(GREYS)], DASHES[greys % len(DASHES)], MARKERS[greys % len(MARKERS)])
             greys += 1
         else:
-            dash = DASHES[colours // len(METHODS) % len(DASHES)]
-            found[method] = Look(METHODS[colours % len(METHODS)], dash, MARKERS[colours % len(MARKERS)])
+            # Never the baseline's dash or marker, and another than the neighbours', so that no two differ in colour only.
+            dash, marker = DASHES[1 + colours % (len(DASHES) - 1)], MARKERS[1 + colours % (len(MARKERS) - 1)]
+            found[method] = Look(METHODS[colours % len(METHODS)], dash, marker)
             colours += 1
     return found
 

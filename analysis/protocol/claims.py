@@ -21,6 +21,7 @@ from analysis.protocol.confirmed import Choice, Tables, split_of
 from analysis.protocol.declared import GROUP, Declared, listed
 from analysis.protocol.equal import Arm, Panel, at_equal_flops, at_equal_seconds, at_equal_steps
 from analysis.reading import Sweep, read
+from analysis.tables import named
 
 TRAINING = [
     "learning_rate", "batch_size", "num_epochs", "schedule", "warmup_ratio", "weight_decay", "beta1", "beta2", "max_grad_norm",
@@ -172,11 +173,11 @@ def _fill(claim: Claim, method: Arm, baseline: Arm, metric: str, tables: Tables)
         return
     alone = sorted(set(map(int, ours.index)) ^ set(map(int, theirs.index)))
     if alone:
-        claim.notes.append(f"Seed(s) {listed(alone)} are confirmed in one of the two arms only and enter nothing.")
+        claim.notes.append(f"Confirmed in one of the two arms only, so left out: {named('seed', alone)}.")
     both = ours.index.intersection(theirs.index)
     broken = [seed for seed in both if not np.isfinite([ours[metric][seed], theirs[metric][seed]]).all()]
     if broken:
-        claim.notes.append(f"{metric} is missing or NaN at seed(s) {listed(broken)}, which enter nothing.")
+        claim.notes.append(f"{metric} is missing or NaN, so left out: {named('seed', broken)}.")
     seeds = [seed for seed in both if seed not in broken]
     if not seeds:
         claim.notes.append(f"No seed has {metric} in both arms.")

@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from analysis.tables import named
 from jepa_ray import results
 from jepa_ray.results import Arm
 
@@ -119,7 +120,7 @@ def progress(plan: Declared, trials: pd.DataFrame) -> list[str]:
         return []
     ended = f"{total - number} of {total} planned confirmation trials have ended: the sweep is still running or was interrupted"
     return [f"{ended}; what follows uses what is there."] + [
-        f"{arm}: no trial yet for confirmation seed(s) {listed(lack)}." for arm, lack in missing.items() if lack
+        f"{arm}: no trial yet for confirmation {named('seed', lack)}." for arm, lack in missing.items() if lack
     ]
 
 

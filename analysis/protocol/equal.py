@@ -19,6 +19,7 @@ from scipy import stats
 from analysis.protocol.confirmed import FREE, alike
 from analysis.protocol.declared import listed
 from analysis.stats import statistics
+from analysis.tables import flops, named
 from jepa_ray.results import FLOPS_ALIKE
 
 LEVEL = 0.95
@@ -171,7 +172,7 @@ def _matched(ours: Arm, theirs: Arm, metric: str, same: Any) -> tuple[dict[int, 
         found = {}
     if missing:
         so = "and are not in the comparison at equal FLOPs" if found else "so the validation curves are read"
-        notes.append(f"Seed(s) {listed(missing)} have no matched run of the dearer arm that fits, {so}.")
+        notes.append(f"No matched run of the dearer arm fits at {named('seed', missing)}, {so}.")
     return found, tuple(notes)
 
 
@@ -188,7 +189,7 @@ def _partner(arm: Arm, dear: pd.Series[Any], cheap: pd.Series[Any], seed: int, m
         elif not np.isfinite(row[metric]):
             notes.append(f"{head} has no {metric}.")
         elif not 0 <= 1 - spent / float(cheap["train_flops"]) <= _slack(row):
-            notes.append(f"{head} spent {spent:.4g} FLOPs, not {cheap['train_flops']:.4g} or up to {_slack(row):.0%} less.")
+            notes.append(f"{head} spent {flops(spent)} FLOPs, not {flops(cheap['train_flops'])} or up to {_slack(row):.0%} less.")
         else:
             fits = row
     return fits, notes if fits is None else []  # an attempt that failed before one succeeded is no loss

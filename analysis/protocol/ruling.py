@@ -16,7 +16,7 @@ from analysis.protocol.claims import Claim
 from analysis.protocol.declared import Declared
 from analysis.protocol.measured import LEVEL, UNDECLARED, Clean, Reason, Verdict, measure, without_leaked
 from analysis.stats import statistics
-from analysis.tables import points
+from analysis.tables import counted, flops, points
 
 KINDS = ("claim", "control")
 """The two families, in this order."""
@@ -112,7 +112,7 @@ def _equal_flops(claim: Claim, seeds: int) -> Reason:
     compared = claim.equal_flops
     if compared is None or compared.difference is None:
         return Reason("equal FLOPs", None, f"cannot be told: {compared.how if compared else 'no pair of trials'}")
-    told = f"{points(compared.difference)} points at {compared.spent:.3g} training FLOPs, {compared.how} (n = {compared.seeds} seeds)"
+    told = f"{points(compared.difference)} points at {flops(compared.spent)} training FLOPs, {compared.how} (n = {compared.seeds} seeds)"
     if compared.seeds < seeds:
         return Reason("equal FLOPs", None, f"cannot be told, as {seeds - compared.seeds} of {seeds} seeds are not in it: {told}")
     return Reason("equal FLOPs", compared.difference > 0, told)
@@ -164,7 +164,7 @@ def _not_stopping(claim: Claim, others: Sequence[Claim], margin: float) -> Reaso
 def _p_text(found: Verdict) -> str:
     if found.p is None or found.p_holm is None:
         return "no t-test"
-    told = f"Holm p = {found.p_holm:.3g} over {found.family_size} claim(s); two-sided paired t p = {found.p:.3g}"
+    told = f"Holm p = {found.p_holm:.3g} over {counted(found.family_size, 'claim')}; two-sided paired t p = {found.p:.3g}"
     told += f" (n = {len(found.seeds)} seeds)"
     if found.interval is not None:
         told += f", over seeds x examples p = {found.interval.p:.3g}; the larger counts"

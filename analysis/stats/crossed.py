@@ -240,7 +240,7 @@ def _checked(D_SN: ArrayLike) -> Floats:
     if not np.isfinite(values).all():
         raise ValueError(f"{int((~np.isfinite(values)).sum())} of {S} x {N} differences are NaN or infinite.")
     if S < 2 or N < 2:
-        raise ValueError(f"{S} seed(s) x {N} example(s): an interval over both needs at least 2 of each.")
+        raise ValueError(f"{S} seed{'s' * (S != 1)} x {N} example{'s' * (N != 1)}: an interval over both needs at least 2 of each.")
     if np.ptp(values) == 0:
         raise ValueError(f"The difference is the same ({values[0, 0]:+g}) at all {S} seeds x {N} examples, so it has no spread.")
     return values

@@ -121,7 +121,7 @@ def best_of_n(
     scores = _finite(values, "trial's score")
     N = scores.size
     if N < 2:
-        raise ValueError(f"{N} trial(s) make no best-of-n curve; it needs at least 2.")
+        raise ValueError(f"{N} trial{'s' * (N != 1)} cannot make a best-of-n curve; it needs at least 2.")
     if np.ptp(scores) == 0:
         raise ValueError(f"All {N} trials score {scores[0]:g}, so more of them are no better.")
     if costs is not None and len(costs) != N:

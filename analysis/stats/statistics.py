@@ -43,7 +43,8 @@ def paired_differences(ours: Mapping[int, float], theirs: Mapping[int, float]) -
         raise ValueError(f"A paired difference needs every seed in both arms; in one arm only: {', '.join(map(str, alone))}.")
     broken = [seed for seed in sorted(ours) if not np.isfinite(ours[seed]) or not np.isfinite(theirs[seed])]
     if broken:
-        raise ValueError(f"The metric is NaN or infinite at seed(s) {', '.join(map(str, broken))}; leave them out by name or repair them.")
+        where = f"seed{'s' * (len(broken) > 1)} {', '.join(map(str, broken))}"
+        raise ValueError(f"The metric is NaN or infinite at {where}; leave them out by name or repair them.")
     return {seed: float(ours[seed] - theirs[seed]) for seed in sorted(ours)}
 
 
@@ -136,7 +137,8 @@ def checked(differences: Sequence[float]) -> Floats:
     if not np.isfinite(values).all():
         raise ValueError(f"{int((~np.isfinite(values)).sum())} of {values.size} differences are NaN or infinite.")
     if values.size < 2:
-        raise ValueError(f"{values.size} seed(s) say nothing about the spread over seeds; a test needs at least 2.")
+        few = "1 seed says" if values.size == 1 else f"{values.size} seeds say"
+        raise ValueError(f"{few} nothing about the spread over seeds; a test needs at least 2.")
     # Differences that are equal up to rounding would divide by the rounding.
     if np.ptp(values) <= 1e-9 * max(1.0, float(np.abs(values).max())):
         raise ValueError(f"The difference is the same ({values[0]:+g}) at all {values.size} seeds, so it has no spread to test against.")

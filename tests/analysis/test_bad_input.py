@@ -71,7 +71,7 @@ def running(folder: Path) -> None:
     sweeps.add(folder, "baseline", "confirm", 0.4, seed=23)
     (folder / "scratch" / "x").mkdir(parents=True)
     (folder / "scratch" / "x" / "progress.json").write_text("{}")
-    plan = "methods: {baseline: null, jepa: {}}\nfamilies: [llama3]\ntask: nl-rx\n"
+    plan = "name: s\nmethods: {baseline: null, jepa: {}}\nfamilies: [llama3]\ntask: nl-rx\n"
     (folder / "sweep.yaml").write_text(plan + "confirm: {seeds: [82, 23, 37]}\n")
 
 
@@ -87,16 +87,16 @@ CASES: dict[Callable[[Path], None], tuple[str, ...]] = {
         "identical on every seed",
     ),
     nan: (
-        "test_accuracy is missing or NaN at seed(s) 23, which enter nothing.",
-        "1 COMPLETE search trial(s) have no val_accuracy and can't be the best.",
+        "test_accuracy is missing or NaN, so left out: seed 23.",
+        "1 COMPLETE search trial without val_accuracy can't be the best.",
         "1 of 6 confirmation runs have no test_accuracy and are not drawn.",
         "1 of 1 search trials have no score or no FLOPs and are not in its curve.",
     ),
     one_seed: (
         "Confirmed on one seed only: there is no spread over seeds, so no test and no interval.",
-        "no interval: 1 seed(s) say nothing about the spread over seeds",
+        "no interval: 1 seed says nothing about the spread over seeds",
     ),
-    no_twin: ("jepa/llama3 stands alone.", "baseline/gemma2: no method has this baseline as its twin."),
+    no_twin: ("jepa/llama3 stands alone.", "baseline/gemma2: no method is compared with this baseline."),
     no_partner: (
         "jepa/llama3: the matched run on seed 37 has no partner",
         "on validation curves of 2 of 2 seeds, the schedule not shortened",
@@ -105,14 +105,14 @@ CASES: dict[Callable[[Path], None], tuple[str, ...]] = {
         "1 of 27 files in trials/ can't be read and are left out",
         "files in metrics/ can't be read and are left out",
         "selection.json cannot be read (JSONDecodeError)",
-        "sweep.yaml can't be read",
-        "No verdict: The trials table of",
+        "sweep.yaml cannot be read",
+        "is no verdict: sweep.yaml is missing or names no confirm.seeds",
     ),
     running: (
-        "1 trial(s) have started and not ended: the sweep is running or was cut off.",
+        "1 trial started and not ended: the sweep is running or was cut off.",
         "3 of 6 planned confirmation trials have ended: the sweep is still running or was interrupted",
-        "jepa/nl-rx/llama3: no trial yet for confirmation seed(s) 23, 37.",
-        "Seed(s) 23 are confirmed in one of the two arms only and enter nothing.",
+        "jepa/llama3: no trial yet for confirmation seeds 23, 37.",
+        "Confirmed in one of the two arms only, so left out: seed 23.",
     ),
 }
 

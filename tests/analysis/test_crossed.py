@@ -171,7 +171,7 @@ def test_a_plan_gets_finer_with_seeds_but_not_without_examples() -> None:
     ("table", "words"),
     [
         ([[1.0, 0.0, 1.0]], "1 seed"),
-        ([[1.0], [0.0]], r"1 example\(s\)"),
+        ([[1.0], [0.0]], r"1 example"),
         ([[1.0, math.nan], [0.0, 1.0]], "1 of 2 x 2 differences are NaN"),
         ([[0.0, 0.0], [0.0, 0.0]], "same"),
         ([1.0, 0.0], "1 axes"),

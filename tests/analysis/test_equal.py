@@ -70,8 +70,9 @@ def test_a_partner_costs_as_much_or_two_steps_more(tmp_path: Path) -> None:
         sweeps.add(folder, "jepa", "matched", 0.9, seed=37, cost=cost / 3, max_train_flops=3e9)
         panel = flops(folder)
         assert sorted(panel.by_seed) == [23, 82]
-        told = f"the matched run on seed 37 spent {cost:.4g} FLOPs, not 3e+09 or up to 7% less."
-        assert any(told in note for note in panel.notes) and any("Seed(s) 37 have no matched run" in note for note in only(folder).notes)
+        told = f"the matched run on seed 37 spent {cost:.3e} FLOPs, not 3.000e+09 or up to 7% less."
+        assert any(told in note for note in panel.notes)
+        assert any("No matched run of the dearer arm fits at seed 37" in note for note in only(folder).notes)
 
 
 def test_a_matched_run_without_its_partner_enters_nothing(tmp_path: Path) -> None:
@@ -89,7 +90,7 @@ def test_matched_runs_of_other_settings_or_failed_ones_do_not_count(tmp_path: Pa
     panel = flops(folder)
     assert panel.by_seed == pytest.approx({82: 0.01})
     assert any("the matched run on seed 37 is FAILED" in note for note in panel.notes)
-    assert any("Seed(s) 23, 37 have no matched run of the dearer arm that fits" in note for note in panel.notes)
+    assert any("No matched run of the dearer arm fits at seeds 23, 37" in note for note in panel.notes)
 
 
 def test_without_matched_runs_the_curves_are_read_and_that_is_said(tmp_path: Path) -> None:

@@ -44,6 +44,9 @@ def test_the_baseline_is_grey_and_methods_differ(sweep: Sweep) -> None:
     found = style.looks(Sweep(sweep.folder, many, sweep.metrics))
     assert len({(look.colour, look.dash, look.marker) for look in found.values()}) == 12
     assert set(style.GREYS).isdisjoint(look.colour for look in found.values())
+    baseline = looks["baseline"]
+    assert all((look.dash, look.marker) != (baseline.dash, baseline.marker) for look in found.values()), "on paper in grey"
+    assert looks["jepa"].dash != baseline.dash and looks["jepa"].marker != baseline.marker
 
 
 def test_learning_curves_hold_every_trial(sweep: Sweep) -> None:
@@ -69,12 +72,31 @@ def test_accuracy_by_epoch_is_the_mean_over_seeds(sweep: Sweep) -> None:
     assert list(grey.get_ydata())[-1] == pytest.approx(49.0)  # (45 + 50 + 52) / 3
 
 
+def test_a_mean_is_over_the_same_seeds_at_every_epoch(tmp_path: Path) -> None:
+    """One seed goes on for an epoch longer, where it is far better: the curve of the mean must not bend for that."""
+    folder = tmp_path / "s"
+    for seed, accuracy, epochs_run in ((82, 0.3, 2), (23, 0.3, 2), (37, 0.9, 3)):
+        sweeps.add(folder, "jepa", "confirm", accuracy, seed=seed, epochs=epochs_run)
+        sweeps.add(folder, "baseline", "confirm", 0.3, seed=seed)
+    sweep = read(folder)
+    for name in ("F3-losses", "diagnostics", "F1", "F5"):
+        plot = PLOTS[name](sweep)
+        at = plot.table.header.index("epoch")
+        assert max(float(row[at]) for row in plot.table.rows if row[0] == "jepa/llama3") == 2, name
+        assert max(float(row[at]) for row in plot.table.rows if row[0] == "baseline/llama3") == 3, name
+        assert "jepa/llama3: epoch 3 left out of the mean, which only 1 of 3 runs reached." in plot.notes, name
+        assert plot.figure is not None
+        jepa = style.looks(sweep)["jepa"]
+        drawn = [line for axis in plot.figure.axes for line in axis.lines if to_hex(line.get_color()) == jepa.colour]
+        assert drawn and max(len(line.get_xdata()) for line in drawn) <= 3, name  # epochs 0, 1, 2
+
+
 def test_paired_dots_join_the_same_seed(sweep: Sweep) -> None:
     plot = seeds.plot(sweep)
     assert plot.figure is not None
     pairs = {tuple(round(float(y), 6) for y in line.get_ydata()) for line in plot.figure.axes[0].lines if line.get_linestyle() == "-"}
     assert pairs == {(45.0, 50.0), (50.0, 60.0), (52.0, 55.0)}
-    assert "12 runs on 3 seed(s), test accuracy" in plot.caption
+    assert "12 runs on 3 seeds, test accuracy" in plot.caption
 
 
 def test_a_cell_of_the_heat_map_says_its_count(sweep: Sweep) -> None:
@@ -84,6 +106,32 @@ def test_a_cell_of_the_heat_map_says_its_count(sweep: Sweep) -> None:
     cut = next(row for row in plot.table.rows if row[:3] == ["jepa/llama3", "4", "1"])
     assert cut[3:6] == ["0", "1", "-"], "a pruned trial is counted and not averaged"
     assert "6 COMPLETE search trials of 9" in plot.caption
+
+
+def test_cells_of_the_heat_map_are_as_far_apart_as_their_values() -> None:
+    places = heatmap.on_log_scale([0.0, 0.5, 1.0, 8.0])
+    assert places == [-2.0, -1.0, 0.0, 3.0]  # 0 has no place on a log scale: one (smallest) step before the first
+    assert heatmap.edges(places) == [-2.5, -1.5, -0.5, 1.5, 4.5]
+    assert heatmap.edges([2.0]) == [1.5, 2.5] and heatmap.on_log_scale([0.0]) == [-1.0]
+
+
+def test_the_heat_map_has_a_scale_and_one_colour_on_any_page(sweep: Sweep) -> None:
+    plot = heatmap.plot(sweep)
+    assert plot.figure is not None
+    assert any(axis.get_ylabel() == "val accuracy (%)" for axis in plot.figure.axes), "no colour bar"
+    text = style.svg(plot)
+    assert "#e8f1f8" not in text and "var(--c0072b2)" in text, "a fixed faint colour is the brightest on a dark page"
+
+
+def test_many_learning_curves_are_a_median_and_its_spread(tmp_path: Path) -> None:
+    folder = tmp_path / "s"
+    for number in range(curves.MOST_LINES + 1):
+        sweeps.add(folder, "jepa", "search", 0.3 + number / 100, learning_rate=1e-3 * (1 + number), diagnostics=False)
+    plot = curves.plot(read(folder))
+    assert plot.figure is not None and len(plot.figure.axes[0].lines) == 2 and len(plot.figure.axes[0].collections) == 1
+    median, best = plot.figure.axes[0].lines
+    assert list(median.get_ydata())[-1] == pytest.approx(45.0) and list(best.get_ydata())[-1] == pytest.approx(60.0)
+    assert "Of an arm with more than 30" in plot.caption
 
 
 def test_intervals_of_a_cell() -> None:
@@ -119,7 +167,7 @@ def test_budget_adds_up(sweep: Sweep) -> None:
     plot = budget.plot(sweep)
     assert sum(int(row[2]) for row in plot.table.rows) == 27
     total = sweep.trials["train_flops"].sum()
-    assert f"{total:.3g} FLOPs in all" in plot.caption
+    assert f"{total:.3e} FLOPs in all" in plot.caption
 
 
 def test_a_baseline_has_no_lambda_in_parallel_coordinates(sweep: Sweep) -> None:
@@ -198,7 +246,7 @@ def test_a_running_sweep_says_so(tmp_path: Path) -> None:
     (folder / "scratch" / "abc").mkdir(parents=True)
     (folder / "scratch" / "abc" / "progress.json").write_text("{}")
     told = " ".join(read(folder).notes)
-    assert "1 trial(s) have started and not ended" in told
+    assert "1 trial started and not ended" in told
     assert "1 of 3 planned confirmation trials have ended" in told and "one seed only" in told
 
 

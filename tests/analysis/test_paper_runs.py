@@ -13,7 +13,7 @@ from analysis.artefacts import ARTEFACTS, Artefact
 from analysis.paper import together
 from analysis.reading import read
 from jepa_ray import plan, results
-from jepa_ray.config import SweepConfig, config_id
+from jepa_ray.config import SweepConfig, arms, config_id
 from jepa_ray.loading import load_sweep
 from jepa_ray.selection import confirmation
 
@@ -43,8 +43,8 @@ def run(sweep: SweepConfig, folder: Path) -> None:
     from jepa_ray.training.prepare import prepare
     from jepa_ray.training.trial import Runtime, run_trial
 
-    prepared = {(arm.family, arm.task): prepare(sweep, arm.family, arm.task) for arm in plan.arms(sweep)}
-    for arm in plan.arms(sweep):
+    prepared = {(arm.family, arm.task): prepare(sweep, arm.family, arm.task) for arm in arms(sweep)}
+    for arm in arms(sweep):
         data = prepared[arm.family, arm.task]
         points = plan.grid(sweep, arm) if sweep.search.algorithm == "grid" else [plan.defaults(sweep, arm)]
         searched = [plan.trial_config(sweep, arm, point) for point in points]
@@ -56,6 +56,7 @@ def run(sweep: SweepConfig, folder: Path) -> None:
                 result = run_trial(config, given, Runtime(), lambda _: None, folder / "scratch" / identity)
                 assert result.state == "COMPLETE", (arm.name, result.error)
                 results.write_trial(folder, identity, config, arm.name, stage, result)  # type: ignore[arg-type]
+    results.declare_arms(folder, sweep)
     (folder / "sweep.yaml").write_text(f"search: {{metric: {sweep.search.metric}, mode: max}}\n", encoding="utf-8")
 
 

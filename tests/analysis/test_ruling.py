@@ -65,7 +65,7 @@ def test_the_larger_p_is_corrected_over_the_declared_family() -> None:
     assert alone.p is not None and alone.interval is not None and alone.interval.p is not None
     assert alone.p_claim == max(alone.p, alone.interval.p) == alone.p_holm
     assert found.p_holm == pytest.approx(5 * alone.p_holm) and found.family_size == 5
-    assert "over 5 claim(s)" in told(found, "significant")
+    assert "over 5 claims" in told(found, "significant")
     _, family = rule([claim()], "test_accuracy", 0.01, plan(claims=5, controls=2))
     assert family == {"claims": 5, "claims tested": 1, "controls": 2, "controls tested": 0}
 

@@ -56,7 +56,7 @@ def test_a_folder_given_twice_counts_once(tmp_path: Path) -> None:
     sweep = read(grid(tmp_path / "s", 1, 0.0))
     both = several.pooled([sweep, sweep])
     assert len(both.trials) == len(sweep.trials) and len(both.metrics) == len(sweep.metrics)
-    assert both.notes[-1] == "2 trial(s) are in more than one of the folders and count once."
+    assert both.notes[-1] == "2 trials in more than one of the folders: counted once."
 
 
 def test_different_metrics_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -230,8 +230,8 @@ def test_a_claim_that_cannot_be_tested_still_counts(sweep: Sweep) -> None:
     assert report.family["claims"] == 2 and report.family["claims tested"] == 1
     good, single = sorted(report.verdicts, key=lambda found: found.method)
     assert good.p is not None and good.p_holm == pytest.approx(2 * good.p)
-    assert "cannot be tested: 1 seed(s) say nothing about the spread" in single.sentence
-    assert any("Seed(s) 4, 23, 37, 84 are confirmed in one" in note for note in single.notes)
+    assert "cannot be tested: 1 seed says nothing about the spread" in single.sentence
+    assert any("Confirmed in one of the two arms only, so left out: seeds 4, 23, 37, 84." in note for note in single.notes)
 
 
 def test_a_gain_of_stopping_only_is_not_better(sweep: Sweep) -> None:
@@ -257,7 +257,7 @@ def test_equal_flops_is_read_off_the_curves(sweep: Sweep) -> None:
     sweep.arm("jepa", shifted(around(0.5), 0.1), flops=2e9, curve={5e8: 0.3, 1.5e9: 0.7, 2e9: 0.7})
     found = sweep.only()
     reason = next(reason for reason in found.reasons if reason.name == "equal FLOPs")
-    assert reason.holds is False and reason.text.startswith("-5.00 points at 1e+09") and "5 of 5 seeds" in reason.text
+    assert reason.holds is False and reason.text.startswith("-5.00 points at 1.000e+09") and "5 of 5 seeds" in reason.text
     assert found.verdict == "undecided" and "'equal FLOPs' fails" in found.sentence
 
 
@@ -320,7 +320,7 @@ def test_nan_failed_and_other_data(sweep: Sweep) -> None:
     report = sweep.report()
     (found,) = report.verdicts
     assert found.seeds == [37, 82, 84]
-    assert "test_accuracy is missing or NaN at seed(s) 23, which enter nothing." in found.notes
+    assert "test_accuracy is missing or NaN, so left out: seed 23." in found.notes
     assert "jepa/llama3: confirmation seed 4 is FAILED and enters nothing: boom." in report.notes
     counts = {line["arm"]: (line["confirm"], line["complete"], line["used"]) for line in report.counts}
     assert counts == {"baseline/llama3": (5, 5, 5), "jepa/llama3": (5, 4, 4)}
@@ -391,7 +391,7 @@ def test_half_written_tables(sweep: Sweep) -> None:
     victim.write_bytes(b"PAR1")
     notes = sweep.report().notes
     assert any("1 of 10 files in trials/ can't be read and are left out" in note for note in notes)
-    assert any("are confirmed in one of the two arms only" in note for claim in gather(sweep.folder).claims for note in claim.notes)
+    assert any("Confirmed in one of the two arms only" in note for claim in gather(sweep.folder).claims for note in claim.notes)
 
 
 def test_a_sweep_still_running(sweep: Sweep) -> None:
@@ -401,7 +401,7 @@ def test_a_sweep_still_running(sweep: Sweep) -> None:
     (sweep.folder / "sweep.yaml").write_text(plan)
     notes = sweep.report().notes
     assert any(note.startswith("6 of 10 planned confirmation trials have ended: the sweep is still running") for note in notes)
-    assert "jepa/llama3: no trial yet for confirmation seed(s) 4, 23, 37, 84." in notes
+    assert "jepa/llama3: no trial yet for confirmation seeds 4, 23, 37, 84." in notes
     (sweep.folder / "sweep.yaml").write_text("methods: [")
     assert any("sweep.yaml cannot be read" in note for note in sweep.report().notes)
 
