@@ -18,8 +18,10 @@ COMMON = 0.95
 """Mean cosine of distinct examples, or share of the states' energy in their mean, from which on they have one direction in common."""
 SHRUNK = 0.8
 """Contrast has shrunk when it is under this multiple of what it was at the start; less is noise on so few pairs."""
-INDISTINCT = 0.05
-"""Or a contrast below this, whatever it was: pairs hardly stand out from strangers."""
+RELATED = 0.2
+"""Correlation of a Text with its own Code (`correlation`) from which on pairs stand out from strangers; below it may be noise."""
+CONTRACTED = 0.25
+"""Spread (1 - mean cosine of distinct examples) under this multiple of what it was at the start has collapsed."""
 
 FINITE = ("diag_val_ce", "diag_val_jepa", "diag_variance_text", "diag_variance_code")
 """Metrics that are finite whenever the losses and states are; others are nan where they are not defined."""
@@ -72,18 +74,33 @@ def _gradient_ratio(history: Sequence[Diagnostics]) -> str | None:
     return f"gradient-ratio: at check {check + 1} lambda * JEPA gradient is {ratio:.3g} times the cross-entropy's: {what}"
 
 
+def correlation(values: Diagnostics) -> float:
+    """How far a Text's state tells which Code is its own: contrast / sqrt(spread of Texts * spread of Codes), in [-1, 1].
+
+    With states u_i and v_i of length 1 and means mu and nu, contrast is (up to N / (N - 1)) the mean of (u_i - mu)(v_i - nu), and a side's
+    spread, 1 - its mean cosine of distinct examples, that of |u_i - mu|^2. So this does not depend on how narrow the states' cone is,
+    which contrast alone does. 0 where a side has no spread left.
+    """
+    spreads = [1 - values.get(f"diag_anisotropy_{side}", math.nan) for side in ("text", "code")]
+    scale = math.sqrt(math.prod(max(spread, 0.0) if not math.isnan(spread) else spread for spread in spreads))
+    return values.get("diag_contrast", math.nan) / scale if scale != 0 else 0.0
+
+
 def _contraction(history: Sequence[Diagnostics]) -> str | None:
-    """States move into one direction, and pairs lose what they share beyond it. Both, now, against the start."""
+    """States move into one direction, and pairs lose what they share beyond it, or never had it. All of it now, against the start."""
     first, last = history[0], history[-1]
     before, after = first.get("diag_contrast", math.nan), last.get("diag_contrast", math.nan)
-    shrunk = after < SHRUNK * before
-    if len(history) < 2 or not (shrunk or (after < INDISTINCT and not after > before)):
+    # A contrast within the noise cannot be seen to shrink: it has both signs. What counts there is the spread.
+    shrunk = correlation(first) >= RELATED and after < SHRUNK * before
+    unrelated = correlation(last) < RELATED
+    if len(history) < 2 or not (shrunk or unrelated):
         return None
     for side in ("text", "code"):
         start, cosine = (values.get(f"diag_anisotropy_{side}", math.nan) for values in (first, last))
         energy = last.get(f"diag_mean_energy_{side}", math.nan)
         fell = f"while pairs stand out from others by {after:.3g} in cosine, {before:.3g} before"
-        if cosine > COMMON and cosine > start:
+        collapsed = unrelated and 1 - cosine < CONTRACTED * (1 - start)
+        if cosine > COMMON and ((shrunk and cosine > start) or collapsed):
             return f"contraction: distinct {side} states have mean cosine {cosine:.3g}, {start:.3g} before training, {fell}"
         if shrunk and energy > COMMON:
             return f"contraction: {energy:.3g} of the {side} states' energy is in their common mean, {fell}"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from jepa_ray.evaluation.embedding import describe
-from jepa_ray.training.alarms import alarms, names
+from jepa_ray.training.alarms import alarms, correlation, names
 
 HEALTHY = {
     "diag_val_ce": 1.0,
@@ -110,3 +112,59 @@ def test_several_at_once_in_a_fixed_order() -> None:
     drowned = states(common=5.0, content=0.5) | {"diag_val_ce": math.nan, "diag_grad_weighted": 30.0}
     found = alarms([states(common=0.1, content=1.0) | {"diag_own_distance": 0.001}, drowned])
     assert names(found) == "non-finite;trivial;gradient-ratio;contraction" and all(": " in alarm for alarm in found)
+
+
+STORED = Path(__file__).parent / "diagnostics"
+"""`diag_*` of real trials, checks in order: `search_spaces/lora.yaml` with other methods (cosine and l2 at lambda 1 and 0.1 collapse)."""
+
+
+def stored(kind: str) -> dict[str, list[dict[str, float]]]:
+    runs: dict[str, list[dict[str, float]]] = json.loads((STORED / f"{kind}.json").read_text())
+    for check in (check for run in runs.values() for check in run):
+        check.update({key: math.nan for key, value in check.items() if value is None})
+    return runs
+
+
+@pytest.mark.parametrize("name", stored("collapsed"))
+def test_real_runs_that_collapsed_raise_the_alarm(name: str) -> None:
+    """Pairs did not stand out before training either (contrast -0.01), so that nothing of it could shrink."""
+    history = stored("collapsed")[name]
+    assert history[-1]["diag_anisotropy_code"] > 0.97 and history[-1]["diag_rank_code"] < history[0]["diag_rank_code"] / 1.9
+    found = alarms(history)
+    assert "contraction" in names(found) and any(f"{history[-1]['diag_anisotropy_code']:.3g}" in alarm for alarm in found)
+    assert "contraction" not in names(alarms(history[:1])), "before training nothing has contracted"
+
+
+@pytest.mark.parametrize("name", stored("healthy"))
+def test_real_runs_that_did_not_collapse_raise_none(name: str) -> None:
+    history = stored("healthy")[name]
+    assert history[-1]["diag_anisotropy_code"] < 0.95
+    assert alarms(history) == []
+
+
+def test_stored_runs_cover_what_they_are_to() -> None:
+    assert len([name for name in stored("collapsed") if name.startswith("jepa/llama3")]) == 5, "the confirmation seeds of lora.yaml"
+    methods = {name.partition("/")[0] for name in stored("healthy")}
+    assert {"baseline", "infonce", "ema_mlp", "vicreg", "sigreg"} <= methods
+
+
+def test_states_that_contract_evenly_and_keep_their_pairs_apart_are_no_collapse() -> None:
+    """A narrow cone is a matter of the readout: in it each Text still correlates with its own Code."""
+    before = HEALTHY | {"diag_anisotropy_text": 0.8, "diag_anisotropy_code": 0.8, "diag_contrast": 0.02}
+    after = before | {"diag_anisotropy_text": 0.96, "diag_anisotropy_code": 0.96, "diag_contrast": 0.02}
+    assert correlation(before) == pytest.approx(0.1) and correlation(after) == pytest.approx(0.5)
+    assert alarms([before, after]) == []
+    assert names(alarms([before, after | {"diag_contrast": 0.001}])) == "contraction"
+
+
+def test_a_contrast_within_the_noise_that_changes_its_sign_or_size_is_no_contraction() -> None:
+    """A cone as narrow as before: nothing has happened but noise."""
+    narrow = HEALTHY | {"diag_anisotropy_text": 0.96, "diag_anisotropy_code": 0.96, "diag_contrast": 0.001}
+    for contrast in (-0.003, 0.0, 0.0005, 0.002):
+        assert alarms([narrow, narrow | {"diag_anisotropy_code": 0.965, "diag_contrast": contrast}]) == []
+
+
+def test_states_that_are_all_the_same_have_no_correlation() -> None:
+    point = HEALTHY | {"diag_anisotropy_text": 1.0, "diag_anisotropy_code": 1.0 + 1e-12, "diag_contrast": 1e-17}
+    assert correlation(point) == 0.0 and names(alarms([HEALTHY, point])) == "contraction"
+    assert math.isnan(correlation({}))
