@@ -77,7 +77,8 @@ class ObjectiveConfig(Record):
     symmetric: bool = False
     """InfoNCE: the mean of both directions, source among targets and target among sources."""
     gather: bool = True
-    """InfoNCE: negatives come from all workers' share of the step, too."""
+    """InfoNCE's negatives and the regularisers' states come from all workers' shares of the step. false: each worker uses its own share, so
+    that the loss depends on their number."""
     variance: float = Field(0.0, ge=0)
     """Weight of VICReg's variance term, relative to the distance's."""
     covariance: float = Field(0.0, ge=0)
@@ -101,6 +102,16 @@ class ObjectiveConfig(Record):
         if self.loss_dropout_mode == "periodic":
             return 1 / round(1 / (1 - self.loss_dropout))
         return 1 - self.loss_dropout
+
+    @property
+    def regularised(self) -> bool:
+        """Whether the spread of the states is part of the term."""
+        return bool(self.variance or self.covariance or self.sigreg)
+
+    @property
+    def compares_pairs(self) -> bool:
+        """Whether a pair's value depends on the step's other pairs."""
+        return self.distance == "infonce" or self.regularised
 
     @property
     def encodes_views(self) -> bool:
@@ -153,7 +164,8 @@ def idle_knob(objective: ObjectiveConfig) -> str | None:
             asked = "target: ema" if objective.target == "ema" else "a constant target"
             return f"layout {objective.layout} has no target of its own for {asked}"
     needs = (
-        (("temperature", "symmetric", "gather"), objective.distance == "infonce", "distance: infonce"),
+        (("temperature", "symmetric"), objective.distance == "infonce", "distance: infonce"),
+        (("gather",), objective.compares_pairs, "distance: infonce or a regulariser (variance, covariance, sigreg)"),
         (("ema_momentum", "ema_end"), objective.target == "ema", "target: ema"),
         (("predictor_width",), objective.predictor == "mlp", "predictor: mlp"),
         (("predictor_lr_factor",), objective.predictor != "tokens" or objective.k > 0, "a predictor (k above 0, or predictor: mlp)"),

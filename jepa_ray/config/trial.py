@@ -86,7 +86,8 @@ class StageConfig(Record):
     batch_size: int = Field(128, ge=1)
     """Examples per optimizer step, over all workers (paper: 4 x 4 x 8 = 128)."""
     micro_batch_size: int | None = Field(None, ge=1)
-    """Examples per forward pass and worker; None: the worker's whole share of a step. Changes nothing but rounding."""
+    """Examples per forward pass and worker; None: the worker's whole share of a step. Changes nothing but rounding, except for InfoNCE
+    and the regularisers, which compare the pairs of one forward pass (of all workers)."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     """Decay after the warm-up, to zero at the last step."""
     warmup_ratio: float = Field(0.0, ge=0, lt=1)

@@ -76,7 +76,7 @@ class Term:
     @property
     def gathers(self) -> bool:
         """Whether a step's pairs are exchanged between workers."""
-        return self.objective.distance == "infonce" and self.objective.gather and dist.is_initialized() and dist.get_world_size() > 1
+        return self.objective.compares_pairs and self.objective.gather and dist.is_initialized() and dist.get_world_size() > 1
 
     def is_dropped(self, step: int) -> bool:
         """Whether loss dropout skips the term in this step."""
@@ -115,7 +115,11 @@ class Term:
         return target
 
     def sum_over_pairs(self, source_PD: Tensor, target_PD: Tensor, step: int) -> Tensor:
-        """d summed over the pairs of a micro-batch, and the regularisers times their number."""
+        """d summed over the pairs of a micro-batch, and the regularisers times their number.
+
+        Where the term `gathers`, regularisers are statistics of all workers' states, and each worker's share of them is that of its pairs:
+        the sum over workers, and through the exchange its gradient, is what one worker with all pairs computes.
+        """
         objective = self.objective
         if objective.control == "constant_target":
             target_PD = constant_target(target_PD, self.seed)
@@ -126,10 +130,12 @@ class Term:
         if objective.control == "monitor":
             source_PD, target_PD = source_PD.detach(), target_PD.detach()
         # Also of no pairs, where a worker has none: the same exchange forwards and backwards as on the others.
-        term = distance(objective, source_PD, target_PD, _others(objective, source_PD, target_PD)).sum()
-        if objective.variance or objective.covariance or objective.sigreg:
+        others = gather_pairs(source_PD, target_PD) if self.gathers else None
+        term = distance(objective, source_PD, target_PD, others).sum()
+        if objective.regularised:
+            states = (others.source_ND, others.target_ND) if others is not None else (source_PD, target_PD)
             generator = torch.Generator(device="cpu").manual_seed(derive_seed(self.seed, "slices", step))
-            term = term + regulariser(objective, source_PD, target_PD, generator) * len(source_PD)
+            term = term + regulariser(objective, *states, generator) * len(source_PD)
         return term
 
 
@@ -139,10 +145,8 @@ def constant_target(target_PD: Tensor, seed: int) -> Tensor:
     return torch.randn(target_PD.shape[-1], generator=generator).to(target_PD).expand_as(target_PD)
 
 
-def _others(objective: ObjectiveConfig, source_PD: Tensor, target_PD: Tensor) -> Others | None:
-    """The pairs of all workers as InfoNCE's negatives, with gradient; None where the micro-batch's own will do."""
-    if objective.distance != "infonce" or not objective.gather or not dist.is_initialized() or dist.get_world_size() == 1:
-        return None
+def gather_pairs(source_PD: Tensor, target_PD: Tensor) -> Others:
+    """The pairs of all workers, with gradient."""
     source_ND, offset = gather_rows(source_PD)
     target_ND, _ = gather_rows(target_PD)
     return Others(source_ND, target_ND, offset)

@@ -97,6 +97,11 @@ def test_two_workers_change_nothing_but_rounding(tiny_checkpoints: dict[str, Pat
         (tiny_checkpoints[names[0]], None, [2], None, 0, {"distance": "infonce", "symmetric": True}),  # the exchange, nothing to give
         (tiny_checkpoints[names[0]], None, ROWS, None, 0, {"control": "monitor", "predictor": "linear"}),
         (tiny_checkpoints[names[0]], None, ROWS, 2, 0, {"target": "ema", "control": "shuffled"}),
+        (tiny_checkpoints[names[0]], None, ROWS, None, 0, {"sigreg": 0.5}),
+        (tiny_checkpoints[names[0]], None, ROWS, None, 0, {"variance": 1.0, "covariance": 2.0, "target": "stop_target"}),
+        (tiny_checkpoints[names[0]], None, ROWS, None, 0, {"variance": 1.0, "sigreg": 0.5, "distance": "infonce"}),
+        (tiny_checkpoints[names[0]], None, [2], None, 0, {"variance": 1.0, "sigreg": 0.5, "predictor": "mlp"}),  # one worker has no state
+        (tiny_checkpoints[names[0]], None, ROWS, None, 0, {"layout": "tube", "k": 0, "sigreg": 0.5, "covariance": 1.0}),
     ]
     torch.multiprocessing.spawn(tiny.data_parallel, (tmp_path, cases, tiny_checkpoints[names[0]]), nprocs=2)  # type: ignore[no-untyped-call]
     for number, case in enumerate(cases):
@@ -109,6 +114,8 @@ def test_two_workers_change_nothing_but_rounding(tiny_checkpoints: dict[str, Pat
         assert [shares[0][name] + shares[1][name] for name in ("num_labels", "num_pairs")] == [
             wanted["totals"][name] for name in ("num_labels", "num_pairs")
         ]
+        for name in ("ce_sum", "jepa_sum"):
+            assert shares[0][name] + shares[1][name] == pytest.approx(wanted["totals"][name], rel=1e-5), case
     one = tiny.small_trial(tiny_checkpoints[names[0]], tmp_path / "one", Runtime())
     two = [torch.load(tmp_path / f"trial.{rank}.pt") for rank in range(2)]
     assert two[0] == two[1], "ranks disagree on the result"
