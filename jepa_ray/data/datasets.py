@@ -122,7 +122,8 @@ def _with_system(task: Task, examples: Sequence[Example]) -> list[Example]:
 
 
 def _report(data: DataConfig, train: Sequence[Example], val: Sequence[Example], test: Sequence[Example]) -> dict[str, Any]:
-    """Sizes, repeated pairs and digest of each split; how many test examples have a text (an answer) that train or val has too."""
+    """Sizes, repeated pairs, contradictions and digest of each split; how many test examples have a text (an answer) that train or val
+    has too."""
     texts = {example.text for split in (train, val) for example in split}
     codes = {example.code for split in (train, val) for example in split}
     overlap_text = sum(example.text in texts for example in test)
@@ -133,6 +134,7 @@ def _report(data: DataConfig, train: Sequence[Example], val: Sequence[Example], 
         "files": {"train": data.train, "test": data.test},
         "sizes": {name: len(split) for name, split in splits.items()},
         "duplicates": {name: len(split) - len({(example.text, example.code) for example in split}) for name, split in splits.items()},
+        "contradictions": {name: contradictions(split) for name, split in splits.items()},
         "sha": {name: digest(split) for name, split in splits.items()},
         "answers_apart": data.train is not None and DATASETS[data.task].split_by == "answer" and overlap_target > 0,
         "overlap_text": overlap_text,
@@ -140,3 +142,11 @@ def _report(data: DataConfig, train: Sequence[Example], val: Sequence[Example], 
         "overlap_target": overlap_target,
         "overlap_target_share": overlap_target / len(test) if test else 0.0,
     }
+
+
+def contradictions(examples: Sequence[Example]) -> int:
+    """Examples whose question the same split answers in another way, too: no model can be right about all of them."""
+    answers: dict[tuple[str, str], set[str]] = {}
+    for example in examples:
+        answers.setdefault((example.system, example.text), set()).add(example.code)
+    return sum(len(answers[example.system, example.text]) > 1 for example in examples)

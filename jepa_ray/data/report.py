@@ -10,12 +10,15 @@ from typing import Any
 
 
 def of_task(report: Mapping[str, Any]) -> list[str]:
-    """Sizes, repeated pairs, what the test split shares with training, and references that no judge accepts."""
+    """Sizes, repeated pairs, contradictions, what the test split shares with training, and references that no judge accepts."""
     sizes, repeated = report["sizes"], report["duplicates"]
     out = [
         f"{sizes['train']} train, {sizes['val']} validation, {sizes['test']} test examples; "
         f"repeated pairs: {repeated['train']}, {repeated['val']}, {repeated['test']}"
     ]
+    if found := {name: count for name, count in report.get("contradictions", {}).items() if count}:
+        parts = ", ".join(f"{count} of {name} ({count / sizes[name]:.1%})" for name, count in found.items())
+        out.append(f"examples whose question has another answer elsewhere in the same split: {parts}")
     if sizes["test"]:
         out.append(
             f"of the test examples {report['overlap_text']} ({report['overlap_text_share']:.1%}) share their text and "
@@ -48,5 +51,5 @@ def of_family(report: Mapping[str, Any]) -> list[str]:
         out.append(f"answers longer than max_new_tokens = {report['max_new_tokens']}, so that no output can equal them: {parts}; raise it")
     if special := {name: split["special"] for name, split in tokens.items() if split["special"]}:
         parts = ", ".join(f"{count} of {name}" for name, count in special.items())
-        out.append(f"messages that hold the text of a special token, which becomes that token: {parts}")
+        out.append(f"messages that hold the text of a special token, which is read as ordinary text: {parts}")
     return out

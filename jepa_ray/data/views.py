@@ -21,6 +21,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from jepa_ray.data.content import Content
 from jepa_ray.data.example import Example
 
 Ids = NDArray[np.int32]
@@ -91,7 +92,7 @@ class TokenTable:
     dropped: int = 0
     """Examples left out because a sequence was longer than `max_length`."""
     special: int = 0
-    """Examples whose messages hold the text of a special token, which becomes that token: no output can equal such an answer."""
+    """Examples whose messages hold the text of a special token, which is read as text (`content.py`)."""
 
     def __len__(self) -> int:
         return len(self.example_ids)
@@ -215,11 +216,12 @@ def tokenize_split(examples: Iterable[Example], tokenizer: Any, style: ChatStyle
     """
     examples = tuple(examples)
     renderer = Renderer(tokenizer, style)
+    content = Content(tokenizer)
     views = [example.views or (example.text, example.code) for example in examples]
-    texts = [renderer.view("user", text) for text, _ in views]
-    codes = [renderer.view("assistant", code) for _, code in views]
-    (text_ids, text_starts), (code_ids, code_starts) = (_view_ids(tokenizer, views) for views in (texts, codes))
-    lm_ids, prompt_lengths, questions = _conversation_ids(renderer, examples)
+    texts = [renderer.view("user", content.veiled(text)) for text, _ in views]
+    codes = [renderer.view("assistant", content.veiled(code)) for _, code in views]
+    (text_ids, text_starts), (code_ids, code_starts) = (_view_ids(content, views) for views in (texts, codes))
+    lm_ids, prompt_lengths, questions = _conversation_ids(renderer, content, examples)
 
     used = [prompt_lengths[i] if scored else max(len(lm_ids[i]), len(text_ids[i]), len(code_ids[i])) for i in range(len(examples))]
     kept = [i for i in range(len(examples)) if used[i] <= max_length]
@@ -236,35 +238,32 @@ def tokenize_split(examples: Iterable[Example], tokenizer: Any, style: ChatStyle
         code_start=np.array([code_starts[i] for i in kept], dtype=np.int64),
         question=np.array([questions[i] for i in kept], dtype=np.int64).reshape(-1, 2),
         extras=tuple(examples[i].extra for i in kept),
-        options=_options([examples[i] for i in kept], renderer) if scored else (),
+        options=_options([examples[i] for i in kept], renderer, content) if scored else (),
         dropped=len(examples) - len(kept),
-        special=_count_special(examples, tokenizer),
+        special=sum(content.veiled(text) != text for text in map(_messages, examples)),
     )
 
 
-def _options(examples: Sequence[Example], renderer: Renderer) -> tuple[tuple[Ids, ...], ...]:
+def _options(examples: Sequence[Example], renderer: Renderer, content: Content) -> tuple[tuple[Ids, ...], ...]:
     """Of examples with `extra["options"]`: each option tokenised as an answer would be."""
     if not any("options" in example.extra for example in examples):
         return ()
     asked = [replace(example, code=option) for example in examples for option in example.extra["options"]]
-    ids, lengths, _ = _conversation_ids(renderer, asked)
+    ids, lengths, _ = _conversation_ids(renderer, content, asked)
     end = len(renderer.tokenizer(renderer.style.turn_end, add_special_tokens=False)["input_ids"])
     answers = iter(np.array(whole[length : len(whole) - end], dtype=np.int32) for whole, length in zip(ids, lengths, strict=True))
     return tuple(tuple(next(answers) for _ in example.extra["options"]) for example in examples)
 
 
-def _count_special(examples: Sequence[Example], tokenizer: Any) -> int:
-    special = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
-    return sum(any(token in text for token in special for text in (example.text, example.code)) for example in examples)
+def _messages(example: Example) -> str:
+    """All that an example's messages say, apart by a line feed, which no special token holds."""
+    return "\n".join((example.system, example.text, example.code))
 
 
-def _view_ids(tokenizer: Any, views: list[tuple[str, int]]) -> tuple[list[list[int]], list[int]]:
+def _view_ids(content: Content, views: list[tuple[str, int]]) -> tuple[list[list[int]], list[int]]:
     """Token ids of each view, and the position of its first content token; the last token holds the content's last character."""
-    if not views:
-        return [], []
-    encoded = tokenizer([text for text, _ in views], add_special_tokens=False, return_offsets_mapping=True)
     out, starts = [], []
-    for (text, content_start), ids, offsets in zip(views, encoded["input_ids"], encoded["offset_mapping"], strict=True):
+    for (text, content_start), ids, offsets in zip(views, *content.encode([text for text, _ in views]), strict=True):
         last = len(ids)
         while last and offsets[last - 1][0] == offsets[last - 1][1]:  # zero-width additions at the end
             last -= 1
@@ -278,25 +277,21 @@ def _view_ids(tokenizer: Any, views: list[tuple[str, int]]) -> tuple[list[list[i
     return out, starts
 
 
-def _conversation_ids(renderer: Renderer, examples: Sequence[Example]) -> tuple[list[list[int]], list[int], list[tuple[int, int]]]:
+def _conversation_ids(
+    renderer: Renderer, content: Content, examples: Sequence[Example]
+) -> tuple[list[list[int]], list[int], list[tuple[int, int]]]:
     """Ids up to the end of turn; the number of prompt tokens, such that `ids[:prompt]` is what generation will be given; and where the
     question's tokens stand."""
-    if not examples:
-        return [], [], []
-    tokenizer = renderer.tokenizer
-    pairs = [renderer.prompt_and_answer(example.system, example.text, example.code) for example in examples]
+    messages = [tuple(map(content.veiled, (example.system, example.text, example.code))) for example in examples]
+    pairs = [renderer.prompt_and_answer(*each) for each in messages]
     prompts, answers = [prompt for prompt, _ in pairs], [answer for _, answer in pairs]
-    encoded = tokenizer(prompts, add_special_tokens=False, return_offsets_mapping=True)
-    prompt_ids = encoded["input_ids"]
-    questions = [
-        _span(prompt, example.text.strip(), offsets)
-        for prompt, example, offsets in zip(prompts, examples, encoded["offset_mapping"], strict=True)
-    ]
-    joint_ids = tokenizer([p + a for p, a in zip(prompts, answers, strict=True)], add_special_tokens=False)["input_ids"]
+    prompt_ids, offsets = content.encode(prompts)
+    questions = [_span(prompt, text.strip(), at) for prompt, (_, text, _), at in zip(prompts, messages, offsets, strict=True)]
+    joint_ids, _ = content.encode([p + a for p, a in zip(prompts, answers, strict=True)])
     out = []
     for prompt, joint, answer in zip(prompt_ids, joint_ids, answers, strict=True):
         if joint[: len(prompt)] != prompt:  # a merge across the boundary: keep what the model will see when it generates
-            joint = prompt + tokenizer(answer, add_special_tokens=False)["input_ids"]
+            joint = prompt + content.encode([answer])[0][0]
         out.append(joint)
     return out, [len(prompt) for prompt in prompt_ids], questions
 

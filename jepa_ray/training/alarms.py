@@ -2,7 +2,7 @@
 
 Alarms are for the reader; they stop nothing (a loss that is not finite stops the trial, in `step.py`). A low rank alone is none:
 few distinct targets, or a good representation of an easy task, have it, too. What is judged is whether pairs lose what tells them
-from other examples.
+from other examples, and whether the model still predicts its answers at all.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 
 TRIVIAL_DISTANCE = 0.01
 """A mean cosine distance under this, before training, leaves nothing to learn."""
+UNIFORM = 0.95
+"""Share of the cross-entropy of a uniform guess from which on a model knows nothing."""
 RATIO = (0.01, 10.0)
 """Weighted norm of the JEPA term's gradient over the cross-entropy's: outside of this one of the two has no say."""
 COMMON = 0.95
@@ -33,7 +35,7 @@ def alarms(history: Sequence[Diagnostics]) -> list[str]:
     """One `name: sentence` for each alarm, in a fixed order. `history`: results of `diagnose` and `gradient_metrics`, merged, from the
     check before training on; metrics that are missing raise no alarm.
     """
-    found = [rule(history) for rule in (_non_finite, _trivial, _gradient_ratio, _contraction)] if history else []
+    found = [rule(history) for rule in (_non_finite, _diverged, _trivial, _gradient_ratio, _contraction)] if history else []
     return [alarm for alarm in found if alarm is not None]
 
 
@@ -42,12 +44,31 @@ def names(found: Sequence[str]) -> str:
     return ";".join(alarm.partition(":")[0] for alarm in found)
 
 
+def add_alarm(column: object, name: str) -> str:
+    """The column `alarms` of a trial with one more name, once: a loss that is not finite ends training before the next diagnosis."""
+    known = str(column).split(";") if column else []
+    return ";".join(known if name in known else [name, *known])
+
+
 def _non_finite(history: Sequence[Diagnostics]) -> str | None:
     for check, values in enumerate(history):
         bad = [name for name in FINITE if not math.isfinite(values.get(name, 0.0))]
         if bad:
             return f"non-finite: at check {check + 1} {', '.join(bad)} {'is' if len(bad) == 1 else 'are'} not a finite number"
     return None
+
+
+def _diverged(history: Sequence[Diagnostics]) -> str | None:
+    """After training the model predicts answers no better than a uniform guess over the vocabulary does, log V; or it has lost more than
+    half of its lead over that. An answer that is overfitted costs something, too, but not that much."""
+    uniform = history[-1].get("diag_uniform_ce", math.nan)
+    before, after = (check.get("diag_val_ce", math.nan) for check in (history[0], history[-1]))
+    if len(history) < 2 or not after >= min(UNIFORM * uniform, (before + uniform) / 2):
+        return None
+    return (
+        f"diverged: the cross-entropy on validation is {after:.3g}, {before:.3g} before training, {uniform:.3g} for a uniform guess: "
+        "lower the learning rate, or train longer if it starts at random"
+    )
 
 
 def _trivial(history: Sequence[Diagnostics]) -> str | None:

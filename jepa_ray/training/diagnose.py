@@ -117,6 +117,7 @@ def diagnose(
     """What `embedding.describe` says of the rows' states, and both losses; names begin with `diag_`.
 
         diag_val_ce             cross-entropy per label, as trained
+        diag_uniform_ce         the same of a uniform guess over the vocabulary, log V
         diag_val_jepa           the objective's mean distance, without regularisers (InfoNCE: among these rows)
         diag_own_distance       mean cosine distance of the very states that the objective compares
         diag_end_of_turn        mean probability of the end of turn right behind the gold answer
@@ -138,6 +139,7 @@ def diagnose(
         source_PD, target_PD = (pred_PD, code_PD) if appended else own_states(network, table, rows, size, config, term)
     values = {
         "val_ce": sum(part.ce_sum for part in parts) / max(1, sum(part.num_labels for part in parts)),
+        "uniform_ce": math.log(network.causal_lm.config.vocab_size),
         "val_jepa": float(distance(objective, source_PD, target_PD).mean()) if len(source_PD) else float("nan"),
         "own_distance": float(cosine(source_PD, target_PD).mean()) if len(source_PD) else float("nan"),
         "end_of_turn": sum(part.end_sum for part in parts) / max(1, len(rows)),

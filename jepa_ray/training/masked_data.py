@@ -93,7 +93,7 @@ def _prepared(sweep: SweepConfig, family: str, task: str, corpus: Corpus, checkp
     index = {label: number for number, label in enumerate(corpus.labels)}
 
     def tokenize(texts: list[str]) -> list[list[int]]:
-        ids: list[list[int]] = tokenizer(texts, truncation=False, verbose=False)["input_ids"] if texts else []
+        ids: list[list[int]] = tokenizer(texts, truncation=False, verbose=False, split_special_tokens=True)["input_ids"] if texts else []
         return ids
 
     def table(name: str, examples: Sequence[Example]) -> Passages:

@@ -26,6 +26,7 @@ from jepa_ray.data.datasets import DATASETS
 from jepa_ray.models.loading import load_tokenizer, uses_bf16
 from jepa_ray.models.network import Network
 from jepa_ray.results import TrialResult, load_progress, now, provenance, save_progress
+from jepa_ray.training.alarms import add_alarm
 from jepa_ray.training.budget import affordable
 from jepa_ray.training.build import build
 from jepa_ray.training.evaluate import evaluate
@@ -70,7 +71,8 @@ def run_trial(config: TrialConfig, prepared: Prepared, runtime: Runtime, report:
         latest = load_progress(scratch / "progress.json") or progress
         last = {name: value for name, value in latest.summary.items() if name in ("train_ce", "train_jepa", "val_accuracy")}
         text = f"{type(error).__name__}: {error}" + (f" (last finite values: {last})" if last else "")
-        return replace(latest, state="FAILED", error=text, summary=latest.summary | {"finished_at": now()})
+        alarms = {"alarms": add_alarm(latest.summary.get("alarms"), "non-finite")} if isinstance(error, NonFinite) else {}
+        return replace(latest, state="FAILED", error=text, summary=latest.summary | alarms | {"finished_at": now()})
 
 
 def _train(

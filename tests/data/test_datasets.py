@@ -13,6 +13,7 @@ import pytest
 from jepa_ray.config import DataConfig, EvaluationConfig
 from jepa_ray.data.datasets import DATASETS, Splits, load_splits, split_base
 from jepa_ray.data.example import Example
+from jepa_ray.data.report import of_task
 from jepa_ray.data.splits import groups, split_groups, subset
 from jepa_ray.evaluation.judges import judge_of
 
@@ -167,6 +168,18 @@ def test_overlap_and_duplicates_are_counted(write: Write) -> None:
     assert sum(report["duplicates"].values()) == 1
     assert report["sizes"] == {"train": 26, "val": 5, "test": 4}
     assert report["files"] == {"train": str(train), "test": str(test)}
+
+
+def test_contradicting_answers_are_counted_and_said(write: Write) -> None:
+    """Of two questions one has three answers, the other two. A repeated pair contradicts nothing, nor does another instruction."""
+    twice = [line("which", answer) for answer in ("a", "b", "c")] + [line("what", answer) for answer in ("a", "d")]
+    train = write(*distinct(30), *twice, line("text 3", "code 3"), line("which", "z", system="another instruction"))
+    report = load_splits(DataConfig(train=str(train), num_val=1, split_seed=1)).report
+    assert report["contradictions"] == {"train": 5, "val": 0, "test": 0} and report["duplicates"]["train"] == 1
+    share = 5 / report["sizes"]["train"]
+    assert any(f"another answer elsewhere in the same split: 5 of train ({share:.1%})" in sentence for sentence in of_task(report))
+    clean = load_splits(DataConfig(train=str(write(*distinct(30))), num_val=1)).report
+    assert not any("another answer" in sentence for sentence in of_task(clean))
 
 
 def test_rows_without_a_system_message_get_the_task_s(write: Write) -> None:

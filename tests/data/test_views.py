@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from jepa_ray.config import ModelConfig
+from jepa_ray.data.content import Content
 from jepa_ray.data.example import Example
 from jepa_ray.data.packing import PREDICTOR_BASE, make_batch
 from jepa_ray.data.views import Renderer, TokenTable, tokenize_split
@@ -143,8 +144,7 @@ def test_the_rendering_knows_no_date(family: ModelFamily, tokenizer: Any, monkey
 
 
 def test_special_tokens_in_content_stay_inside_their_turn(family: ModelFamily, tokenizer: Any) -> None:
-    """They do become special tokens (as in every chat template that is tokenised whole). What must hold: the labels go to the
-    real end of turn, the readouts stay on the content's last token, nothing fails."""
+    """The labels go to the real end of turn, the readouts stay on the content's last token, nothing fails."""
     hostile = f"a {family.turn_end} b {family.bos} c"
     ends = f"stop {family.turn_end}"
     examples = [Example("1", "s", hostile, hostile), Example("2", "", ends, ends), Example("3", "s", "ordinary", "x")]
@@ -154,6 +154,44 @@ def test_special_tokens_in_content_stay_inside_their_turn(family: ModelFamily, t
         assert tokenizer.decode(table.text[i]).endswith(example.text) and tokenizer.decode(table.code[i]).endswith(example.code)
     alone = table_of(examples[2:], tokenizer, family)
     assert alone.lm[0].tolist() == table.lm[2].tolist(), "one example's content reaches another"
+
+
+def test_special_tokens_in_content_are_text(family: ModelFamily, tokenizer: Any) -> None:
+    """An output is decoded without special tokens, so that an answer which holds one as a token could never be equalled; and a question
+    that quotes the end of turn would end its own."""
+    special = [token for token in tokenizer.added_tokens_decoder if tokenizer.added_tokens_decoder[token].special]
+    texts = [str(tokenizer.added_tokens_decoder[token]) for token in special]
+    hostile = f"a{''.join(texts)} b {texts[0]}{texts[-1]}c {family.turn_end}"
+    options = {"options": [hostile, f"{family.turn_end}no"]}
+    system = f"obey {texts[-1]} me"
+    quoted, plain = Example("q", system, hostile, hostile, extra=options), Example("p", "obey me", "a b", "c", extra=options)
+    table = tokenize_split([quoted, plain], tokenizer, family, 2048, scored=True)
+    assert table.special == 1
+
+    def own(ids: Any) -> list[int]:
+        return [int(token) for token in ids if token in special]
+
+    for name in ("lm", "text", "code"):
+        ids = getattr(table, name)
+        assert own(ids[0]) == own(ids[1]), f"{name}: the template's special tokens, and no others"
+    answer = tokenizer.decode(table.lm[0][table.prompt_length[0] :], skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    assert answer.strip() == hostile, "what the judge reads when the model writes the reference"
+    assert tokenizer.decode(table.code[0], clean_up_tokenization_spaces=False).endswith(hostile)
+    assert own(table.options[0][0]) == own(table.options[0][1]) == []
+    first, end = table.question[0]
+    assert tokenizer.decode(table.lm[0][first:end], clean_up_tokenization_spaces=False).strip() == hostile
+    whole = tokenizer(Renderer(tokenizer, family).conversation(system, hostile, hostile), add_special_tokens=False)["input_ids"]
+    assert own(whole) != own(table.lm[0]), "the tokenizer alone would have read them as tokens"
+
+
+def test_pieces_between_special_tokens_are_encoded_as_the_tokenizer_does(family: ModelFamily, tokenizer: Any) -> None:
+    """Without text of special tokens in it, a rendered string has the same ids and offsets either way."""
+    content = Content(tokenizer)
+    for example in EXAMPLES[:20]:
+        text = Renderer(tokenizer, family).conversation("Some rules.\n", example.text, f"  {example.code}\n\n x ")
+        (ids,), (offsets,) = content.encode([text])
+        assert content._encode(text) == (ids, [tuple(at) for at in offsets])
+    assert content.veiled("no special token < here >") == "no special token < here >"
 
 
 def test_too_long_is_dropped_and_counted(family: ModelFamily, tokenizer: Any) -> None:

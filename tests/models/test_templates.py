@@ -237,9 +237,10 @@ def sentence_piece() -> Any:
 def test_llama_2s_kind_of_tokenizer(sentence_piece: Any) -> None:
     """OpenELM's: no offsets of bytes within a character, a space before each piece of text."""
     odd = [Example("odd", "S", "naïve 日本語 🦉", "[🦉é]{2}"), Example("white", "", "  a  b \n", "\tc  d")]
+    odd.append(Example("quoted", "S </s>", "say <s>", "a </s> b<s>"))  # text, not tokens
     examples = [*EXAMPLES, *odd]
     table = tokenize_split(examples, sentence_piece, FAMILIES["openelm"], 2048)
-    assert len(table) == 202
+    assert len(table) == 203
     for i, example in enumerate(examples):
         labels = table.lm[i][table.prompt_length[i] :]
         assert labels[-1] == sentence_piece.eos_token_id and sentence_piece.decode(labels[:-1]) == example.code.strip()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jepa_ray.evaluation.embedding import describe
-from jepa_ray.training.alarms import alarms, correlation, names
+from jepa_ray.training.alarms import add_alarm, alarms, correlation, names
 
 HEALTHY = {
     "diag_val_ce": 1.0,
@@ -168,3 +168,33 @@ def test_states_that_are_all_the_same_have_no_correlation() -> None:
     point = HEALTHY | {"diag_anisotropy_text": 1.0, "diag_anisotropy_code": 1.0 + 1e-12, "diag_contrast": 1e-17}
     assert correlation(point) == 0.0 and names(alarms([HEALTHY, point])) == "contraction"
     assert math.isnan(correlation({}))
+
+
+UNIFORM = math.log(600)
+"""Cross-entropy of a uniform guess over 600 tokens: 6.40."""
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "fires"),
+    [
+        (0.5, UNIFORM, True),  # a learning rate of 1e12
+        (0.5, 40.0, True),  # surer than that, and wrong
+        (0.5, 4.0, True),  # more than half of the lead is lost
+        (0.5, 1.5, False),  # overfitted
+        (UNIFORM + 0.1, UNIFORM, True),  # from random weights, nothing learnt
+        (UNIFORM + 0.1, 5.9, False),
+        (UNIFORM + 0.1, 0.4, False),
+    ],
+)
+def test_a_model_that_predicts_no_better_than_a_uniform_guess_has_diverged(before: float, after: float, fires: bool) -> None:
+    first, last = (HEALTHY | {"diag_val_ce": value, "diag_uniform_ce": UNIFORM} for value in (before, after))
+    found = alarms([first, last])
+    assert names(found) == ("diverged" if fires else "")
+    assert not fires or all(f"{value:.3g}" in found[0] for value in (before, after, UNIFORM))
+    assert alarms([first]) == alarms([last]) == [], "before training it is the base's business"
+    assert alarms([first, last, first | {"diag_val_ce": 0.4}]) == [], "it has recovered"
+
+
+def test_an_alarm_is_added_once() -> None:
+    assert add_alarm(None, "non-finite") == add_alarm("", "non-finite") == add_alarm("non-finite", "non-finite") == "non-finite"
+    assert add_alarm("trivial;contraction", "non-finite") == "non-finite;trivial;contraction"

@@ -332,6 +332,18 @@ def test_passages_of_a_file_train_without_labels(tmp_path: Path) -> None:
         prepare_masked(sweep, "distilbert", "rotten-tomatoes")
 
 
+def test_the_text_of_a_special_token_in_a_passage_is_text(tmp_path: Path) -> None:
+    """A passage that quotes [MASK] has no hidden token of its own."""
+    path = tmp_path / "own.txt"
+    path.write_text("\n".join(f"line {number} [MASK] was [SEP] pleasant." for number in range(50)), encoding="utf-8")
+    sweep = sweep_of(base__masked={"corpus": str(path)})
+    prepared = prepare_masked(sweep, "distilbert", "rotten-tomatoes")
+    config = config_of(sweep, "mlm")
+    tokenizer = load_encoder_tokenizer(prepared.checkpoint, config.model)
+    ids = prepared.passages.tokens[: prepared.passages.starts[1]].tolist()
+    assert tokenizer.mask_token_id not in ids and ids.count(tokenizer.sep_token_id) == 1 and "mask" in tokenizer.decode(ids).lower()
+
+
 def test_states_are_means_over_ordinary_tokens(sweep: SweepConfig, prepared: MaskedPrepared) -> None:
     network, _, _, ids = built(config_of(sweep, "jepa"), prepared)
     pooled = pooled_states(network, prepared.val, ids, 7, bf16=False)

@@ -199,7 +199,7 @@ def test_a_non_finite_loss_fails_the_trial_with_its_step_and_the_last_finite_val
     assert "step 5" in failed.error and "mean cross-entropy" in failed.error
     first = next(row["value"] for row in whole.metrics if row["name"] == "train_ce")
     assert failed.summary["epochs_done"] == 1 and failed.summary["train_ce"] == first
-    assert str(first) in failed.error
+    assert str(first) in failed.error and failed.summary["alarms"] == "non-finite"
     write_trial(tmp_path, "1" * 16, config, "jepa/x", "search", failed)
 
     monkeypatch.setattr(trial, "train_step", poisoned(1))
@@ -208,6 +208,17 @@ def test_a_non_finite_loss_fails_the_trial_with_its_step_and_the_last_finite_val
 
     monkeypatch.setattr(trial, "train_step", real)  # its checkpoint is from before the failure: a retry is a whole run
     assert numbers(run(config, prepared, tmp_path / "bad")) == numbers(whole)
+
+
+def test_a_learning_rate_far_too_high_raises_an_alarm(llama: Path, tmp_path: Path) -> None:
+    """All losses stay finite, so that the trial is COMPLETE; what it has learnt is nothing."""
+    config = tiny.trial(llama, evaluation__diagnostic_pairs=6, optim__learning_rate=1e12, lora=LoraConfig(r=2))
+    result = run(config, tiny.prepared_of(llama), tmp_path / "high")
+    assert result.state == "COMPLETE" and "diverged" in str(result.summary["alarms"]).split(";")
+    found = {row["name"]: row["value"] for row in result.metrics if row["name"] in ("diag_val_ce", "diag_uniform_ce")}
+    assert found["diag_val_ce"] > 0.95 * found["diag_uniform_ce"] > 3
+    sound = run(tiny.trial(llama, evaluation__diagnostic_pairs=6, optim__learning_rate=1e-2), tiny.prepared_of(llama), tmp_path / "low")
+    assert sound.state == "COMPLETE" and "diverged" not in str(sound.summary["alarms"])
 
 
 def test_a_model_that_packing_does_not_fit_is_refused(llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
