@@ -155,9 +155,12 @@ PREDICTIONS = pa.schema(
         ("equivalent", FLAG),
         ("undecided", FLAG),
         ("leaked", FLAG),
+        ("question", pa.dictionary(pa.int32(), TEXT)),
     ]
 )
-"""`leaked`: the example's Text is also one of training's or validation's; null in folders of versions that did not ask."""
+"""`leaked`: the example's Text is also one of training's or validation's (of a validation example: one of training's); null in folders
+of versions that did not ask. `question`: the Text; pandas reads it as a categorical column.
+"""
 EMBEDDINGS = pa.schema(
     [("trial_id", TEXT), ("split", TEXT), ("example_id", TEXT), ("view", TEXT), ("vector", pa.list_(pa.float16()))],
 )

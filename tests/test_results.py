@@ -223,3 +223,18 @@ def test_of_equally_good_trials_the_one_suggested_first_is_best(tmp_path: Path) 
     # Rows of a version that did not write the number: the one started first.
     earlier = results.best_trial(trials.assign(number=None), "val_accuracy", "max")
     assert earlier is not None and earlier["started_at"] == "2026-01-01"
+
+
+def test_questions_are_one_categorical_column_over_all_trials(tmp_path: Path) -> None:
+    """Each trial's file has a dictionary of its own, and files of older versions have no such column."""
+    row = {"split": "test", "prediction": "a", "reference": "a", "correct": True}
+    for number, questions in enumerate((["p", "q", "p"], ["q", "r"], [None])):
+        found = TrialResult("COMPLETE", predictions=[{**row, "example_id": str(i), "question": text} for i, text in enumerate(questions)])
+        results.write_trial(tmp_path, f"{number:016d}", BASELINE, "none/llama3", "confirm", found)
+    old = tmp_path / "predictions" / f"{2:016d}.parquet"
+    pq.write_table(pq.read_table(old).drop_columns(["question", "leaked"]), old)
+    read = results.read_predictions(tmp_path)
+    assert read["question"].dtype == "category" and read["question"].tolist()[:5] == ["p", "q", "p", "q", "r"]
+    assert read["question"].isna().tolist() == [False] * 5 + [True]
+    assert read["leaked"].isna().all()
+    assert pd.read_parquet(tmp_path / "predictions", columns=["question"])["question"].notna().sum() == 5

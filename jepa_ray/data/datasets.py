@@ -83,6 +83,11 @@ def first_stage(pretrain: DataConfig, splits: Splits, task: str) -> tuple[tuple[
     return kept, len(train) - len(kept)
 
 
+def texts_of(*splits: Sequence[Example]) -> frozenset[str]:
+    """The Texts of some splits. An example whose Text is among those of training is leaked: its question was seen with an answer."""
+    return frozenset(example.text for split in splits for example in split)
+
+
 def digest(examples: Sequence[Example]) -> str:
     """SHA-256 of what examples say, in order. Ids are left out: they carry file names."""
     sha = hashlib.sha256()
@@ -124,7 +129,7 @@ def _with_system(task: Task, examples: Sequence[Example]) -> list[Example]:
 def _report(data: DataConfig, train: Sequence[Example], val: Sequence[Example], test: Sequence[Example]) -> dict[str, Any]:
     """Sizes, repeated pairs, contradictions and digest of each split; how many test examples have a text (an answer) that train or val
     has too."""
-    texts = {example.text for split in (train, val) for example in split}
+    texts = texts_of(train, val)
     codes = {example.code for split in (train, val) for example in split}
     overlap_text = sum(example.text in texts for example in test)
     overlap_target = sum(example.code in codes for example in test)

@@ -14,7 +14,7 @@ no answer of theirs begins with (a `<think>`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -73,8 +73,12 @@ class TokenTable:
     """A tokenised split: flat arrays that workers share without copying. Row i of every field is the same example."""
 
     example_ids: tuple[str, ...]
+    questions: tuple[str, ...]
+    """The user's message as text."""
     references: tuple[str, ...]
     """The answer as text, what a generation is judged against."""
+    leaked: tuple[bool, ...]
+    """Whether the question is one of those that the model may have been trained on."""
     lm: Ragged
     prompt_length: NDArray[np.int64]
     """Tokens of `lm` before the first label: exactly the tokens that generation starts from."""
@@ -205,11 +209,20 @@ class Renderer:
         return text if bos is None or text.startswith(bos) else bos + text
 
 
-def tokenize_split(examples: Iterable[Example], tokenizer: Any, style: ChatStyle, max_length: int, *, scored: bool = False) -> TokenTable:
+def tokenize_split(
+    examples: Iterable[Example],
+    tokenizer: Any,
+    style: ChatStyle,
+    max_length: int,
+    *,
+    scored: bool = False,
+    trained: Collection[str] = frozenset(),
+) -> TokenTable:
     """Tokenise a split once, for all trials of a family. Examples with a sequence over `max_length` tokens are dropped and counted.
 
     `scored`: a split that outputs are judged on. Only a prompt that is too long leaves an example out of it, for all families as nearly as
     can be the same ones; and the options of choice tasks are tokenised.
+    `trained`: questions of the splits before this one (`datasets.texts_of`), to tell which of its own are leaked.
 
     Raises:
         ValueError: slow tokenizer, a template that cannot render the turns, or every example too long.
@@ -229,7 +242,9 @@ def tokenize_split(examples: Iterable[Example], tokenizer: Any, style: ChatStyle
         raise ValueError(f"all {len(examples)} examples are longer than data.max_length = {max_length} tokens; raise it")
     return TokenTable(
         example_ids=tuple(examples[i].id for i in kept),
+        questions=tuple(examples[i].text for i in kept),
         references=tuple(examples[i].code for i in kept),
+        leaked=tuple(examples[i].text in trained for i in kept),
         lm=Ragged.of([lm_ids[i] for i in kept]),
         prompt_length=np.array([prompt_lengths[i] for i in kept], dtype=np.int64),
         text=Ragged.of([text_ids[i] for i in kept]),

@@ -58,6 +58,12 @@ def compare_text(prediction: str, reference: str) -> tuple[bool, bool, bool]:
     return answer == wanted, answer.startswith(wanted), wanted in answer
 
 
+def without_leaked(rows: Iterable[Mapping[str, Any]]) -> dict[str, float | int]:
+    """`accuracy_clean` over the rows that are not `leaked`, and their number, `clean_examples`; of none, the number alone."""
+    clean = [bool(row["correct"]) for row in rows if not row["leaked"]]
+    return {"clean_examples": len(clean)} | ({"accuracy_clean": sum(clean) / len(clean)} if clean else {})
+
+
 def summarise(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     """Shares in [0, 1] over all rows of the predictions table, by metric, and `errors`, the share that could not be judged.
 

@@ -13,7 +13,7 @@ from jepa_ray.data.views import TokenTable
 from jepa_ray.evaluation.choices import choose
 from jepa_ray.evaluation.generate import generate
 from jepa_ray.evaluation.judges import judge_of
-from jepa_ray.evaluation.metrics import summarise
+from jepa_ray.evaluation.metrics import summarise, without_leaked
 from jepa_ray.models.families import get_family
 from jepa_ray.models.loading import uses_bf16
 from jepa_ray.models.network import Network
@@ -24,6 +24,7 @@ def evaluate(
     network: Network, tokenizer: Any, table: TokenTable, split: str, config: TrialConfig, runtime: Runtime
 ) -> tuple[dict[str, float], list[dict[str, Any]]]:
     """Answers of every example (each rank its share), judged; metrics named `<split>_accuracy` and so on, and one row per example.
+    Of the test split also the accuracy without leaked examples.
 
     ValueError where the judge lacks something (databases).
     """
@@ -32,13 +33,15 @@ def evaluate(
     rows = []
     for i, (prediction, stopped) in zip(mine, _answers(network, tokenizer, table, mine, config, runtime), strict=True):
         score = judge(prediction, table.references[i], table.extras[i])
-        example = {"split": split, "example_id": table.example_ids[i], "prediction": prediction, "reference": table.references[i]}
-        rows.append({**example, "stopped": stopped, **vars(score)})
+        example = {"split": split, "example_id": table.example_ids[i], "question": table.questions[i], "leaked": table.leaked[i]}
+        answer = {"prediction": prediction, "reference": table.references[i], "stopped": stopped}
+        rows.append({**example, **answer, **vars(score)})
     if runtime.world_size > 1:
         shares: list[Any] = [None] * runtime.world_size
         dist.all_gather_object(shares, list(zip(mine, rows, strict=True)))
         rows = [row for _, row in sorted((pair for share in shares for pair in share), key=lambda pair: pair[0])]
-    return {f"{split}_{name}": value for name, value in summarise(rows).items()}, rows
+    scores = summarise(rows) | (without_leaked(rows) if split == "test" else {})
+    return {f"{split}_{name}": value for name, value in scores.items()}, rows
 
 
 def _answers(

@@ -29,6 +29,7 @@ from jepa_ray.config import TrialConfig
 from jepa_ray.data.corpus import Passages
 from jepa_ray.data.spans import masked_batch
 from jepa_ray.evaluation.embedding import anisotropy, effective_rank
+from jepa_ray.evaluation.metrics import without_leaked
 from jepa_ray.evaluation.probe import linear_probe, nearest
 from jepa_ray.models.loading import uses_bf16
 from jepa_ray.models.masked import MaskedNetwork, load_encoder_tokenizer, load_masked_lm, states
@@ -190,13 +191,16 @@ class Judge:
             {
                 "split": split,
                 "example_id": name,
+                "question": self._prepared.questions[name],
+                "leaked": name in self._prepared.leaked,
                 "prediction": labels[answer],
                 "reference": labels[truth] if truth >= 0 else None,
                 "correct": bool(answer == truth),
             }
             for name, answer, truth in zip(judged.ids, answers.tolist(), judged.classes.tolist(), strict=True)
         ]
-        return scores, rows
+        clean = without_leaked(rows) if split == "test" else {}
+        return scores | {f"{split}_{name}": value for name, value in clean.items()}, rows
 
 
 def pooled_states(network: MaskedNetwork, passages: Passages, ids: TokenIds, batch_size: int, *, bf16: bool) -> States:

@@ -17,6 +17,7 @@ from transformers.utils import logging
 from jepa_ray import atomic
 from jepa_ray.config import MaskedConfig, ModelConfig, SweepConfig, arms
 from jepa_ray.data.corpus import Corpus, Passages, corpus_report, load_corpus, tokenize_passages
+from jepa_ray.data.datasets import texts_of
 from jepa_ray.data.example import Example
 from jepa_ray.data.report import of_family, of_task
 from jepa_ray.data.spans import masked_batch
@@ -52,6 +53,10 @@ class MaskedPrepared:
     test: Passages | None
     """None while searching: the test split is sealed."""
     labels: tuple[str, ...]
+    questions: dict[str, str]
+    """Texts of the judged splits by their ids."""
+    leaked: frozenset[str]
+    """Ids of those whose text is also in a split before."""
     dataset_sha: str
     identity: str
     """Digest of all that a trial's numbers depend on and its configuration does not hold: data and weights."""
@@ -128,6 +133,13 @@ def _prepared(sweep: SweepConfig, family: str, task: str, corpus: Corpus, checkp
         val=val,
         test=test,
         labels=corpus.labels,
+        questions={example.id: example.text for example in (*splits.val, *splits.test)},
+        leaked=frozenset(
+            example.id
+            for part, before in ((splits.val, texts_of(splits.train)), (splits.test, texts_of(splits.train, splits.val)))
+            for example in part
+            if example.text in before
+        ),
         dataset_sha=corpus.dataset_sha,
         identity="",
         checkpoint=checkpoint,

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from jepa_ray.config import DataConfig, EvaluationConfig, ModelConfig, SweepConfig
-from jepa_ray.data.datasets import DATASETS, digest, first_stage, load_splits
+from jepa_ray.data.datasets import DATASETS, digest, first_stage, load_splits, texts_of
 from jepa_ray.data.example import Example
 from jepa_ray.data.views import TokenTable, tokenize_split
 from jepa_ray.evaluation.judges import judge_of
@@ -74,9 +74,10 @@ def prepare(sweep: SweepConfig, family: str, task: str) -> Prepared:
     load_config(checkpoint, config)
     tokenizer = load_tokenizer(checkpoint, config)
     tables = {"train": tokenize_split(train, tokenizer, record, data.max_length)}
+    seen = {"val": texts_of(splits.train), "test": texts_of(splits.train, splits.val)}
     for name, examples in (("val", splits.val), ("test", splits.test)):
         if examples:
-            tables[name] = tokenize_split(examples, tokenizer, record, data.max_length, scored=True)
+            tables[name] = tokenize_split(examples, tokenizer, record, data.max_length, scored=True, trained=seen[name])
     pretrain = tokenize_split(first, tokenizer, record, sweep.pretrain.data.max_length) if sweep.pretrain is not None else None
     cap = sweep.max_new_tokens_of(task) or DATASETS[task].max_new_tokens
     sha = hashlib.sha256(splits.dataset_sha.encode())

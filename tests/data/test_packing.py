@@ -112,7 +112,9 @@ def table() -> TokenTable:
     """Two examples; 9 is the end of turn. Prompts of 2 and 3 tokens, answers of 2 and 1."""
     return TokenTable(
         ("a", "b"),
+        ("which a", "which b"),
         ("x", "y"),
+        (False, False),
         Ragged.of([[1, 2, 5, 6, 9], [1, 3, 2, 7, 9]]),
         np.array([2, 3]),
         Ragged.of([[1, 2], [1, 3]]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from jepa_ray.config import LoraConfig, ObjectiveConfig, TrialConfig
+from jepa_ray.config import DataConfig, LoraConfig, ObjectiveConfig, SweepConfig, TrialConfig
+from jepa_ray.data.datasets import load_splits
+from jepa_ray.evaluation.metrics import without_leaked
 from jepa_ray.models.families import FAMILIES
-from jepa_ray.results import SUMMARY, TrialResult, load_progress, write_trial
+from jepa_ray.plan import arms, trial_config
+from jepa_ray.results import SUMMARY, TrialResult, load_progress, read_predictions, write_trial
 from jepa_ray.training import checkpoint as checkpoints
 from jepa_ray.training import trial
-from jepa_ray.training.prepare import Prepared
+from jepa_ray.training.prepare import Prepared, prepare
 from jepa_ray.training.step import Runtime
 from tests import tiny_models as tiny
 
@@ -268,3 +272,39 @@ def test_diagnostics_are_in_the_tables_and_change_no_number(llama: Path, tmp_pat
         for name in ("alarms", "diag_seconds"):
             watched["summary"].pop(name, None)
         assert watched["summary"] == plain["summary"]
+
+
+def test_leaked_test_examples_are_marked_and_left_out_of_a_second_score(llama: Path, tmp_path: Path) -> None:
+    """Of 6 test questions 2 are training's and 1 is validation's, whatever their answers are."""
+
+    def written(name: str, pairs: list[tuple[str, str]]) -> str:
+        turns = [[{"role": "user", "content": text}, {"role": "assistant", "content": code}] for text, code in pairs]
+        (tmp_path / name).write_text("".join(json.dumps({"messages": each}) + "\n" for each in turns))
+        return str(tmp_path / name)
+
+    pool = [(f"lines with {i} words", f"({chr(97 + i)})+") for i in range(20)]
+    files = {"train": written("train.jsonl", pool), "num_val": 4}
+    base = {"optim": {"num_epochs": 1, "batch_size": 4}, "evaluation": {"max_new_tokens": 4, "diagnostic_pairs": 0}}
+    parts: dict[str, Any] = {"families": ["llama3"], "model": str(llama), "task": "nl-rx", "methods": {"baseline": None}, "base": base}
+    splits = load_splits(DataConfig(task="nl-rx", **files))
+    asked = [(splits.train[0].text, "(x)"), (splits.train[1].text, splits.train[1].code), (splits.val[0].text, "(y)")]
+    files["test"] = written("test.jsonl", [*asked, *((f"new {i}", "(z)") for i in range(3))])
+    sweep = SweepConfig(name="leak", data=files, **parts)
+    prepared = prepare(sweep, "llama3", "nl-rx")
+    (arm,) = arms(sweep)
+    config = trial_config(sweep, arm, {})
+    result = run(config.model_copy(update={"evaluation": config.evaluation.model_copy(update={"test": True})}), prepared, tmp_path / "s")
+    rows = [row for row in result.predictions if row["split"] == "test"]
+    assert [row["leaked"] for row in rows] == [True, True, True, False, False, False] and prepared.facts["overlap_text"] == 3
+    assert [row["question"] for row in rows[:3]] == [text for text, _ in asked]
+    assert not any(row["leaked"] for row in result.predictions if row["split"] == "val")
+    assert result.summary["test_clean_examples"] == 3 and result.summary["test_accuracy_clean"] == 0.0
+    write_trial(tmp_path / "out", "0" * 16, config, "baseline/llama3", "confirm", result)
+    read = read_predictions(tmp_path / "out", filters=[("split", "==", "test")])
+    assert read["leaked"].tolist() == [row["leaked"] for row in rows] and read["question"].tolist() == [row["question"] for row in rows]
+
+
+def test_the_score_without_leaked_examples_by_hand() -> None:
+    rows = [{"correct": correct, "leaked": leaked} for correct, leaked in ((True, True), (True, False), (False, False), (None, False))]
+    assert without_leaked(rows) == {"clean_examples": 3, "accuracy_clean": 1 / 3}
+    assert without_leaked(rows[:1]) == {"clean_examples": 0}, "no example, no score"
