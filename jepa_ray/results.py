@@ -104,7 +104,7 @@ SUMMARY: dict[str, pa.DataType] = {
     **_fields(REAL, "val_retrieval_untrained test_retrieval_untrained"),
     **_fields(REAL, "val_effective_rank test_effective_rank val_anisotropy test_anisotropy"),
     **_fields(REAL, "chance pretrain_ce pretrain_jepa train_ce train_jepa val_jepa lambda_used diag_seconds"),
-    **_fields(REAL, "train_tokens train_flops train_seconds val_seconds test_seconds wall_seconds peak_memory_bytes"),
+    **_fields(REAL, "train_tokens train_flops train_flops_unpacked train_seconds val_seconds test_seconds wall_seconds peak_memory_bytes"),
     **_fields(
         INTEGER, "epochs_done steps num_parameters num_trainable num_workers train_examples val_examples test_examples dropped_examples"
     ),
@@ -122,7 +122,9 @@ FLOPs and seconds are part of `train_*`. `lambda_used` is lambda before its sche
 losses on validation, `alarms` the names of what they and the embeddings raised (`training/alarms.py`). `packing_used` is the packing that
 `packing: auto` came to. `attention_error` is the largest difference that the start-up self-check saw between packed and separate passes.
 `overlap_text` is the number of test examples whose Text is also one of training's or validation's, `test_accuracy_clean` the accuracy
-without them, on `test_clean_examples`. `versions` is a JSON object in a string. Times are UTC, ISO 8601.
+without them, on `test_clean_examples`. `train_flops` is what was computed; `train_flops_unpacked` what the same training costs with every
+sequence and view encoded by itself, whatever the packing, micro-batches and workers: budgets and comparisons at equal FLOPs use it.
+`versions` is a JSON object in a string. Times are UTC, ISO 8601.
 """
 
 TRIALS = pa.schema(list({**IDENTITY, **CONFIG, **SUMMARY}.items()))
@@ -135,6 +137,7 @@ METRICS = pa.schema(
         ("name", TEXT),
         ("value", REAL),
         ("train_flops", REAL),
+        ("train_flops_unpacked", REAL),
         ("train_seconds", REAL),
     ]
 )

@@ -120,7 +120,8 @@ def matched(sweep: SweepConfig, folder: Path, selection: Mapping[str, TrialConfi
         for arm, twin in claims.items():
             configs = {name: confirmation(selection[name], seed) for name in (arm, twin)}
             found = {name: rows.get(identify(name, config), {}) for name, config in configs.items()}
-            spent = {name: float(row["train_flops"] or 0) for name, row in found.items() if row.get("state") == "COMPLETE"}
+            cost = "train_flops_unpacked" if all(row.get("train_flops_unpacked") for row in found.values()) else "train_flops"
+            spent = {name: float(row[cost] or 0) for name, row in found.items() if row.get("state") == "COMPLETE"}
             if len(spent) < 2 or not all(spent.values()) or max(spent.values()) <= (1 + results.FLOPS_ALIKE) * min(spent.values()):
                 continue
             dearer = max(spent, key=lambda name: spent[name])

@@ -133,7 +133,7 @@ class Search(_Jobs):
 
     def _spend(self, arm: str, row: dict[str, Any]) -> None:
         if arm in self._spent and row.get("stage", "search") == "search":
-            self._spent[arm] += row.get("train_flops") or 0.0
+            self._spent[arm] += row.get("train_flops_unpacked") or row.get("train_flops") or 0.0
 
     def progress(self, job: Job, metrics: dict[str, Any]) -> None:
         super().progress(job, metrics)

@@ -90,6 +90,18 @@ def test_the_dearer_of_each_pair_gets_the_flops_of_the_cheaper(tmp_path: Path) -
         assert free == confirmation(selection[arm], config.seed) and config.evaluation.test
 
 
+def test_the_budget_is_in_flops_that_do_not_depend_on_micro_batches(tmp_path: Path) -> None:
+    """What was computed says that jepa is the cheaper one here; its sequences and views say the reverse."""
+    sweep = sweep_of(tmp_path, methods={"base": "none", "jepa": {}})
+    selection = chosen(sweep)
+    for arm, config in confirmations(selection, selection, SEEDS[:1]):
+        computed, unpacked = (2e9, 3e9) if arm.startswith("base") else (1e9, 5e9)
+        summary: dict[str, Any] = {"test_accuracy": 0.5, "train_flops": computed, "train_flops_unpacked": unpacked}
+        results.write_trial(tmp_path, identify(config), config, arm, "confirm", TrialResult("COMPLETE", summary=summary))
+    pairs = matched(sweep, tmp_path, selection, identify)
+    assert [(arm, config.optim.max_train_flops) for arm, config in pairs] == [("jepa/llama3", 3e9)]
+
+
 def test_nothing_is_matched_with_a_first_stage(tmp_path: Path) -> None:
     stage = {"data": {"task": "paraphrase"}}
     sweep = sweep_of(tmp_path, methods={"base": "none", "jepa": {}}, pretrain=stage)

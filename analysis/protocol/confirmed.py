@@ -70,7 +70,8 @@ class Tables:
         self.known = known.groupby(answers["trial_id"].astype(str)).mean()
         name = next(name for name, behind in BY_EXAMPLE.items() if behind == column)
         filters = [*wanted, ("split", "==", "val"), ("name", "==", f"val_{name}")]
-        curves = read_sound(folder, "metrics", damaged, ["trial_id", "step", "value", "train_flops", "train_seconds"], filters)
+        costs = ["train_flops", "train_flops_unpacked", "train_seconds"]
+        curves = read_sound(folder, "metrics", damaged, ["trial_id", "step", "value", *costs], filters)
         curves = curves.dropna(subset=["value"]).sort_values("step")
         self.curves = {str(key): rows for key, rows in curves.groupby("trial_id")}
         notes += damaged

@@ -23,9 +23,10 @@ from analysis.tables import flops, named
 from jepa_ray.results import FLOPS_ALIKE
 
 LEVEL = 0.95
+UNPACKED = "train_flops_unpacked"
 WITHIN = f"within {100 * FLOPS_ALIKE:.0f} %"
 Curves = Mapping[str, pd.DataFrame]
-"""trial_id -> validation curve: `value`, `step`, `train_flops` and `train_seconds` of every evaluation, in order of steps."""
+"""trial_id -> validation curve: `value`, `step`, FLOPs (both counts) and `train_seconds` of every evaluation, in order of steps."""
 
 
 @dataclass(frozen=True)
@@ -96,14 +97,15 @@ def at_equal_steps(ours: pd.DataFrame, theirs: pd.DataFrame, metric: str, curves
 
 def at_equal_flops(ours: Arm, theirs: Arm, metric: str, curves: Curves) -> Panel:
     """Matched runs first; where there are none, validation curves; where both cost the same, the confirmation."""
-    spent = np.array([ours.confirmed["train_flops"], theirs.confirmed["train_flops"]], dtype=float)
+    cost = _cost_column(ours.confirmed, theirs.confirmed)
+    spent = np.array([ours.confirmed[cost], theirs.confirmed[cost]], dtype=float)
     if not np.isfinite(spent).all() or (spent <= 0).any():
         return Panel("equal FLOPs", metric, {}, None, "train_flops are missing in the trials table")
     same = spent.max(axis=0) <= (1 + FLOPS_ALIKE) * spent.min(axis=0)
     if same.all():
         gaps = _by_seed(ours.confirmed, theirs.confirmed, metric)
         return Panel("equal FLOPs", metric, gaps, float(spent.min(axis=0).mean()), f"both arms cost the same {WITHIN}, so {metric} itself")
-    found, notes = _matched(ours, theirs, metric, same)
+    found, notes = _matched(ours, theirs, metric, same, cost)
     if found:
         below = max(pair.below for pair in found.values())
         how = f"trained to the same FLOPs, schedule matched, {len(found)} seeds"
@@ -111,7 +113,7 @@ def at_equal_flops(ours: Arm, theirs: Arm, metric: str, curves: Curves) -> Panel
         how += f", the matched run up to {below:.1%} below" if below > FLOPS_ALIKE else ""
         flops = float(np.mean([pair.flops for pair in found.values()]))
         return Panel("equal FLOPs", metric, {seed: pair.gap for seed, pair in found.items()}, flops, how, notes)
-    return replace(_on_curves("equal FLOPs", "train_flops", ours.confirmed, theirs.confirmed, metric, curves), notes=notes)
+    return replace(_on_curves("equal FLOPs", cost, ours.confirmed, theirs.confirmed, metric, curves), notes=notes)
 
 
 def at_equal_seconds(ours: pd.DataFrame, theirs: pd.DataFrame, metric: str, curves: Curves) -> Panel:
@@ -129,6 +131,12 @@ def at_equal_seconds(ours: pd.DataFrame, theirs: pd.DataFrame, metric: str, curv
     return replace(panel, how=f"{panel.how}; wall clock, with whatever else ran beside the trials") if panel.by_seed else panel
 
 
+def _cost_column(*rows: pd.DataFrame) -> str:
+    """By which FLOPs arms are compared: those that do not depend on packing, micro-batches and workers, where all trials have them."""
+    unpacked = pd.concat([part[UNPACKED] for part in rows]) if all(UNPACKED in part for part in rows) else pd.Series([np.nan])
+    return UNPACKED if np.isfinite(unpacked.to_numpy(dtype=float)).all() else "train_flops"
+
+
 @dataclass(frozen=True)
 class _Pair:
     """One seed at equal FLOPs: method minus baseline, FLOPs of the cheaper arm, and how far (a share) the matched run stayed below them."""
@@ -138,7 +146,7 @@ class _Pair:
     below: float = 0.0
 
 
-def _matched(ours: Arm, theirs: Arm, metric: str, same: Any) -> tuple[dict[int, _Pair], tuple[str, ...]]:
+def _matched(ours: Arm, theirs: Arm, metric: str, same: Any, cost: str) -> tuple[dict[int, _Pair], tuple[str, ...]]:
     """Pairs by seed, and why a matched run or a seed is not among them.
 
     The partner of a matched run is the other arm's confirmation on the same seed and data whose cost was its budget. The run must have
@@ -157,17 +165,17 @@ def _matched(ours: Arm, theirs: Arm, metric: str, same: Any) -> tuple[dict[int, 
         pair = {True: (ours, ours.confirmed.loc[seed]), False: (theirs, theirs.confirmed.loc[seed])}
         a, b = pair[True][1], pair[False][1]
         if same[place]:
-            found[int(seed)] = _Pair(float(a[metric] - b[metric]), float(min(a["train_flops"], b["train_flops"])))
+            found[int(seed)] = _Pair(float(a[metric] - b[metric]), float(min(a[cost], b[cost])))
             continue
-        is_ours = bool(a["train_flops"] > b["train_flops"])
+        is_ours = bool(a[cost] > b[cost])
         (arm, dear), (_, cheap) = pair[is_ours], pair[not is_ours]
-        run, why = _partner(arm, dear, cheap, int(seed), metric)
+        run, why = _partner(arm, dear, cheap, int(seed), metric, cost)
         notes += why
         if run is None:
             missing.append(int(seed))
             continue
-        gap, flops = float(run[metric] - cheap[metric]), float(cheap["train_flops"])
-        found[int(seed)] = _Pair(gap if is_ours else -gap, flops, 1 - float(run["train_flops"]) / flops)
+        gap, flops = float(run[metric] - cheap[metric]), float(cheap[cost])
+        found[int(seed)] = _Pair(gap if is_ours else -gap, flops, 1 - float(run[cost]) / flops)
     if len(found) == int(np.sum(same)):  # no matched run at all: the curves are better than a few seeds that happen to cost the same
         found = {}
     if missing:
@@ -176,20 +184,22 @@ def _matched(ours: Arm, theirs: Arm, metric: str, same: Any) -> tuple[dict[int, 
     return found, tuple(notes)
 
 
-def _partner(arm: Arm, dear: pd.Series[Any], cheap: pd.Series[Any], seed: int, metric: str) -> tuple[pd.Series[Any] | None, list[str]]:
+def _partner(
+    arm: Arm, dear: pd.Series[Any], cheap: pd.Series[Any], seed: int, metric: str, cost: str
+) -> tuple[pd.Series[Any] | None, list[str]]:
     """The matched run of `arm` whose budget is what `cheap` spent, and a sentence for each such run that cannot be used."""
     rows = arm.matched[arm.matched["seed"] == seed]
     rows = rows[alike(rows, dear, (*FREE, "max_train_flops")) & rows["dataset_sha"].eq(dear["dataset_sha"])]
-    meant = rows[(rows["max_train_flops"] / float(cheap["train_flops"]) - 1).abs() < 1e-6]
+    meant = rows[(rows["max_train_flops"] / float(cheap[cost]) - 1).abs() < 1e-6]
     fits, notes = None, []
     for _, row in meant.iterrows():
-        head, spent = f"{arm.name}: the matched run on seed {seed}", float(row["train_flops"])
+        head, spent = f"{arm.name}: the matched run on seed {seed}", float(row[cost])
         if row["state"] != "COMPLETE":
             notes.append(f"{head} is {row['state']}.")
         elif not np.isfinite(row[metric]):
             notes.append(f"{head} has no {metric}.")
-        elif not 0 <= 1 - spent / float(cheap["train_flops"]) <= _slack(row):
-            notes.append(f"{head} spent {flops(spent)} FLOPs, not {flops(cheap['train_flops'])} or up to {_slack(row):.0%} less.")
+        elif not 0 <= 1 - spent / float(cheap[cost]) <= _slack(row):
+            notes.append(f"{head} spent {flops(spent)} FLOPs, not {flops(cheap[cost])} or up to {_slack(row):.0%} less.")
         else:
             fits = row
     return fits, notes if fits is None else []  # an attempt that failed before one succeeded is no loss

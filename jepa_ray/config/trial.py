@@ -108,8 +108,8 @@ class OptimConfig(StageConfig):
     """The stage that is judged; the only one, or the fine-tuning after `pretrain`."""
 
     max_train_flops: float | None = Field(None, gt=0)
-    """Training FLOPs (counted, `training/flops.py`) that this stage may spend: it makes as many of its steps as they pay for, and the
-    schedule ends with the last of them. None: all steps of `num_epochs`."""
+    """Training FLOPs (`train_flops_unpacked` of the tables) that this stage may spend: it makes as many of its steps as they pay for, and
+    the schedule ends with the last of them. None: all steps of `num_epochs`."""
 
 
 class PretrainConfig(StageConfig):

@@ -1,8 +1,9 @@
 """How many steps a FLOPs budget pays for, counted before the first of them.
 
 A step's operations follow from which tokens it packs, and those from the data order and loss dropout alone: both are streams of the seed.
-So the whole run is packed once without being computed, the count is exactly what training will count, and the schedule can end with the
-last step that is paid for. (The paper's reference divides epochs instead, and rounds up.)
+So the whole run is laid out once without being computed, the count is exactly the `train_flops_unpacked` that training will count, and the
+schedule can end with the last step that is paid for: the same one on any number of workers. (The paper's reference divides epochs
+instead, and rounds up.)
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 
 from jepa_ray.config import TrialConfig
-from jepa_ray.data.packing import Backend
 from jepa_ray.data.views import TokenTable
 from jepa_ray.training.flops import FlopModel
 from jepa_ray.training.jepa import Term
@@ -27,8 +27,6 @@ def affordable(
     epochs: Sequence[Sequence[NDArray[np.int64]]],
     table: TokenTable,
     config: TrialConfig,
-    backend: Backend,
-    world_size: int,
     flop_model: FlopModel,
     term: Term | None,
 ) -> Epochs:
@@ -45,7 +43,7 @@ def affordable(
         return [list(steps) for steps in epochs]
     spent, first, kept = 0, 0, 0
     flat = [rows for steps in epochs for rows in steps]
-    for cost in step_flops(flat, table, config, backend, world_size, flop_model, term):
+    for cost in step_flops(flat, table, config, flop_model, term):
         first = first or cost
         if spent + cost > budget:
             break
@@ -64,17 +62,14 @@ def step_flops(
     steps: Sequence[NDArray[np.int64]],
     table: TokenTable,
     config: TrialConfig,
-    backend: Backend,
-    world_size: int,
     flop_model: FlopModel,
     term: Term | None,
 ) -> Iterator[int]:
-    """Operations of each step over all workers, as training will count them."""
+    """Operations of each step, `FlopModel.unpacked_flops`."""
     nothing = torch.zeros(())
     for step, rows in enumerate(steps):
         active = None if term is None or term.is_dropped(step) else term
         totals = StepTotals()
-        for rank in range(world_size):
-            for batch in micro_batches(table, rows, config, step, backend, Runtime(rank=rank, world_size=world_size), active):
-                totals.add(totals_of(batch, nothing, nothing))
-        yield flop_model.train_flops(totals)
+        for batch in micro_batches(table, rows, config, step, "flat", Runtime(), active):
+            totals.add(totals_of(batch, nothing, nothing))
+        yield flop_model.unpacked_flops(totals)

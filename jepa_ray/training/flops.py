@@ -4,8 +4,9 @@ Per token and weight a matrix product costs 2 operations forward; its backward c
 gradient of the weight. Frozen weights (LoRA) save the last. Attention: 4 * head_size * heads operations per query-key pair and
 layer forward, twice that backward. The head runs at label positions only. Recomputation under gradient checkpointing, norms and
 activations are not counted; nor is the predictor's own map. Tokens that examples of a forward pass share are computed once and
-counted once, so packing (trie or flat), micro-batches and workers change the count as they change the work. Source: Kaplan et al. 2020,
-section 2.1, with the terms written out.
+counted once, so packing (trie or flat), micro-batches and workers change that count as they change the work: it is what a trial costs.
+Arms are compared, and budgets counted, by another: each sequence and view by itself, without sharing and without padding. Source: Kaplan
+et al. 2020, section 2.1, with the terms written out.
 """
 
 from __future__ import annotations
@@ -49,5 +50,11 @@ class FlopModel:
         )
 
     def train_flops(self, totals: StepTotals) -> int:
+        """What was computed."""
         trained = self.per_token * totals.tokens + self.per_pair * totals.attended + self.per_label * totals.num_labels
         return trained + self.per_token_forward * totals.frozen_tokens + self.per_pair // 3 * totals.frozen_attended
+
+    def unpacked_flops(self, totals: StepTotals) -> int:
+        """What the same training costs with every sequence and view encoded by itself; whatever the packing, micro-batches and workers."""
+        trained = self.per_token * totals.path_tokens + self.per_pair * totals.path_attended + self.per_label * totals.num_labels
+        return trained + self.per_token_forward * totals.frozen_path_tokens + self.per_pair // 3 * totals.frozen_path_attended

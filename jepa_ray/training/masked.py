@@ -45,7 +45,7 @@ from jepa_ray.training.masked_step import (
     masked_step,
 )
 from jepa_ray.training.selfcheck import TOLERANCE, PackingError
-from jepa_ray.training.spent import spent_columns
+from jepa_ray.training.spent import cost_so_far, spent_columns
 from jepa_ray.training.step import NonFinite, Runtime, StepTotals, data_parallel, epoch_steps, over_ranks
 
 Report = Callable[[dict[str, float]], None]
@@ -96,7 +96,7 @@ def _train(
     else:
         untrained, _ = judge(network, prepared.val, "val")
         summary |= _untrained(untrained)
-        metrics += _rows(untrained, 0, 0, {"train_flops": 0.0, "train_seconds": 0.0})
+        metrics += _rows(untrained, 0, 0, cost_so_far({**spent, "unpacked": 0}))
         if config.evaluation.test:
             scores, _ = judge(network, _test(prepared), "test")
             summary |= _untrained(scores)
@@ -130,7 +130,7 @@ def _train(
             values |= scores
         spent["wall"] = earlier + time.perf_counter() - began
 
-        cost = {"train_flops": float(spent["flops"]), "train_seconds": spent["train_seconds"]}
+        cost = cost_so_far({**spent, "unpacked": spent["flops"]})  # passages are padded, not packed, and padding is not counted
         metrics += _rows(values, spent["step"], epoch + 1, cost)
         summary |= values | cost
         summary |= spent_columns(spent, epoch + 1, runtime)
@@ -144,7 +144,7 @@ def _train(
     if config.evaluation.test:
         started = time.perf_counter()
         scores, rows_of_test = judge(network, _test(prepared), "test")
-        cost = {name: progress.metrics[-1][name] for name in ("train_flops", "train_seconds")}
+        cost = {name: progress.metrics[-1][name] for name in ("train_flops", "train_flops_unpacked", "train_seconds")}
         progress = replace(
             progress,
             summary={**progress.summary, **scores, "test_seconds": time.perf_counter() - started},

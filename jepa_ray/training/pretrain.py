@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
 import time
 from dataclasses import asdict, dataclass
@@ -50,6 +51,8 @@ class Pretrained:
     """What training it cost, also where another trial had trained it."""
     losses: list[dict[str, float]]
     """By epoch: `pretrain_ce`, and `pretrain_jepa` where it had the term."""
+    unpacked_flops: float = math.nan
+    """As `flops`, with every sequence and view by itself; nan where an older version trained it."""
 
 
 def stages(config: TrialConfig) -> tuple[TrialConfig | None, TrialConfig]:
@@ -95,8 +98,8 @@ def pretrain(config: TrialConfig, table: TokenTable, checkpoint: str, data_sha: 
 def _train(config: TrialConfig, table: TokenTable, checkpoint: str, runtime: Runtime, scratch: Path, folder: Path) -> None:
     training = build(config, checkpoint, table, runtime, scratch)
     network, flop_model, backend = training.network, FlopModel.of(training.network), backend_of(config)
-    saved: dict[str, Any] = {"epoch": 0, "step": 0, "tokens": 0, "flops": 0, "seconds": 0.0, "losses": []} | (training.saved or {})
-    saved = {name: saved[name] for name in ("epoch", "step", "tokens", "flops", "seconds", "losses")}
+    start: dict[str, Any] = {"epoch": 0, "step": 0, "tokens": 0, "flops": 0, "unpacked": 0, "seconds": 0.0, "losses": []}
+    saved = start if training.saved is None else {name: training.saved.get(name, math.nan) for name in start}
     epochs = [epoch_steps(len(table), config.optim, config.seed, epoch) for epoch in range(config.optim.num_epochs)]
     network.train()
     for epoch in range(saved["epoch"], len(epochs)):
@@ -108,6 +111,7 @@ def _train(config: TrialConfig, table: TokenTable, checkpoint: str, runtime: Run
         totals = over_ranks(totals, runtime)
         saved["tokens"] += totals.tokens
         saved["flops"] += flop_model.train_flops(totals)
+        saved["unpacked"] += flop_model.unpacked_flops(totals)
         saved["seconds"] += time.perf_counter() - started
         saved["epoch"] = epoch + 1
         losses = {"pretrain_ce": totals.ce_sum / max(1, totals.num_labels)}
@@ -118,7 +122,8 @@ def _train(config: TrialConfig, table: TokenTable, checkpoint: str, runtime: Run
         with atomic.whole_folder(folder) as building:  # another trial of the same first stage may be faster
             network.causal_lm.save_pretrained(building)
             load_tokenizer(checkpoint, config.model).save_pretrained(building)
-            facts = Pretrained(str(folder), _weights_sha(building), saved["tokens"], saved["flops"], saved["seconds"], saved["losses"])
+            cost = {"tokens": saved["tokens"], "flops": saved["flops"], "unpacked_flops": saved["unpacked"], "seconds": saved["seconds"]}
+            facts = Pretrained(folder=str(folder), sha=_weights_sha(building), **cost, losses=saved["losses"])
             (building / _FACTS).write_text(json.dumps(asdict(facts), indent=2) + "\n", encoding="utf-8")
         shutil.rmtree(scratch, ignore_errors=True)
 

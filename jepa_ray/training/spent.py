@@ -11,6 +11,15 @@ import torch
 from jepa_ray.training.step import Runtime
 
 
+def cost_so_far(spent: Mapping[str, Any]) -> dict[str, float]:
+    """What training has cost by now, as it stands with each point of a curve and in `trials`."""
+    return {
+        "train_flops": float(spent["flops"]),
+        "train_flops_unpacked": float(spent["unpacked"]),
+        "train_seconds": spent["train_seconds"],
+    }
+
+
 def spent_columns(spent: Mapping[str, Any], epochs_done: int, runtime: Runtime) -> dict[str, Any]:
     """Columns of `trials`: tokens, seconds, optimizer steps, epochs, memory. FLOPs and training seconds stand with the curves."""
     return {

@@ -57,6 +57,11 @@ class StepTotals:
     frozen_tokens: int = 0
     """Tokens that went through a target encoder of its own, without gradient."""
     frozen_attended: int = 0
+    path_tokens: int = 0
+    """Tokens of every sequence and view by itself, shared ones each time: the same however they are packed and cut into micro-batches."""
+    path_attended: int = 0
+    frozen_path_tokens: int = 0
+    frozen_path_attended: int = 0
 
     def add(self, other: StepTotals) -> None:
         for name, value in vars(other).items():
@@ -234,6 +239,8 @@ def loss_of_sums(
 def totals_of(batch: ViewBatch, ce_sum: Tensor, jepa_sum: Tensor) -> StepTotals:
     """What a micro-batch adds to the sums."""
     frozen = batch.frozen
+    lengths = np.array([len(path) for path in batch.packed.nodes], dtype=np.int64)
+    frozen_lengths = np.array([len(path) for path in frozen.nodes] if frozen is not None else [], dtype=np.int64)
     return StepTotals(
         ce_sum=float(ce_sum.detach()),
         num_labels=batch.num_labels,
@@ -243,6 +250,10 @@ def totals_of(batch: ViewBatch, ce_sum: Tensor, jepa_sum: Tensor) -> StepTotals:
         attended=attended_pairs(batch.packed),
         frozen_tokens=frozen.num_tokens if frozen is not None else 0,
         frozen_attended=attended_pairs(frozen) if frozen is not None else 0,
+        path_tokens=int(lengths.sum()),
+        path_attended=int((lengths * (lengths + 1) // 2).sum()),
+        frozen_path_tokens=int(frozen_lengths.sum()),
+        frozen_path_attended=int((frozen_lengths * (frozen_lengths + 1) // 2).sum()),
     )
 
 

@@ -13,6 +13,7 @@ checkpoint under `scratch`; the caller owns the tables.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -35,7 +36,7 @@ from jepa_ray.training.jepa import active_objective
 from jepa_ray.training.prepare import Prepared
 from jepa_ray.training.pretrain import pretrain, stages
 from jepa_ray.training.selfcheck import PackingError, attention_error
-from jepa_ray.training.spent import spent_columns
+from jepa_ray.training.spent import cost_so_far, spent_columns
 from jepa_ray.training.step import (
     NonFinite,
     Runtime,
@@ -100,14 +101,15 @@ def _train(
         **progress.summary,
     }
     metrics, predictions = list(progress.metrics), list(progress.predictions)
-    spent: dict[str, Any] = {"step": 0, "tokens": 0, "flops": 0, "train_seconds": 0.0, "val_seconds": 0.0, "wall": 0.0}
+    spent: dict[str, Any] = {"step": 0, "tokens": 0, "flops": 0, "unpacked": 0, "train_seconds": 0.0, "val_seconds": 0.0, "wall": 0.0}
     if saved is not None:
-        spent = saved["spent"]
+        spent = {"unpacked": math.nan, **saved["spent"]}  # an older version's checkpoint does not know it
     elif prepared.stage is not None:
-        spent |= {"tokens": prepared.stage.tokens, "flops": prepared.stage.flops, "train_seconds": prepared.stage.seconds}
+        spent |= {"tokens": prepared.stage.tokens, "flops": prepared.stage.flops, "unpacked": prepared.stage.unpacked_flops}
+        spent["train_seconds"] = prepared.stage.seconds
     earlier = spent["wall"]
     epochs = [epoch_steps(len(prepared.train), config.optim, config.seed, epoch) for epoch in range(config.optim.num_epochs)]
-    epochs = affordable(epochs, prepared.train, config, backend, runtime.world_size, flop_model, training.term)
+    epochs = affordable(epochs, prepared.train, config, flop_model, training.term)
     config = config.model_copy(update={"optim": config.optim.model_copy(update={"num_epochs": len(epochs)})})
     watch = Watch(config, prepared.train, prepared.val, runtime, flop_model.per_token)
     if saved is not None:
@@ -116,10 +118,9 @@ def _train(
     total_steps = sum(map(len, epochs))
     if saved is None:
         for before, losses in enumerate(prepared.stage.losses if prepared.stage is not None else (), start=1):
-            stage_cost = {"train_flops": float(spent["flops"]), "train_seconds": spent["train_seconds"]}
-            metrics += _lines(losses, 0, before - len(prepared.stage.losses), stage_cost)  # type: ignore[union-attr]
+            metrics += _lines(losses, 0, before - len(prepared.stage.losses), cost_so_far(spent))  # type: ignore[union-attr]
         values = watch.look(0, training, 0, total_steps, 0.0)
-        metrics += _lines(values, 0, 0, {"train_flops": float(spent["flops"]), "train_seconds": spent["train_seconds"]})
+        metrics += _lines(values, 0, 0, cost_so_far(spent))
     for epoch in range(first_epoch, config.optim.num_epochs):
         started = time.perf_counter()
         network.train()
@@ -136,6 +137,7 @@ def _train(
         totals = over_ranks(totals, runtime)
         spent["tokens"] += totals.tokens
         spent["flops"] += flop_model.train_flops(totals)
+        spent["unpacked"] += flop_model.unpacked_flops(totals)
         spent["train_seconds"] += time.perf_counter() - started
 
         values = {"train_ce": totals.ce_sum / max(1, totals.num_labels)}
@@ -151,7 +153,7 @@ def _train(
         diagnostics = watch.look(epoch + 1, training, spent["step"], total_steps, float(spent["flops"]))
         spent["wall"] = earlier + time.perf_counter() - began
 
-        cost = {"train_flops": float(spent["flops"]), "train_seconds": spent["train_seconds"]}
+        cost = cost_so_far(spent)
         metrics += _lines(values | diagnostics, spent["step"], epoch + 1, cost)
         summary |= values | cost | watch.columns()
         summary |= spent_columns(spent, epoch + 1, runtime)
@@ -196,7 +198,7 @@ def _score_test(
     started = time.perf_counter()
     scores, rows = evaluate(network, tokenizer, prepared.test, "test", config, runtime)
     last = progress.metrics[-1]
-    cost = {name: last[name] for name in ("step", "epoch", "train_flops", "train_seconds")}
+    cost = {name: last[name] for name in ("step", "epoch", "train_flops", "train_flops_unpacked", "train_seconds")}
     return replace(
         progress,
         summary={**progress.summary, **scores, "test_seconds": time.perf_counter() - started},

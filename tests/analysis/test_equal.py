@@ -43,6 +43,24 @@ def flops(folder: Path) -> Panel:
     return panel
 
 
+def test_what_was_computed_in_smaller_micro_batches_costs_no_more(tmp_path: Path) -> None:
+    """Fewer prefixes are shared there, so that the same training computes 43 % more; arms are compared without that."""
+    for seed, ours, theirs in zip(SEEDS, JEPA, BASE, strict=True):
+        sweeps.add(tmp_path, "baseline", "confirm", theirs, seed=seed, cost=1e9, train_flops_unpacked=4e9)
+        sweeps.add(tmp_path, "jepa", "confirm", ours, seed=seed, cost=1.43e9, train_flops_unpacked=4e9)
+    panel = flops(tmp_path)
+    assert "cost the same" in panel.how and panel.spent == 4e9
+
+
+def test_a_matched_run_is_held_against_the_count_its_budget_was_in(tmp_path: Path) -> None:
+    for seed, ours, theirs in zip(SEEDS, JEPA, BASE, strict=True):
+        sweeps.add(tmp_path, "baseline", "confirm", theirs, seed=seed, cost=1e9, train_flops_unpacked=4e9)
+        sweeps.add(tmp_path, "jepa", "confirm", ours, seed=seed, cost=2e9, train_flops_unpacked=8e9)
+        sweeps.add(tmp_path, "jepa", "matched", 0.5, seed=seed, cost=1.2e9, max_train_flops=4e9, train_flops_unpacked=3.99e9)
+    panel = flops(tmp_path)
+    assert panel.how.startswith("trained to the same FLOPs") and panel.spent == 4e9 and panel.notes == ()
+
+
 def test_matched_runs_are_paired_with_the_cheaper_arm(tmp_path: Path) -> None:
     panel = flops(pair(tmp_path, (0.46, 0.52, 0.49)))
     assert panel.metric == "test_accuracy" and panel.how == "trained to the same FLOPs, schedule matched, 3 seeds"
