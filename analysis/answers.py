@@ -11,9 +11,11 @@ from analysis import tokens
 from analysis.reading import Sweep, read_predictions, shown_runs
 from analysis.tables import Table
 
-COLUMNS = ["trial_id", "example_id", "prediction", "reference", "correct", "stopped"]
-SHOWN = 6
+COLUMNS = ["trial_id", "example_id", "question", "prediction", "reference", "correct", "stopped"]
+SHOWN = 20
 """Examples per table: the first, by example id, on which baseline and method differ."""
+SAMPLES = 6
+"""Examples per table of samples, right or wrong."""
 NEEDS = "predictions/ holds no answers of a baseline and a method on the same examples: any sweep with both arms makes them."
 
 
@@ -65,37 +67,42 @@ def side_by_side(sweep: Sweep, shown: int = SHOWN, mark: Callable[[list[tokens.S
     for baseline, method, _, split, seed, joined in pairs(sweep):
         right = [joined[f"correct_{side}"].fillna(False).astype(bool) for side in ("baseline", "method")]
         only_method, only_baseline = int((right[1] & ~right[0]).sum()), int((right[0] & ~right[1]).sum())
-        differ = joined[right[0] != right[1]].sort_values("example_id").head(shown)
+        differ = joined[right[0] != right[1]].sort_values("example_id")
+        asked = differ["question_baseline"].notna().any()
         rows = [
             [
                 str(row["example_id"]),
+                *([_one_line(str(row["question_baseline"]))] if asked else []),
                 _one_line(str(row["reference_baseline"])),
                 *(mark(_spans(row, side)) if mark else _one_line(tokens.marked(_spans(row, side))) for side in ("baseline", "method")),
                 "method" if row["correct_method"] else "baseline",
             ]
-            for _, row in differ.iterrows()
+            for _, row in differ.head(shown).iterrows()
         ]
         alone = f"{only_method} right in the method only, {only_baseline} in the baseline only"
         title = f"{method} against {baseline}: {split}, seed {seed}; of {len(joined)}, {alone}"
-        header = ["example", "reference", "baseline", "method", "right"]
+        title += f"; the first {shown}" if len(differ) > shown else ""
+        header = ["example", *(["question"] if asked else []), "reference", "baseline", "method", "right"]
         tables.append(Table(title, header, rows, "The two are right on exactly the same examples."))
     return tables or [Table("Token differences, side by side", [], [], NEEDS)]
 
 
-def samples(sweep: Sweep, shown: int = SHOWN) -> list[Table]:
+def samples(sweep: Sweep, shown: int = SAMPLES) -> list[Table]:
     """Per pair, the first examples, right or wrong."""
     tables = []
     for baseline, method, _, split, seed, joined in pairs(sweep):
+        asked = joined["question_baseline"].notna().any()
         rows = [
             [
                 str(row["example_id"]),
+                *([_one_line(str(row["question_baseline"]))] if asked else []),
                 _one_line(str(row["reference_baseline"])),
                 *(_one_line(f"{row[f'prediction_{side}']}") for side in ("baseline", "method")),
                 *("yes" if row[f"correct_{side}"] else "no" for side in ("baseline", "method")),
             ]
             for _, row in joined.sort_values("example_id").head(shown).iterrows()
         ]
-        header = ["example", "reference", "baseline", "method", "baseline right", "method right"]
+        header = ["example", *(["question"] if asked else []), "reference", "baseline", "method", "baseline right", "method right"]
         tables.append(Table(f"{method} against {baseline}: first {len(rows)} of {len(joined)}, {split}, seed {seed}", header, rows, NEEDS))
     return tables or [Table("Samples", [], [], NEEDS)]
 

@@ -112,7 +112,15 @@ def _answer(split: str, place: int, right: bool) -> dict[str, Any]:
     reference = f"(([AEIOUaeiou]).*([0-9]).*){{{place},}}|(.*dog.*)(truck){place}"
     flags = dict.fromkeys(("correct", "exact", "prefix_correct", "contains"), right)
     prediction = reference if right else reference.replace("dog", "string")
-    return {"split": split, "example_id": f"nl-rx:{place}", "prediction": prediction, "reference": reference, "stopped": True, **flags}
+    return {
+        "split": split,
+        "example_id": f"nl-rx:{place}",
+        "question": f"lines with the string {reference} before a vowel, at least {place} times",
+        "prediction": prediction,
+        "reference": reference,
+        "stopped": True,
+        **flags,
+    }
 
 
 if __name__ == "__main__":

@@ -166,7 +166,15 @@ def _drawn(split: str, examples: int, accuracy: float) -> list[dict[str, Any]]:
 
 def _answer(split: str, example: str, prediction: str, reference: str) -> dict[str, Any]:
     shared = dict.fromkeys(("correct", "exact", "prefix_correct", "contains"), prediction == reference)
-    return {"split": split, "example_id": example, "prediction": prediction, "reference": reference, "stopped": True, **shared}
+    return {
+        "split": split,
+        "example_id": example,
+        "question": f"lines with {example} & <b>",
+        "prediction": prediction,
+        "reference": reference,
+        "stopped": True,
+        **shared,
+    }
 
 
 def _embeddings(pairs: int, seed: int) -> list[dict[str, Any]]:

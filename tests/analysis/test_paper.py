@@ -7,6 +7,7 @@ import shlex
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from analysis import answers, paper, paper_numbers, paper_tables, tokens
@@ -135,7 +136,8 @@ def test_answers_side_by_side(folder: Path) -> None:
     assert counts["jepa/llama3"][1:] == ["test", "23", "3", "2", "0", "0", "4", "0"]
     table = answers.side_by_side(sweep)[1]
     assert "of 3, 1 right in the method only, 0 in the baseline only" in table.title
-    assert table.rows == [["e:2", "(<x>&)+", "(<x>&)+{+.*}", "(<x>&)+", "method"]]
+    assert table.header == ["example", "question", "reference", "baseline", "method", "right"]
+    assert table.rows == [["e:2", "lines with e:2 & <b>", "(<x>&)+", "(<x>&)+{+.*}", "(<x>&)+", "method"]]
 
 
 def test_the_numbers_are_those_of_the_reference(repository: Path) -> None:
@@ -241,3 +243,14 @@ def test_bad_input_is_one_sentence(folder: Path, arguments: list[str], sentence:
         paper.main([str(folder) if word == "FOLDER" else word for word in arguments])
     told = re.sub(r"\s+", " ", capsys.readouterr().err)
     assert ended.value.code == 2 and sentence in told
+
+
+def test_folders_without_questions_have_no_such_column(tmp_path: Path) -> None:
+    for method, right in (("baseline", 1), ("jepa", 2)):
+        trial_id = sweeps.add(tmp_path, method, "confirm", 0.5, seed=82, right=right)
+        path = tmp_path / "predictions" / f"{trial_id}.parquet"
+        pq.write_table(pq.read_table(path).drop_columns(["question"]), path)
+    (table,) = answers.side_by_side(read(tmp_path))
+    assert table.header == ["example", "reference", "baseline", "method", "right"] and len(table.rows) == 1
+    (table,) = answers.samples(read(tmp_path))
+    assert "question" not in table.header and all(len(row) == len(table.header) for row in table.rows)
