@@ -149,7 +149,7 @@ def test_task_is_one_key_in_two_places() -> None:
     for given in ({"task": "spider"}, {"data": {"task": "spider"}}, {"task": "spider", "data": {"task": "spider"}}):
         sweep = SweepConfig.model_validate({"name": "a", "methods": {"baseline": "none"}, **given})
         assert sweep.tasks == ("spider",) and sweep.data.task == "spider" and canonical(sweep)["task"] == "spider"
-    with pytest.raises(ValidationError, match=r"task is 'gsm8k', but data.task is 'spider'; drop data.task"):
+    with pytest.raises(ValidationError, match=r"data.task is 'spider', but task is 'gsm8k'; drop data.task"):
         SweepConfig.model_validate({"name": "a", "methods": {"baseline": "none"}, "task": "gsm8k", "data": {"task": "spider"}})
 
 

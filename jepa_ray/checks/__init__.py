@@ -13,9 +13,8 @@ from jepa_ray.checks.masked import check_masked
 from jepa_ray.checks.search import check_scheduler, check_search
 from jepa_ray.checks.space import check_methods, check_space
 from jepa_ray.checks.tree import at
-from jepa_ray.config import BaseConfig, ConfirmConfig, SweepConfig
+from jepa_ray.config import BaseConfig, ConfirmConfig, SweepConfig, used_seed
 from jepa_ray.messages import Finding, suggestion
-from jepa_ray.space import show
 
 
 def check(tree: dict[str, Any], families: Collection[str] | None, tasks: Collection[str] | None) -> Iterator[Finding]:
@@ -52,10 +51,7 @@ def check(tree: dict[str, Any], families: Collection[str] | None, tasks: Collect
     seeds, seed = at(tree, "confirm", "seeds", default=ConfirmConfig().seeds), at(tree, "base", "seed", default=BaseConfig().seed)
     if isinstance(seeds, (list, tuple)) and seed in seeds:
         place = ["base", "seed"] if at(tree, "base", "seed") is not None else ["confirm", "seeds"]
-        yield (
-            place,
-            f"base.seed = {seed} is also among confirm.seeds = {show(seeds)}, but confirmation needs fresh seeds; change one of the two",
-        )
+        yield place, used_seed(seed, seeds)
     if at(tree, "base", "evaluation", "test") is True:
         yield ["base", "evaluation", "test"], "the test split stays sealed until confirmation; drop this key"
     if at(tree, "base", "evaluation", "embeddings", default=0) and not seeds and not masked:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jepa_ray.checks.tree import at
+from jepa_ray.config import two_tasks
 from jepa_ray.messages import Finding, suggestion
 
 
@@ -31,7 +32,7 @@ def check_data(tree: dict[str, Any], tasks: Collection[str]) -> Iterator[Finding
         yield ["data", "task"], "contradicts task, which names several; drop data.task"
         tree["data"] = data = {key: value for key, value in data.items() if key != "task"}
     elif isinstance(data.get("task"), str) and isinstance(task, str) and data["task"] != task:
-        yield ["data", "task"], f"is {data['task']!r}, but task is {task!r}; drop data.task"
+        yield ["data", "task"], two_tasks(task, data["task"])
         tree["data"] = data = {key: value for key, value in data.items() if key != "task"}
     confirmed = bool(at(tree, "confirm", "seeds", default=True))
     for name in named if several else [""]:

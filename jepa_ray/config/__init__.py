@@ -21,6 +21,8 @@ from jepa_ray.config.sweep import (
     SchedulerConfig,
     SearchConfig,
     SweepConfig,
+    two_tasks,
+    used_seed,
 )
 from jepa_ray.config.trial import (
     DataConfig,
@@ -71,4 +73,6 @@ __all__ = [
     "config_id",
     "grown",
     "masked_misfit",
+    "two_tasks",
+    "used_seed",
 ]

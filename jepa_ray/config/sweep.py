@@ -5,6 +5,7 @@ Imports pydantic, `space` and the records of a trial only.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import Field, field_serializer, field_validator, model_validator
@@ -64,6 +65,16 @@ class CrossEntropyConfig(Record):
 
     loss_on: Literal["answer", "all"] | None = None
     train_end_of_turn: bool | None = None
+
+
+def used_seed(seed: int, seeds: Sequence[int]) -> str:
+    """The law that a confirmation breaks which has the search's seed among its own."""
+    return f"base.seed = {seed} is also among confirm.seeds = {show(seeds)}, but confirmation needs fresh seeds; change one of the two"
+
+
+def two_tasks(task: str, data_task: str) -> str:
+    """The law that `data.task` breaks where it is another than `task`."""
+    return f"is {data_task!r}, but task is {task!r}; drop data.task"
 
 
 class SearchConfig(Record):
@@ -232,7 +243,7 @@ class SweepConfig(Record):
         if not isinstance(data, dict) or not isinstance(first, str):
             return value
         if isinstance(task, str) and data.get("task", task) != task:
-            raise ValueError(f"task is {task!r}, but data.task is {data['task']!r}; drop data.task")
+            raise ValueError(f"data.task {two_tasks(task, data['task'])}")
         return {**value, "task": task, "data": {**data, "task": first}}
 
     @model_validator(mode="before")
@@ -272,5 +283,5 @@ class SweepConfig(Record):
     @model_validator(mode="after")
     def _fresh_seeds(self) -> SweepConfig:
         if self.base.seed in self.confirm.seeds:
-            raise ValueError(f"confirm.seeds contains base.seed = {self.base.seed}: confirmation needs fresh seeds; change one of the two")
+            raise ValueError(used_seed(self.base.seed, self.confirm.seeds))
         return self
