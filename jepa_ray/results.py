@@ -116,8 +116,9 @@ SUMMARY: dict[str, pa.DataType] = {
 """What a trial may put in `TrialResult.summary`; a key that is absent is stored as null.
 
 `*_accuracy` is the share of answers that are correct by the task's own criterion, `chance` what guessing without looking at the question
-reaches of it. Of a masked encoder `*_accuracy` is a linear probe's, `*_retrieval` the share of nearest neighbours with the same label,
-and `*_untrained` the same before the first step. `pretrained_sha` is the digest of the weights that a first stage handed on; its tokens,
+reaches of it, measured on the labels of the split that was judged last; 0 where answers are no labels. Of a
+masked encoder `*_accuracy` is a linear probe's, `*_retrieval` the share of nearest neighbours with the same label, and `*_untrained` the
+same before the first step. `pretrained_sha` is the digest of the weights that a first stage handed on; its tokens,
 FLOPs and seconds are part of `train_*`. `lambda_used` is lambda before its schedule, `val_ce` and `val_jepa` are the last diagnosed
 losses on validation, `alarms` the names of what they and the embeddings raised (`training/alarms.py`). `packing_used` is the packing that
 `packing: auto` came to. `attention_error` is the largest difference that the start-up self-check saw between packed and separate passes.

@@ -201,6 +201,19 @@ def _fill(claim: Claim, method: Arm, baseline: Arm, metric: str, tables: Tables)
         at_equal_seconds(ours, theirs, metric, tables.curves),
     ]
     claim.notes += [note for panel in claim.panels for note in panel.notes]
+    claim.notes += _note_extremes(ours, theirs, metric)
+
+
+def _note_extremes(ours: pd.DataFrame, theirs: pd.DataFrame, metric: str) -> list[str]:
+    """Where no trial of either arm leaves the floor, or the ceiling, a difference could not have shown."""
+    both = pd.concat([ours, theirs])
+    if (both[metric] >= 1).all():
+        return [f"Ceiling: both arms have {metric} 100 % on every seed, so that no difference could show; the task is too easy here."]
+    chance = float(both["chance"].max()) if metric.endswith("_accuracy") and both["chance"].notna().any() else 0.0
+    if (both[metric] <= chance).all():
+        level = f"at most {chance:.1%}, which guessing reaches as well," if chance else "0 %"
+        return [f"Floor: both arms have {metric} {level} on every seed, so that nothing was learnt that a difference could show in."]
+    return []
 
 
 def _note_tuning(claim: Claim, ours: pd.DataFrame, theirs: pd.DataFrame) -> None:

@@ -9,7 +9,8 @@ leaves `contains` as it was has learnt to stop, nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,6 +57,14 @@ def compare_text(prediction: str, reference: str) -> tuple[bool, bool, bool]:
     if not wanted:
         raise ValueError("the reference is empty: every output would count as starting with it; remove the example")
     return answer == wanted, answer.startswith(wanted), wanted in answer
+
+
+def guessing(train: Sequence[str], judged: Sequence[str]) -> float:
+    """Accuracy on `judged` that a label task's answers give away without the question: the most frequent label of training always, or, if
+    that is better, each label of training equally often (ties: the label that training has first)."""
+    counts, labels = Counter(label.strip() for label in train), [label.strip() for label in judged]
+    most = max(counts, key=lambda label: counts[label])
+    return max(sum(label in counts for label in labels) / len(counts), labels.count(most)) / len(labels)
 
 
 def without_leaked(rows: Iterable[Mapping[str, Any]]) -> dict[str, float | int]:

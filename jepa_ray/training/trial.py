@@ -24,6 +24,8 @@ import torch
 
 from jepa_ray.config import TrialConfig
 from jepa_ray.data.datasets import DATASETS
+from jepa_ray.data.views import TokenTable
+from jepa_ray.evaluation.metrics import guessing
 from jepa_ray.models.loading import load_tokenizer, uses_bf16
 from jepa_ray.models.network import Network
 from jepa_ray.results import TrialResult, load_progress, now, provenance, save_progress
@@ -201,10 +203,22 @@ def _score_test(
     cost = {name: last[name] for name in ("step", "epoch", "train_flops", "train_flops_unpacked", "train_seconds")}
     return replace(
         progress,
-        summary={**progress.summary, **scores, "test_seconds": time.perf_counter() - started},
+        summary={
+            **progress.summary,
+            **scores,
+            "chance": _chance(config, prepared, prepared.test),
+            "test_seconds": time.perf_counter() - started,
+        },
         metrics=[*progress.metrics, *({**cost, "split": "test", "name": name, "value": value} for name, value in scores.items())],
         predictions=[*progress.predictions, *rows],
     )
+
+
+def _chance(config: TrialConfig, prepared: Prepared, judged: TokenTable) -> float:
+    """What guessing reaches on a split; 0 where answers are no labels. The task's number is that of its public data, not of a user's."""
+    if not DATASETS[config.data.task].chance:
+        return 0.0
+    return guessing(prepared.train.references, judged.references)
 
 
 def _start(config: TrialConfig, prepared: Prepared, runtime: Runtime, scratch: Path) -> TrialResult:
@@ -217,7 +231,7 @@ def _start(config: TrialConfig, prepared: Prepared, runtime: Runtime, scratch: P
         "device": runtime.device,
         "num_workers": runtime.world_size,
         "train_examples": len(prepared.train),
-        "chance": DATASETS[config.data.task].chance,
+        "chance": _chance(config, prepared, prepared.val),
         **prepared.facts,
     }
     return TrialResult(state="RUNNING", error=None, summary={**provenance(), **facts}, metrics=[], predictions=[])

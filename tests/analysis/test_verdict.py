@@ -185,6 +185,18 @@ def test_a_folder_that_does_not_mark_its_leaked_questions(sweep: Sweep) -> None:
     assert "the answers to the others are not marked as such" in found.notes[0]
 
 
+@pytest.mark.parametrize(
+    ("score", "chance", "said"),
+    [(0.0, None, "Floor: both arms have test_accuracy 0 %"), (1.0, None, "Ceiling"), (0.25, 0.5, "at most 50.0%"), (0.25, 0.1, None)],
+)
+def test_a_floor_and_a_ceiling_are_said(sweep: Sweep, score: float, chance: float | None, said: str | None) -> None:
+    for method in ("baseline", "jepa"):
+        sweep.arm(method, dict.fromkeys(SEEDS, score), chance=chance)
+    (claim,) = gather(sweep.folder).claims
+    notes = [note for note in claim.notes if note.startswith(("Floor", "Ceiling"))]
+    assert len(notes) == (said is not None) and all(said in note for note in notes if said)
+
+
 def test_worse_and_equivalent(sweep: Sweep) -> None:
     sweep.arm("baseline", around(0.5))
     sweep.arm("jepa", shifted(around(0.5), -0.1))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from jepa_ray.evaluation.metrics import NAMES, Score, compare_text, summarise
+from jepa_ray.evaluation.metrics import NAMES, Score, compare_text, guessing, summarise
 
 
 @pytest.mark.parametrize(
@@ -87,3 +87,11 @@ def test_a_metric_that_no_row_has_is_left_out() -> None:
 
 def test_every_metric_has_its_column() -> None:
     assert set(NAMES.values()) | {"error"} == {field.name for field in fields(Score)} | {"stopped"}
+
+
+def test_guessing_by_hand() -> None:
+    assert guessing(["a", "a", "b"], ["a", "b", "b", "b"]) == 0.5, "training's most frequent is right once in four; one of two labels: half"
+    assert guessing(["a", "b", "b"], ["a", "b ", "b", "b"]) == 0.75
+    twelve = [f"label {i}" for i in range(12)]
+    assert guessing(twelve, twelve) == 1 / 12
+    assert guessing(["a", "a", "b"], ["c", "a", "d", "e"]) == 0.25 and guessing(["a"], ["c"]) == 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -308,3 +309,16 @@ def test_the_score_without_leaked_examples_by_hand() -> None:
     rows = [{"correct": correct, "leaked": leaked} for correct, leaked in ((True, True), (True, False), (False, False), (None, False))]
     assert without_leaked(rows) == {"clean_examples": 3, "accuracy_clean": 1 / 3}
     assert without_leaked(rows[:1]) == {"clean_examples": 0}, "no example, no score"
+
+
+def test_chance_is_measured_on_the_labels_that_are_there(llama: Path, tmp_path: Path) -> None:
+    """A file of four labels for a task whose public data have two."""
+    examples = [replace(example, code=f"label {min(i % 6, 3)}") for i, example in enumerate(tiny.EXAMPLES[:36])]  # half are label 3
+    tables = [tiny.table_of(llama, part, scored=True) for part in (examples[:24], examples[24:33], [*examples[24:30], *examples[27:30]])]
+    prepared = Prepared(*tables, dataset_sha="0" * 64, checkpoint=str(llama))
+    config = tiny.trial(llama, data=DataConfig(task="rotten-tomatoes"), optim__num_epochs=1)
+    assert run(config, prepared, tmp_path / "search").summary["chance"] == 3 / 9
+    tested = config.model_copy(update={"evaluation": config.evaluation.model_copy(update={"test": True})})
+    assert run(tested, prepared, tmp_path / "confirm").summary["chance"] == 6 / 9
+    regex = config.model_copy(update={"data": DataConfig(task="nl-rx")})
+    assert run(regex, prepared, tmp_path / "open").summary["chance"] == 0.0, "answers that are no labels are not guessed"
