@@ -65,7 +65,8 @@ class ObjectiveConfig(Record):
     ema_end: float | None = Field(None, ge=0, le=1)
     """Momentum at the last step, reached along a half cosine; None: constant."""
     predictor: Literal["tokens", "linear", "mlp"] = "tokens"
-    """tokens: the network itself, through its predictor tokens. linear, mlp: besides, a trained map of the source state."""
+    """tokens: the network itself, through its predictor tokens. linear, mlp: besides, a trained map of the source state (of in-sequence
+    layouts: of the source difference)."""
     predictor_width: int | None = Field(None, ge=1)
     """Hidden units of the mlp; None: as wide as the states."""
     predictor_lr_factor: float = Field(1.0, gt=0)
@@ -155,7 +156,7 @@ def idle_knob(objective: ObjectiveConfig) -> str | None:
                 "layout reverse with k = 0 and a symmetric distance is layout append: the two sides do not differ; set k, or layout: append"
             )
     else:
-        for name in ("readout", "predictor", "k"):
+        for name in ("readout", "k"):
             if name in changed and (name != "k" or objective.k):
                 return f"{name} has no effect with layout {objective.layout}, which encodes no views; drop it"
         if objective.control == "shuffled":

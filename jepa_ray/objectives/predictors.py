@@ -21,12 +21,16 @@ from jepa_ray.streams import derive_seed
 
 
 class LinearHead(nn.Module):
-    """x -> W x + b, with W the identity and b zero at first. (The gradient of W is an outer product with x, so nothing needs breaking.)"""
+    """x -> W x + b, with W the identity and b zero at first. (The gradient of W is an outer product with x, so nothing needs breaking.)
 
-    def __init__(self, width: int) -> None:
+    `bias`: False leaves b out. So it is for differences of states, as in the released code of Semantic Tube (whose W is drawn at random):
+    no step along a sequence, no prediction.
+    """
+
+    def __init__(self, width: int, bias: bool = True) -> None:
         super().__init__()
         self.weight_DD = nn.Parameter(torch.eye(width))
-        self.bias_D = nn.Parameter(torch.zeros(width))
+        self.bias_D = nn.Parameter(torch.zeros(width)) if bias else None
 
     def forward(self, state_PD: Tensor) -> Tensor:
         return F.linear(state_PD.float(), self.weight_DD, self.bias_D)
@@ -60,6 +64,6 @@ def make_head(objective: ObjectiveConfig, width: int, seed: int) -> nn.Module | 
     if objective.predictor == "tokens":
         return None
     if objective.predictor == "linear":
-        return LinearHead(width)
+        return LinearHead(width, bias=objective.encodes_views)
     generator = torch.Generator().manual_seed(derive_seed(seed, "predictor head"))
     return MlpHead(width, objective.predictor_width or width, generator)

@@ -45,6 +45,17 @@ def test_shapes() -> None:
         assert [tuple(parameter.shape) for parameter in head_of(objective).parameters()] == shapes[number]
 
 
+def test_differences_are_mapped_without_a_bias() -> None:
+    """Of an in-sequence layout: W (h_t - h_r), so that no step gives no prediction."""
+    head = head_of(ObjectiveConfig(layout="tube", predictor="linear"))
+    assert [tuple(parameter.shape) for parameter in head.parameters()] == [(5, 5)]
+    states = random(4, 5, seed=1)
+    assert torch.equal(head(states), states), "the identity at first"
+    with torch.no_grad():
+        head.weight_DD.mul_(2)  # type: ignore[operator,union-attr]
+    assert torch.equal(head(states), 2 * states) and not head(torch.zeros(1, 5)).any()
+
+
 def test_values_by_hand() -> None:
     linear = LinearHead(2)
     with torch.no_grad():

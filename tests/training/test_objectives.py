@@ -52,6 +52,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "tube ends": {"layout": "tube_ends"},
     "tube means": {"layout": "tube_means"},
     "curvature": {"layout": "curvature"},
+    "tube linear": {"layout": "tube", "predictor": "linear"},
+    "tube patch mlp": {"layout": "tube_patch", "predictor": "mlp"},
     "shuffled": {"control": "shuffled"},
 }
 
