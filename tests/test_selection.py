@@ -97,7 +97,7 @@ def test_the_budget_is_in_flops_that_do_not_depend_on_micro_batches(tmp_path: Pa
     for arm, config in confirmations(selection, selection, SEEDS[:1]):
         computed, unpacked = (2e9, 3e9) if arm.startswith("base") else (1e9, 5e9)
         summary: dict[str, Any] = {"test_accuracy": 0.5, "train_flops": computed, "train_flops_unpacked": unpacked}
-        results.write_trial(tmp_path, identify(config), config, arm, "confirm", TrialResult("COMPLETE", summary=summary))
+        results.write_trial(tmp_path, identify(arm, config), config, arm, "confirm", TrialResult("COMPLETE", summary=summary))
     pairs = matched(sweep, tmp_path, selection, identify)
     assert [(arm, config.optim.max_train_flops) for arm, config in pairs] == [("jepa/llama3", 3e9)]
 

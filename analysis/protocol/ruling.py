@@ -123,11 +123,13 @@ def _without_leaked(clean: Clean | None, margin: float) -> list[Reason]:
     if clean is None or clean.leaked <= LEAKED_ALLOWED * clean.of:
         return []
     told = leaked_text(clean)
-    if clean.difference is None or clean.p_holm is None or clean.interval is None:
+    if clean.difference is not None and clean.difference < margin:
+        return [Reason(CLEAN, False, f"{told}; the margin is {100 * margin:g}")]
+    if clean.p_holm is None or clean.interval is None:
         return [Reason(CLEAN, None, f"cannot be told: {told}")]
     low, high = points(clean.interval.low), points(clean.interval.high)
     told += f", Holm p = {clean.p_holm:.3g}, {100 * clean.interval.confidence:.4g} % {low} to {high} points"
-    return [Reason(CLEAN, clean.p_holm < LEVEL and clean.interval.low > 0 and clean.difference >= margin, told)]
+    return [Reason(CLEAN, clean.p_holm < LEVEL and clean.interval.low > 0, told)]
 
 
 def leaked_text(clean: Clean) -> str:
