@@ -77,6 +77,16 @@ def load_config(checkpoint: str, model: ModelConfig) -> Any:
     return config
 
 
+def check_rows(tokenizer: Any, config: Any, checkpoint: str) -> None:
+    """Every token has a row of the embeddings; ValueError where not, since training ends with the first such token."""
+    last, rows = max(tokenizer.get_vocab().values(), default=-1), int(config.vocab_size)
+    if last >= rows:
+        raise ValueError(
+            f"the tokenizer of {checkpoint} has token ids up to {last}, but the model has {rows} rows of embeddings; use the tokenizer "
+            f"that the model was trained with, or enlarge the model (resize_token_embeddings) and save both"
+        )
+
+
 def load_network(
     checkpoint: str, model: ModelConfig, lora: LoraConfig | None, *, k: int, seed: int, device: torch.device | str = "cpu"
 ) -> Network:

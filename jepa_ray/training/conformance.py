@@ -25,7 +25,7 @@ from jepa_ray.data.packing import PREDICTOR_BASE, ViewBatch, make_batch
 from jepa_ray.data.tasks import nlrx
 from jepa_ray.data.views import Renderer, TokenTable, tokenize_split
 from jepa_ray.models.families import ModelFamily
-from jepa_ray.models.loading import load_network, load_tokenizer
+from jepa_ray.models.loading import check_rows, load_config, load_network, load_tokenizer
 from jepa_ray.models.network import Network
 
 NUM_EXAMPLES = 200
@@ -138,8 +138,9 @@ def _one_line(text: str) -> str:
 
 
 def check_tokenizer(subject: Subject) -> Found:
-    """It loads, gives character offsets, and knows beginning and end of turn as one token each."""
+    """It loads, fits the rows of the embeddings, gives character offsets, and knows beginning and end of turn as one token each."""
     tokenizer, family = subject.tokenizer, subject.family
+    check_rows(tokenizer, load_config(subject.checkpoint, subject.model()), subject.checkpoint)
     Renderer(tokenizer, family)  # refuses a slow one
     texts = {"end of turn": family.turn_end} | ({"BOS": family.bos} if family.bos is not None else {})
     for what, text in texts.items():

@@ -19,7 +19,7 @@ from jepa_ray.data.packing import make_batch
 from jepa_ray.data.report import of_family, of_task
 from jepa_ray.data.views import TokenTable, tokenize_split
 from jepa_ray.models.families import get_family
-from jepa_ray.models.loading import add_lora, load_config, load_tokenizer
+from jepa_ray.models.loading import add_lora, check_rows, load_config, load_tokenizer
 from jepa_ray.models.network import Network
 from jepa_ray.models.tiny import tiny_config
 from jepa_ray.objectives.layouts import views_of
@@ -89,6 +89,7 @@ def _table(
         checkpoint = record.paper_model if name == "paper" else name
         tokenizer = load_tokenizer(checkpoint, model)
         shape = load_config(checkpoint, model)
+        check_rows(tokenizer, shape, checkpoint)
     with torch.device("meta"):
         lm = AutoModelForCausalLM.from_config(shape)
         whole = FlopModel.of(Network(lm))

@@ -22,7 +22,7 @@ from jepa_ray.data.example import Example
 from jepa_ray.data.report import of_family, of_task
 from jepa_ray.data.spans import masked_batch
 from jepa_ray.models.encoders import EncoderFamily, get_encoder
-from jepa_ray.models.loading import seeded
+from jepa_ray.models.loading import check_rows, seeded
 from jepa_ray.models.masked import (
     TINY_WORDS,
     load_encoder_config,
@@ -85,6 +85,7 @@ def prepare_masked(sweep: SweepConfig, family: str, task: str) -> MaskedPrepared
         checkpoint = record.paper_model if model == "paper" else model
     shape = load_encoder_config(checkpoint, config)
     tokenizer = load_encoder_tokenizer(checkpoint, config)
+    check_rows(tokenizer, shape, checkpoint)
     prepared = _prepared(sweep, family, task, corpus, checkpoint, tokenizer, shape.max_position_embeddings)
     weights = weights_sha(checkpoint, config) if Path(checkpoint).is_dir() else str(shape._commit_hash)
     sha = hashlib.sha256((corpus.dataset_sha + weights).encode())

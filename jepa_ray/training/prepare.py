@@ -17,7 +17,7 @@ from jepa_ray.data.views import TokenTable, tokenize_split
 from jepa_ray.evaluation.judges import judge_of
 from jepa_ray.evaluation.sql import missing_databases
 from jepa_ray.models.families import get_family
-from jepa_ray.models.loading import load_config, load_tokenizer
+from jepa_ray.models.loading import check_rows, load_config, load_tokenizer
 from jepa_ray.training.base import split_for_base, tiny_base
 from jepa_ray.training.pretrain import Pretrained
 
@@ -71,8 +71,8 @@ def prepare(sweep: SweepConfig, family: str, task: str) -> Prepared:
         checkpoint = str(tiny_base(record, base_half, data.max_length))
     else:
         checkpoint = record.paper_model if model == "paper" else model
-    load_config(checkpoint, config)
     tokenizer = load_tokenizer(checkpoint, config)
+    check_rows(tokenizer, load_config(checkpoint, config), checkpoint)
     tables = {"train": tokenize_split(train, tokenizer, record, data.max_length)}
     seen = {"val": texts_of(splits.train), "test": texts_of(splits.train, splits.val)}
     for name, examples in (("val", splits.val), ("test", splits.test)):

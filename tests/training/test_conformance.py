@@ -13,13 +13,17 @@ import numpy as np
 import pytest
 import torch
 
+from jepa_ray.config import SweepConfig
 from jepa_ray.data.packing import Packed, ViewBatch
 from jepa_ray.data.views import TokenTable
 from jepa_ray.models import attention, network
 from jepa_ray.models.families import FAMILIES
+from jepa_ray.models.loading import load_config, load_tokenizer
 from jepa_ray.training import conformance, numerics
 from jepa_ray.training.conformance import Found, Row, Skip, Subject, bound, run_checks
+from jepa_ray.training.estimate import estimate
 from jepa_ray.training.numerics import CHECKS
+from jepa_ray.training.prepare import prepare
 
 PINNED = next(family for family in FAMILIES.values() if "date_string" in family.template_kwargs)
 WINDOWED = next(family for family in FAMILIES.values() if "sliding_window" in family.tiny)
@@ -111,6 +115,22 @@ def test_an_end_of_turn_of_several_tokens(subject: Subject) -> None:
     settings.write_text(json.dumps(kept), encoding="utf-8")
     row = results(subject, "tokenizer")["tokenizer"]
     assert row.result == "FAILED" and "tokens instead of one" in row.found and "special token" in row.remedy
+
+
+def test_a_tokenizer_with_more_tokens_than_rows(subject: Subject) -> None:
+    """Its last tokens occur in no example here; a user's data would end every trial in an IndexError."""
+    tokenizer = load_tokenizer(subject.checkpoint, subject.model())
+    rows = load_config(subject.checkpoint, subject.model()).vocab_size
+    tokenizer.add_tokens([f"token number {i}" for i in range(8)])
+    tokenizer.save_pretrained(subject.checkpoint)
+    row = results(Subject(subject.checkpoint, subject.family), "tokenizer")["tokenizer"]
+    assert row.result == "FAILED" and f"{rows} rows of embeddings" in row.found and str(rows + 7) in row.found
+    sweep = {"name": "rows", "families": [PINNED.name], "model": subject.checkpoint, "task": "nl-rx", "methods": {"baseline": None}}
+    sweep |= {"data": {"num_train": 40, "num_val": 8, "num_test": 8}}
+    with pytest.raises(ValueError, match=f"{rows} rows of embeddings.*resize_token_embeddings"):
+        prepare(SweepConfig.model_validate(sweep), PINNED.name, "nl-rx")
+    with pytest.raises(ValueError, match=f"{rows} rows of embeddings"):
+        estimate(SweepConfig.model_validate(sweep))
 
 
 def test_missing_weights(subject: Subject) -> None:
