@@ -160,8 +160,12 @@ class Stored:
     """Of the data without its test table, and of the test table: the search stage is never even given the second."""
 
 
-def prepare(sweep: SweepConfig, cluster: Cluster, prepare_one: Prepare | None = None) -> tuple[dict[Pair, Stored], dict[Pair, str]]:
+def prepare(
+    sweep: SweepConfig, cluster: Cluster, prepare_one: Prepare | None = None, mailbox: Any = None
+) -> tuple[dict[Pair, Stored], dict[Pair, str]]:
     """Tokenise (and for `model: tiny` pre-train the base of) all families and tasks at once, on the cluster, into its object store.
+
+    How far each is goes to the Mailbox actor `mailbox`.
 
     Returns what could be prepared, and for what could not the sentence that says why: the other arms of the sweep can go on.
     """
@@ -170,7 +174,7 @@ def prepare(sweep: SweepConfig, cluster: Cluster, prepare_one: Prepare | None = 
     pairs = [(family, task) for family in sweep.families for task in sweep.tasks]
     cpus = max(1, int(ray.cluster_resources().get("CPU", 1)) // len(pairs))
     task: Any = ray.remote(num_cpus=cpus, num_returns=3, max_retries=1)(_prepare)
-    tasks = {pair: task.remote(sweep, *pair, cpus, cluster.slot, prepare_one) for pair in pairs}
+    tasks = {pair: task.remote(sweep, *pair, cpus, cluster.slot, prepare_one, mailbox) for pair in pairs}
     stored, refused = {}, {}
     for pair, (facts, data, test) in tasks.items():
         identity, report = ray.get(facts)
@@ -181,7 +185,12 @@ def prepare(sweep: SweepConfig, cluster: Cluster, prepare_one: Prepare | None = 
     return stored, refused
 
 
-def _prepare(sweep: SweepConfig, family: str, task: str, cpus: int, slot: Slot, prepare_one: Prepare | None) -> tuple[Any, Any, Any]:
+def _prepare(
+    sweep: SweepConfig, family: str, task: str, cpus: int, slot: Slot, prepare_one: Prepare | None, mailbox: Any
+) -> tuple[Any, Any, Any]:
+    from jepa_ray.heartbeat import HEARTBEAT
+    from jepa_ray.monitor import sending
+
     if prepare_one is None:
         import torch
 
@@ -191,7 +200,9 @@ def _prepare(sweep: SweepConfig, family: str, task: str, cpus: int, slot: Slot, 
         torch.set_num_threads(cpus)
         prepare_one = cast(Prepare, prepare_masked) if sweep.base.masked is not None else prepare
     try:
-        prepared = prepare_one(sweep, family, task)
+        with sending(mailbox, f"{family} {task}"):
+            prepared = prepare_one(sweep, family, task)
+            HEARTBEAT.enter("ready")
     except (ValueError, OSError) as error:
         return ("", str(error)), None, None
     # Also what the configuration does not hold of where it runs: precision and the streams of dropout depend on it.

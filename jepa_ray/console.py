@@ -1,35 +1,40 @@
-"""What a sweep prints: a live table on a terminal, else one line per finished trial; at the end both stages side by side.
+"""What a sweep prints: one line per finished trial, on a terminal above a live table; at the end both stages side by side.
 
-Only this module and the command line print. It is told what happens (`search.Listener`) and asks nobody but the tables.
+Only this module and the command line print. It learns what happens as a listener (`stages.Listener`); how far running trials are it
+asks of the heartbeats (`watch`), without waiting for them. Ray is not known here.
 """
 
 from __future__ import annotations
 
-import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
 from jepa_ray.config import SweepConfig, TrialConfig, arms, columns
 from jepa_ray.data.report import of_family, of_task
+from jepa_ray.forecast import later_trials, seconds_left
+from jepa_ray.heartbeat import Beat
 from jepa_ray.jobs import Job
 from jepa_ray.results import Stage
 
 SHOWN = 16
 """Running trials in the live table; more are counted in its last line."""
+NARROW = 130
+"""Columns below which the live table leaves out what a trial searches over: the line of the finished trial has it."""
 
 
 def make_console() -> Console:
-    """Standard output. A file or a pipe has no width: tables are then not squeezed into the 80 columns of a terminal that is not there."""
-    console = Console(highlight=False, soft_wrap=True)
+    """Standard output. A terminal's lines wrap at words; a file or a pipe has no width, so lines stay whole and tables take 160 columns."""
+    console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, soft_wrap=True, width=160)
 
 
@@ -62,7 +67,9 @@ class Board:
         self._stage: Stage = "search"
         self._total = self._done = self._failed = 0
         self._concurrent = 1
-        self._live: Live | None = None
+        self._lists: dict[Stage, int] = {}
+        self._beats: Callable[[], Mapping[str, Beat]] = dict
+        self._spinner = Spinner("line", "Starting Ray")
 
     @contextmanager
     def shown(self) -> Iterator[Board]:
@@ -70,8 +77,13 @@ class Board:
         if not self.console.is_terminal:
             yield self
             return
-        with Live(get_renderable=self.table, console=self.console, refresh_per_second=2, transient=True) as self._live:
+        with Live(get_renderable=self.table, console=self.console, refresh_per_second=4, transient=True):
             yield self
+
+    def watch(self, beats: Callable[[], Mapping[str, Beat]]) -> None:
+        """Where the latest heartbeats come from, by trial id, or by family and task while those are prepared. Must not wait."""
+        self._beats = beats
+        self._spinner.update(text="Preparing data and models")
 
     def prepared(self, name: str, report: dict[str, Any]) -> None:
         """The data report of a family and task."""
@@ -83,6 +95,8 @@ class Board:
         if stage != "search":  # its values are another seed's; those of the search may come from an earlier run
             self._best.clear()
         self._running.clear()
+        self._lists[stage] = self._lists.get(stage, -1) + 1
+        self._spinner.update(text="Starting trials")
         if total == 0:
             return
         going_on = f"continuing: {done} of {total} done" if done else f"{total} trials"
@@ -118,44 +132,56 @@ class Board:
     def say(self, sentence: str) -> None:
         self.console.print(Text(sentence))
 
-    def table(self) -> Table:
-        """The live table: what is running, and what is left."""
-        table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold", caption_justify="left", caption=self._caption())
-        for name in (
-            "arm",
-            "lambda",
-            "k",
-            "learning rate",
-            "loss dropout",
-            "epoch",
-            self.sweep.search.metric.replace("_", " "),
-            "best so far",
-            "ETA",
-        ):
+    def table(self) -> RenderableType:
+        """What is shown live: the running trials, how far each is and what is left; before the first, the stages of the preparation."""
+        beats = self._beats()
+        if not self._lists:
+            lines = [Text(f"  {name}: {_phase(beat)}") for name, beat in sorted(beats.items())]
+            return Group(self._spinner, *lines)
+        if not self._running:
+            return Group(self._spinner, Text(self._caption(beats)))
+        table = Table(
+            box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold", caption_justify="left", caption=self._caption(beats)
+        )
+        wide = self.console.width >= NARROW
+        metric = self.sweep.search.metric.replace("_", " ")
+        settings = ("lambda", "k", "learning rate", "loss dropout") if wide else ()
+        for name in ("arm", *settings, "epoch", metric, "best so far", "phase", "step", "tokens/s", "loss", "ETA"):
             _column(table, name, self.sweep)
         for running in list(self._running.values())[:SHOWN]:
-            job, best = running.job, self._best.get(running.job.arm)
+            job, beat = running.job, beats.get(running.job.trial_id, Beat("start"))
             epochs = job.config.optim.num_epochs
-            left = (time.monotonic() - running.since) / running.epoch * (epochs - running.epoch) if running.epoch else None
             table.add_row(
-                job.arm, *_settings(job.config), f"{running.epoch}/{epochs}", _share(running.value), _share(best), _duration(left)
+                job.arm,
+                *(_settings(job.config) if wide else ()),
+                f"{running.epoch}/{epochs}",
+                _share(running.value),
+                _share(self._best.get(job.arm)),
+                beat.phase,
+                f"{beat.done}/{beat.total}" if beat.total else "-",
+                f"{beat.tokens_per_second:,.0f}" if beat.tokens_per_second is not None else "-",
+                f"{beat.loss:.3f}" if beat.loss is not None else "-",
+                _duration(_left(running, beat)),
             )
         return table
 
-    def _caption(self) -> str:
+    def _caption(self, beats: Mapping[str, Beat]) -> str:
         more = f", {len(self._running) - SHOWN} more running" if len(self._running) > SHOWN else ""
         failed = f", {self._failed} failed" if self._failed else ""
-        eta = f", about {_duration(self.seconds_left())} left" if self._durations else ""
+        left = self.seconds_left(beats)
+        eta = f", about {_duration(left)} left" if left is not None else ""
+        eta += " with all later stages" if left is not None and self._later() else ""
         return f"{self._stage}: {self._done} of {self._total} done{failed}{more}{eta}"
 
-    def seconds_left(self) -> float:
-        """Until the end of both stages, if trials go on taking as long as they did."""
-        if not self._durations:
-            return 0.0
-        left = self._total - self._done
-        if self._stage == "search":
-            left += len(self.sweep.confirm.seeds) * len(_arms(self.sweep))
-        return left * statistics.fmean(self._durations) / self._concurrent
+    def seconds_left(self, beats: Mapping[str, Beat] | None = None) -> float | None:
+        """Until the end of the whole sweep, all stages; None before anything is known of how long a trial takes."""
+        beats = beats if beats is not None else self._beats()
+        running = [(time.monotonic() - one.since, _left(one, beats.get(one.job.trial_id))) for one in list(self._running.values())]
+        waiting = max(0, self._total - self._done - len(running)) + self._later()
+        return seconds_left(waiting, running, self._durations, self._concurrent)
+
+    def _later(self) -> float:
+        return later_trials(self.sweep, self._stage, self._total, self._lists.get(self._stage, 0))
 
     def _count(self, job: Job, outcome: dict[str, Any], remark: str) -> None:
         metric, state = self.sweep.search.metric, outcome.get("state", "FAILED")
@@ -169,16 +195,30 @@ class Board:
         else:
             result = f"{state} {metric} {_share(value)} (best {_share(self._best.get(job.arm))})"
             result += f", ALARM {alarms}" if (alarms := outcome.get("alarms")) else ""
-        if not self.console.is_terminal or state == "FAILED":
-            names = ("lambda", "k", "lr", "loss dropout")
-            settings = " ".join(f"{name} {value}" for name, value in zip(names, _settings(job.config), strict=True) if value != "-")
-            seed = f" seed {job.config.seed}" if self._stage != "search" else ""
-            remark = f", {remark}" if remark else ""
-            self.say(f"[{self._done}/{self._total}] {job.arm}{seed} {settings}: {result}{remark}")
+        names = ("lambda", "k", "lr", "loss dropout")
+        settings = " ".join(f"{name} {value}" for name, value in zip(names, _settings(job.config), strict=True) if value != "-")
+        seed = f" seed {job.config.seed}" if self._stage != "search" else ""
+        remark = f", {remark}" if remark else ""
+        self.say(f"[{self._done}/{self._total}] {job.arm}{seed} {settings}: {result}{remark}")
 
     def _improve(self, arm: str, value: float) -> None:
         better = max if self.sweep.search.mode == "max" else min
         self._best[arm] = better(self._best.get(arm, value), value)
+
+
+def _left(running: _Running, beat: Beat | None) -> float | None:
+    """Seconds that a running trial still takes: by its own report, else by its finished epochs."""
+    if beat is not None and beat.seconds_left is not None:
+        return beat.seconds_left
+    if not running.epoch:
+        return None
+    return (time.monotonic() - running.since) / running.epoch * (running.job.config.optim.num_epochs - running.epoch)
+
+
+def _phase(beat: Beat) -> str:
+    """A stage of the preparation in words."""
+    steps = f", step {beat.done} of {beat.total}" if beat.total else ""
+    return beat.phase + steps + (f", {_duration(beat.seconds_left)} left" if beat.seconds_left is not None else "")
 
 
 def _column(table: Table, name: str, sweep: SweepConfig) -> None:

@@ -9,7 +9,11 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 
+from jepa_ray.heartbeat import Beat
 from jepa_ray.jobs import Metrics
+
+KEPT_BEATS = 256
+"""More than trials run at once."""
 
 
 class Mailbox:
@@ -22,7 +26,19 @@ class Mailbox:
         self._stopped: set[str] = set()
         self._posts: dict[str, list[Metrics]] = {}
         self._answers: dict[str, list[bool]] = {}
+        self._beats: dict[str, Beat] = {}
         self._changed = asyncio.Condition()
+
+    async def beat(self, name: str, beat: Beat) -> None:
+        """How far a trial or a preparation is; only its latest is kept."""
+        self._beats.pop(name, None)
+        self._beats[name] = beat
+        while len(self._beats) > KEPT_BEATS:  # of those that have ended; running ones move to the end of the dict
+            del self._beats[next(iter(self._beats))]
+
+    async def beats(self) -> dict[str, Beat]:
+        """The latest heartbeat under each name."""
+        return self._beats
 
     async def stop(self, trial_id: str) -> None:
         """Mark a trial as cut."""

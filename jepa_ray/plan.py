@@ -176,7 +176,7 @@ def describe(
     seeds = sweep.confirm.seeds
     total = f"{_count(len(declared), 'arm')} x {_count(search.num_trials, 'trial')}"
     total += f" + {len(declared)} x {_count(len(seeds), 'confirmation')}" if seeds else ""
-    most = _most_matched(sweep, declared)
+    most = most_matched(sweep, declared)
     again = f"; up to {most} more at equal FLOPs" if most else ""
     searched = [(f"    {path}", distribution.text()) for path, distribution in sweep.space.items()]
     lines = [
@@ -229,7 +229,7 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" + ("s" if number != 1 else "")
 
 
-def _most_matched(sweep: SweepConfig, declared: Sequence[Arm]) -> int:
+def most_matched(sweep: SweepConfig, declared: Sequence[Arm]) -> int:
     """Runs at equal FLOPs, where every method costs more or less than its baseline; controls have none."""
     if not sweep.confirm.equal_flops or sweep.pretrain is not None or sweep.base.masked is not None:
         return 0

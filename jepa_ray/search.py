@@ -26,6 +26,7 @@ from jepa_ray.cluster import Cluster, Interrupt, Pair, Prepare, prepare
 from jepa_ray.config import Arm, SweepConfig, TrialConfig, config_id
 from jepa_ray.jobs import Job, ended, storage, write, written
 from jepa_ray.mailbox import Mailbox
+from jepa_ray.monitor import Beats
 from jepa_ray.results import Stage
 from jepa_ray.scheduler import ArmScheduler, Events, JobSearcher, Source
 from jepa_ray.selection import Decide, confirmations, matched, race, select
@@ -66,7 +67,9 @@ def run(
         "Preparing data and models"
         + (" (a tiny base that is not in the cache is trained first: about a minute)" if "tiny" in models else "")
     )
-    stored, refused = prepare(sweep, cluster, prepare_one)
+    mailbox = ray.remote(num_cpus=0, max_restarts=-1)(Mailbox).remote()
+    listener.watch(Beats(mailbox))
+    stored, refused = prepare(sweep, cluster, prepare_one, mailbox)
     if not stored:
         raise ValueError("\n".join(dict.fromkeys(refused.values())))
     for pair, data in stored.items():
@@ -76,7 +79,6 @@ def run(
         listener.say(f"{_name(pair, sweep)}: {reason}; its arms are FAILED, the others go on")
     unprepared = _refuse(sweep, folder, arms, refused)
     try:
-        mailbox = ray.remote(num_cpus=0, max_restarts=-1)(Mailbox).remote()
         stock = Stock(cluster.slot, {pair: data.references for pair, data in stored.items()}, run_trial, mailbox)
         identify = Identities(folder, stored)
         search = Search(sweep, folder, [arm for arm in arms if (arm.family, arm.task) in stored], identify, listener, interrupt)

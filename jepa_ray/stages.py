@@ -5,7 +5,7 @@ What jobs come to is told to the listener and, in the search, to the studies. Ra
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,6 +14,7 @@ import ray
 from jepa_ray import plan, results
 from jepa_ray.cluster import Interrupt, Pair, Stored
 from jepa_ray.config import Arm, SweepConfig, TrialConfig, config_id
+from jepa_ray.heartbeat import Beat
 from jepa_ray.jobs import Job, ended, write, written
 from jepa_ray.results import Stage
 from jepa_ray.scheduler import ArmScheduler
@@ -23,6 +24,7 @@ from jepa_ray.studies import ArmStudy, open_storage
 class Listener(Protocol):
     """Who is told what happens (the console)."""
 
+    def watch(self, beats: Callable[[], Mapping[str, Beat]]) -> None: ...
     def prepared(self, name: str, report: dict[str, Any]) -> None: ...
     def stage(self, stage: Stage, total: int, done: int, concurrent: int) -> None: ...
     def started(self, job: Job) -> None: ...

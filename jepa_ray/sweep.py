@@ -124,20 +124,19 @@ def _run(sweep: SweepConfig, folder: Path, interrupt: Interrupt, prepare_one: Pr
 
     console, declared = make_console(), results.read_arms(folder)
     console.print(Text(describe(sweep, declared)))
-    with connect(sweep.resources) as cluster:
+    board = Board(sweep, console)
+    with board.shown(), connect(sweep.resources) as cluster:
         interrupt.install()  # Ray has put its own handler of SIGTERM in the place of ours
         if cluster.address:
             console.print(Text(f"Dashboard: http://{cluster.address} (it asks for a token: `ray get-auth-token` prints it)"))
-        board = Board(sweep, console)
         board.best_before(results.read_trials(folder))
-        with board.shown():
-            outcome = search.run(sweep, folder, cluster, board, interrupt, prepare_one, run_trial, race_rule(sweep, declared))
+        outcome = search.run(sweep, folder, cluster, board, interrupt, prepare_one, run_trial, race_rule(sweep, declared))
     for table in tables(sweep, folder):
         console.print(Text(f"\n{table}"))
     for row in outcome.failed:
         console.print(Text(f"FAILED {row['trial_id']} ({row['arm']}, {row['stage']}): {row['error']}"))
     if sentences := verdict(sweep, folder):
-        console.print(Text("\n".join([f"\nVerdict (all reasons: python -m analysis.verdict {folder})", *sentences])), soft_wrap=True)
+        console.print(Text("\n".join([f"\nVerdict (all reasons: python -m analysis.verdict {folder})", *sentences])))
     console.print(Text(f"\nTables: {folder}/trials, {folder}/metrics, {folder}/predictions"))
     console.print(Text(f"All of it on a page: python -m analysis.report {folder}"))
     return SOME_FAILED if outcome.failed or outcome.unconfirmed else OK

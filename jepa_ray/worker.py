@@ -12,6 +12,7 @@ Imports torch and the training code late, inside the worker: the driver stays li
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import threading
@@ -29,6 +30,7 @@ from ray import tune
 from jepa_ray import results
 from jepa_ray.config import TrialConfig
 from jepa_ray.jobs import Job, Metrics, Slot, ended, row_path, storage, write, written
+from jepa_ray.monitor import sending
 from jepa_ray.results import Stage, TrialResult
 
 if TYPE_CHECKING:
@@ -176,10 +178,11 @@ def _train(job: Job, stock: Stock, report: Callable[[Metrics], None]) -> None:
             _show(job, metrics)
         report(metrics)
 
+    watched = sending(stock.mailbox, job.trial_id, phase="load") if runtime.rank == 0 else contextlib.nullcontext()
     try:
-        result = run_trial(
-            job.config, _prepared(stock.prepared[job.config.model.family, job.config.data.task], job.stage), runtime, observed, job.scratch
-        )
+        with watched:
+            data = _prepared(stock.prepared[job.config.model.family, job.config.data.task], job.stage)
+            result = run_trial(job.config, data, runtime, observed, job.scratch)
     except TrialStopped:
         result = ended(job, "PRUNED")
     except Exception as error:  # whatever it is, it is this trial's alone: its row says so, the others go on

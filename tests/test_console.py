@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from rich.console import Console
 
 from jepa_ray import plan
 from jepa_ray.config import SweepConfig, arms
+from jepa_ray.heartbeat import Beat
 from tests import fake_training as fake
 
 
@@ -25,11 +27,16 @@ def jobs(sweep: SweepConfig, folder: Path, seeds: tuple[int, ...] = (1,)) -> lis
     return out
 
 
-def board(sweep: SweepConfig, terminal: bool):  # type: ignore[no-untyped-def]
+def board(sweep: SweepConfig, terminal: bool, width: int = 140):  # type: ignore[no-untyped-def]
     from jepa_ray.console import Board
 
     out = io.StringIO()
-    return Board(sweep, Console(file=out, force_terminal=terminal, width=140, highlight=False, color_system=None)), out
+    return Board(sweep, Console(file=out, force_terminal=terminal, width=width, highlight=False, color_system=None)), out
+
+
+def plain(out: io.StringIO) -> list[str]:
+    """Lines of a terminal's output without its control sequences; what is overwritten counts as a line."""
+    return [line.rstrip() for line in re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", out.getvalue()).replace("\r", "\n").splitlines() if line]
 
 
 def rendered(table: object) -> str:
@@ -72,6 +79,75 @@ def test_live_table_shows_running_trials_best_and_what_is_left(tmp_path: Path) -
     )
     assert row.split()[:7] == ["jepa/llama3", "1", "1", "0.01", "0", "2/3", "0.1250"]
     assert "search: 4 of 8 done" in text and "left" in text
+
+
+def test_a_terminal_prints_finished_trials_and_alarms_above_the_table(tmp_path: Path) -> None:
+    shown, out = board(fake.make_sweep(tmp_path), terminal=True)
+    base, jepa = jobs(shown.sweep, tmp_path)
+    with shown.shown():
+        shown.stage("search", 2, 0, 2)
+        shown.started(jepa)
+        shown.finished(base, {"state": "COMPLETE", "error": None, "val_accuracy": 0.25})
+        shown.finished(jepa, {"state": "COMPLETE", "error": None, "val_accuracy": 0.5, "alarms": "collapse"})
+    lines = plain(out)
+    assert "[1/2] base/llama3 lr 0.01: COMPLETE val_accuracy 0.2500 (best 0.2500)" in lines
+    assert any(line.startswith("[2/2] jepa/llama3") and ", ALARM collapse" in line for line in lines)
+
+
+def test_a_running_trial_shows_its_heartbeat(tmp_path: Path) -> None:
+    shown, _ = board(fake.make_sweep(tmp_path), terminal=True)
+    base, jepa = jobs(shown.sweep, tmp_path)
+    beats = {jepa.trial_id: Beat("train", 120, 600, 3456.0, 1.25, 95.0), "long gone": Beat("test")}
+    shown.watch(lambda: beats)
+    shown.stage("search", 2, 0, 2)
+    shown.started(jepa)
+    header, row, caption = rendered(shown.table()).splitlines()
+    assert all(name in header for name in ("phase", "step", "tokens/s", "loss", "ETA"))
+    assert row.split()[-8:] == ["train", "120/600", "3,456", "1.250", "1", "min", "35", "s"]
+    # One trial waits, and this one has just begun: 95 s each, two at a time.
+    assert caption.rstrip().endswith("search: 0 of 2 done, about 1 min 35 s left")
+    shown.started(base)
+    silent = rendered(shown.table()).splitlines()[2].split()
+    assert silent[0] == "base/llama3" and silent[-5:] == ["start", "-", "-", "-", "-"]
+
+
+def test_before_the_first_stage_the_preparation_is_shown(tmp_path: Path) -> None:
+    shown, _ = board(fake.make_sweep(tmp_path), terminal=True)
+    assert "Starting" in rendered(shown.table())
+    shown.watch(lambda: {"llama3 nl-rx": Beat("train the tiny base", 120, 600, 9000.0, 2.0, 20.0), "gemma2 nl-rx": Beat("read the data")})
+    lines = [line.rstrip() for line in rendered(shown.table()).splitlines()]
+    assert lines[0].endswith("Preparing data and models")
+    assert lines[1:] == ["  gemma2 nl-rx: read the data", "  llama3 nl-rx: train the tiny base, step 120 of 600, 20 s left"]
+    shown.stage("search", 2, 0, 2)
+    assert "Starting trials" in rendered(shown.table()) and "gemma2" not in rendered(shown.table())
+
+
+def test_sentences_wrap_at_words_on_a_narrow_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from jepa_ray import console
+
+    for name, value in (("COLUMNS", "80"), ("FORCE_COLOR", "1"), ("TERM", "xterm")):
+        monkeypatch.setenv(name, value)
+    shown = console.Board(fake.make_sweep(tmp_path))
+    shown.console.file = out = io.StringIO()
+    sentence = "llama3: " + "an incomprehensible sentence " * 9
+    shown.say(sentence.strip())
+    lines = plain(out)
+    assert len(lines) > 3 and max(map(len, lines)) <= 80
+    assert " ".join(lines).split() == sentence.split(), "a word was broken"
+
+
+@pytest.mark.parametrize("width", [80, 160])
+def test_the_live_table_fits_the_terminal(width: int, tmp_path: Path) -> None:
+    shown, _ = board(fake.make_sweep(tmp_path), terminal=True, width=width)
+    jepa = jobs(shown.sweep, tmp_path)[1]
+    shown.watch(lambda: {jepa.trial_id: Beat("validate", 1200, 2000, 123_456.0, 1.25, 4000.0)})
+    shown.stage("search", 2, 0, 2)
+    shown.started(jepa)
+    out = io.StringIO()
+    Console(file=out, width=width).print(shown.table())
+    assert max(map(len, out.getvalue().splitlines())) <= width
+    row = next(line for line in out.getvalue().splitlines() if line.startswith("jepa/llama3"))
+    assert "validate" in row and "1200/2000" in row and "123,456" in row and ("0.01" in row) == (width == 160)
 
 
 @pytest.mark.parametrize("mode", ["max", "min"])

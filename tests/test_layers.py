@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # Low to high. A module imports from lower layers, and from its own layer as long as that makes no circle.
 # "data" stands for the package with all its modules; "search*" for search.py, search_space.py and the like.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("atomic", "streams", "space", "config"),
+    ("atomic", "streams", "heartbeat", "space", "config"),
     ("messages", "results"),
     ("data",),
     ("models",),
@@ -29,15 +29,15 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("objectives",),
     ("evaluation",),
     ("training",),
-    ("jobs", "mailbox"),
+    ("jobs", "mailbox", "monitor"),
     ("worker",),
-    ("cluster", "search*", "stages", "selection", "studies", "scheduler", "console"),
+    ("cluster", "search*", "stages", "selection", "studies", "scheduler", "console", "forecast"),
     ("sweep", "advice", "models.check"),  # commands: models.check stands beside what it checks, above what it uses
 )
 # Where Ray may be imported; and where torch and what loads it may not, so that a bad YAML file is refused in a moment.
-MAY_IMPORT_RAY = ("worker", "cluster", "search*", "stages", "studies", "scheduler", "console", "sweep")
+MAY_IMPORT_RAY = ("monitor", "worker", "cluster", "search*", "stages", "studies", "scheduler", "console", "sweep")
 TORCH_FREE = (
-    *("atomic", "streams", "space", "config", "messages", "checks", "loading", "plan", "priors", "results"),
+    *("atomic", "streams", "heartbeat", "space", "config", "messages", "checks", "loading", "plan", "priors", "results"),
     *(
         "models.families",
         "data",

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from jepa_ray.data.packing import Readout, ViewBatch, pack
 from jepa_ray.data.views import TokenTable
+from jepa_ray.heartbeat import HEARTBEAT
 from jepa_ray.models.network import DeviceBatch, Network
 
 
@@ -28,6 +29,7 @@ def choose(network: Network, table: TokenTable, rows: Sequence[int], *, batch_si
         for start in range(0, len(rows), batch_size):
             for scores in option_scores(network, table, rows[start : start + batch_size]):
                 chosen.append(max(range(len(scores)), key=scores.__getitem__))
+            HEARTBEAT.evaluated(len(rows[start : start + batch_size]))
     network.train(was_training)
     return chosen
 

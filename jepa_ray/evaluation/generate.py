@@ -10,6 +10,7 @@ import torch
 from transformers import GenerationConfig
 
 from jepa_ray.data.views import Ids
+from jepa_ray.heartbeat import HEARTBEAT
 from jepa_ray.models.network import Network
 
 
@@ -59,6 +60,7 @@ def generate(
                 stopped = stop_id in ids
                 ids = ids[: ids.index(stop_id)] if stopped else ids
                 out[i] = Generation(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False), stopped, len(ids))
+            HEARTBEAT.evaluated(len(chosen))
     network.train(was_training)
     network.causal_lm.generation_config = own_settings
     return [generation for generation in out if generation is not None]

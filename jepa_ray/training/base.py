@@ -22,6 +22,7 @@ from jepa_ray.config import DataConfig, ModelConfig, OptimConfig, TrialConfig
 from jepa_ray.data.datasets import DATASETS, digest, split_base
 from jepa_ray.data.example import Example
 from jepa_ray.data.views import Renderer, tokenize_split
+from jepa_ray.heartbeat import HEARTBEAT
 from jepa_ray.models.families import ModelFamily
 from jepa_ray.models.loading import load_network, seeded
 from jepa_ray.models.tiny import VOCAB_SIZE, tiny_config, tiny_tokenizer
@@ -84,9 +85,12 @@ def _pretrain(family: ModelFamily, examples: Sequence[Example], max_length: int,
     optimizer = make_optimizer(network, config)
     network.train()
     batches = [rows for epoch in range(optim.num_epochs) for rows in epoch_steps(len(table), optim, SEED, epoch)][:steps]
+    HEARTBEAT.enter("train the tiny base")
+    HEARTBEAT.plan(len(batches), 0)
     try:
         for step, rows in enumerate(batches):
-            train_step(network, optimizer, table, rows, config, step, len(batches), backend_of(config), Runtime())
+            done = train_step(network, optimizer, table, rows, config, step, len(batches), backend_of(config), Runtime())
+            HEARTBEAT.trained(step + 1, len(batches), *done.shown(Runtime()))
     finally:
         torch.set_num_threads(before)
     network.causal_lm.save_pretrained(folder)

@@ -14,6 +14,7 @@ from jepa_ray.evaluation.choices import choose
 from jepa_ray.evaluation.generate import generate
 from jepa_ray.evaluation.judges import judge_of
 from jepa_ray.evaluation.metrics import summarise, without_leaked
+from jepa_ray.heartbeat import HEARTBEAT
 from jepa_ray.models.families import get_family
 from jepa_ray.models.loading import uses_bf16
 from jepa_ray.models.network import Network
@@ -31,6 +32,7 @@ def evaluate(
     mine = list(range(runtime.rank, len(table), runtime.world_size))
     judge = judge_of(DATASETS[config.data.task].judge, config.data, config.evaluation)
     rows = []
+    HEARTBEAT.enter("validate" if split == "val" else split, len(mine))
     for i, (prediction, stopped) in zip(mine, _answers(network, tokenizer, table, mine, config, runtime), strict=True):
         score = judge(prediction, table.references[i], table.extras[i])
         example = {"split": split, "example_id": table.example_ids[i], "question": table.questions[i], "leaked": table.leaked[i]}

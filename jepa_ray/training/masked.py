@@ -31,6 +31,7 @@ from jepa_ray.data.spans import masked_batch
 from jepa_ray.evaluation.embedding import anisotropy, effective_rank
 from jepa_ray.evaluation.metrics import without_leaked
 from jepa_ray.evaluation.probe import linear_probe, nearest
+from jepa_ray.heartbeat import HEARTBEAT
 from jepa_ray.models.loading import uses_bf16
 from jepa_ray.models.masked import MaskedNetwork, load_encoder_tokenizer, load_masked_lm, states
 from jepa_ray.results import TrialResult, load_progress, now, provenance, save_progress
@@ -105,13 +106,18 @@ def _train(
 
     epochs = [epoch_steps(len(prepared.passages), optim, config.seed, epoch) for epoch in range(optim.num_epochs)]
     total_steps = sum(map(len, epochs))
+    rounds = sum(_validated(config, epoch) for epoch in range(spent["epoch"], optim.num_epochs)) + config.evaluation.test
+    HEARTBEAT.plan(total_steps - spent["step"], rounds)  # of an evaluation as a whole: the probe is fitted anew each time
     for epoch in range(spent["epoch"], optim.num_epochs):
         started = time.perf_counter()
         network.train()
         totals = StepTotals()
+        HEARTBEAT.enter("train")
         for rows in epochs[epoch]:
-            totals.add(masked_step(model, target, optimizer, prepared.passages, rows, config, spent["step"], total_steps, ids, runtime))
+            of_step = masked_step(model, target, optimizer, prepared.passages, rows, config, spent["step"], total_steps, ids, runtime)
+            totals.add(of_step)
             spent["step"] += 1
+            HEARTBEAT.trained(*(spent["step"], total_steps), *of_step.shown(runtime))
         totals = over_ranks(totals, runtime)
         spent["tokens"] += totals.tokens
         spent["flops"] += flop_model.train_flops(totals)
@@ -122,8 +128,7 @@ def _train(
         if totals.num_pairs:
             values["train_jepa"] = totals.jepa_sum / totals.num_pairs
         last = epoch + 1 == optim.num_epochs
-        validated = last or (epoch + 1) % config.evaluation.every == 0
-        if validated:
+        if validated := _validated(config, epoch):
             started = time.perf_counter()
             scores, predictions = judge(network, prepared.val, "val")
             spent["val_seconds"] += time.perf_counter() - started
@@ -135,6 +140,7 @@ def _train(
         summary |= values | cost
         summary |= spent_columns(spent, epoch + 1, runtime)
         progress = replace(progress, summary=dict(summary), metrics=metrics, predictions=predictions)
+        HEARTBEAT.enter("save")
         if runtime.rank == 0:
             save_working(scratch, network, target, optimizer, spent=spent, progress=progress.to_json())
             save_progress(scratch / "progress.json", progress)
@@ -159,6 +165,11 @@ def _train(
     return replace(progress, state="COMPLETE", summary=final)
 
 
+def _validated(config: TrialConfig, epoch: int) -> bool:
+    """Whether `epoch` (from 0) ends with a validation."""
+    return epoch + 1 == config.optim.num_epochs or (epoch + 1) % config.evaluation.every == 0
+
+
 def checkpoint_folder(scratch: Path) -> Path:
     """Where a trial's encoders stay: `results/<name>/checkpoints/<config_id>`, for the scratch `results/<name>/scratch/<config_id>`."""
     return scratch.parent.parent / "checkpoints" / scratch.name
@@ -175,12 +186,14 @@ class Judge:
     def __call__(self, network: MaskedNetwork, judged: Passages, split: str) -> tuple[dict[str, float], list[dict[str, Any]]]:
         """Accuracy and retrieval of a split and the shape of its states, and a row of the predictions table for each of its texts."""
         train, labels = self._prepared.train, self._prepared.labels
+        HEARTBEAT.enter("validate" if split == "val" else split)
         known = pooled_states(network, train, self._ids, self._batch_size, bf16=self._bf16)
         asked = pooled_states(network, judged, self._ids, self._batch_size, bf16=self._bf16)
         if not (np.isfinite(known).all() and np.isfinite(asked).all()):
             raise NonFinite("the encoder's states are not finite, so that no probe can be fitted")
         answers = linear_probe(known, train.classes, self._seed)(asked)
         neighbours = train.classes[nearest(known, asked)]
+        HEARTBEAT.evaluated(1)
         scores = {
             f"{split}_accuracy": float((answers == judged.classes).mean()),
             f"{split}_retrieval": float((neighbours == judged.classes).mean()),

@@ -21,6 +21,7 @@ from jepa_ray.data.datasets import texts_of
 from jepa_ray.data.example import Example
 from jepa_ray.data.report import of_family, of_task
 from jepa_ray.data.spans import masked_batch
+from jepa_ray.heartbeat import HEARTBEAT
 from jepa_ray.models.encoders import EncoderFamily, get_encoder
 from jepa_ray.models.loading import check_rows, seeded
 from jepa_ray.models.masked import (
@@ -76,6 +77,7 @@ def prepare_masked(sweep: SweepConfig, family: str, task: str) -> MaskedPrepared
     """
     masked = sweep.base.masked
     assert masked is not None
+    HEARTBEAT.enter("read the data")
     corpus = load_corpus(sweep.data_of(task), masked)
     record, model = get_encoder(family), sweep.model_of(family)
     config = ModelConfig(family=family, model=model, **sweep.base.model.model_dump())
@@ -83,6 +85,7 @@ def prepare_masked(sweep: SweepConfig, family: str, task: str) -> MaskedPrepared
         checkpoint = str(tiny_encoder(record, corpus.passages))
     else:
         checkpoint = record.paper_model if model == "paper" else model
+    HEARTBEAT.enter("tokenise")
     shape = load_encoder_config(checkpoint, config)
     tokenizer = load_encoder_tokenizer(checkpoint, config)
     check_rows(tokenizer, shape, checkpoint)

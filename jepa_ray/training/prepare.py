@@ -16,6 +16,7 @@ from jepa_ray.data.example import Example
 from jepa_ray.data.views import TokenTable, tokenize_split
 from jepa_ray.evaluation.judges import judge_of
 from jepa_ray.evaluation.sql import missing_databases
+from jepa_ray.heartbeat import HEARTBEAT
 from jepa_ray.models.families import get_family
 from jepa_ray.models.loading import check_rows, load_config, load_tokenizer
 from jepa_ray.training.base import split_for_base, tiny_base
@@ -59,7 +60,9 @@ def prepare(sweep: SweepConfig, family: str, task: str) -> Prepared:
     """
     record, model, data = get_family(family), sweep.model_of(family), sweep.data_of(task)
     config = ModelConfig(family=family, model=model, **sweep.base.model.model_dump())
+    HEARTBEAT.enter("read the data")
     splits = load_splits(data)
+    HEARTBEAT.enter("judge the references")
     unscored = golds_unscored(DATASETS[task].judge, data, sweep.base.evaluation, [*splits.val, *splits.test])
     first, left_out = first_stage(sweep.pretrain.data, splits, task) if sweep.pretrain is not None else ((), 0)
     train: Sequence[Example] = splits.train
@@ -71,6 +74,7 @@ def prepare(sweep: SweepConfig, family: str, task: str) -> Prepared:
         checkpoint = str(tiny_base(record, base_half, data.max_length))
     else:
         checkpoint = record.paper_model if model == "paper" else model
+    HEARTBEAT.enter("tokenise")
     tokenizer = load_tokenizer(checkpoint, config)
     check_rows(tokenizer, load_config(checkpoint, config), checkpoint)
     tables = {"train": tokenize_split(train, tokenizer, record, data.max_length)}
@@ -80,6 +84,7 @@ def prepare(sweep: SweepConfig, family: str, task: str) -> Prepared:
             tables[name] = tokenize_split(examples, tokenizer, record, data.max_length, scored=True, trained=seen[name])
     pretrain = tokenize_split(first, tokenizer, record, sweep.pretrain.data.max_length) if sweep.pretrain is not None else None
     cap = sweep.max_new_tokens_of(task) or DATASETS[task].max_new_tokens
+    HEARTBEAT.enter("digest of data and weights")
     sha = hashlib.sha256(splits.dataset_sha.encode())
     for part in (digest(first) if first else "", databases_sha(data, [*splits.val, *splits.test]), weights_sha(checkpoint, config)):
         sha.update(part.encode())

@@ -21,6 +21,7 @@ import torch.distributed as dist
 from jepa_ray import atomic
 from jepa_ray.config import TrialConfig, canonical
 from jepa_ray.data.views import TokenTable
+from jepa_ray.heartbeat import HEARTBEAT
 from jepa_ray.models.loading import load_tokenizer
 from jepa_ray.training.build import build
 from jepa_ray.training.flops import FlopModel
@@ -104,10 +105,13 @@ def _train(config: TrialConfig, table: TokenTable, checkpoint: str, runtime: Run
     network.train()
     for epoch in range(saved["epoch"], len(epochs)):
         started, totals = time.perf_counter(), StepTotals()
+        HEARTBEAT.enter("first stage")
         for rows in epochs[epoch]:
             at = (saved["step"], sum(map(len, epochs)))
-            totals.add(train_step(training.model, training.optimizer, table, rows, config, *at, backend, runtime, training.term))
+            of_step = train_step(training.model, training.optimizer, table, rows, config, *at, backend, runtime, training.term)
+            totals.add(of_step)
             saved["step"] += 1
+            HEARTBEAT.trained(saved["step"], at[1], *of_step.shown(runtime))
         totals = over_ranks(totals, runtime)
         saved["tokens"] += totals.tokens
         saved["flops"] += flop_model.train_flops(totals)

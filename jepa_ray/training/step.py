@@ -67,6 +67,10 @@ class StepTotals:
         for name, value in vars(other).items():
             setattr(self, name, getattr(self, name) + value)
 
+    def shown(self, runtime: Runtime) -> tuple[int, float]:
+        """For the heartbeat: tokens, as if every rank had this rank's, and cross-entropy per label on this rank. Costs no communication."""
+        return self.tokens * runtime.world_size, self.ce_sum / max(1, self.num_labels)
+
 
 class NonFinite(ArithmeticError):
     """A loss or gradient that is not a finite number."""

@@ -26,6 +26,7 @@ from jepa_ray.config import TrialConfig
 from jepa_ray.data.datasets import DATASETS
 from jepa_ray.data.views import TokenTable
 from jepa_ray.evaluation.metrics import guessing
+from jepa_ray.heartbeat import HEARTBEAT
 from jepa_ray.models.loading import load_tokenizer, uses_bf16
 from jepa_ray.models.network import Network
 from jepa_ray.results import TrialResult, load_progress, now, provenance, save_progress
@@ -118,6 +119,7 @@ def _train(
         watch.resume(saved["watch"])
 
     total_steps = sum(map(len, epochs))
+    HEARTBEAT.plan(total_steps - spent["step"], _to_evaluate(config, prepared, first_epoch) // runtime.world_size)
     if saved is None:
         for before, losses in enumerate(prepared.stage.losses if prepared.stage is not None else (), start=1):
             metrics += _lines(losses, 0, before - len(prepared.stage.losses), cost_so_far(spent))  # type: ignore[union-attr]
@@ -127,15 +129,16 @@ def _train(
         started = time.perf_counter()
         network.train()
         totals = StepTotals()
+        HEARTBEAT.enter("train")
         for rows in epochs[epoch]:
             try:
                 at = (spent["step"], total_steps)
-                totals.add(
-                    train_step(training.model, training.optimizer, prepared.train, rows, config, *at, backend, runtime, training.term)
-                )
+                of_step = train_step(training.model, training.optimizer, prepared.train, rows, config, *at, backend, runtime, training.term)
             except NonFinite as error:
                 raise NonFinite(f"{error}; {_means(totals)}") from error
+            totals.add(of_step)
             spent["step"] += 1
+            HEARTBEAT.trained(*(spent["step"], total_steps), *of_step.shown(runtime))
         totals = over_ranks(totals, runtime)
         spent["tokens"] += totals.tokens
         spent["flops"] += flop_model.train_flops(totals)
@@ -152,6 +155,7 @@ def _train(
             spent["val_seconds"] += time.perf_counter() - started
             values |= scores
             predictions = rows_of_epoch
+        HEARTBEAT.enter("diagnose")
         diagnostics = watch.look(epoch + 1, training, spent["step"], total_steps, float(spent["flops"]))
         spent["wall"] = earlier + time.perf_counter() - began
 
@@ -160,6 +164,7 @@ def _train(
         summary |= values | cost | watch.columns()
         summary |= spent_columns(spent, epoch + 1, runtime)
         progress = replace(progress, summary=dict(summary), metrics=metrics, predictions=predictions)
+        HEARTBEAT.enter("save")
         if runtime.rank == 0:
             training.save(scratch, epoch=epoch + 1, spent=spent, progress=progress.to_json(), watch=watch.state())
             save_progress(scratch / "progress.json", progress)
@@ -171,6 +176,14 @@ def _train(
         progress = replace(progress, embeddings=watch.keep(training))
     final = {**progress.summary, "wall_seconds": earlier + time.perf_counter() - began, "finished_at": now()}
     return replace(progress, state="COMPLETE", summary=final)
+
+
+def _to_evaluate(config: TrialConfig, prepared: Prepared, first_epoch: int) -> int:
+    """Examples that are still to be evaluated from `first_epoch` (from 0) on, all validations and the test together."""
+    epochs, every = config.optim.num_epochs, config.evaluation.every
+    rounds = sum(epoch + 1 == epochs or (epoch + 1) % every == 0 for epoch in range(first_epoch, epochs))
+    tested = len(prepared.test) if config.evaluation.test and prepared.test is not None else 0
+    return rounds * len(prepared.val) + tested
 
 
 def _lines(values: Mapping[str, float], step: int, epoch: int, cost: Mapping[str, float]) -> list[dict[str, Any]]:
