@@ -133,22 +133,6 @@ def dump(sweep: SweepConfig) -> str:
     return str(yaml.dump(canonical(sweep), Dumper=_Dumper, sort_keys=False, allow_unicode=True))
 
 
-def json_schema() -> dict[str, Any]:
-    """JSON schema of a sweep file, for editors."""
-    schema = SweepConfig.model_json_schema(by_alias=True)
-    keys = schema["properties"]
-    keys["methods"]["additionalProperties"]["anyOf"].append({"const": "none"})
-    for key in ("scheduler", "confirm"):
-        keys[key] = {"anyOf": [keys[key], {"const": "none"}, {"type": "null"}]}
-    keys["task"] = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}, keys["task"]]}
-    keys["families"] = {"anyOf": [keys["families"], {"type": "string"}]}
-    distribution = schema["$defs"]["Distribution"]["properties"]
-    conditions = next(option for option in distribution["when"]["anyOf"] if "additionalProperties" in option)
-    several = conditions["additionalProperties"]
-    conditions["additionalProperties"] = {"anyOf": [several, several["items"]]}
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
-
-
 def _read(path: Path) -> tuple[dict[str, Any], dict[tuple[str, ...], int]]:
     """The file's tree, and the line on which each of its keys stands."""
     try:
@@ -283,4 +267,4 @@ def _full_names(tree: dict[str, Any], lines: dict[tuple[str, ...], int]) -> Iter
     tree["space"] = resolved
 
 
-__all__ = ["ConfigError", "dump", "json_schema", "load_sweep", "parse"]
+__all__ = ["ConfigError", "dump", "load_sweep", "parse"]

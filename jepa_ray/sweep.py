@@ -12,7 +12,6 @@ import argparse
 import contextlib
 import fcntl
 import itertools
-import json
 import os
 import shlex
 import signal
@@ -24,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from jepa_ray import atomic
 from jepa_ray.cluster import Interrupt
 from jepa_ray.config import SweepConfig, arms
-from jepa_ray.loading import dump, json_schema, load_sweep, parse
+from jepa_ray.loading import dump, load_sweep, parse
 
 if TYPE_CHECKING:
     from jepa_ray.cluster import Prepare
@@ -60,7 +59,9 @@ def main(argv: Sequence[str] | None = None, prepare_one: Prepare | None = None, 
     arguments = sys.argv[1:] if argv is None else list(argv)
     options = _parser().parse_intermixed_args(arguments)
     if options.schema:
-        print(json.dumps(json_schema(), indent=2))
+        from jepa_ray.schema import text
+
+        print(text(), end="")
         return OK
     if options.file is None:
         print("FILE is missing: give a YAML file, such as search_spaces/lora.yaml", file=sys.stderr)

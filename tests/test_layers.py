@@ -25,7 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("messages", "results"),
     ("data",),
     ("models",),
-    ("plan", "priors", "checks", "loading"),  # they look up tasks and families; torch stays out
+    ("plan", "priors", "checks", "loading", "schema"),  # they look up tasks and families; torch stays out
     ("objectives",),
     ("evaluation",),
     ("training",),
@@ -37,7 +37,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 # Where Ray may be imported; and where torch and what loads it may not, so that a bad YAML file is refused in a moment.
 MAY_IMPORT_RAY = ("monitor", "worker", "cluster", "search*", "stages", "studies", "scheduler", "console", "sweep")
 TORCH_FREE = (
-    *("atomic", "streams", "heartbeat", "space", "config", "messages", "checks", "loading", "plan", "priors", "results"),
+    *("atomic", "streams", "heartbeat", "space", "config", "messages", "checks", "loading", "schema", "plan", "priors", "results"),
     *(
         "models.families",
         "data",

@@ -14,7 +14,8 @@ import yaml
 
 from jepa_ray import loading, plan
 from jepa_ray.config import SweepConfig, arms
-from jepa_ray.loading import ConfigError, dump, json_schema, load_sweep
+from jepa_ray.loading import ConfigError, dump, load_sweep
+from jepa_ray.schema import json_schema
 from tests.sweep_files import SOUND, Write, refused, refused_once, writer
 
 SPACES = sorted(Path(__file__).resolve().parents[1].glob("search_spaces/**/*.yaml"))

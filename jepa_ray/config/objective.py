@@ -16,6 +16,7 @@ class GradRatio(Record):
     """lambda from the gradients: such that at the first step the JEPA term's gradient has this share of the cross-entropy's norm."""
 
     grad_ratio: float = Field(gt=0)
+    """Norm of the JEPA term's gradient as a share of the cross-entropy's, at the first step."""
 
 
 IN_SEQUENCE = ("tube", "tube_patch", "tube_ends", "tube_means", "curvature")

@@ -37,11 +37,15 @@ class BaseConfig(Record):
     """Defaults that every arm of a sweep starts from (TrialConfig without what the arm itself fixes)."""
 
     model: NetworkConfig = NetworkConfig()
+    """How networks start out, are held in memory and computed."""
     masked: MaskedConfig | None = None
     """Train masked encoders (families `distilbert`, `bert`); None: causal models."""
     lora: LoraConfig | None = None
+    """Low-rank adapters; None: full fine-tuning."""
     optim: OptimConfig = OptimConfig()
+    """Optimizer, schedule, epochs and batches."""
     evaluation: EvaluationConfig = EvaluationConfig()
+    """Generation, scoring and diagnostics."""
     seed: int = Field(1, ge=0)
     """Seed of every search trial; the confirmation uses `confirm.seeds` instead."""
 
@@ -50,12 +54,19 @@ class TaskData(Record):
     """One task of several in a sweep: keys that differ from the sweep's `data`; None: as there."""
 
     train: str | None = None
+    """Training data of this task."""
     test: str | None = None
+    """Sealed test data of this task."""
     databases: str | None = None
+    """Folder of this task's databases (Spider)."""
     num_train: int | None = Field(None, ge=1)
+    """Training examples kept."""
     num_val: int | None = Field(None, ge=1)
+    """Validation examples, split off the training data."""
     num_test: int | None = Field(None, ge=1)
+    """Test examples kept."""
     max_length: int | None = Field(None, ge=8)
+    """Longest sequence in tokens."""
     max_new_tokens: int | None = Field(None, ge=1)
     """Token cap of a generated answer, in place of `base.evaluation.max_new_tokens`."""
 
@@ -64,7 +75,9 @@ class CrossEntropyConfig(Record):
     """What a method's cross-entropy is taken over, where that is not `base.optim`'s: the reference's defects as ablations of their own."""
 
     loss_on: Literal["answer", "all"] | None = None
+    """Cross-entropy over the answer and its end of turn, or over every token after the first. None: as in `base.optim`."""
     train_end_of_turn: bool | None = None
+    """Whether the model is taught to stop. None: as in `base.optim`."""
 
 
 def used_seed(seed: int, seeds: Sequence[int]) -> str:
@@ -81,6 +94,7 @@ class SearchConfig(Record):
     """How configurations are proposed, arm by arm, with the same budget for each."""
 
     algorithm: Literal["tpe", "random", "grid", "gp", "qmc", "cmaes"] = "tpe"
+    """Optuna's sampler that proposes configurations; grid: every point of the space once."""
     num_trials: int = Field(20, ge=1)
     """Trials per arm."""
     train_flops: float | None = Field(None, gt=0)
@@ -90,7 +104,9 @@ class SearchConfig(Record):
     metric: str = "val_accuracy"
     """Column of the trials table that selects; always measured on validation."""
     mode: Literal["max", "min"] = "max"
+    """Whether the largest or the smallest value of `metric` is best."""
     seed: int = 0
+    """Seed of the samplers; trials are seeded by `base.seed`."""
 
     @field_validator("warm_start", mode="before")
     @classmethod
@@ -109,6 +125,7 @@ class SchedulerConfig(Record):
     """Early stopping inside each arm: asynchronous successive halving (ASHA), or none."""
 
     name: Literal["asha", "none"] = "asha"
+    """asha: weak trials of an arm are stopped early. none: every trial runs to its last epoch."""
     time_attr: Literal["epoch", "train_flops"] = "epoch"
     """What a rung counts. train_flops: `grace_period` and rungs are in FLOPs."""
     grace_period: float = Field(2, gt=0)
@@ -163,6 +180,7 @@ class ResourcesConfig(Record):
     workers_per_trial: int = Field(1, ge=1)
     """Data-parallel workers of one trial (DDP)."""
     cpus_per_worker: int = Field(1, ge=1)
+    """CPUs of a worker, and its number of torch threads."""
     gpus_per_worker: float | None = Field(None, ge=0)
     """None: one GPU where the cluster has any, else none."""
     max_concurrent: int | None = Field(None, ge=1)
@@ -170,6 +188,7 @@ class ResourcesConfig(Record):
     address: str | None = None
     """Ray cluster to join (`auto` or `ray://...`); None: start one on this machine."""
     dashboard: bool = True
+    """Start Ray's dashboard and print its address."""
     max_failures: int = Field(2, ge=0)
     """How often a trial whose process died is started again, from its last epoch."""
 
@@ -178,8 +197,11 @@ class SweepConfig(Record):
     """A whole sweep: arms = families x tasks x methods, each searched over `space` with an equal budget."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Results go to `<output>/<name>`; the same name continues the sweep."""
     output: str = "results"
+    """Folder in which the folder of the results is made."""
     families: tuple[str, ...] = Field(("llama3",), min_length=1)
+    """Architectures with their chat templates: names in `models.families.FAMILIES`, or of masked encoders in `models.encoders.ENCODERS`."""
     model: str | dict[str, str] = "tiny"
     """One for all families, or one per family."""
     task: dict[str, TaskData] = Field(default_factory=lambda: {"nl-rx": TaskData()}, min_length=1)
@@ -198,10 +220,15 @@ class SweepConfig(Record):
     space: dict[str, Distribution] = Field(default_factory=dict)
     """Path in TrialConfig (`optim.learning_rate`, `objective.lambda`, `lora.r`) -> distribution."""
     search: SearchConfig = SearchConfig()
+    """How configurations are proposed, arm by arm."""
     scheduler: SchedulerConfig = SchedulerConfig()
+    """Early stopping inside each arm; none: no early stopping."""
     confirm: ConfirmConfig = ConfirmConfig()
+    """The best of each arm again on fresh seeds and the test split; none: no confirmation."""
     resources: ResourcesConfig = ResourcesConfig()
+    """What one trial occupies, and how many run at once."""
     base: BaseConfig = BaseConfig()
+    """Defaults of every trial."""
 
     @field_validator("model", mode="before")
     @classmethod

@@ -95,7 +95,9 @@ class StageConfig(Record):
     weight_decay: float = Field(0.0, ge=0)
     """Decoupled weight decay (AdamW), on matrices only."""
     beta1: float = Field(0.9, ge=0, lt=1)
+    """AdamW's decay of the gradients' running mean."""
     beta2: float = Field(0.999, ge=0, lt=1)
+    """AdamW's decay of the squared gradients' running mean."""
     max_grad_norm: float | None = Field(1.0, gt=0)
     """Global gradient norm above which gradients are scaled down; None: no clipping."""
     loss_on: Literal["answer", "all"] = "answer"
