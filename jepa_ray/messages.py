@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from jepa_ray.config import LoraConfig, MaskingConfig, ObjectiveConfig, OptimConfig, StageConfig, SweepConfig
+from jepa_ray.config import CrossEntropyConfig, LoraConfig, MaskingConfig, ObjectiveConfig, OptimConfig, StageConfig, SweepConfig
 from jepa_ray.space import Distribution, Record, show
 
 SEARCHABLE: dict[str, type[Record]] = {
@@ -36,8 +36,12 @@ Finding = tuple[Place, str]
 
 
 def leaves_of(part: str) -> dict[str, Any]:
-    """Names, as written in the file, and types of a part's parameters."""
-    return {field.alias or name: field.annotation for name, field in SEARCHABLE[part].model_fields.items()}
+    """Names, as written in the file, and types of a part's parameters that may be searched.
+
+    Not what a method's cross-entropy is taken over: that decides which baseline it is compared with (`cross_entropy`).
+    """
+    fixed = CrossEntropyConfig.model_fields if part == "optim" else {}
+    return {field.alias or name: field.annotation for name, field in SEARCHABLE[part].model_fields.items() if name not in fixed}
 
 
 def full_path(name: str) -> str:

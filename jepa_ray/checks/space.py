@@ -112,8 +112,8 @@ def _refused_values(methods: Any, path: str, distribution: Distribution) -> Iter
 
 def _path_errors(path: str) -> Iterator[str]:
     part, _, leaf = path.partition(".")
-    if part == "optim" and leaf in CrossEntropyConfig.model_fields:
-        remedy = f"give a method its own: cross_entropy={{METHOD: {{{leaf}: ...}}}}"
+    if path.removeprefix("optim.") in CrossEntropyConfig.model_fields:
+        remedy = f"give a method its own: cross_entropy={{METHOD: {{{path.removeprefix('optim.')}: ...}}}}"
         yield f"decides what a method is compared with, so it is never searched; {remedy}"
         return
     if part in SEARCHABLE and leaf in leaves_of(part):
