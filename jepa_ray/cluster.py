@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from jepa_ray.config import ResourcesConfig, SweepConfig
+from jepa_ray.environment import allowed_cpus, check_home, cluster_address, short_folder
 
 if TYPE_CHECKING:
     from jepa_ray.jobs import Slot
@@ -87,14 +88,16 @@ class Cluster:
     """Dashboard, without http://; None where it is switched off."""
     local: bool
     """Whether we started it."""
+    notes: tuple[str, ...] = ()
+    """What the user should know of how we came to it."""
 
 
 @contextlib.contextmanager
 def connect(resources: ResourcesConfig, num_cpus: int | None = None) -> Iterator[Cluster]:
-    """Start Ray on this machine, or join `resources.address`; on leaving, what was started is shut down.
+    """Start Ray on this machine, or join `resources.address` or RAY_ADDRESS; on leaving, what was started is shut down.
 
-    Inside a process that is connected already (tests), that cluster is used and left alone.
-    Raises ValueError where a single trial needs more than the cluster has, or the address leads nowhere.
+    Inside a process that is connected already (tests), that cluster is used and left alone. `num_cpus` None: those that this process may
+    use. Raises ValueError where a single trial needs more than the cluster has, the address leads nowhere, or Ray cannot start.
     """
     settings()
     import ray
@@ -103,26 +106,61 @@ def connect(resources: ResourcesConfig, num_cpus: int | None = None) -> Iterator
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what fails is in the tables, and the console says so, once
     warnings.filterwarnings("ignore", module=r"ray\..*")
     ours = not ray.is_initialized()
-    address = None
+    join, dashboard = resources.address, None
+    notes: tuple[str, ...] = ()
     if ours:
-        options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
-        if resources.address:
-            options |= {"address": resources.address, "runtime_env": {"env_vars": SETTINGS}}
+        join, note = cluster_address(resources.address, os.environ)
+        notes = (note,) if note else ()
+        if join is None:
+            dashboard, more = _start(resources.dashboard, num_cpus)
+            notes += more
         else:
-            # "local": a cluster of our own, also where RAY_ADDRESS or a running `ray start` would lead to another.
-            options |= {"address": "local", "include_dashboard": resources.dashboard, "num_cpus": num_cpus}
-        try:
-            address = ray.init(**options).dashboard_url or None
-        except (ConnectionError, RuntimeError) as error:
-            raise ValueError(
-                f"resources.address: cannot reach a Ray cluster at {resources.address!r} ({error}); start one with `ray start --head`, "
-                "or leave the address out to run on this machine"
-            ) from error
+            dashboard = _join(join)
     try:
-        yield _fit(resources, ray.nodes(), address if resources.dashboard else None, local=ours and not resources.address)
+        fit = _fit(resources, ray.nodes(), dashboard if resources.dashboard else None, local=ours and join is None)
+        yield dataclasses.replace(fit, notes=notes)
     finally:
         if ours:
             ray.shutdown()
+
+
+QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+
+
+def _start(dashboard: bool, num_cpus: int | None) -> tuple[str | None, tuple[str, ...]]:
+    """Start a cluster on this machine; address of its dashboard, and notes for the user."""
+    import ray
+    from ray._private.utils import get_num_cpus
+
+    check_home(os.environ)
+    folder = short_folder(os.environ)
+    if num_cpus is None:  # Ray knows the quota of a container, but not this process's CPU affinity
+        num_cpus = max(1, min(allowed_cpus(), int(get_num_cpus(override_docker_cpu_warning=True))))
+    try:
+        # "local": a cluster of our own, also where a running `ray start` would lead to another.
+        started = ray.init(**QUIET, address="local", include_dashboard=dashboard, num_cpus=num_cpus, _temp_dir=folder)
+    except (OSError, RuntimeError) as error:
+        first = str(error).strip().partition("\n")[0]
+        raise ValueError(f"Ray cannot start on this machine ({first}); RAY_TMPDIR names the folder it writes to") from error
+    notes = (f"The folder for temporary files has too long a path for Ray's sockets: Ray writes to {folder}.",) if folder else ()
+    return started.dashboard_url or None, notes
+
+
+def _join(address: str) -> str | None:
+    """Join a running cluster; address of its dashboard."""
+    import ray
+    from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
+
+    # `ray start` asks for a token as soon as there is one in ~/.ray; a client shows it by itself for the address "auto" only.
+    maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+    try:
+        return ray.init(**QUIET, address=address, runtime_env={"env_vars": SETTINGS}).dashboard_url or None
+    except (ConnectionError, RuntimeError, ray.exceptions.AuthenticationError) as error:
+        raise ValueError(
+            f"resources.address: cannot reach a Ray cluster at {address!r} ({str(error).strip().partition(chr(10))[0]}); "
+            "start one with `ray start --head`, or run on this machine with resources.address=local (where a cluster of another user or "
+            "machine asks for a token, RAY_AUTH_TOKEN_PATH names the file that holds it)"
+        ) from error
 
 
 def _fit(resources: ResourcesConfig, nodes: list[dict[str, Any]], address: str | None, local: bool) -> Cluster:

@@ -7,6 +7,7 @@ weights or data is checked when they are prepared. Imports neither torch nor Ray
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Collection, Hashable, Iterator, Sequence
 from pathlib import Path
@@ -22,6 +23,8 @@ from jepa_ray.space import is_none, show
 
 _SECTIONS = ("data", "space", "search", "resources", "base")
 _SECTIONS_OF_BASE = ("model", "optim", "evaluation")
+_PATHS = ("output", "model", "train", "test", "databases", "warm_start", "pilot", "corpus")
+"""Keys whose values may be paths."""
 _DISTRIBUTION_KEYS = ("float", "int", "choice", "log", "step", "when")
 
 
@@ -106,6 +109,7 @@ def load_sweep(
         except ValueError as error:
             messages.append(str(error))
     _shorthands(tree)
+    _expand_homes(tree)
     found += _full_names(tree, lines)
     found += check(tree, families, tasks)
     sweep = None
@@ -246,6 +250,17 @@ def _shorthands(tree: dict[str, Any]) -> None:
         tree["confirm"] = {"seeds": []}
     if isinstance(tree.get("families"), str):
         tree["families"] = [tree["families"]]
+
+
+def _expand_homes(tree: Any, is_path: bool = False) -> Any:
+    """Replace `~` and `~user` at the start of paths, in place: no shell has seen them."""
+    if isinstance(tree, dict):
+        tree |= {key: _expand_homes(value, is_path or key in _PATHS) for key, value in tree.items()}
+    elif isinstance(tree, list) and is_path:
+        tree[:] = [_expand_homes(value, True) for value in tree]
+    elif isinstance(tree, str) and is_path and tree.startswith("~"):
+        return os.path.expanduser(tree)
+    return tree
 
 
 def _full_names(tree: dict[str, Any], lines: dict[tuple[str, ...], int]) -> Iterator[Finding]:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import ray
 
-from jepa_ray import plan, results
+from jepa_ray import full_disk, plan, results
 from jepa_ray.cluster import Interrupt, Pair, Stored
 from jepa_ray.config import Arm, SweepConfig, TrialConfig, config_id
 from jepa_ray.heartbeat import Beat
@@ -74,10 +74,16 @@ class _Jobs:
         self._listener.finished(job, outcome)
 
     def restarted(self, job: Job, reason: str) -> None:
+        self._stop_if_full(reason)
         self._attempts[job.trial_id] = self._attempts.get(job.trial_id, 1) + 1
         self._listener.restarted(job, reason)
 
+    def _stop_if_full(self, reason: str) -> None:
+        if full_disk.says_full(reason) or full_disk.probe(self._folder):
+            raise full_disk.DiskFull(reason)
+
     def died(self, job: Job, reason: str) -> None:
+        self._stop_if_full(reason)
         if not written(job):
             times, allowed = self._attempts.get(job.trial_id, 1), self._sweep.resources.max_failures
             error = f"its process died {times} time{'s' if times > 1 else ''} (resources.max_failures = {allowed}); {reason}"

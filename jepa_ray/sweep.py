@@ -13,14 +13,17 @@ import contextlib
 import fcntl
 import itertools
 import os
+import platform
+import re
 import shlex
 import signal
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jepa_ray import atomic
+from jepa_ray import atomic, full_disk
 from jepa_ray.cluster import Interrupt
 from jepa_ray.config import SweepConfig, arms
 from jepa_ray.loading import dump, load_sweep, parse
@@ -58,15 +61,15 @@ def main(argv: Sequence[str] | None = None, prepare_one: Prepare | None = None, 
     """Run the command line and return its exit code. The two functions replace training's own (tests, benchmarks)."""
     arguments = sys.argv[1:] if argv is None else list(argv)
     options = _parser().parse_intermixed_args(arguments)
-    if options.schema:
-        from jepa_ray.schema import text
-
-        print(text(), end="")
-        return OK
-    if options.file is None:
+    if options.file is None and not options.schema:
         print("FILE is missing: give a YAML file, such as search_spaces/lora.yaml", file=sys.stderr)
         return BAD_INPUT
     try:
+        if options.schema:
+            from jepa_ray.schema import text
+
+            print(text(), end="", flush=True)
+            return OK
         sweep = load_sweep(options.file, options.overrides)
         if options.dry_run:
             from jepa_ray.advice import detectable
@@ -91,12 +94,38 @@ def main(argv: Sequence[str] | None = None, prepare_one: Prepare | None = None, 
                     f"\nStopped. {done} finished trials are in {folder}; unfinished ones go on from their last epoch.\nTo continue: {again}"
                 )
                 return INTERRUPTED
+            except Exception as error:
+                if not full_disk.is_full(error):
+                    raise
+                done = sum(1 for _ in (folder / "trials").glob("[!.]*.parquet"))
+                _leave_output()
+                print(
+                    f"\nStopped: a disk is full ({full_disk.free(folder)} in {folder}, {full_disk.free(Path(tempfile.gettempdir()))} in "
+                    f"{tempfile.gettempdir()}). {done} finished trials are safe; make room, then continue: {again}",
+                    file=sys.stderr,
+                )
+                return SOME_FAILED
     except ValueError as error:
         print(error, file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
         print("\nStopped before anything was started.")
         return INTERRUPTED
+    except OSError as error:
+        if not full_disk.is_full(error):
+            raise
+        _leave_output()
+        print(f"nothing was started, as a disk (or the standard output) is full: {error}", file=sys.stderr)
+        return BAD_INPUT
+
+
+def _leave_output() -> None:
+    """Drop what the standard output could not take: Python would try once more at its exit, and fail."""
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+        return
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -128,6 +157,8 @@ def _run(sweep: SweepConfig, folder: Path, interrupt: Interrupt, prepare_one: Pr
     board = Board(sweep, console)
     with board.shown(), connect(sweep.resources) as cluster:
         interrupt.install()  # Ray has put its own handler of SIGTERM in the place of ours
+        for note in cluster.notes:
+            console.print(Text(note))
         if cluster.address:
             console.print(Text(f"Dashboard: http://{cluster.address} (it asks for a token: `ray get-auth-token` prints it)"))
         board.best_before(results.read_trials(folder))
@@ -161,19 +192,38 @@ def claim(sweep: SweepConfig, extend: bool = False, fresh: bool = False) -> Iter
     except OSError as error:
         raise ValueError(f"output: cannot write to {folder} ({error.strerror}); name another folder with output=...") from error
     with held as lock:
+        holder = f"pid {os.getpid()} on {platform.node()}"
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            taken = False
         except BlockingIOError:
+            taken = True
+        except OSError as error:  # a file system without locks: some of clusters
+            lock.seek(0)
+            taken = _lives(lock.read().strip())
+            if not taken:
+                print(
+                    f"output: the file system of {folder} has no locks ({error.strerror}): see to it that no second process runs this "
+                    "sweep on another machine meanwhile",
+                    file=sys.stderr,
+                )
+        if taken:
             lock.seek(0)
             raise ValueError(
                 f"{folder} is in use by another process ({lock.read().strip() or 'unknown'}): wait for it, "
                 "or start a sweep of another name with name=..."
-            ) from None
+            )
         lock.truncate(0)
-        lock.write(f"pid {os.getpid()}")
+        lock.write(holder)
         lock.flush()
         _write_yaml(sweep, folder, extend)
         yield sweep, folder
+
+
+def _lives(holder: str) -> bool:
+    """Whether a lock file without a lock names another living process of this machine."""
+    found = re.fullmatch(r"pid (\d+) on (.*)", holder)
+    return found is not None and found[2] == platform.node() and int(found[1]) != os.getpid() and Path("/proc", found[1]).exists()
 
 
 def _begun(folder: Path) -> bool:

@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 import ray
 from ray import tune
 
-from jepa_ray import results
+from jepa_ray import full_disk, results
 from jepa_ray.config import TrialConfig
 from jepa_ray.jobs import Job, Metrics, Slot, ended, row_path, storage, write, written
 from jepa_ray.monitor import sending
@@ -186,6 +186,8 @@ def _train(job: Job, stock: Stock, report: Callable[[Metrics], None]) -> None:
     except TrialStopped:
         result = ended(job, "PRUNED")
     except Exception as error:  # whatever it is, it is this trial's alone: its row says so, the others go on
+        if full_disk.is_full(error):
+            raise full_disk.DiskFull(f"{error}: no trial of this sweep can go on") from error
         result = ended(job, "FAILED", f"{type(error).__name__}: {error}")
     if runtime.world_size > 1 and result.state == "FAILED":
         # Whether the trial failed or another rank's process died (and this rank's operation broke with it) is for the trial's own

@@ -2,6 +2,7 @@
 
     <folder>/control/hold            while it exists, epochs after the first wait before they report
     <folder>/control/doom/<arm>      trials of that method kill their own process at epoch 2
+    <folder>/control/full            while it exists, no trial can write: its disk is full
     <folder>/control/dear            while it exists, a JEPA term costs half as many FLOPs again
     <folder>/control/refuse/<family> data and model of that family cannot be prepared
     <folder>/log/<config_id>.<rank>  one line per trained epoch: epoch and pid
@@ -14,6 +15,7 @@ As a script it is the command line of `jepa_ray.sweep` with this training in the
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -81,6 +83,8 @@ def run_trial(
             os.kill(os.getpid(), signal.SIGKILL)
         while epoch > 1 and (folder / "control" / "hold").exists():
             time.sleep(0.02)
+        if (folder / "control" / "full").exists():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(scratch))
         value = float("nan") if k == 8 else epoch * rate / max(k, 1)
         dear = config.objective is not None and (folder / "control" / "dear").exists() and config.optim.max_train_flops is None
         cost = {"train_flops": (150.0 if dear else 100.0) * epoch, "train_seconds": 0.01 * epoch}

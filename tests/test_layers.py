@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # Low to high. A module imports from lower layers, and from its own layer as long as that makes no circle.
 # "data" stands for the package with all its modules; "search*" for search.py, search_space.py and the like.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("atomic", "streams", "heartbeat", "space", "config"),
+    ("environment", "full_disk", "heartbeat", "atomic", "streams", "space", "config"),
     ("messages", "results"),
     ("data",),
     ("models",),
@@ -37,7 +37,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 # Where Ray may be imported; and where torch and what loads it may not, so that a bad YAML file is refused in a moment.
 MAY_IMPORT_RAY = ("monitor", "worker", "cluster", "search*", "stages", "studies", "scheduler", "console", "sweep")
 TORCH_FREE = (
-    *("atomic", "streams", "heartbeat", "space", "config", "messages", "checks", "loading", "schema", "plan", "priors", "results"),
+    *("environment", "full_disk", "heartbeat", "atomic", "streams", "space", "config", "messages", "checks", "loading", "schema", "plan"),
+    *("priors", "results"),
     *(
         "models.families",
         "data",

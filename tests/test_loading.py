@@ -395,3 +395,28 @@ def test_every_value_of_every_axis_has_a_trial_in_a_search_space() -> None:
             assert not missing, f"no search space has {name}: {missing}"
         else:
             assert len([value for key, value in used if key == name]) > 1 or name == "gather", f"no search space changes {name}"
+
+
+def test_paths_may_begin_with_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "train.jsonl").write_text("{}\n")
+    file = tmp_path / "sweep.yaml"
+    file.write_text("name: a\noutput: ~/x\nmethods: {base: none}\nconfirm: none\ndata: {train: ~/train.jsonl}\nmodel: ~/checkpoint\n")
+    sweep = load_sweep(file)
+    assert sweep.output == f"{tmp_path}/x" and sweep.data.train == f"{tmp_path}/train.jsonl" and sweep.model == f"{tmp_path}/checkpoint"
+    assert load_sweep(file, ["output=~/y"]).output == f"{tmp_path}/y"
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("output=s3://bucket/x", r"output \(override\): must be a folder of a mounted file system, got 's3://bucket/x'"),
+        ("output=~no-such-user/x", r"output \(override\): '~no-such-user/x' names a home folder"),
+        ("resources.address=ray://head:10001", r"resources.address \(override\): got 'ray://head:10001', but Ray Client.*ray job submit"),
+    ],
+)
+def test_places_that_a_sweep_cannot_use(override: str, sentence: str, tmp_path: Path) -> None:
+    file = tmp_path / "sweep.yaml"
+    file.write_text("name: a\nmethods: {base: none}\n")
+    with pytest.raises(ConfigError, match=sentence):
+        load_sweep(file, [override])

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
+import os
+import platform
 import signal
 import subprocess
 import sys
@@ -239,3 +243,19 @@ def test_a_plan_needs_no_model(repository: Path, capsys: pytest.CaptureFixture[s
     said = capsys.readouterr()
     assert "baseline/llama3" in said.out and "runs" in said.out
     assert "llama3" in said.err and "cannot load" in said.err
+
+
+def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def no_locks(*arguments: Any) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    sweep = fake.make_sweep(tmp_path)
+    with command.claim(sweep) as (_, folder):
+        assert "has no locks (Function not implemented)" in capsys.readouterr().err
+    (folder / ".lock").write_text(f"pid {os.getppid()} on {platform.node()}")
+    with pytest.raises(ValueError, match=rf"in use by another process \(pid {os.getppid()} on"), command.claim(sweep):
+        pass
+    (folder / ".lock").write_text(f"pid {2**22 + 1} on {platform.node()}")  # no process has that number
+    with command.claim(sweep):
+        pass

@@ -1,6 +1,6 @@
 """What a sweep is: arms, space, search, confirmation, resources. Frozen records, unknown keys refused.
 
-Imports pydantic, `space` and the records of a trial only.
+Imports pydantic, `space`, `environment` and the records of a trial only.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from jepa_ray.config.trial import (
     PretrainConfig,
     canonical,
 )
+from jepa_ray.environment import client_refused
 from jepa_ray.space import Distribution, Record, show
 
 VALIDATION_METRICS = tuple(
@@ -186,11 +187,18 @@ class ResourcesConfig(Record):
     max_concurrent: int | None = Field(None, ge=1)
     """Trials at once; None: as many as fit."""
     address: str | None = None
-    """Ray cluster to join (`auto` or `ray://...`); None: start one on this machine."""
+    """Ray cluster to join: `auto`, or its host and port. `local`: start one on this machine; None: the same, unless RAY_ADDRESS is set."""
     dashboard: bool = True
     """Start Ray's dashboard and print its address."""
     max_failures: int = Field(2, ge=0)
     """How often a trial whose process died is started again, from its last epoch."""
+
+    @field_validator("address")
+    @classmethod
+    def _no_client(cls, value: str | None) -> str | None:
+        if value is not None and value.startswith("ray://"):
+            raise ValueError(f"got {show(value)}, but {client_refused()}")
+        return value
 
 
 class SweepConfig(Record):
@@ -229,6 +237,17 @@ class SweepConfig(Record):
     """What one trial occupies, and how many run at once."""
     base: BaseConfig = BaseConfig()
     """Defaults of every trial."""
+
+    @field_validator("output")
+    @classmethod
+    def _a_folder(cls, value: str) -> str:
+        if "://" in value:
+            raise ValueError(
+                f"must be a folder of a mounted file system, got {show(value)}; write to one, and copy the finished tables to the store"
+            )
+        if value.startswith("~"):
+            raise ValueError(f"{show(value)} names a home folder that this system does not know; write the path out")
+        return value
 
     @field_validator("model", mode="before")
     @classmethod
