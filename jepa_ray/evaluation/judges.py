@@ -2,7 +2,7 @@
 
 Every judge compares as text, too (exact, prefix, contains). Where the paper's own script has another rule, its verdict is `paper_correct`.
 
-May import: config, and evaluation/ metrics, regexes, sql. Not torch.
+May import: config, and evaluation/ metrics, numbers, regexes, sql. Not torch.
 """
 
 from __future__ import annotations
@@ -11,12 +11,11 @@ import re
 import string
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from decimal import Decimal
-from fractions import Fraction
 from typing import Any
 
 from jepa_ray.config import DataConfig, EvaluationConfig
 from jepa_ray.evaluation.metrics import Score, compare_text
+from jepa_ray.evaluation.numbers import loose_number_after_mark, number_after_mark
 from jepa_ray.evaluation.regexes import equivalent
 
 Judge = Callable[[str, str, Mapping[str, Any]], Score]
@@ -40,33 +39,15 @@ def judge_regex(prediction: str, reference: str, extra: Mapping[str, Any]) -> Sc
     return replace(_score(prediction, reference), equivalent=same, undecided=same is None)
 
 
-_NUMBER = re.compile(r"####[ \t]*([-+]?)[ \t]*[$€£]?[ \t]*([-+]?)((?:[0-9][0-9,]*)?\.[0-9]+|[0-9][0-9,]*)(?![0-9.,]*[/:eE][0-9])")
 _PAPER_NUMBER = re.compile(r"\n#### (.+)$")
-MAX_DIGITS = 200
-"""A longer number is not read: what a model writes may be anything."""
-
-
-def number_after_mark(text: str) -> Fraction | None:
-    """The first number that stands after `####`, exactly; None where there is none.
-
-    The first, as in the data set's own script (Cobbe et al. 2021) and in common harnesses: a solution ends there, and a model that
-    was not taught to stop goes on with a next problem and its answer. Thousands commas, a currency sign before and anything
-    after the number (a unit, %, a full stop) are passed over: 1,000 = $1000 = 1000.0. Fractions, times and powers (1/2, 3:30,
-    1e3) are no number here.
-    """
-    found = _NUMBER.search(text)
-    if found is None or len(found[3]) > MAX_DIGITS:
-        return None
-    value = Fraction(Decimal(found[3].replace(",", "")))
-    return -value if (found[1] + found[2]).count("-") == 1 else value
 
 
 def judge_number(prediction: str, reference: str, extra: Mapping[str, Any]) -> Score:
-    r"""Correct when the numbers after `####` are equal (GSM8K).
+    r"""Correct when the numbers after `####` are equal (GSM8K); what counts as one is `numbers.py`.
 
     The paper's rule: what stands after `\n#### ` in the last line is equal as a string. ValueError where the reference has no number.
     """
-    wanted = number_after_mark(reference)
+    wanted = loose_number_after_mark(reference)
     if wanted is None:
         raise ValueError(f"the reference has no number after ####: {reference[-60:]!r}; remove the example")
     ours, theirs = (_PAPER_NUMBER.search(text.strip()) for text in (prediction, reference))

@@ -11,8 +11,9 @@ import pytest
 from jepa_ray.config import DataConfig, EvaluationConfig
 from jepa_ray.data.datasets import DATASETS
 from jepa_ray.evaluation import tasks_page
-from jepa_ray.evaluation.judges import JUDGES, judge_of, normalise, number_after_mark
+from jepa_ray.evaluation.judges import JUDGES, judge_of, normalise
 from jepa_ray.evaluation.metrics import Score
+from jepa_ray.evaluation.numbers import number_after_mark
 
 
 def judge(name: str, prediction: str, reference: str, **extra: object) -> Score:

@@ -1,0 +1,94 @@
+r"""The number that a solution ends in: what stands after `####` (GSM8K).
+
+The first mark with a number counts, as in the data set's own script (Cobbe et al. 2021) and in common harnesses: a solution ends there,
+and a model that was not taught to stop goes on with a next problem and its answer. What counts as the number:
+
+    passed over before it   white space, a line end (then the number is alone on its line), a label (`Answer:`, `x =`), a currency
+                            ($, US$, Rs.), markdown and LaTeX (`**`, `\boxed{`)
+    its sign                + or -, also the Unicode minus, before or after the currency
+    its form                18  1,000  1 000  12,34,567  0.5  .5
+    passed over after it    a unit, %, a full stop, anything else that makes no other number of it
+    an expression           5 + 13 = 18 is 18: what it comes to stands after its `=`
+    no number               1/2, 5 / 6, 3 1/2 (fractions), 20-30, 20 to 30 (ranges), 3:30, 1e3, 10^2, 1,5 (15 or 1.5?), 2 * 9 (no result)
+
+A part of a number never counts as it. Time is linear in the text: a mark's surroundings are read `READ` characters far, after white space.
+Imports nothing of the package.
+"""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from fractions import Fraction
+
+MAX_DIGITS = 200
+"""A longer number is not read: what a model writes may be anything."""
+READ = 400
+"""Characters behind a mark and the white space after it that are looked at."""
+
+_MARK = re.compile(r"#{4,}\s*+")
+_ALONE = re.compile(r"[^\w\n]*+(?:\n|\Z)")
+_PLAIN = str.maketrans({"\u2212": "-", "\u00a0": " ", "\u2009": " ", "\u202f": " "})
+"""Unicode minus; no-break, thin and narrow no-break space."""
+_BEFORE = re.compile(
+    r"""[\s*_`~(\[{"'\u201c]++
+    | \\(?:boxed|text|textbf|mathbf|mathrm|[(\[$,!;])
+    | (?:US|CA|AU|NZ|HK|A|C|S)?\$ | [\u20ac\u00a3\u00a5\u20b9] | (?:Rs|USD|EUR|GBP|INR|CAD|AUD)\b\.?
+    | [^\W\d_]++(?:[ '][^\W\d_]++){0,5}[ *]*+[:=]""",
+    re.VERBOSE,
+)
+_SIGN = re.compile(r"[-+]")
+_INTEGER = r"""[0-9]{1,3}(?:,[0-9]{3})++(?![0-9]) | [0-9]{1,3}(?:[ ][0-9]{3})++(?![0-9])
+    | [0-9]{1,2}(?:,[0-9]{2}){1,9},[0-9]{3}(?![0-9]) | [0-9]++"""
+_NUMBER = re.compile(rf"(?:{_INTEGER})(?:\.[0-9]++)? | \.[0-9]++", re.VERBOSE)
+_MORE = re.compile(
+    r"""[.,]?[0-9]
+    | [eE][-+]?[0-9]
+    | :[0-9]
+    | [ ]+[0-9]+[ ]*/[ ]*[0-9]
+    | [ ]*(?:[-+/^\u2013\u2014\u00d7\u00f7\u00b7]|\*{1,2}|[xX]|to[ ])[ ]*[$\u20ac\u00a3]?[ ]*[0-9]""",
+    re.VERBOSE,
+)
+"""Behind a number: it is only a part of one, or of an expression."""
+
+
+def number_after_mark(text: str) -> Fraction | None:
+    """The number after the first `####` that has one, exactly; None where there is none."""
+    for mark in _MARK.finditer(text):
+        found = _number(
+            text[mark.end() : mark.end() + READ].translate(_PLAIN).replace("{,}", ",").replace("\\,", " "), "\n" in mark.group()
+        )
+        if found is not None:
+            return found
+    return None
+
+
+def loose_number_after_mark(text: str) -> Fraction | None:
+    """The same, or else the digits after the mark without their commas, however those are placed: for a data set's own answers."""
+    found = number_after_mark(text)
+    plain = re.search(r"####\s*+[$\u20ac\u00a3]?([-+]?[0-9][0-9,]{0,200}(?:\.[0-9]+)?)", text) if found is None else None
+    return Fraction(Decimal(plain[1].replace(",", ""))) if plain is not None else found
+
+
+def _number(text: str, on_next_line: bool = False) -> Fraction | None:
+    """The number that `text` begins with, after what is passed over; of an expression, its result. On another line than the mark it must
+    stand alone: there a sentence may begin with a number."""
+    at, negative, signs = 0, False, 0
+    while True:
+        if before := _BEFORE.match(text, at):
+            at = before.end()
+        elif signs < 2 and (sign := _SIGN.match(text, at)):
+            at, negative, signs = sign.end(), negative != (sign.group() == "-"), signs + 1
+        else:
+            break
+    number = _NUMBER.match(text, at)
+    if number is None or len(number.group()) > MAX_DIGITS or number.end() >= READ:  # cut off there, perhaps
+        return None
+    if _MORE.match(text, number.end()):
+        line = text[number.end() :].partition("\n")[0]
+        _, equals, result = line.rpartition("=")
+        return _number(result) if equals else None
+    if (on_next_line or "\n" in text[:at]) and not _ALONE.match(text, number.end()):
+        return None
+    value = Fraction(Decimal(number.group().replace(",", "").replace(" ", "")))
+    return -value if negative else value
