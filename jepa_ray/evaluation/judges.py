@@ -7,8 +7,10 @@ May import: config, and evaluation/ metrics, numbers, regexes, sql. Not torch.
 
 from __future__ import annotations
 
+import itertools
 import re
 import string
+import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -57,6 +59,11 @@ def judge_number(prediction: str, reference: str, extra: Mapping[str, Any]) -> S
 
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
+_TYPOGRAPHY = str.maketrans(
+    dict.fromkeys("\u2018\u2019\u201a\u201b\u2032\u00b4`", "'") | dict.fromkeys("\u201c\u201d\u201e\u201f\u2033\u00ab\u00bb", '"')
+)
+_SEPARATORS = re.compile(r"[-\u2010-\u2015\u2212/\u2044]+")
+"""Hyphens, dashes, the minus and slashes."""
 
 
 def normalise(text: str) -> list[str]:
@@ -64,24 +71,56 @@ def normalise(text: str) -> list[str]:
     return _ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split()
 
 
+def readings(text: str) -> list[list[str]]:
+    """The words of a text under SQuAD's rule, which joins what a hyphen or slash separates, and with spaces in the place of those.
+
+    Before either, what looks the same is made the same: Unicode form (NFKC), curly quotes. Some write 1914-18, some 1914\u201318.
+    """
+    plain = unicodedata.normalize("NFKC", text).translate(_TYPOGRAPHY)
+    return [normalise(re.sub(r"[\u2010-\u2015\u2212]", "-", plain)), normalise(_SEPARATORS.sub(" ", plain))]
+
+
+def _occurs(gold: str, prediction: str) -> bool:
+    """Whether a gold answer is said, as whole words, in either reading."""
+    if not normalise(gold):  # articles or punctuation only: that occurs everywhere, so it is compared as it is
+        return gold.strip() == prediction.strip()
+    pairs = zip(readings(gold), readings(prediction), strict=True)
+    found = any(f" {' '.join(wanted)} " in f" {' '.join(said)} " for wanted, said in pairs if wanted)
+    return found and not _lost_its_article(gold, prediction)
+
+
+def _lost_its_article(gold: str, prediction: str) -> bool:
+    """Whether a name of an article and one capitalised word ("The Who", "The Band") is there without either the article or the capital,
+    in an answer that says more: "who knows", "a rock band" are about something else."""
+    words = unicodedata.normalize("NFKC", gold).split()
+    if len(words) != 2 or not _ARTICLES.fullmatch(words[0].lower()) or words[1] == words[1].lower():
+        return False
+    said = [word.strip(string.punctuation) for word in unicodedata.normalize("NFKC", prediction).translate(_TYPOGRAPHY).split()]
+    name, alone = words[1].strip(string.punctuation), [word for word in said if not _ARTICLES.fullmatch(word.lower())]
+    with_article = any(a.lower() == words[0].lower() and b.lower() == name.lower() for a, b in itertools.pairwise(said))
+    return not (with_article or name in said or len(alone) == 1)
+
+
 def judge_answers(prediction: str, reference: str, extra: Mapping[str, Any]) -> Score:
-    """Correct when an accepted answer (`extra["answers"]`) occurs in the output, as whole words after `normalise` (NQ-Open).
+    """Correct when an accepted answer (`extra["answers"]`) occurs in the output, as whole words in one of its `readings` (NQ-Open).
 
     The paper's script looks the other way round: whether a part of the output, cut at "; ", occurs in the reference. So the output
     "e", or none at all, counts there (REFERENCE.md, defect 10).
     """
-    said = f" {' '.join(normalise(prediction))} "
-    # A gold of articles or punctuation only normalises to nothing, which occurs everywhere; it is compared as it is.
-    found = any(
-        f" {' '.join(words)} " in said if (words := normalise(gold)) else gold.strip() == prediction.strip() for gold in extra["answers"]
-    )
+    found = any(_occurs(gold, prediction) for gold in extra["answers"])
     paper = any(part in reference.strip() for part in prediction.strip().split("; "))
     return _score(prediction, reference, found, paper_correct=paper)
 
 
+_GOES_ON = re.compile(r"\w|[-'\u2010\u2011\u2019]\w|[.,][0-9]")
+
+
 def judge_label(prediction: str, reference: str, extra: Mapping[str, Any]) -> Score:
-    """Correct when the output starts with the label (Rotten Tomatoes, Yelp)."""
-    return _score(prediction, reference, prediction.strip().startswith(reference.strip()))
+    """Correct when the output starts with the label, and the label ends where a word ends (Rotten Tomatoes, Yelp): "Badly" is not "Bad",
+    nor "10" or "1.5" the label "1". For the paper's script the start is enough."""
+    said, label = prediction.strip(), reference.strip()
+    starts = said.startswith(label)
+    return _score(prediction, reference, starts and not _GOES_ON.match(said, len(label)), paper_correct=starts)
 
 
 def judge_choice(prediction: str, reference: str, extra: Mapping[str, Any]) -> Score:

@@ -27,7 +27,7 @@ ALSO = {
     "number": "`paper`: what stands after `\\n#### ` is equal as a string (1,000 is not 1000)",
     "sql": "`paper`: the same printed rows, where a query that fails prints none; `errors`: queries that did not run",
     "answers": "`paper`: a part of the output, cut at `; `, occurs in the reference; no output counts",
-    "label": "",
+    "label": "`paper`: the output starts with the label, whatever follows",
     "choice": "",
 }
 """What a judge reports beside accuracy, exact, prefix, contains and stopped."""

@@ -93,11 +93,70 @@ def test_an_answer_of_articles_only_does_not_occur_everywhere() -> None:
 
 
 @pytest.mark.parametrize(
-    ("prediction", "correct"), [(" Good\n", True), ("Good film", True), ("Not Good", False), ("good", False), ("", False)]
+    ("prediction", "label", "correct", "paper"),
+    [
+        (" Good\n", "Good", True, True),
+        ("Good film", "Good", True, True),
+        ("Good.", "Good", True, True),
+        ("Good,but long", "Good", True, True),
+        ("Good - really", "Good", True, True),
+        ("Not Good", "Good", False, False),
+        ("good", "Good", False, False),
+        ("", "Good", False, False),
+        ("Badly", "Bad", False, True),  # another word
+        ("Goodness", "Good", False, True),
+        ("Good-ish", "Good", False, True),
+        ("10", "1", False, True),  # another number
+        ("1.5", "1", False, True),
+        ("1.", "1", True, True),
+        ("1 star", "1", True, True),
+        ("Gut\u00e9", "Gut", False, True),
+    ],
 )
-def test_label(prediction: str, correct: bool) -> None:
-    score = judge("label", prediction, "Good")
-    assert (score.correct, score.paper_correct) == (correct, None)
+def test_label(prediction: str, label: str, correct: bool, paper: bool) -> None:
+    score = judge("label", prediction, label)
+    assert (score.correct, score.paper_correct) == (correct, paper)
+
+
+@pytest.mark.parametrize(
+    ("gold", "prediction"),
+    [
+        ("caf\u00e9", "cafe\u0301"),  # Unicode form
+        ("1914\u20131918", "1914-1918"),  # en dash
+        ("1914-18", "from 1914 \u2013 18"),
+        ("1914-18", "1914--18"),
+        ("9-1-1", "9\u20111\u20111"),  # no-break hyphens
+        ("AC/DC", "ac / dc"),
+        ("Rock and roll/pop", "rock and roll pop"),
+        ("twenty-one", "twenty one"),
+        ("co-operate", "cooperate"),
+        ("O'Brien", "O\u2019Brien"),
+        ("\u201cHeroes\u201d", "It is Heroes"),
+        ("the Philippines", "Philippines"),
+        ("The Beatles", "by Beatles members"),
+        ("The Spider-Man", "it was the spider-man"),
+        ("The Who", "It was the who, I think"),
+        ("The Who", "who"),
+        ("the heart", "in heart muscle"),
+    ],
+)
+def test_answers_that_differ_in_nothing_but_their_writing(gold: str, prediction: str) -> None:
+    assert judge("answers", prediction, gold, answers=[gold]).correct
+
+
+@pytest.mark.parametrize(
+    ("gold", "prediction"),
+    [
+        ("The Who", "who knows"),
+        ("The Band", "a rock band from Canada"),
+        ("1914\u20131918", "1914"),
+        ("1914-18", "1914-1918"),
+        ("AC/DC", "AC"),
+        ("caf\u00e9", "cafeteria"),
+    ],
+)
+def test_answers_that_say_something_else(gold: str, prediction: str) -> None:
+    assert not judge("answers", prediction, gold, answers=[gold]).correct
 
 
 def test_choice() -> None:

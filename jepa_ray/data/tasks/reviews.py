@@ -174,7 +174,7 @@ def _task(kind: Kind, hub: str) -> Task:
         generate=generator(kind),
         from_row=reader(kind),
         judge="label",
-        judged="the output starts with the label",
+        judged="the output starts with the label, as a whole word",
         max_new_tokens=8,
         chance=1 / len(kind.labels),
         split_by="text",
