@@ -147,7 +147,7 @@ def examples_needed(spread: Spread, difference: float, *, seeds: int, claims: in
 
 
 def lines(spread: Spread, *, seeds: int, examples: int, claims: int, margin: float = 0.01) -> list[str]:
-    """The plan in words: what is detectable with these seeds, with 5, 10, 20, what the margin needs, and what all this goes by.
+    """The plan in words: what is detectable with these seeds (if anything is), with 5, 10, 20, what the margin needs, and by which spread.
 
     Raises ValueError for fewer than 2 seeds, no claim, or a margin outside (0, 1).
     """
@@ -157,9 +157,11 @@ def lines(spread: Spread, *, seeds: int, examples: int, claims: int, margin: flo
     counts = sorted({seeds, *PLANS})
     found = crossed.plan(parts, examples=examples, seeds=counts, power=POWER, alpha=alpha)
     need = crossed.seeds_needed(parts, margin, examples=examples, power=POWER, alpha=alpha)
-    others = "; ".join(f"{n} seeds: {_points(found[n])}" for n in counts if n != seeds)
+    others = "; ".join(f"{n} seeds: {_points(found[n]) if found[n] < 1 else 'none'}" for n in counts if n != seeds)
     family = f"{claims} claim{'s' * (claims > 1)}"
-    out = [f"can detect {_points(found[seeds])} points with {seeds} seeds x {examples} examples (power {POWER:g}, {family}); {others}"]
+    # No two accuracies differ by more than 100 points: where the test would need more, nothing can come out significant.
+    can = f"can detect {_points(found[seeds])} points with" if found[seeds] < 1 else "cannot detect any effect, however large, with"
+    out = [f"{can} {seeds} seeds x {examples} examples (power {POWER:g}, {family}); {others}"]
     wanted = sized(margin)
     if need is not None:
         out.append(f"{wanted} need{'s' * (margin == 0.01)} {need} seeds" + (", fewer than planned" if need < seeds else ""))

@@ -212,7 +212,8 @@ def prepare(
     pairs = [(family, task) for family in sweep.families for task in sweep.tasks]
     cpus = max(1, int(ray.cluster_resources().get("CPU", 1)) // len(pairs))
     task: Any = ray.remote(num_cpus=cpus, num_returns=3, max_retries=1)(_prepare)
-    tasks = {pair: task.remote(sweep, *pair, cpus, cluster.slot, prepare_one, mailbox) for pair in pairs}
+    others = (cpus, cluster.slot, prepare_one, mailbox)
+    tasks = {pair: task.options(name=f"prepare {' '.join(pair)}").remote(sweep, *pair, *others) for pair in pairs}
     stored, refused = {}, {}
     for pair, (facts, data, test) in tasks.items():
         identity, report = ray.get(facts)

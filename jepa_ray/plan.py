@@ -147,7 +147,30 @@ def notes(sweep: SweepConfig, declared: Sequence[Arm]) -> list[str]:
             searched = [path for path in sweep.space if path.startswith("objective.")]
             also = f"; searching {', '.join(searched)} changes nothing" if searched else ""
             out.append(f"method {name}: lambda = 0 equals the baseline bit for bit{also}")
+    if idle := idle_early_stopping(sweep):
+        out.append(idle)
     return out
+
+
+def idle_early_stopping(sweep: SweepConfig) -> str | None:
+    """Why ASHA can never stop a trial of this sweep; None where it can, where there is none, or where it counts FLOPs.
+
+    A trial is stopped after a validation before its last epoch, and not before `grace_period`.
+    """
+    scheduler, every = sweep.scheduler, sweep.base.evaluation.every
+    if scheduler.name == "none" or scheduler.time_attr != "epoch":
+        return None
+    searched = sweep.space.get("optim.num_epochs")
+    lengths = (searched.int_ or searched.choice or ()) if searched is not None else ()
+    epochs = max([sweep.base.optim.num_epochs, *(length for length in lengths if isinstance(length, int))])
+    latest = (epochs - 1) // every * every
+    if latest >= scheduler.grace_period:
+        return None
+    when = f"the last validation before the end is after epoch {latest}" if latest else "there is no validation before the end"
+    return (
+        f"early stopping has no effect: trials have {_count(epochs, 'epoch')}, {when}, and scheduler.grace_period is "
+        f"{scheduler.grace_period:g}; lower it, train longer, or set scheduler=none"
+    )
 
 
 def describe(
@@ -172,7 +195,7 @@ def describe(
     optim = sweep.base.optim
     scheduler = sweep.scheduler
     stopping = f"ASHA on {scheduler.time_attr}, keeps 1/{scheduler.reduction_factor:g} after {scheduler.grace_period:g}"
-    stopping = "none" if scheduler.name == "none" else stopping
+    stopping = "none" if scheduler.name == "none" or idle_early_stopping(sweep) else stopping
     seeds = sweep.confirm.seeds
     total = f"{_count(len(declared), 'arm')} x {_count(search.num_trials, 'trial')}"
     total += f" + {len(declared)} x {_count(len(seeds), 'confirmation')}" if seeds else ""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,7 +68,8 @@ def run(
         "Preparing data and models"
         + (" (a tiny base that is not in the cache is trained first: about a minute)" if "tiny" in models else "")
     )
-    mailbox = ray.remote(num_cpus=0, max_restarts=-1)(Mailbox).remote()
+    name = f"mailbox of {sweep.name}, {uuid.uuid4().hex[:8]}"  # for the dashboard; the same process may run a sweep twice
+    mailbox = ray.remote(num_cpus=0, max_restarts=-1)(Mailbox).options(name=name).remote()
     listener.watch(Beats(mailbox))
     stored, refused = prepare(sweep, cluster, prepare_one, mailbox)
     if not stored:

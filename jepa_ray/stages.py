@@ -125,7 +125,7 @@ class Search(_Jobs):
             job = self._job(arm, "search", config, number=asked.place)
             study.note(asked.number, config_id=job.config_id, trial_id=job.trial_id)
             if row := self._known.get(job.config_id):
-                study.tell(asked.number, row["state"], row[self._sweep.search.metric])
+                study.tell(asked.number, row["state"], row[self._sweep.search.metric], _last_epoch(row))
                 self._listener.repeated(job, row)
             elif job.config_id in self._running:
                 self._running[job.config_id].append((arm, asked.number))  # told when its twin ends
@@ -155,7 +155,7 @@ class Search(_Jobs):
         self._spend(job.arm, row)
         first, *twins = self._running.pop(job.config_id)
         for arm, number in (first, *twins):
-            self.studies[arm].tell(number, row["state"], row[self._sweep.search.metric])
+            self.studies[arm].tell(number, row["state"], row[self._sweep.search.metric], _last_epoch(row))
         super().finished(job, outcome)
         for _ in twins:
             self._listener.repeated(job, outcome)
@@ -187,6 +187,12 @@ class Search(_Jobs):
                 points = curve.dropna(subset=[time, "value"]).sort_values("epoch")
                 scheduler.remember(arms[trial], trial, zip(points[time].tolist(), points["value"].tolist(), strict=True))
         return scheduler
+
+
+def _last_epoch(row: dict[str, Any]) -> int | None:
+    """The last epoch of a COMPLETE trial: it is not reported, its value is the row's."""
+    done = row.get("epochs_done")
+    return int(done) if row["state"] == "COMPLETE" and done is not None and done == done else None
 
 
 class Listed(_Jobs):

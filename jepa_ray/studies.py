@@ -113,9 +113,14 @@ class ArmStudy:
         if math.isfinite(value) and epoch not in self._storage.get_trial(trial._trial_id).intermediate_values:
             trial.report(value, epoch)
 
-    def tell(self, number: int, state: str, value: float | None) -> None:
-        """How a trial ended: a state of the results tables. COMPLETE without a finite value is a failure to the sampler."""
+    def tell(self, number: int, state: str, value: float | None, epoch: int | None = None) -> None:
+        """How a trial ended: a state of the results tables. COMPLETE without a finite value is a failure to the sampler.
+
+        `epoch`: its last one, whose value ends the trial's curve.
+        """
         told = TOLD[state]
+        if value is not None and epoch and number in self._live:
+            self.report(number, value, epoch)
         if told == TrialState.COMPLETE and (value is None or not math.isfinite(value)):
             told = TrialState.FAIL
         self._study.tell(number, value if told == TrialState.COMPLETE else None, state=told, skip_if_finished=True)
@@ -133,7 +138,7 @@ class ArmStudy:
         old = optuna.load_study(study_name=generations[-1], storage=self._storage) if generations else None
         if old is not None and old.user_attrs.get("space", space) == space:
             old.set_user_attr("space", space)
-            return old
+            return self._named(old)
         direction = StudyDirection.MAXIMIZE if self._sweep.search.mode == "max" else StudyDirection.MINIMIZE
         study = optuna.create_study(study_name=_name(self._arm.name, len(generations) + 1), storage=self._storage, direction=direction)
         for trial in old.get_trials(deepcopy=False) if old is not None else ():
@@ -143,6 +148,14 @@ class ArmStudy:
                 study.add_trial(moved)
         study.set_user_attr("taken_before", _taken(old, TrialState.RUNNING) if old is not None else 0)
         study.set_user_attr("space", space)
+        return self._named(study)
+
+    def _named(self, study: Study) -> Study:
+        """With the metric's name for optuna-dashboard, which says "Objective 0" otherwise."""
+        if study.metric_names != [self._sweep.search.metric]:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                study.set_metric_names([self._sweep.search.metric])
         return study
 
     def _moved(self, trial: FrozenTrial) -> FrozenTrial | None:

@@ -52,6 +52,10 @@ DEATH_NOTICED_S = 3.0
 """In this time Ray Train notices that a worker's process has died (it asks every 0.1 s)."""
 
 
+LABELS = ("sweep", "stage", "arm", "seed", "trial")
+"""Of the Ray metrics: by them a dashboard groups and filters trials."""
+
+
 @dataclass(frozen=True)
 class Stock:
     """What every trial of a stage shares."""
@@ -234,10 +238,11 @@ def _run_trial(config: TrialConfig) -> RunTrial:
 def _show(job: Job, values: Mapping[str, Any]) -> None:
     """Set the trial's Ray metrics."""
     shown = {**values, "lambda": (job.config.objective.fixed_lambda or 0.0) if job.config.objective else 0.0}
+    labels = dict(zip(LABELS, (job.folder.name, job.stage, job.arm, str(job.config.seed), job.trial_id), strict=True))
     for name, gauge in _gauges().items():
         value = shown.get(name)
         if isinstance(value, (int, float)) and math.isfinite(value):
-            gauge.set(float(value), {"arm": job.arm, "trial": job.trial_id})
+            gauge.set(float(value), labels)
 
 
 @functools.cache
@@ -251,4 +256,4 @@ def _gauges() -> dict[str, Any]:
         "train_jepa": "JEPA loss of the last epoch",
         "val_accuracy": "Share of correct answers on validation",
     }
-    return {name: Gauge(f"jepa_ray_{name}", description=text, tag_keys=("arm", "trial")) for name, text in described.items()}
+    return {name: Gauge(f"jepa_ray_{name}", description=text, tag_keys=LABELS) for name, text in described.items()}

@@ -200,3 +200,30 @@ def test_what_depends_on_the_objective_is_not_searched_without_one() -> None:
     }
     assert list(plan.space(make(space=space), BASELINE)) == ["optim.learning_rate"]
     assert list(plan.space(make(space=space), JEPA)) == list(space)
+
+
+@pytest.mark.parametrize(
+    ("changes", "idle"),
+    [
+        ({"base": {"optim": {"num_epochs": 1}}}, "1 epoch, there is no validation before the end, and scheduler.grace_period is 2"),
+        ({"base": {"optim": {"num_epochs": 2}}}, "2 epochs, the last validation before the end is after epoch 1, and"),
+        ({"base": {"optim": {"num_epochs": 3}}}, None),
+        ({"base": {"optim": {"num_epochs": 1}}, "space": {"optim.num_epochs": {"int": [1, 3]}}}, None),
+        ({"base": {"optim": {"num_epochs": 1}}, "space": {"optim.num_epochs": {"choice": [1, 2]}}}, "2 epochs"),
+        ({"base": {"optim": {"num_epochs": 8}, "evaluation": {"every": 5}}, "scheduler": {"grace_period": 6}}, "after epoch 5"),
+        ({"base": {"optim": {"num_epochs": 8}, "evaluation": {"every": 5}}, "scheduler": {"grace_period": 5}}, None),
+        ({"base": {"optim": {"num_epochs": 1}}, "scheduler": {"name": "none"}}, None),
+        ({"base": {"optim": {"num_epochs": 1}}, "scheduler": {"time_attr": "train_flops", "grace_period": 1e12}}, None),
+    ],
+    ids=str,
+)
+def test_early_stopping_that_can_never_act_is_not_announced(changes: dict[str, Any], idle: str | None) -> None:
+    sweep = SweepConfig.model_validate({"name": "x", "methods": {"base": "none", "jepa": {}}, **changes})
+    text = plan.describe(sweep)
+    if idle is None:
+        assert "early stopping has no effect" not in text
+        assert ("early stopping: ASHA" in text) == (sweep.scheduler.name == "asha")
+    else:
+        assert "early stopping: none" in text and "ASHA" not in text
+        (note,) = [line for line in text.splitlines() if "early stopping has no effect" in line]
+        assert idle in note

@@ -121,6 +121,30 @@ def test_states_and_intermediate_values_reach_the_study(tmp_path: Path) -> None:
     assert all(trial.intermediate_values == {1: 0.1} for trial in trials)
 
 
+def test_the_study_names_its_metric_and_its_curves_reach_the_last_epoch(tmp_path: Path) -> None:
+    search, _ = search_of(fake.make_sweep(tmp_path), tmp_path / "s")
+    job = search.next()
+    search.progress(job, {"epoch": 1, "val_accuracy": 0.1})
+    search.progress(job, {"epoch": 2, "val_accuracy": 0.2})  # the last of three epochs is not reported: the row has it
+    search.finished(job, {"state": "COMPLETE", "error": None, "val_accuracy": 0.4, "epochs_done": 3.0})
+    study = raw(tmp_path / "s", job.arm)
+    assert study.metric_names == ["val_accuracy"]
+    assert study.get_trials()[0].intermediate_values == {1: 0.1, 2: 0.2, 3: 0.4}
+    cut = search.next()
+    search.progress(cut, {"epoch": 1, "val_accuracy": 0.1})
+    search.finished(cut, {"state": "PRUNED", "error": None, "val_accuracy": 0.1, "epochs_done": 1.0})
+    assert raw(tmp_path / "s", cut.arm).get_trials()[0].intermediate_values == {1: 0.1}
+
+
+def test_a_study_of_an_earlier_version_gets_its_metrics_name(tmp_path: Path) -> None:
+    sweep = fake.make_sweep(tmp_path)
+    (tmp_path / "s").mkdir()
+    old = optuna.create_study(study_name="jepa/llama3", storage=open_storage(tmp_path / "s"), direction="maximize")
+    assert old.metric_names is None
+    study_of(sweep, tmp_path / "s")
+    assert raw(tmp_path / "s").metric_names == ["val_accuracy"]
+
+
 def test_changed_space_goes_on_in_a_new_study_with_what_is_known(tmp_path: Path) -> None:
     before = fake.make_sweep(tmp_path, space={"objective.k": {"choice": [0, 1, 2]}}, search={"num_trials": 3, "algorithm": "grid"})
     study = study_of(before, tmp_path / "s")

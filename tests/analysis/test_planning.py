@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -120,3 +121,13 @@ def test_controls_do_not_speak_for_claims(tmp_path: Path) -> None:
         sweeps.add(folder, "jepa", "confirm", level, seed=seed, examples=200)
     claims = pilot(folder)
     assert "1 claim, 2 degrees of freedom" in claims.origin and claims.parts.var_seed < controls.parts.var_seed / 10
+
+
+def test_a_plan_that_can_detect_nothing_says_so() -> None:
+    """With two seeds the paired t needs a difference of more than 100 points, which no two accuracies have."""
+    spread = planning.stated(240, None, None)
+    found = planning.lines(spread, seeds=2, examples=240, claims=8)
+    assert found[0].startswith("cannot detect any effect, however large, with 2 seeds x 240 examples (power 0.8, 8 claims); 5 seeds: ")
+    points = [float(number) for number in re.findall(r"seeds: ([\d.]+)", found[0])]
+    assert points and max(points) < 100
+    assert planning.lines(spread, seeds=5, examples=240, claims=1)[0].startswith("can detect ")
