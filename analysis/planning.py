@@ -5,13 +5,14 @@
 
 The spread comes from a pilot sweep, or is stated as two numbers that one can guess: the standard deviation over seeds of the paired
 difference in accuracy, sd, and the share q of examples on which two runs of the two arms disagree. With D = 1, 0 or -1 for an example that
-the method wins, neither, or loses, and no mean difference to speak of, E D^2 = q is the sum of the three components of `crossed.py`, and
+the method wins, neither, or loses, and no mean difference to speak of, E D^2 = q is the sum of the three components of
+`stats/crossed.py`, and
 over seeds the mean of N examples varies by var_seed + var_residual / N. A share r of the disagreements comes back at every seed
 (var_example = r (q - var_seed)), the rest is chance of the run (var_residual), so that
 
     var_seed = (sd^2 - (1 - r) q / N) / (1 - (1 - r) / N)        0 where sd is below what the answers scatter by themselves
 
-May import: claims, crossed, measured.
+May import: claims, crossed, measured, tables.
 """
 
 from __future__ import annotations

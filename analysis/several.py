@@ -1,7 +1,7 @@
 """Several results folders as one: beside each other, each with panels of its own, or pooled as replicates of one design.
 
 Tables of the folders' files (answers, embeddings, studies) stay per folder; what is here joins trials and curves.
-May import: analysis.reading, analysis.protocol.declared, pandas.
+May import: analysis.reading, analysis.protocol.declared, analysis.tables, pandas.
 """
 
 from __future__ import annotations

@@ -12,7 +12,8 @@ For every method against its baseline twin (`protocol/claims.py`), with D the di
     undecided    else; with the number of seeds that would detect a difference of the margin
 
 Holm's p starts from the larger of the two-sided paired t over seeds and the test over seeds x examples. After a race it is p over all looks
-(`sequential.py`), and the interval is that look's. None of the first three is given while planned seeds are missing in an arm, where it is
+(`stats/sequential.py`), and the interval is that look's. None of the first three is given while planned seeds are missing in an arm,
+where it is
 not known what was planned (no sweep.yaml), or on answers that are not those the scores were made of. Seeds that the plan does not name
 (any more) enter nothing. A true difference of just the margin is `better` half of the time, however many seeds there are: plan for more.
 Controls are a family of their own. Every folder is one family. A null is an answer: the exit status is 0; 2 for bad input.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,6 +38,11 @@ def make_console() -> Console:
     return console if console.is_terminal else Console(highlight=False, soft_wrap=True, width=160)
 
 
+def starting(console: Console) -> AbstractContextManager[object]:
+    """A spinner while Ray starts; on a terminal only."""
+    return console.status("Starting Ray", spinner="line") if console.is_terminal else nullcontext()
+
+
 _STAGES: dict[Stage, str] = {
     "search": "Search",
     "confirm": "Confirmation on fresh seeds and the sealed test split",
@@ -55,7 +60,7 @@ class _Running:
 
 @dataclass
 class Board:
-    """State of the sweep as far as it is shown. Its methods are those of `search.Listener`."""
+    """State of the sweep as far as it is shown. Its methods are those of `stages.Listener`."""
 
     sweep: SweepConfig
     console: Console = field(default_factory=lambda: make_console())
@@ -69,7 +74,7 @@ class Board:
         self._concurrent = 1
         self._lists: dict[Stage, int] = {}
         self._beats: Callable[[], Mapping[str, Beat]] = dict
-        self._spinner = Spinner("line", "Starting Ray")
+        self._spinner = Spinner("line", "Preparing data and models")
 
     @contextmanager
     def shown(self) -> Iterator[Board]:
@@ -83,7 +88,6 @@ class Board:
     def watch(self, beats: Callable[[], Mapping[str, Beat]]) -> None:
         """Where the latest heartbeats come from, by trial id, or by family and task while those are prepared. Must not wait."""
         self._beats = beats
-        self._spinner.update(text="Preparing data and models")
 
     def prepared(self, name: str, report: dict[str, Any]) -> None:
         """The data report of a family and task."""

@@ -1,6 +1,6 @@
 """YAML and `key=value` overrides to a SweepConfig: everything that is wrong is said at once, each with its place and remedy.
 
-What is checked needs the file alone: types and bounds (`config.py`), names, files and laws between keys (`checks.py`). What needs
+What is checked needs the file alone: types and bounds (`config/`), names, files and laws between keys (`checks/`). What needs
 weights or data is checked when they are prepared. Imports neither torch nor Ray.
 """
 

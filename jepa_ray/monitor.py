@@ -52,6 +52,8 @@ class Beats:
 
     def __call__(self) -> Mapping[str, Beat]:
         """Name (trial id, or family and task) -> its latest heartbeat."""
+        if not ray.is_initialized():  # Ray would start a new cluster to answer
+            return self._latest
         try:
             if self._request is not None and ray.wait([self._request], timeout=0)[0]:
                 answer, self._request = self._request, None

@@ -6,7 +6,7 @@ tables stay the truth: whatever they already hold of a configuration is told, no
 
     optuna-dashboard sqlite:///results/lora/study.db        shows the studies while they grow
 
-May import optuna, plan, priors, space, streams. Not ray.
+May import: config, optuna, plan, priors, space, streams. Not ray.
 """
 
 from __future__ import annotations

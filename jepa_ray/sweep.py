@@ -149,20 +149,23 @@ def _run(sweep: SweepConfig, folder: Path, interrupt: Interrupt, prepare_one: Pr
 
     from jepa_ray import results, search
     from jepa_ray.advice import race_rule, tables, verdict
-    from jepa_ray.console import Board, make_console
+    from jepa_ray.console import Board, make_console, starting
     from jepa_ray.plan import describe
 
     console, declared = make_console(), results.read_arms(folder)
     console.print(Text(describe(sweep, declared)))
-    board = Board(sweep, console)
-    with board.shown(), connect(sweep.resources) as cluster:
+    with contextlib.ExitStack() as stack:
+        with starting(console):
+            cluster = stack.enter_context(connect(sweep.resources))
         interrupt.install()  # Ray has put its own handler of SIGTERM in the place of ours
         for note in cluster.notes:
             console.print(Text(note))
         if cluster.address:
             console.print(Text(f"Dashboard: http://{cluster.address} (it asks for a token: `ray get-auth-token` prints it)"))
+        board = Board(sweep, console)
         board.best_before(results.read_trials(folder))
-        outcome = search.run(sweep, folder, cluster, board, interrupt, prepare_one, run_trial, race_rule(sweep, declared))
+        with board.shown():  # left before Ray shuts down: the table asks it for heartbeats
+            outcome = search.run(sweep, folder, cluster, board, interrupt, prepare_one, run_trial, race_rule(sweep, declared))
     for table in tables(sweep, folder):
         console.print(Text(f"\n{table}"))
     for row in outcome.failed:

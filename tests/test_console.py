@@ -113,7 +113,7 @@ def test_a_running_trial_shows_its_heartbeat(tmp_path: Path) -> None:
 
 def test_before_the_first_stage_the_preparation_is_shown(tmp_path: Path) -> None:
     shown, _ = board(fake.make_sweep(tmp_path), terminal=True)
-    assert "Starting" in rendered(shown.table())
+    assert "Preparing data and models" in rendered(shown.table())
     shown.watch(lambda: {"llama3 nl-rx": Beat("train the tiny base", 120, 600, 9000.0, 2.0, 20.0), "gemma2 nl-rx": Beat("read the data")})
     lines = [line.rstrip() for line in rendered(shown.table()).splitlines()]
     assert lines[0].endswith("Preparing data and models")

@@ -19,7 +19,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 # Low to high. A module imports from lower layers, and from its own layer as long as that makes no circle.
-# "data" stands for the package with all its modules; "search*" for search.py, search_space.py and the like.
+# "data" stands for the package with all its modules; "search*" for search.py and every module whose name begins like it.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("environment", "full_disk", "heartbeat", "atomic", "streams", "space", "config"),
     ("messages", "results"),

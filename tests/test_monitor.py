@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 
 from jepa_ray.heartbeat import HEARTBEAT, Beat
 from jepa_ray.mailbox import KEPT_BEATS, Mailbox
@@ -50,10 +51,19 @@ def test_the_state_is_sent_at_once_regularly_and_at_the_end() -> None:
     assert mailbox.sent[-1][1].phase == "ready" and "train" in {beat.phase for _, beat in mailbox.sent}
 
 
-def test_a_broken_mailbox_neither_fails_the_work_nor_the_console() -> None:
+def test_a_broken_mailbox_neither_fails_the_work_nor_the_console(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
     with sending(Broken(), "trial-1", every_s=0.01):
         HEARTBEAT.enter("train")
     assert Beats(Broken())() == {}
+
+
+def test_nothing_is_asked_when_ray_is_not_running(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call would make Ray start a cluster of its own."""
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    asked = Recorder()
+    asked.beats = asked  # type: ignore[attr-defined]
+    assert Beats(asked)() == {} and asked.sent == []
 
 
 def test_an_error_of_the_work_passes_through() -> None:

@@ -219,7 +219,7 @@ def test_what_depends_on_the_objective_is_not_searched_without_one() -> None:
 )
 def test_early_stopping_that_can_never_act_is_not_announced(changes: dict[str, Any], idle: str | None) -> None:
     sweep = SweepConfig.model_validate({"name": "x", "methods": {"base": "none", "jepa": {}}, **changes})
-    text = plan.describe(sweep)
+    text = describe(sweep)
     if idle is None:
         assert "early stopping has no effect" not in text
         assert ("early stopping: ASHA" in text) == (sweep.scheduler.name == "asha")

@@ -105,7 +105,7 @@ def judge_answers(prediction: str, reference: str, extra: Mapping[str, Any]) -> 
     """Correct when an accepted answer (`extra["answers"]`) occurs in the output, as whole words in one of its `readings` (NQ-Open).
 
     The paper's script looks the other way round: whether a part of the output, cut at "; ", occurs in the reference. So the output
-    "e", or none at all, counts there (REFERENCE.md, defect 10).
+    "e", or none at all, counts there.
     """
     found = any(_occurs(gold, prediction) for gold in extra["answers"])
     paper = any(part in reference.strip() for part in prediction.strip().split("; "))

@@ -1,7 +1,7 @@
 """What is said of one answer, and averages over answers. Pure functions; imports nothing of the package.
 
-Source: REFERENCE.md, defect 1: a task's own criterion mixes knowing the answer with knowing when to stop. So three nested
-comparisons of the text are always reported beside it,
+The reference implementation never trains the end of turn, so that a task's own criterion mixes knowing the answer with knowing when to
+stop. So three nested comparisons of the text are always reported beside it,
     exact  =>  prefix  =>  contains
 with `stopped`, the share of outputs that ended by themselves rather than at the token cap. A method that raises `exact` and
 leaves `contains` as it was has learnt to stop, nothing else.

@@ -1,6 +1,6 @@
 """The judge of SQL: two queries, run on the same database, return the same rows.
 
-Source: REFERENCE.md, defect 10. The reference compares what the sqlite3 command line prints and ignores how it exits, so that a
+The reference implementation compares what the sqlite3 command line prints and ignores how it exits, so that a
 query that crashes equals one without rows. Here a crash is an error and never correct; the reference's rule is kept beside it as
 `paper_correct`, worked out from the same runs.
 

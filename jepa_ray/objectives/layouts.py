@@ -8,7 +8,7 @@
 
 What is drawn is drawn example by example, from streams of the step and the example, so it does not depend on micro-batches or workers.
 
-May import: config, data/, streams. Not torch.
+May import: config, data/, streams, in_sequence. Not torch.
 """
 
 from __future__ import annotations

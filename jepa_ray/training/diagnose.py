@@ -124,8 +124,8 @@ def diagnose(
         diag_r1_ceiling         share of distinct Codes: what R@1 can reach
 
     Text is Enc(Text) without predictor tokens in every arm; `diag_pred_*` is of Pred(Enc(Text)) where the predictor follows the Text.
-    Values that are not defined on the rows (see `embedding.py`) are nan. `term` is the trial's own; it is needed where the target encoder
-    is an average, which only the trial has.
+    Values that are not defined on the rows (see `evaluation/embedding.py`) are nan. `term` is the trial's own; it is needed where the
+    target encoder is an average, which only the trial has.
     """
     config = monitored(config)
     objective = config.objective

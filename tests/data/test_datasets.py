@@ -210,7 +210,7 @@ def test_unknown_task_and_a_test_file_alone() -> None:
 
 
 def test_real_nl_rx_synth(shared_data: Path) -> None:
-    """8,000 + 2,000 pairs; about 2 % of the test texts occur in the training file (REFERENCE.md, defect 12)."""
+    """8,000 + 2,000 pairs; about 2 % of the test texts occur in the training file."""
     config = DataConfig(train=str(shared_data / "synth_train.jsonl"), test=str(shared_data / "synth_test.jsonl"), num_val=256)
     splits = load_splits(config)
     assert [len(split) for split in parts(splits)] == [7744, 256, 2000]

@@ -62,7 +62,7 @@ def test_the_query_counts_and_not_its_text(data: DataConfig) -> None:
 
 
 def test_a_crash_is_not_an_empty_result(data: DataConfig) -> None:
-    """REFERENCE.md, defect 10."""
+    """The reference compares what sqlite3 prints, and a crash prints nothing: there the two are equal."""
     score = judge(data, "SELECT missing FROM t", "SELECT a FROM t WHERE a > 9")
     assert (score.correct, score.error, score.paper_correct) == (False, "no such column: missing", True)
     score = judge(data, "SELECT b FROM t WHERE a > 99", "SELECT a FROM t WHERE a > 9")

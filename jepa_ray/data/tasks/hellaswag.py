@@ -117,7 +117,7 @@ def _example(name: str, system: str, context: str, endings: list[str], right: in
 
 
 def complete(example: Example) -> Example:
-    """Takes the views from the row's `text` and `code` messages (REFERENCE.md); its options are the four letters."""
+    """Takes the views from the row's `text` and `code` messages, as in the reference's files; its options are the four letters."""
     letter = example.code.strip()
     if letter not in LETTERS:
         raise ValueError(f"the answer is {example.code!r}; expected one of the letters {', '.join(LETTERS)}")

@@ -1,6 +1,6 @@
 """NL-RX-like pairs of English and regular expression, from a grammar written here; any number, from a seed.
 
-Source: the forms of NL-RX-SYNTH (Locascio et al. 2016, arXiv 1608.03000; see REFERENCE.md), whose surface and frequencies
+Source: the forms of NL-RX-SYNTH (Locascio et al. 2016, arXiv 1608.03000), whose surface and frequencies
 this follows. Each rule is synchronous: its English and its regex have the same slots.
 
     set      ->  <atom> or <atom:2>                        (<atom>)|(<atom:2>)
@@ -13,7 +13,7 @@ the usual reading of their sentence. Here the English determines the regex. The 
 group, then `or` and `and`, then `followed by`. Like there, the regex is a target string, not a careful program: `|` stands
 unparenthesised beside `.*`, and `&` and `~` are the paper's and and not.
 
-May import: streams, data/example. Not torch.
+May import: streams, data/example, data/tasks/task. Not torch.
 """
 
 from __future__ import annotations
