@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import difflib
 import re
+import shutil
+import textwrap
 import types
 import typing
 from collections.abc import Collection, Iterator, Sequence
-from typing import Any
+from typing import Any, TextIO
 
 from pydantic import BaseModel
 
@@ -160,3 +162,18 @@ def _paths(model: Any, above: str = "") -> Iterator[str]:
 def suggestion(name: str, legal: Collection[str]) -> str:
     near = near_to(name, legal)
     return f"did you mean {near!r}?" if near else f"known: {', '.join(legal)}"
+
+
+def folded(text: str, stream: TextIO) -> str:
+    """Text for a terminal: its lines wrapped at words, continued four columns further in. As it is for a file or a pipe."""
+    if not stream.isatty():
+        return text
+    width = shutil.get_terminal_size().columns
+    out = []
+    for line in text.splitlines():
+        indent = line[: len(line) - len(line.lstrip())]
+        wrapped = textwrap.wrap(
+            line, width, subsequent_indent=indent + "    ", break_long_words=False, break_on_hyphens=False, replace_whitespace=False
+        )
+        out += [line] if len(line) <= width else wrapped
+    return "\n".join(out)

@@ -27,6 +27,7 @@ from jepa_ray import atomic, full_disk
 from jepa_ray.cluster import Interrupt
 from jepa_ray.config import SweepConfig, arms
 from jepa_ray.loading import dump, load_sweep, parse
+from jepa_ray.messages import folded
 
 if TYPE_CHECKING:
     from jepa_ray.cluster import Prepare
@@ -80,9 +81,11 @@ def main(argv: Sequence[str] | None = None, prepare_one: Prepare | None = None, 
             try:
                 estimates, facts = estimate(sweep)
             except ValueError:  # no model, or no data, of any arm: the plan itself needs neither
-                print(describe(sweep, declared), end="\n\n")
+                print(folded(describe(sweep, declared), sys.stdout), end="
+
+")
                 raise
-            print(describe(sweep, declared, estimates, facts, detectable(sweep, declared, estimates)))
+            print(folded(describe(sweep, declared, estimates, facts, detectable(sweep, declared, estimates)), sys.stdout))
             return OK if len(estimates) == len(declared) else SOME_FAILED
         with _signals() as interrupt, claim(sweep, extend=options.extend, fresh=options.fresh) as (claimed, folder):
             again = _same_command(arguments, sweep, claimed)
@@ -106,7 +109,7 @@ def main(argv: Sequence[str] | None = None, prepare_one: Prepare | None = None, 
                 )
                 return SOME_FAILED
     except ValueError as error:
-        print(error, file=sys.stderr)
+        print(folded(str(error), sys.stderr), file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
         print("\nStopped before anything was started.")

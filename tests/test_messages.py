@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
 
+from jepa_ray.messages import folded
 from tests.sweep_files import SOUND, Write, refused, refused_once, writer
 
 
@@ -104,3 +106,21 @@ def test_what_is_missing(write: Write) -> None:
         "name: is missing, but every sweep needs it",
         "methods: is missing, but every sweep needs it",
     ]
+
+
+def test_lines_are_folded_at_words_for_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setenv("COLUMNS", "40")
+    text = (
+        "a short line\n  space    incomprehensible-words "
+        + "are never broken " * 4
+        + "/a/very/long/path/that/does/not/fit/into/forty/columns"
+    )
+    assert folded(text, io.StringIO()) == text
+    lines = folded(text, Terminal()).split("\n")
+    assert lines[0] == "a short line" and lines[1].startswith("  space    incomprehensible-words") and lines[2].startswith("      are")
+    assert all(len(line) <= 40 or line.strip().startswith("/a/very") for line in lines)
+    assert " ".join(lines).split() == text.split()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from optuna.trial import TrialState
 
 from jepa_ray import results
 from jepa_ray.config import canonical
+from jepa_ray.loading import dump
 from jepa_ray.studies import open_storage
 from tests import fake_training as fake
 
@@ -27,12 +29,13 @@ class CommandLine:
 
     def __init__(self, repository: Path, folder: Path) -> None:
         self.repository, self.file, self.processes = repository, folder / "fake.yaml", list[subprocess.Popen[str]]()
+        self.environment = {**os.environ, "PYTHONPATH": str(repository), "COLUMNS": "160"}
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         process = subprocess.Popen(
             [sys.executable, "-m", "tests.fake_training", str(self.file), *arguments],
             cwd=self.repository,
-            env={**os.environ, "PYTHONPATH": str(self.repository), "COLUMNS": "160"},
+            env=self.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -50,6 +53,22 @@ def command(repository: Path, tmp_path: Path) -> Iterator[CommandLine]:
         if process.poll() is None:
             process.kill()
         process.communicate()
+
+
+def test_a_terminal_of_80_columns(command: CommandLine, tmp_path: Path) -> None:
+    """Finished trials above the live table, nothing wider than the terminal, no word broken, and an orderly end of Ray."""
+    sweep = fake.make_sweep(tmp_path, confirm={"seeds": [5, 6]}, search={"num_trials": 2})
+    command.file.write_text(dump(sweep), encoding="utf-8")
+    command.environment |= {"COLUMNS": "80", "FORCE_COLOR": "1", "TERM": "xterm"}
+    process = command.start()
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert err == ""
+    lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", out).replace("\r", "\n").split("\n")
+    assert max(len(line.rstrip()) for line in lines if str(tmp_path) not in line) <= 80
+    assert [line.split()[0] for line in lines if line.startswith("[")] == [f"[{n}/4]" for n in (1, 2, 3, 4)] * 2
+    assert any("Starting Ray" in line for line in lines) and any("Preparing data and models" in line for line in lines)
+    assert "GCS" not in out
 
 
 def gone(pid: int) -> bool:
