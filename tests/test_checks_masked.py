@@ -53,11 +53,11 @@ def test_arms_and_what_they_search() -> None:
         ("search.metric=val_exact", "search.metric (override): val_exact is not measured on masked encoders"),
         ("methods.jepa.k=1", "methods.jepa (override): k = 1, but with base.masked the JEPA term has {distance: cosine"),
         ("methods.jepa.loss_dropout=0.5", "methods.jepa (override): loss_dropout has no effect with base.masked"),
-        ("methods.jepa.lambda=0", "methods.jepa (line 13 and override): gamma = 0 leaves nothing to train"),
+        ("methods.jepa.lambda=0", "methods.jepa (line 14 and override): gamma = 0 leaves nothing to train"),
         ("space.objective.k.int=[0, 2]", "space.objective.k (override): is not searched with base.masked"),
         (
             "space.masked.mask_ratio.float=[0, 0.5]",
-            "space.masked.mask_ratio (line 17 and override): must be above 0.0, got 0.0; narrow the range",
+            "space.masked.mask_ratio (line 18 and override): must be above 0.0, got 0.0; narrow the range",
         ),
         ("space.masked.corpus.choice=[a, b]", "space.masked.corpus (override): unknown parameter"),
     ],
