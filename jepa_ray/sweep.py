@@ -81,9 +81,7 @@ def main(argv: Sequence[str] | None = None, prepare_one: Prepare | None = None, 
             try:
                 estimates, facts = estimate(sweep)
             except ValueError:  # no model, or no data, of any arm: the plan itself needs neither
-                print(folded(describe(sweep, declared), sys.stdout), end="
-
-")
+                print(folded(describe(sweep, declared), sys.stdout), end="\n\n")
                 raise
             print(folded(describe(sweep, declared, estimates, facts, detectable(sweep, declared, estimates)), sys.stdout))
             return OK if len(estimates) == len(declared) else SOME_FAILED

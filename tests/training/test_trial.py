@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from jepa_ray.config import DataConfig, LoraConfig, ObjectiveConfig, SweepConfig, TrialConfig
+from jepa_ray.config import DataConfig, LoraConfig, ObjectiveConfig, SweepConfig, TrialConfig, arms
 from jepa_ray.data.datasets import load_splits
 from jepa_ray.evaluation.metrics import without_leaked
 from jepa_ray.models.families import FAMILIES
-from jepa_ray.plan import arms, trial_config
+from jepa_ray.plan import trial_config
 from jepa_ray.results import SUMMARY, TrialResult, load_progress, read_predictions, write_trial
 from jepa_ray.training import checkpoint as checkpoints
 from jepa_ray.training import trial
