@@ -27,7 +27,7 @@ LOOPS = {
 SMALL = ("data.num_train=64", "data.num_val=8", "data.num_test=8", "base.optim.num_epochs=1", "base.evaluation.max_new_tokens=4")
 OWN = {
     "t4-tasks.yaml": ("task.nq-open.num_train=96",),
-    "t6-loss-dropout.yaml": ("base.optim.num_epochs=3", "base.optim.max_train_flops=2e9"),
+    "t6-loss-dropout.yaml": ("base.optim.num_epochs=3", "base.optim.max_train_flops=6e9"),
     "t9-nested-rotten-tomatoes.yaml": ("pretrain.data.num_train=96", "pretrain.num_epochs=1"),
     "t12-synth.yaml": ("families=[llama3, gemma2]",),
     "f1-epochs.yaml": ("base.optim.num_epochs=2",),
