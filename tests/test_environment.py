@@ -77,18 +77,17 @@ def test_one_cpu_of_several_and_a_long_folder_for_temporary_files(repository: Pa
 @pytest.fixture
 def head() -> Iterator[str]:
     """Address of a cluster that `ray start --head` has started, and that asks for a token."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    with socket.socket() as one, socket.socket() as other:
+        one.bind(("127.0.0.1", 0))
+        other.bind(("127.0.0.1", 0))
+        port, client = one.getsockname()[1], other.getsockname()[1]
     home = tempfile.mkdtemp(prefix="ray-")  # short: its sockets are in it
     command = [str(Path(sys.executable).with_name("ray")), "start", "--head", f"--port={port}", "--num-cpus=2", "--block"]
-    command += ["--include-dashboard=false", "--ray-client-server-port=0", "--min-worker-port=0", "--max-worker-port=0"]
+    command += ["--include-dashboard=false", f"--ray-client-server-port={client}", "--min-worker-port=0", "--max-worker-port=0"]
     environ = {**os.environ, "RAY_TMPDIR": home, "RAY_AUTH_MODE": "token"}
     process = subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True, start_new_session=True)
     assert process.stdout is not None
-    for line in process.stdout:
-        if "block" in line:
-            break
+    assert any("block" in line for line in process.stdout), "the cluster did not start"
     yield f"127.0.0.1:{port}"
     os.killpg(process.pid, signal.SIGTERM)
     process.wait(60)
