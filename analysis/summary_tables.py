@@ -14,6 +14,8 @@ from analysis.tables import Table, flops, percent, significant
 JUDGEMENTS = ("accuracy", "exact", "prefix", "contains", "stopped")
 SOMETIMES = ("paper", "equivalent", "errors", "accuracy_clean", "retrieval", "accuracy_untrained", "retrieval_untrained")
 """Measured on some tasks only: shown where a trial has them, errors where there are any."""
+CLEAN = "test_accuracy_clean"
+"""Without the test examples that are also in training; shown where that makes a difference."""
 STAGES = ("search", "confirm", "matched")
 """What trials are for; matched ones are trained to equal FLOPs (`protocol/equal.py`) and enter no table here but the counts and costs."""
 STATES = ("COMPLETE", "PRUNED", "FAILED")
@@ -57,8 +59,8 @@ def occasional(found: Summary) -> list[str]:
 
 def _shown_occasional(found: Summary) -> list[str]:
     shown = [name for name in occasional(found) if any(line[name]["mean"] for line in found.confirmation)]
-    same = all(line["test_accuracy_clean"]["mean"] == line["test_accuracy"]["mean"] for line in found.confirmation)
-    return [name for name in shown if not (same and name == "test_accuracy_clean")]
+    clean = [line for line in found.confirmation if line[CLEAN]["mean"] not in (None, line["test_accuracy"]["mean"])]
+    return [name for name in shown if name != CLEAN] + ([CLEAN] if clean else [])
 
 
 def _state_table(found: Summary) -> Table:

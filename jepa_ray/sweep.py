@@ -56,6 +56,9 @@ EXTENDABLE = (
 GROWING = ("methods", "cross_entropy", "families", "model")
 LISTS = ("families", "controls")
 """Keys that hold a list of names."""
+ABSENT = "no such method"
+Keys = tuple[str, ...]
+"""Where a value is in a sweep file."""
 
 
 def main(argv: Sequence[str] | None = None, prepare_one: Prepare | None = None, run_trial: RunTrial | None = None) -> int:
@@ -256,7 +259,7 @@ def _write_yaml(sweep: SweepConfig, folder: Path, extend: bool) -> None:
             )
             raise ValueError(
                 f"{folder} holds another sweep of the name {sweep.name!r}; changed since:\n"
-                + "\n".join(f"  {key}: {before!r} -> {after!r}" for key, before, after in changes)
+                + "\n".join(f"  {'.'.join(key)}: {before!r} -> {after!r}" for key, before, after in changes)
                 + f"\n{remedy}; nothing is ever deleted"
             )
         if refused:
@@ -272,11 +275,17 @@ def _write_yaml(sweep: SweepConfig, folder: Path, extend: bool) -> None:
     results.declare_arms(folder, sweep)
 
 
-def _changes(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+def _changes(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[Keys, Any, Any]]:
     """(path, before, after) of every leaf that differs, except for FREE keys."""
     before, after = _leaves(_by_family(old)), _leaves(_by_family(new))
-    keys = [key for key in {**before, **after} if key.partition(".")[0] not in FREE]
-    return [(key, before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)]
+    pairs = [(key, before.get(key, _missing(key)), after.get(key, _missing(key))) for key in {**before, **after} if key[0] not in FREE]
+    return [(key, was, now) for key, was, now in pairs if was != now]
+
+
+def _missing(key: Keys) -> str | None:
+    """What a key counts as in a file that lacks it: null, as a default that a later version has added. But a method whose value is null
+    is a baseline, which is not the same as no such method."""
+    return ABSENT if key[0] == "methods" else None
 
 
 def _by_family(tree: dict[str, Any]) -> dict[str, Any]:
@@ -284,23 +293,23 @@ def _by_family(tree: dict[str, Any]) -> dict[str, Any]:
     return tree if isinstance(tree["model"], dict) else {**tree, "model": dict.fromkeys(tree["families"], tree["model"])}
 
 
-def _leaves(tree: Any, path: str = "") -> dict[str, Any]:
+def _leaves(tree: Any, path: Keys = ()) -> dict[Keys, Any]:
     if not isinstance(tree, dict) or not tree:
         return {path: tree}
-    return {key: value for name, branch in tree.items() for key, value in _leaves(branch, f"{path}.{name}" if path else name).items()}
+    return {key: value for name, branch in tree.items() for key, value in _leaves(branch, (*path, name)).items()}
 
 
-def _refusal(old: dict[str, Any], key: str, before: Any, after: Any) -> str | None:
+def _refusal(old: dict[str, Any], path: Keys, before: Any, after: Any) -> str | None:
     """Why `--extend` cannot change this; None where it can."""
+    key, top, name = ".".join(path), path[0], path[1] if len(path) > 1 else ""
     if not any(key == allowed or key.startswith(f"{allowed}.") for allowed in EXTENDABLE):
         return f"{key}: {before!r} -> {after!r} would change what the trials so far have measured"
-    top, _, name = key.partition(".")
     if top in LISTS:
         gone = sorted(set(before or ()) - set(after or ()))
         return f"{top}: {', '.join(gone)} would be dropped" if gone else None
-    if top == "cross_entropy" and name.split(".")[0] not in old["methods"]:
-        return None  # what a new method's cross-entropy is taken over
-    if top in GROWING and (not name or not isinstance(old[top], dict) or name.split(".")[0] in old[top] or top == "cross_entropy"):
+    if top == "methods" and after == ABSENT:
+        return f"{key} would be dropped"
+    if top in GROWING and name in old["methods" if top == "cross_entropy" else top]:
         return f"{key}: {before!r} -> {after!r} would mix two things under one name; give the new one a name of its own"
     return None
 

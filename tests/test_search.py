@@ -224,6 +224,23 @@ def test_arms_whose_spaces_meet_each_have_trials_of_their_own(tmp_path: Path) ->
     assert resumed.next() is None and set(resumed.best()) == {"one/llama3", "two/llama3"}
 
 
+def test_a_folder_in_which_arms_share_a_configuration_goes_on(tmp_path: Path) -> None:
+    """Earlier versions ran it once, under the name of the arm that came first, and told both studies."""
+    folder = tmp_path / "s"
+    space, methods = {"objective.k": {"choice": [3]}}, {"one": {"k": 1}, "two": {"k": 2}}
+    sweep = fake.make_sweep(tmp_path, methods=methods, space=space, search={"num_trials": 1}, confirm={"seeds": [5]})
+    search, _ = search_of(sweep, folder)
+    (first, second) = iter(search.next, None)
+    finish(search, first, value=0.5)
+    study = search.studies[second.arm]
+    study.note(0, config_id=first.config_id, trial_id=first.trial_id)
+    study.tell(0, "COMPLETE", 0.5)
+    again, _ = search_of(sweep, folder)
+    best = again.best()
+    assert {arm: row["config_id"] for arm, (row, _) in best.items()} == dict.fromkeys((first.arm, second.arm), first.config_id)
+    assert best[second.arm][1] == first.config
+
+
 def test_going_back_to_an_earlier_sweep_makes_its_selection_the_last(tmp_path: Path) -> None:
     """The file written last is the one that counts, for the verdict and for every table."""
     from jepa_ray.selection import select

@@ -123,6 +123,17 @@ def test_a_changed_sweep_is_refused_extended_or_started_afresh(tmp_path: Path) -
     )
 
 
+@pytest.mark.parametrize("methods", [{"jepa": {}}, {"base": "none", "jepa": {}, "other": "none"}])
+def test_a_baseline_that_comes_or_goes_is_a_change(methods: dict[str, Any], tmp_path: Path) -> None:
+    """It has no value of its own in the file, and changes what is compared with what."""
+    folder = begin(fake.make_sweep(tmp_path))
+    before = (folder / "sweep.yaml").read_bytes()
+    changed = fake.make_sweep(tmp_path, methods=methods, cross_entropy={"other": {"loss_on": "all"}} if "other" in methods else {})
+    with pytest.raises(ValueError, match=r"methods\.(base|other): .*no such method"), command.claim(changed):
+        pass
+    assert (folder / "sweep.yaml").read_bytes() == before
+
+
 def test_only_what_would_work_is_recommended(tmp_path: Path) -> None:
     begin(fake.make_sweep(tmp_path))
     other = fake.make_sweep(tmp_path, base={"optim": {"num_epochs": 9}}, search={"num_trials": 9})
@@ -146,6 +157,9 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
         ({"families": ["llama3", "gemma2"]}, True),
         ({"methods": {"base": "none", "jepa": {"lambda": 4.0}}}, False),
         ({"methods": {"base": "none"}}, False),
+        ({"methods": {"jepa": {}}}, False),
+        ({"methods": {"base": "none", "jepa": {}, "jepa.v2": {"k": 2}}}, True),
+        ({"methods": {"base": "none", "jepa": {}, "other": "none"}, "cross_entropy": {"other": {"loss_on": "all"}}}, True),
         ({"families": ["gemma2"]}, False),
         ({"model": "paper"}, False),
         ({"data": {"num_train": 10}}, False),

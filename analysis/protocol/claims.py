@@ -194,7 +194,7 @@ def _fill(claim: Claim, method: Arm, baseline: Arm, metric: str, tables: Tables)
         if gap.notna().all():
             claim.stopping[name] = float(gap.mean())
     claim.right, examples = _by_example(claim, ours, theirs, metric, tables)
-    claim.leaked = _leaked(ours, examples, tables) if tables.split == "test" else None
+    claim.leaked = _leaked(pd.concat([ours, theirs]), examples, tables) if tables.split == "test" else None
     claim.panels = [
         at_equal_steps(ours, theirs, metric, tables.curves),
         at_equal_flops(replace(method, confirmed=ours), replace(baseline, confirmed=theirs), metric, tables.curves),
@@ -267,10 +267,17 @@ def _by_example(
 
 
 def _leaked(runs: pd.DataFrame, examples: pd.Index[Any], tables: Tables) -> Leaked | None:
-    """What of these confirmed runs' test set is also in training: all of them were confirmed on the same data."""
-    number, of = (pd.to_numeric(runs[name]).max() for name in ("overlap_text", "test_examples"))
-    if not number > 0:  # none, or not known
+    """What of these confirmed runs' test set is also in training, of both arms: they were confirmed on the same data.
+
+    Counts of the trials table and marks of the predictions say the same, unless one of the two is missing or damaged: the larger counts.
+    """
+    counted, of = (pd.to_numeric(runs[name]).max() for name in ("overlap_text", "test_examples"))
+    marks = [tables.leaked[str(trial)] for trial in runs["trial_id"] if str(trial) in tables.leaked]
+    number = max([0 if pd.isna(counted) else int(counted), *(int(mark.sum()) for mark in marks)])
+    if not number:  # none, or not known
         return None
-    marks = next((tables.leaked[str(trial)] for trial in runs["trial_id"] if str(trial) in tables.leaked), None)
-    known = marks is not None and len(examples) > 0 and examples.isin(marks.index).all()
-    return Leaked(int(number), int(of), marks.reindex(examples).to_numpy(dtype=bool) if known and marks is not None else None)
+    size = max([number, 0 if pd.isna(of) else int(of), len(examples)])
+    known = [mark.reindex(examples) for mark in marks]
+    whole = [mark for mark in known if len(mark) and mark.notna().all()]
+    which = np.logical_or.reduce([mark.to_numpy(dtype=bool) for mark in whole]) if whole else None
+    return Leaked(number, size, which)

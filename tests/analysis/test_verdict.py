@@ -177,6 +177,33 @@ def test_leaked_questions_at_the_ends(leaked: range, verdict: str, sweep: Sweep)
         assert "100 % of the test questions are also in training" in found.sentence
 
 
+def test_what_one_arm_alone_knows_of_leaked_questions_counts(sweep: Sweep) -> None:
+    """The method's rows come from a version that did not ask; both were confirmed on the same data."""
+    gain = [i for i in range(EXAMPLES) if 0.5 <= sweep.hardness[i] < 0.6]
+    sweep.hardness = sweep.hardness[[*gain, *(i for i in range(EXAMPLES) if i not in set(gain))]]
+    sweep.arm("baseline", around(0.5, 0), leaked=range(len(gain)))
+    sweep.arm("jepa", shifted(around(0.5, 0), 0.08))
+    found = sweep.only()
+    assert found.verdict == "undecided" and holds(found)["without leaked examples"] is False
+
+
+def test_marks_count_where_they_are_more_than_the_count_and_sizes_may_be_unknown(sweep: Sweep) -> None:
+    for method, scores in (("baseline", around(0.5)), ("jepa", shifted(around(0.5), 0.1))):
+        sweep.arm(method, scores, leaked=range(100), **{"test_examples": None, "overlap_text": 10})
+    clean = sweep.only().clean
+    assert clean is not None and (clean.leaked, clean.of, clean.examples) == (100, EXAMPLES, EXAMPLES - 100)
+
+
+def test_nothing_right_without_leaked_questions_is_shown(sweep: Sweep) -> None:
+    """The most damning case: every right answer had been trained on."""
+    sweep.hardness = (np.arange(EXAMPLES) + 0.5) / EXAMPLES
+    for method in ("baseline", "jepa"):
+        sweep.arm(method, around(0.2), leaked=range(200))
+    table = tables(summarise(read(sweep.folder, curves=())))[2]
+    at = table.header.index("test accuracy clean")
+    assert {row[at] for row in table.rows} == {"0.00 ± 0.00"}
+
+
 def test_a_folder_that_does_not_mark_its_leaked_questions(sweep: Sweep) -> None:
     for method, scores in (("baseline", around(0.5)), ("jepa", shifted(around(0.5), 0.1))):
         sweep.arm(method, scores, overlap_text=40, test_examples=EXAMPLES)
