@@ -38,8 +38,9 @@ from jepa_ray.models.tiny import tiny_config
 from jepa_ray.objectives.distances import cosine
 from jepa_ray.training.base import base_tokenizer
 from jepa_ray.training.jepa import Term
+from jepa_ray.training.optimizer import make_optimizer
 from jepa_ray.training.selfcheck import separate_pass
-from jepa_ray.training.step import Runtime, loss_of_sums, losses, make_optimizer, train_step
+from jepa_ray.training.step import Runtime, loss_of_sums, losses, train_step
 
 PADDED = 512
 K = 1

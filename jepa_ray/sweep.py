@@ -160,7 +160,7 @@ def _run(sweep: SweepConfig, folder: Path, interrupt: Interrupt, prepare_one: Pr
     console.print(Text(describe(sweep, declared)))
     with contextlib.ExitStack() as stack:
         with starting(console):
-            cluster = stack.enter_context(connect(sweep.resources))
+            cluster = stack.enter_context(connect(sweep.placement))
         interrupt.install()  # Ray has put its own handler of SIGTERM in the place of ours
         for note in cluster.notes:
             console.print(Text(note))

@@ -174,6 +174,8 @@ def _group_loop(config: dict[str, Any]) -> None:
 
 def _train(job: Job, stock: Stock, report: Callable[[Metrics], None]) -> None:
     """Run the trial on this worker; rank 0 writes its row."""
+    from jepa_ray.training import device
+
     run_trial = stock.run_trial or _run_trial(job.config)
     runtime = _runtime(stock.slot)
 
@@ -193,6 +195,10 @@ def _train(job: Job, stock: Stock, report: Callable[[Metrics], None]) -> None:
         if full_disk.is_full(error):
             raise full_disk.DiskFull(f"{error}: no trial of this sweep can go on") from error
         result = ended(job, "FAILED", f"{type(error).__name__}: {error}")
+    if result.state == "FAILED" and not device.works(runtime.device):
+        # It would fail every later trial of this process, too. So this trial is not written off: a new process takes it up again.
+        raise device.DeviceLost(f"{runtime.device} no longer answers after {result.error}")
+    device.clear(runtime.device)  # only here: an exception holds on to what was computed
     if runtime.world_size > 1 and result.state == "FAILED":
         # Whether the trial failed or another rank's process died (and this rank's operation broke with it) is for the trial's own
         # process to say. Ray is given the time to notice a death first; raising ends the group, where others may wait for this rank.

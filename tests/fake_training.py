@@ -2,6 +2,7 @@
 
     <folder>/control/hold            while it exists, epochs after the first wait before they report
     <folder>/control/doom/<arm>      trials of that method kill their own process at epoch 2
+    <folder>/control/lost            the next trial that trains finds its GPU lost, once; its process is of no more use
     <folder>/control/full            while it exists, no trial can write: its disk is full
     <folder>/control/dear            while it exists, a JEPA term costs half as many FLOPs again
     <folder>/control/refuse/<family> data and model of that family cannot be prepared
@@ -81,6 +82,12 @@ def run_trial(
         doom = folder / "control" / "doom"
         if epoch == 2 and doom.exists() and (doom / ("jepa" if config.objective else "base")).exists():
             os.kill(os.getpid(), signal.SIGKILL)
+        if (folder / "control" / "lost").exists():
+            from jepa_ray.training import device
+
+            (folder / "control" / "lost").unlink()
+            device.works = lambda _: False  # in this process, as long as it lives
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
         while epoch > 1 and (folder / "control" / "hold").exists():
             time.sleep(0.02)
         if (folder / "control" / "full").exists():

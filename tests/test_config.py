@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from jepa_ray.config import MaskedConfig, SweepConfig, TrialConfig, canonical, columns, config_id
+from jepa_ray.config import MaskedConfig, ResourcesConfig, SweepConfig, TrialConfig, canonical, columns, config_id
 
 FULL: dict[str, Any] = {
     "model": {"family": "llama3", "model": "tiny"},
@@ -156,3 +156,27 @@ def test_task_is_one_key_in_two_places() -> None:
 def test_seeds_of_search_and_confirmation_are_apart() -> None:
     with pytest.raises(ValidationError, match=r"base.seed = 82.*fresh seeds"):
         SweepConfig.model_validate({"name": "a", "methods": {"baseline": "none"}, "base": {"seed": 82}})
+
+
+@pytest.mark.parametrize(
+    ("resources", "sentence"),
+    [
+        ({"gpus_per_worker": 0.5, "workers_per_trial": 2}, "two workers of a trial cannot share a GPU"),
+        ({"gpus_per_worker": 1.5}, "a fraction of one GPU, or whole ones; give 1 or 2"),
+    ],
+)
+def test_gpus_that_no_trial_can_have_are_refused(resources: dict[str, float], sentence: str) -> None:
+    with pytest.raises(ValidationError, match=sentence):
+        ResourcesConfig.model_validate(resources)
+    for good in ({"gpus_per_worker": 0.5}, {"gpus_per_worker": 1, "workers_per_trial": 2}, {"gpus_per_worker": 0, "workers_per_trial": 2}):
+        ResourcesConfig.model_validate(good)
+
+
+def test_tiny_models_stay_off_gpus_that_nobody_asked_for() -> None:
+    def gpus(**changes: Any) -> float | None:
+        return SweepConfig.model_validate({"name": "x", "methods": {"base": None}, **changes}).placement.gpus_per_worker
+
+    assert gpus() == 0 and gpus(model={"llama3": "tiny"}) == 0
+    assert gpus(model="paper") is None
+    assert gpus(families=["llama3", "gemma2"], model={"llama3": "tiny", "gemma2": "paper"}) is None
+    assert gpus(resources={"gpus_per_worker": 0.5}) == 0.5

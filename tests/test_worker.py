@@ -125,6 +125,16 @@ def test_what_fails_fails_alone(cluster: Cluster, tmp_path: Path, capfd: pytest.
     assert said.out == "" and said.err == "", "lines of Ray's beside the console's"
 
 
+def test_a_lost_gpu_costs_a_process_and_no_trial(cluster: Cluster, tmp_path: Path) -> None:
+    """A CUDA error that stays with its process would fail every later trial of it."""
+    folder = tmp_path / "fake"
+    (folder / "control").mkdir(parents=True)
+    (folder / "control" / "lost").touch()
+    _, heard = run(fake.make_sweep(tmp_path, search={"num_trials": 3}), folder, cluster)
+    rows = results.read_trials(folder)
+    assert rows["state"].tolist() == ["COMPLETE"] * 6 and heard.count("restarted") == 1
+
+
 def test_killed_trial_process_goes_on_from_its_last_epoch(cluster: Cluster, tmp_path: Path) -> None:
     folder = tmp_path / "fake"
     sweep = fake.make_sweep(tmp_path, search={"num_trials": 2})

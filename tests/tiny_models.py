@@ -21,8 +21,9 @@ from jepa_ray.models.network import Network
 from jepa_ray.models.tiny import tiny_config
 from jepa_ray.training.base import base_tokenizer
 from jepa_ray.training.jepa import Term, active_objective, fit_network
+from jepa_ray.training.optimizer import make_optimizer
 from jepa_ray.training.prepare import Prepared
-from jepa_ray.training.step import Runtime, make_optimizer, train_step
+from jepa_ray.training.step import Runtime, train_step
 
 SYSTEM = "Convert the sentence to a regular expression."
 EXAMPLES = tuple(Example(f"e{i}", SYSTEM, e.text, e.code) for i, e in enumerate(nlrx.generate(200, 0, "train")))

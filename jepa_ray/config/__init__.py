@@ -11,13 +11,13 @@ from jepa_ray.config.objective import (
     ObjectiveConfig,
     masked_misfit,
 )
+from jepa_ray.config.resources import ResourcesConfig
 from jepa_ray.config.sweep import (
     MASKED_METRICS,
     VALIDATION_METRICS,
     BaseConfig,
     ConfirmConfig,
     CrossEntropyConfig,
-    ResourcesConfig,
     SchedulerConfig,
     SearchConfig,
     SweepConfig,

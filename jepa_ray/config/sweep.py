@@ -1,6 +1,6 @@
 """What a sweep is: arms, space, search, confirmation, resources. Frozen records, unknown keys refused.
 
-Imports pydantic, `space`, `environment` and the records of a trial only.
+Imports pydantic, `space`, and the records of a trial and of its resources only.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pydantic import Field, field_serializer, field_validator, model_validator
 
 from jepa_ray.config.controls import add_controls
 from jepa_ray.config.objective import ObjectiveConfig
+from jepa_ray.config.resources import ResourcesConfig
 from jepa_ray.config.trial import (
     DataConfig,
     EvaluationConfig,
@@ -22,7 +23,6 @@ from jepa_ray.config.trial import (
     PretrainConfig,
     canonical,
 )
-from jepa_ray.environment import client_refused
 from jepa_ray.space import Distribution, Record, show
 
 VALIDATION_METRICS = tuple(
@@ -175,32 +175,6 @@ class ConfirmConfig(Record):
         return self
 
 
-class ResourcesConfig(Record):
-    """What one trial occupies, and how many run at once."""
-
-    workers_per_trial: int = Field(1, ge=1)
-    """Data-parallel workers of one trial (DDP)."""
-    cpus_per_worker: int = Field(1, ge=1)
-    """CPUs of a worker, and its number of torch threads."""
-    gpus_per_worker: float | None = Field(None, ge=0)
-    """None: one GPU where the cluster has any, else none."""
-    max_concurrent: int | None = Field(None, ge=1)
-    """Trials at once; None: as many as fit."""
-    address: str | None = None
-    """Ray cluster to join: `auto`, or its host and port. `local`: start one on this machine; None: the same, unless RAY_ADDRESS is set."""
-    dashboard: bool = True
-    """Start Ray's dashboard and print its address."""
-    max_failures: int = Field(2, ge=0)
-    """How often a trial whose process died is started again, from its last epoch."""
-
-    @field_validator("address")
-    @classmethod
-    def _no_client(cls, value: str | None) -> str | None:
-        if value is not None and value.startswith("ray://"):
-            raise ValueError(f"got {show(value)}, but {client_refused()}")
-        return value
-
-
 class SweepConfig(Record):
     """A whole sweep: arms = families x tasks x methods, each searched over `space` with an equal budget."""
 
@@ -315,6 +289,16 @@ class SweepConfig(Record):
     def model_of(self, family: str) -> str:
         """`tiny`, `paper`, hub id or folder of one of the families."""
         return self.model if isinstance(self.model, str) else self.model[family]
+
+    @property
+    def placement(self) -> ResourcesConfig:
+        """`resources`, with what follows from the models: the tiny ones stay off GPUs that nobody asked for, where they would be slower."""
+        tiny = all(self.model_of(family) == "tiny" for family in self.families)
+        return (
+            self.resources.model_copy(update={"gpus_per_worker": 0.0})
+            if tiny and self.resources.gpus_per_worker is None
+            else self.resources
+        )
 
     def data_of(self, task: str) -> DataConfig:
         """The data of one of the tasks."""

@@ -86,8 +86,9 @@ class StageConfig(Record):
     batch_size: int = Field(128, ge=1)
     """Examples per optimizer step, over all workers (paper: 4 x 4 x 8 = 128)."""
     micro_batch_size: int | None = Field(None, ge=1)
-    """Examples per forward pass and worker; None: the worker's whole share of a step. Changes nothing but rounding, except for InfoNCE
-    and the regularisers, which compare the pairs of one forward pass (of all workers)."""
+    """Examples per forward pass and worker; None: the worker's whole share of a step, on a GPU 4,096 tokens of it. Changes nothing but
+    rounding and the masks of LoRA dropout, except for InfoNCE and the regularisers, which compare the pairs of one forward pass (of all
+    workers); for those None is the whole share also on a GPU."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     """Decay after the warm-up, to zero at the last step."""
     warmup_ratio: float = Field(0.0, ge=0, lt=1)

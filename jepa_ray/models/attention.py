@@ -21,7 +21,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
-from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from jepa_ray.data.packing import Packed
@@ -169,10 +168,12 @@ def packed_attention(
 
 def _dense(query: Tensor, key: Tensor, value: Tensor, scale: float, softcap: float | None, mask: Tensor | None) -> Tensor:
     """Attention under a boolean mask, or plainly causal where `mask` is None."""
+    groups = query.shape[1] // key.shape[1]
+    # With a mask and grouped heads a GPU would fall back to the kernel that writes all scores: the memory-efficient one takes no groups.
+    if softcap is not None or (mask is not None and query.device.type != "cpu"):
+        key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
     if softcap is None:
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=mask is None, scale=scale, enable_gqa=True)
-    groups = query.shape[1] // key.shape[1]
-    key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
     scores = torch.tanh(query @ key.transpose(2, 3) * (scale / softcap)) * softcap
     if mask is None:
         mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
@@ -199,4 +200,3 @@ def _bucketed(query: Tensor, key: Tensor, value: Tensor, scale: float, softcap: 
 
 
 ALL_ATTENTION_FUNCTIONS.register(NAME, packed_attention)
-ALL_MASK_ATTENTION_FUNCTIONS.register(NAME, lambda *args, **kwargs: None)

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from jepa_ray.data.packing import PREDICTOR_BASE, Packed, Readout, ViewBatch
 from jepa_ray.models.attention import NAME as PACKED_ATTENTION
@@ -165,11 +166,11 @@ class Network(nn.Module):
             return embedded
         predictor_RT = input_ids_RT >= PREDICTOR_BASE
         embedded = table(input_ids_RT.masked_fill(predictor_RT, 0))
-        tokens_ND = self.predictor[input_ids_RT[predictor_RT] - PREDICTOR_BASE] * getattr(table, "embed_scale", 1.0)  # Gemma: sqrt(D)
-        # Also without any predictor token in the batch: the parameter stays part of the graph, which data-parallel training needs.
-        # Not in place: under gradient checkpointing PEFT makes frozen embeddings a leaf that requires a gradient.
-        placed: Tensor = embedded.index_put((predictor_RT,), tokens_ND.to(embedded.dtype))
-        return placed
+        # At every position, where `where` then drops most: shapes that depend on values would make the host wait for the GPU. So the
+        # parameter stays part of the graph, too, without any predictor token in the batch, which data-parallel training needs.
+        tokens_RTD = F.embedding((input_ids_RT - PREDICTOR_BASE).clamp(min=0), self.predictor)
+        tokens_RTD = tokens_RTD * getattr(table, "embed_scale", 1.0)  # Gemma: sqrt(D)
+        return torch.where(predictor_RT[..., None], tokens_RTD.to(embedded.dtype), embedded)
 
     def logits(self, hidden_ND: Tensor) -> Tensor:
         """(N, V) next-token logits in fp32, soft-capped where the family does."""

@@ -24,6 +24,8 @@ RELATED = 0.2
 """Correlation of a Text with its own Code (`correlation`) from which on pairs stand out from strangers; below it may be noise."""
 CONTRACTED = 0.25
 """Spread (1 - mean cosine of distinct examples) under this multiple of what it was at the start has collapsed."""
+UNDIAGNOSED = "undiagnosed"
+"""The name of the alarm of a trial of which a diagnosis failed, for want of memory for example: there is nothing to judge by."""
 
 FINITE = ("diag_val_ce", "diag_val_jepa", "diag_variance_text", "diag_variance_code")
 """Metrics that are finite whenever the losses and states are; others are nan where they are not defined."""

@@ -27,7 +27,8 @@ from jepa_ray.models.families import ModelFamily
 from jepa_ray.models.loading import load_network, seeded
 from jepa_ray.models.tiny import VOCAB_SIZE, tiny_config, tiny_tokenizer
 from jepa_ray.streams import derive_seed
-from jepa_ray.training.step import Runtime, backend_of, epoch_steps, make_optimizer, train_step
+from jepa_ray.training.optimizer import make_optimizer
+from jepa_ray.training.step import Runtime, backend_of, epoch_steps, train_step
 
 SEED = 0
 STEPS = 300

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from jepa_ray.config import TrialConfig
@@ -66,10 +65,9 @@ def step_flops(
     term: Term | None,
 ) -> Iterator[int]:
     """Operations of each step, `FlopModel.unpacked_flops`."""
-    nothing = torch.zeros(())
     for step, rows in enumerate(steps):
         active = None if term is None or term.is_dropped(step) else term
         totals = StepTotals()
         for batch in micro_batches(table, rows, config, step, "flat", Runtime(), active):
-            totals.add(totals_of(batch, nothing, nothing))
+            totals.add(totals_of(batch))
         yield flop_model.unpacked_flops(totals)

@@ -15,7 +15,8 @@ from jepa_ray.models.loading import load_network
 from jepa_ray.models.network import Network
 from jepa_ray.training import checkpoint as working
 from jepa_ray.training.jepa import Term, active_objective, fit_network
-from jepa_ray.training.step import Runtime, backend_of, data_parallel, epoch_steps, lambda_from_gradients, make_optimizer
+from jepa_ray.training.optimizer import make_optimizer
+from jepa_ray.training.step import Runtime, backend_of, data_parallel, epoch_steps, lambda_from_gradients
 
 
 @dataclass

@@ -32,7 +32,7 @@ from jepa_ray.models.network import DeviceBatch, Network
 from jepa_ray.objectives.distances import cosine, distance
 from jepa_ray.streams import stream
 from jepa_ray.training.jepa import Term, active_objective, constant_target
-from jepa_ray.training.step import Runtime, backend_of, losses, states
+from jepa_ray.training.step import Runtime, backend_of, default_size, losses, states
 
 PAIRS = 128
 """Validation pairs that are looked at."""
@@ -161,7 +161,7 @@ def gradient_terms(
     quiet = quiet_term(config, network, term)
     # What both terms train: predictor tokens and heads have a gradient of one of them only.
     trained = [parameter for parameter in network.lm.parameters() if parameter.requires_grad]
-    size = config.optim.micro_batch_size or len(rows)
+    size = config.optim.micro_batch_size or default_size(table, str(network.device), quiet.objective) or len(rows)
     sums: list[list[Tensor | None]] = [[None] * len(trained), [None] * len(trained)]
     counts = [0, 0]
     with undisturbed(network), torch.enable_grad():

@@ -142,7 +142,7 @@ def _cost(config: TrialConfig, table: TokenTable, flops: FlopModel) -> tuple[flo
                 loss_on=config.optim.loss_on,
                 train_end_of_turn=config.optim.train_end_of_turn,
             )
-            sums.add(totals_of(batch, torch.zeros(()), torch.zeros(())))
+            sums.add(totals_of(batch))
         return sums
 
     share = objective.active_share if objective is not None else 0.0

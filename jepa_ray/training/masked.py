@@ -35,6 +35,7 @@ from jepa_ray.heartbeat import HEARTBEAT
 from jepa_ray.models.loading import uses_bf16
 from jepa_ray.models.masked import MaskedNetwork, load_encoder_tokenizer, load_masked_lm, states
 from jepa_ray.results import TrialResult, load_progress, now, provenance, save_progress
+from jepa_ray.training.device import make_ready
 from jepa_ray.training.masked_data import MaskedPrepared
 from jepa_ray.training.masked_files import load_working, save_final, save_working
 from jepa_ray.training.masked_step import (
@@ -56,6 +57,7 @@ States = NDArray[np.float64]
 def run_masked_trial(config: TrialConfig, prepared: MaskedPrepared, runtime: Runtime, report: Report, scratch: Path) -> TrialResult:
     """Train and evaluate one configuration; see `trial.run_trial` for what callers, ranks and `report` may rely on."""
     began = time.perf_counter()
+    make_ready(runtime.device)
     progress = _start(config, prepared, runtime, scratch)
     try:
         return _train(config, prepared, runtime, report, scratch, progress, began)

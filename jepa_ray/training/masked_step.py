@@ -34,7 +34,8 @@ from jepa_ray.objectives.distances import DISTANCES
 from jepa_ray.objectives.predictors import make_head
 from jepa_ray.objectives.schedules import ema_momentum
 from jepa_ray.streams import derive_seed, stream
-from jepa_ray.training.step import NonFinite, Runtime, StepTotals, bare, clip_gradients, lr_factor
+from jepa_ray.training.optimizer import clip_gradients, lr_factor
+from jepa_ray.training.step import NonFinite, Runtime, StepTotals, bare, read_sums
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ def masked_step(
     mine = sorted(range(runtime.rank, len(rows), runtime.world_size), key=lambda at: int(passages.lengths[rows[at]]))
     share = -(-len(rows) // runtime.world_size)
     size = min(optim.micro_batch_size or share, share)
-    totals = StepTotals()
+    totals, sums = StepTotals(), []
     optimizer.zero_grad(set_to_none=True)
     for number, start in enumerate(range(0, share, size)):
         chosen = mine[start : start + size]
@@ -144,15 +145,15 @@ def masked_step(
             (loss * runtime.world_size).backward()  # data-parallel training averages gradients over ranks
         totals.add(
             StepTotals(
-                ce_sum=float(ce_sum.detach()) if ce_sum is not None else 0.0,
                 num_labels=len(index_M) if ce_sum is not None else 0,
-                jepa_sum=float(jepa_sum.detach()) if jepa_sum is not None else 0.0,
                 num_pairs=len(index_M) if jepa_sum is not None else 0,
                 tokens=int(batch.real_RT.sum()) if chosen else 0,
                 attended=batch.attended if chosen else 0,
             )
         )
+        sums += [loss.new_zeros(()) if each is None else each.detach() for each in (ce_sum, jepa_sum)]
     norm = clip_gradients(model, optim.max_grad_norm)
+    totals.ce_sum, totals.jepa_sum = read_sums(sums)
     finite = math.isfinite(totals.ce_sum) and math.isfinite(totals.jepa_sum) and math.isfinite(norm)
     if runtime.world_size > 1:  # all ranks must leave together, or the others would wait for this one
         everywhere = torch.tensor(float(finite), device=device)

@@ -39,8 +39,9 @@ from jepa_ray.training.conformance import (
     longer_than,
 )
 from jepa_ray.training.jepa import Term
+from jepa_ray.training.optimizer import make_optimizer
 from jepa_ray.training.selfcheck import attention_error, separate_pass
-from jepa_ray.training.step import Runtime, losses, make_optimizer, train_step
+from jepa_ray.training.step import Runtime, losses, train_step
 
 LORA = LoraConfig(r=4, dropout=0.0)
 ROWS = (0, 1, 2)

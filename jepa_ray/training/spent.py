@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import resource
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-
+from jepa_ray.training.device import peak_memory
 from jepa_ray.training.step import Runtime
 
 
@@ -26,14 +24,7 @@ def spent_columns(spent: Mapping[str, Any], epochs_done: int, runtime: Runtime) 
         "train_tokens": float(spent["tokens"]),
         "val_seconds": spent["val_seconds"],
         "wall_seconds": spent["wall"],
-        "peak_memory_bytes": peak_memory(runtime),
+        "peak_memory_bytes": peak_memory(runtime.device),
         "epochs_done": epochs_done,
         "steps": spent["step"],
     }
-
-
-def peak_memory(runtime: Runtime) -> float:
-    """Bytes: the GPU's high-water mark; on a CPU the process's, which includes earlier trials of a reused process."""
-    if runtime.device.startswith("cuda"):
-        return float(torch.cuda.max_memory_allocated(runtime.device))
-    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * 1024

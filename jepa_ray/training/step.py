@@ -12,10 +12,9 @@ carries no view tokens and is, bit for bit, a step of the baseline.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +29,9 @@ from jepa_ray.models.loading import uses_bf16
 from jepa_ray.models.network import DeviceBatch, Network
 from jepa_ray.objectives.layouts import num_pairs
 from jepa_ray.streams import derive_seed, stream
+from jepa_ray.training.device import default_micro_batch
 from jepa_ray.training.jepa import Term, active_objective, gradient_norm
+from jepa_ray.training.optimizer import clip_gradients, lr_factor
 
 
 @dataclass(frozen=True)
@@ -87,34 +88,6 @@ def epoch_steps(num_examples: int, optim: OptimConfig, seed: int, epoch: int) ->
     return [order[start : start + optim.batch_size] for start in range(0, num_examples, optim.batch_size)]
 
 
-def lr_factor(step: int, total: int, optim: OptimConfig) -> float:
-    """Multiple of the peak learning rate at `step` (from 0) of `total`: linear warm-up, then decay that ends at 0 after the last step."""
-    warmup = round(optim.warmup_ratio * total)
-    if step < warmup:
-        return (step + 1) / warmup
-    left = (total - step) / max(1, total - warmup)
-    if optim.schedule == "linear":
-        return left
-    return 0.5 * (1 + math.cos(math.pi * (1 - left))) if optim.schedule == "cosine" else 1.0
-
-
-def make_optimizer(network: Network, config: TrialConfig) -> torch.optim.AdamW:
-    """AdamW over what is trained; weight decay on matrices only; the predictor's own parameters at their multiple of the learning rate."""
-    optim = config.optim
-    own = {id(parameter) for name, parameter in network.named_parameters() if not name.startswith("lm.")}
-    factor = config.objective.predictor_lr_factor if config.objective is not None else 1.0
-    groups: list[dict[str, Any]] = []
-    for mine, scale in ((False, 1.0), (True, factor)):
-        trained = [parameter for parameter in network.parameters() if parameter.requires_grad and (id(parameter) in own) == mine]
-        groups += [
-            # A head is drawn towards the identity by nothing: no decay.
-            {"params": [p for p in trained if p.ndim >= 2], "weight_decay": 0.0 if mine else optim.weight_decay, "factor": scale},
-            {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0, "factor": scale},
-        ]
-    groups = [group for group in groups if group["params"]]
-    return torch.optim.AdamW(groups, lr=optim.learning_rate, betas=(optim.beta1, optim.beta2), fused=True)
-
-
 def train_step(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
@@ -145,6 +118,7 @@ def train_step(
     num_labels = max(1, count_labels(table, rows.tolist(), loss_on=optim.loss_on, train_end_of_turn=optim.train_end_of_turn))
     pairs = num_pairs(active.objective, table, rows.tolist()) if active is not None else 0
     weight = active.lambda_at(step, total_steps) if active is not None else 0.0
+    sums: list[Tensor] = []
     for number, batch in enumerate(batches):
         torch.manual_seed(derive_seed(config.seed, "dropout", step, runtime.rank, number))
         last = number == len(batches) - 1
@@ -153,8 +127,10 @@ def train_step(
             ce_sum, jepa_sum = losses(model, batch, config, torch.device(runtime.device), active, step)
             loss = loss_of_sums(ce_sum, jepa_sum, config.objective, num_labels, pairs, weight)
             (loss * runtime.world_size).backward()  # data-parallel training averages gradients over ranks
-        totals.add(totals_of(batch, ce_sum, jepa_sum))
+        totals.add(totals_of(batch))
+        sums += [ce_sum.detach(), jepa_sum.detach()]
     norm = clip_gradients(model, optim.max_grad_norm)
+    totals.ce_sum, totals.jepa_sum = read_sums(sums)
     finite = math.isfinite(totals.ce_sum) and math.isfinite(totals.jepa_sum) and math.isfinite(norm)
     if runtime.world_size > 1:  # all ranks must leave together, or the others would wait for this one
         everywhere = torch.tensor(float(finite), device=runtime.device)
@@ -186,7 +162,8 @@ def micro_batches(
     """
     mine = rows[runtime.rank :: runtime.world_size]
     share = -(-len(rows) // runtime.world_size)
-    size = min(config.optim.micro_batch_size or share, share)
+    default = default_size(table, runtime.device, term.objective if term is not None else None)
+    size = min(config.optim.micro_batch_size or default or share, share)
     partner = term.partners(rows.tolist(), step) if term is not None else None
     for start in range(0, share, size):
         chosen = mine[start : start + size].tolist()
@@ -198,6 +175,19 @@ def micro_batches(
             loss_on=config.optim.loss_on,
             train_end_of_turn=config.optim.train_end_of_turn,
         )
+
+
+def default_size(table: TokenTable, device: str, objective: ObjectiveConfig | None) -> int | None:
+    """Examples of a micro-batch where none is configured; None: all in one pass, as a term that compares pairs with each other needs."""
+    if objective is not None and objective.compares_pairs:
+        return None
+    return default_micro_batch(table, device, with_views=objective is not None and objective.encodes_views)
+
+
+def read_sums(sums: Sequence[Tensor]) -> tuple[float, float]:
+    """Totals of cross-entropy and JEPA term, which alternate in `sums`. Read once for the whole step: reading makes the host wait."""
+    values = torch.stack(list(sums)).tolist()
+    return sum(values[0::2]), sum(values[1::2])
 
 
 def losses(
@@ -240,15 +230,13 @@ def loss_of_sums(
     return loss + jepa_sum * (weight / max(1, num_pairs)) if jepa_sum.requires_grad else loss
 
 
-def totals_of(batch: ViewBatch, ce_sum: Tensor, jepa_sum: Tensor) -> StepTotals:
-    """What a micro-batch adds to the sums."""
+def totals_of(batch: ViewBatch) -> StepTotals:
+    """The counts that a micro-batch adds."""
     frozen = batch.frozen
     lengths = np.array([len(path) for path in batch.packed.nodes], dtype=np.int64)
     frozen_lengths = np.array([len(path) for path in frozen.nodes] if frozen is not None else [], dtype=np.int64)
     return StepTotals(
-        ce_sum=float(ce_sum.detach()),
         num_labels=batch.num_labels,
-        jepa_sum=float(jepa_sum.detach()),
         num_pairs=batch.num_pairs,
         tokens=batch.packed.num_tokens,
         attended=attended_pairs(batch.packed),
@@ -290,16 +278,6 @@ def lambda_from_gradients(
     if norms[1] == 0:
         raise ValueError("lambda cannot come from the gradients: the JEPA term's is zero at the first step; give lambda as a number")
     return ratio * term.objective.gamma * norms[0] / norms[1]
-
-
-def clip_gradients(model: nn.Module, max_norm: float | None) -> float:
-    """Scale gradients down to the global norm `max_norm`; returns the norm before that."""
-    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-    # fsum rounds once, so a gradient of zero (predictor tokens in a step that loss dropout skips) does not change the norm by a bit.
-    norm = math.sqrt(math.fsum(each * each for each in torch.stack(torch._foreach_norm(gradients)).tolist()))
-    if max_norm is not None and norm > max_norm:
-        torch._foreach_mul_(gradients, max_norm / norm)
-    return norm
 
 
 def attended_pairs(packed: Packed) -> int:

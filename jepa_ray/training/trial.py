@@ -33,6 +33,7 @@ from jepa_ray.results import TrialResult, load_progress, now, provenance, save_p
 from jepa_ray.training.alarms import add_alarm
 from jepa_ray.training.budget import affordable
 from jepa_ray.training.build import build
+from jepa_ray.training.device import make_ready
 from jepa_ray.training.evaluate import evaluate
 from jepa_ray.training.flops import FlopModel
 from jepa_ray.training.jepa import active_objective
@@ -65,6 +66,7 @@ def run_trial(config: TrialConfig, prepared: Prepared, runtime: Runtime, report:
         state COMPLETE, or FAILED with the reason where training itself failed (non-finite loss, packing self-check, out of memory).
     """
     began = time.perf_counter()
+    make_ready(runtime.device)
     progress = _start(config, prepared, runtime, scratch)
     try:
         first, config = stages(config)
@@ -174,6 +176,7 @@ def _train(
     if config.evaluation.test:  # after the loop: also where a crash came between the last epoch and here
         progress = _score_test(progress, network, tokenizer, prepared, config, runtime)
         progress = replace(progress, embeddings=watch.keep(training))
+        progress = replace(progress, summary=progress.summary | watch.columns())
     final = {**progress.summary, "wall_seconds": earlier + time.perf_counter() - began, "finished_at": now()}
     return replace(progress, state="COMPLETE", summary=final)
 

@@ -15,7 +15,8 @@ from jepa_ray.evaluation.generate import Generation, generate
 from jepa_ray.models.families import FAMILIES
 from jepa_ray.models.loading import load_tokenizer
 from jepa_ray.models.network import Network
-from jepa_ray.training.step import Runtime, make_optimizer, train_step
+from jepa_ray.training.optimizer import make_optimizer
+from jepa_ray.training.step import Runtime, train_step
 from tests import tiny_models as tiny
 
 Trained = tuple[Network, Any, TokenTable, str]

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from jepa_ray.config import LoraConfig, ObjectiveConfig, TrialConfig
 from jepa_ray.data.packing import Backend
@@ -77,7 +76,7 @@ def counted(config: TrialConfig, checkpoint: Path, backend: Backend, world_size:
     for rank in range(world_size):
         runtime = Runtime(rank=rank, world_size=world_size)
         for batch in steps.micro_batches(table, np.arange(12), config, 3, backend, runtime, term):
-            totals.add(steps.totals_of(batch, torch.zeros(()), torch.zeros(())))
+            totals.add(steps.totals_of(batch))
     model = FlopModel.of(network)
     return model.train_flops(totals), model.unpacked_flops(totals)
 

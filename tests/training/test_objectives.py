@@ -19,8 +19,9 @@ from jepa_ray.objectives.in_sequence import points
 from jepa_ray.objectives.layouts import content, exchange, num_pairs
 from jepa_ray.streams import stream
 from jepa_ray.training.jepa import Term
+from jepa_ray.training.optimizer import make_optimizer
 from jepa_ray.training.selfcheck import separate_pass
-from jepa_ray.training.step import Runtime, lambda_from_gradients, losses, make_optimizer, micro_batches, train_step
+from jepa_ray.training.step import Runtime, lambda_from_gradients, losses, micro_batches, train_step
 from tests import tiny_models as tiny
 
 CPU = torch.device("cpu")

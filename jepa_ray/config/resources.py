@@ -1,0 +1,47 @@
+"""What one trial occupies, and where it runs: the section `resources` of a sweep file."""
+
+from __future__ import annotations
+
+from pydantic import Field, field_validator, model_validator
+
+from jepa_ray.environment import client_refused
+from jepa_ray.space import Record, show
+
+
+class ResourcesConfig(Record):
+    """What one trial occupies, and how many run at once."""
+
+    workers_per_trial: int = Field(1, ge=1)
+    """Data-parallel workers of one trial (DDP)."""
+    cpus_per_worker: int = Field(1, ge=1)
+    """CPUs of a worker, and its number of torch threads."""
+    gpus_per_worker: float | None = Field(None, ge=0)
+    """A fraction lets several trials share a GPU. None: one GPU where the cluster has any, else none (and none for `model: tiny`, which
+    is slower there)."""
+    max_concurrent: int | None = Field(None, ge=1)
+    """Trials at once; None: as many as fit."""
+    address: str | None = None
+    """Ray cluster to join: `auto`, or its host and port. `local`: start one on this machine; None: the same, unless RAY_ADDRESS is set."""
+    dashboard: bool = True
+    """Start Ray's dashboard and print its address."""
+    max_failures: int = Field(2, ge=0)
+    """How often a trial whose process died is started again, from its last epoch."""
+
+    @model_validator(mode="after")
+    def _whole_gpus(self) -> ResourcesConfig:
+        gpus = self.gpus_per_worker or 0.0
+        if gpus > 1 and gpus != int(gpus):
+            raise ValueError(f"gpus_per_worker = {gpus:g}: Ray takes a fraction of one GPU, or whole ones; give 1 or {int(gpus) + 1}")
+        if self.workers_per_trial > 1 and 0 < gpus < 1:
+            raise ValueError(
+                f"gpus_per_worker = {gpus:g} with workers_per_trial = {self.workers_per_trial}: two workers of a trial cannot share a GPU, "
+                f"since NCCL refuses it; give every worker a whole GPU, or every trial one worker"
+            )
+        return self
+
+    @field_validator("address")
+    @classmethod
+    def _no_client(cls, value: str | None) -> str | None:
+        if value is not None and value.startswith("ray://"):
+            raise ValueError(f"got {show(value)}, but {client_refused()}")
+        return value

@@ -1,0 +1,50 @@
+"""What follows the gradients: learning rate, AdamW's parameter groups, clipping."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+
+from jepa_ray.config import OptimConfig, TrialConfig
+from jepa_ray.models.network import Network
+
+
+def lr_factor(step: int, total: int, optim: OptimConfig) -> float:
+    """Multiple of the peak learning rate at `step` (from 0) of `total`: linear warm-up, then decay that ends at 0 after the last step."""
+    warmup = round(optim.warmup_ratio * total)
+    if step < warmup:
+        return (step + 1) / warmup
+    left = (total - step) / max(1, total - warmup)
+    if optim.schedule == "linear":
+        return left
+    return 0.5 * (1 + math.cos(math.pi * (1 - left))) if optim.schedule == "cosine" else 1.0
+
+
+def make_optimizer(network: Network, config: TrialConfig) -> torch.optim.AdamW:
+    """AdamW over what is trained; weight decay on matrices only; the predictor's own parameters at their multiple of the learning rate."""
+    optim = config.optim
+    own = {id(parameter) for name, parameter in network.named_parameters() if not name.startswith("lm.")}
+    factor = config.objective.predictor_lr_factor if config.objective is not None else 1.0
+    groups: list[dict[str, Any]] = []
+    for mine, scale in ((False, 1.0), (True, factor)):
+        trained = [parameter for parameter in network.parameters() if parameter.requires_grad and (id(parameter) in own) == mine]
+        groups += [
+            # A head is drawn towards the identity by nothing: no decay.
+            {"params": [p for p in trained if p.ndim >= 2], "weight_decay": 0.0 if mine else optim.weight_decay, "factor": scale},
+            {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0, "factor": scale},
+        ]
+    groups = [group for group in groups if group["params"]]
+    return torch.optim.AdamW(groups, lr=optim.learning_rate, betas=(optim.beta1, optim.beta2), fused=True)
+
+
+def clip_gradients(model: nn.Module, max_norm: float | None) -> float:
+    """Scale gradients down to the global norm `max_norm`; returns the norm before that."""
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    # fsum rounds once, so a gradient of zero (predictor tokens in a step that loss dropout skips) does not change the norm by a bit.
+    norm = math.sqrt(math.fsum(each * each for each in torch.stack(torch._foreach_norm(gradients)).tolist()))
+    if max_norm is not None and norm > max_norm:
+        torch._foreach_mul_(gradients, max_norm / norm)
+    return norm
