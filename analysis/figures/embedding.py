@@ -18,7 +18,7 @@ from analysis.tables import Table, percent
 
 TEXT, CODE = style.METHODS[0], style.METHODS[1]
 NEEDS = "embeddings/ holds no states of a confirmed trial: a sweep with `base.evaluation.embeddings` over 0 and `confirm.seeds` keeps them."
-NO_TSNE = "t-SNE needs scikit-learn (pip install 'jepa-ray[report]'): the principal components alone are drawn."
+NO_TSNE = "t-SNE needs scikit-learn (pip install -e '.[report]', in the folder of jepa_ray): the principal components alone are drawn."
 
 
 def plot(sweep: Sweep) -> Plot:
