@@ -67,6 +67,7 @@ def pooled(sweeps: Sequence[Sweep]) -> Sweep:
         declared=_both(sweeps),
         notes=tuple(notes),
         left_out={label: tuple(dict.fromkeys(notes)) for label, notes in left_out.items()},
+        frozen=frozenset().union(*(sweep.frozen for sweep in sweeps)),
     )
 
 
