@@ -97,11 +97,11 @@ def _best(arm: str, rows: pd.DataFrame, sweep: Sweep, found: Summary) -> None:
     ranked = complete.dropna(subset=[found.metric])
     if len(ranked) < len(complete):
         bare = counted(len(complete) - len(ranked), "COMPLETE search trial")
-        found.notes.append(f"{arm}: {bare} without {found.metric} in {sweep.folder} can't be the best.")
+        found.notes.append(f"{arm}: {bare} without {found.metric} can't be the best.")
     as_selected = (found.metric, found.mode) == (sweep.metric, sweep.mode)
     first = sweep.best(rows) if as_selected else results.best_trial(rows, found.metric, found.mode)
     if first is None:
-        found.notes.append(f"{arm}: no COMPLETE search trial with a {found.metric}, so no best configuration.")
+        found.notes.append(f"{arm}: no COMPLETE search trial with a {found.metric} in {sweep.folder}, so no best configuration.")
         if len(complete):
             found.best.append({"arm": arm, "trial_id": None, found.metric: None, "of": 0})
         return
