@@ -72,18 +72,24 @@ def pooled(sweeps: Sequence[Sweep]) -> Sweep:
 
 
 def _named(sweep: Sweep, name: str) -> Sweep:
-    """The sweep with the folder's name in its panels, and behind its arms, those that it declared among them."""
+    """The sweep with the folder's name in its panels, and behind its arms (those that it declared among them) and its trials.
 
-    def own(arm: str) -> str:
-        return f"{arm} ({name})"
+    Folders that ran the same configuration have trials of one id, and each its own curve of it.
+    """
+
+    def own(one: str) -> str:
+        return f"{one} ({name})"
 
     rows = sweep.trials
     arms = (replace(arm, name=own(arm.name), baseline=None if arm.baseline is None else own(arm.baseline)) for arm in sweep.declared.arms)
+    named = {column: rows[column].map(own) for column in ("trial_id", "arm", "label")}
     return replace(
         sweep,
-        trials=rows.assign(arm=rows["arm"].map(own), label=rows["label"].map(own), group=f"{name} · " + rows["group"].astype(str)),
+        trials=rows.assign(**named, group=f"{name} · " + rows["group"].astype(str)),
+        metrics=sweep.metrics.assign(trial_id=sweep.metrics["trial_id"].map(own)),
         declared=replace(sweep.declared, arms=tuple(arms)),
         left_out={own(label): told for label, told in sweep.left_out.items()},
+        frozen=frozenset(map(own, sweep.frozen)),
     )
 
 

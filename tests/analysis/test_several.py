@@ -45,6 +45,16 @@ def test_a_comparison_of_two_sweeps_is_one_table(tmp_path: Path) -> None:
     ]
 
 
+def test_trials_of_one_configuration_keep_their_own_curves(tmp_path: Path) -> None:
+    for name, accuracy in (("a", 0.5), ("b", 0.3)):
+        for seed in SEEDS:
+            sweeps.add(tmp_path / name, "jepa", "confirm", accuracy, seed=seed)
+    plot = epochs.plot(several.beside([read(tmp_path / "a"), read(tmp_path / "b")]))
+    last = {row[0]: row[2:] for row in plot.table.rows if row[1] == "3"}
+    assert last == {"jepa/llama3 (a)": ["3", "50.00 ± 0.00"], "jepa/llama3 (b)": ["3", "30.00 ± 0.00"]}
+    assert plot.caption.startswith("6 runs")
+
+
 def test_a_baseline_of_two_folders_is_in_both_of_their_comparisons(tmp_path: Path) -> None:
     """The trials of the baseline are the very same; the methods are of one name, and other arms."""
     for name, plus, k in (("a", 0.05, 1), ("b", 0.10, 2)):
