@@ -3,7 +3,8 @@
     python -m analysis.panels results/NAME [results/other ...] [--metric test_accuracy] [--json]
 
 For every claim of `protocol/claims.py`: the mean difference over seeds, its 95 % interval by the paired t, how many seeds entered, what
-both arms had spent, and how they were made equal. May import: claims, equal, tables.
+both arms had spent, and how they were made equal. May import: claims, equal, tables,
+jepa_ray.results.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 from analysis.protocol.claims import Claim, Evidence, gather
 from analysis.protocol.equal import Panel
 from analysis.tables import Table, points, text
+from jepa_ray.results import JUDGED
 
 TITLE = "At equal steps, equal FLOPs and equal seconds (method - baseline, points)"
 UNITS = {"equal steps": "steps", "equal FLOPs": "FLOPs", "equal seconds": "s"}
@@ -76,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; 2 where a folder is no sweep's, or the metric has no answers behind it."""
     parser = argparse.ArgumentParser(prog="python -m analysis.panels", description="Differences at equal steps, FLOPs and seconds.")
     parser.add_argument("sweeps", nargs="+", type=Path, metavar="results/NAME")
-    parser.add_argument("--metric", default="test_accuracy", help="what is compared (default test_accuracy)")
+    parser.add_argument("--metric", default=JUDGED, help=f"what is compared (default {JUDGED})")
     parser.add_argument("--json", action="store_true", help="one JSON object, folder by folder")
     options = parser.parse_args(arguments)
     found: dict[str, Evidence] = {}

@@ -12,7 +12,7 @@ over seeds the mean of N examples varies by var_seed + var_residual / N. A share
 
     var_seed = (sd^2 - (1 - r) q / N) / (1 - (1 - r) / N)        0 where sd is below what the answers scatter by themselves
 
-May import: claims, crossed, measured, tables.
+May import: claims, crossed, measured, tables, jepa_ray.results.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from analysis.protocol.claims import Claim, gather
 from analysis.protocol.measured import LEVEL, PLANS, POWER
 from analysis.stats import crossed
 from analysis.tables import sized
+from jepa_ray.results import JUDGED
 
 SD_SEED = 0.015
 DISCORDANCE = 0.1
@@ -86,7 +87,7 @@ def stated(
     return Spread(parts=parts, origin=f"{told} ({origin})")
 
 
-def pilot(folder: Path, metric: str = "test_accuracy") -> Spread:
+def pilot(folder: Path, metric: str = JUDGED) -> Spread:
     """Components pooled over a sweep's claims, weighted by seeds less one. Raises ValueError where it has none to offer.
 
     Its controls only where no claim is of use: an arm that is meant to fail (no trained end of turn) scatters like no other.

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -43,6 +44,8 @@ class Sweep:
     notes: tuple[str, ...] = ()
     left_out: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """label -> a sentence for each confirmation trial, or group of them, that does not count."""
+    frozen: frozenset[str] = frozenset()
+    """Search trials that a selection froze an arm to last (`confirmed.read_frozen`)."""
 
     @property
     def metric(self) -> str:
@@ -69,6 +72,20 @@ class Sweep:
         complete = (rows["stage"] == "confirm") & (rows["state"] == "COMPLETE")
         elsewhere = int(complete.sum()) if runs.empty else int((~alike(rows[complete], runs.iloc[0])).sum())
         return Choice(runs, int(complete.sum()), elsewhere, tuple(notes))
+
+    def best(self, rows: pd.DataFrame) -> pd.Series[Any] | None:
+        """The best search trial among these rows of one arm: the one that the selection froze, and ranked here only where none did.
+
+        The selection ranked what its own study had suggested, which need not be every row that is here. None: no COMPLETE one.
+        """
+        frozen = rows[rows["trial_id"].isin(self.frozen)]
+        return results.best_trial(rows if frozen.empty else frozen, self.metric, self.mode)
+
+    @property
+    def absent(self) -> list[str]:
+        """Names of the arms that were declared and have no trial, in the order of declaration."""
+        here = set(self.trials["arm"])
+        return [arm.name for arm in self.declared.arms if arm.name not in here]
 
     @property
     def methods(self) -> list[str]:
@@ -114,6 +131,7 @@ def read(folder: Path, curves: Sequence[str] = CURVES) -> Sweep:
         plan,
         (*notes, *_unfinished(folder, plan, trials), *doubts),
         {label: choice.notes for label, choice in choices.items()},
+        frozenset(frozen),
     )
 
 
@@ -133,7 +151,7 @@ def shown_runs(sweep: Sweep) -> tuple[pd.DataFrame, list[str]]:
         if len(confirmed.runs):
             chosen.append(confirmed.runs)
             continue
-        best = results.best_trial(arm, sweep.metric, sweep.mode)
+        best = sweep.best(arm)
         if best is None:
             notes.append(f"{label}: no COMPLETE trial, so it is not drawn.")
             continue

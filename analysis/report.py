@@ -142,11 +142,10 @@ def _verdicts(folder: Path, notes: Sequence[str]) -> list[Block]:
     tested = ", ".join(f"{number} {what}" for what, number in report.family.items() if number or what.startswith("claims"))
     command = f"python -m analysis.verdict {folder} --margin {report.margin:g}"
     how = f"{report.metric}, margin {sized(report.margin)}; Holm over: {tested}. Same as `{command}`."
-    none = () if blocks else ("No claim: no method was confirmed beside a baseline.",)
     at_equal = [
         Grid(table, command=f"python -m analysis.panels {folder}", sources=SOURCES, prose=True) for table in panels.tables(evidence)
     ]
-    return [*blocks, *at_equal, Sentences((*none, how, *report.notes))]
+    return [*blocks, *at_equal, Sentences((*report.none, *report.absent, how, *report.notes))]
 
 
 def _distinct(values: pd.Series[str], limit: int = 12) -> str:

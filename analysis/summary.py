@@ -2,12 +2,13 @@
 
     python -m analysis.summary results/lora [results/other ...] [--markdown | --json] [--metric val_accuracy] [--mode max]
 
-Per arm: trials by state; the best COMPLETE search trial on validation; over the confirmation's seeds, mean and sample standard
-deviation (ddof 1); against the arm that the sweep declared as its baseline, the difference seed by seed with a two-sided paired
-t-test. What is missing is said in a sentence, never dropped. A difference that is not shown is reported as plainly as one that is.
+Per arm: trials by state; the search trial that the selection froze, or before there is a selection the best COMPLETE one on validation;
+over the confirmation's seeds, mean and sample standard deviation (ddof 1); against the arm that the sweep declared as its baseline, the
+difference seed by seed with a two-sided paired t-test. What is missing is said in a sentence, never dropped. A difference that is not
+shown is reported as plainly as one that is.
 A sweep's console ends with the same numbers (`summary_tables.brief`).
 
-May import: confirmed, reading, statistics, summary_tables, tables, jepa_ray.results, pandas. No torch, no ray.
+May import: confirmed, declared, reading, statistics, summary_tables, tables, jepa_ray.results, pandas. No torch, no ray.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.protocol.confirmed import Choice
+from analysis.protocol.declared import NOT_RUN, standing
 from analysis.reading import Sweep, read
 from analysis.stats.statistics import paired_t
 from analysis.summary_tables import STAGES, STATES, Summary, judged, occasional, tables
@@ -40,12 +42,12 @@ LEVEL = 0.05
 def summarise(sweep: Sweep, metric: str | None = None, mode: str | None = None) -> Summary:
     """Everything this module knows about one sweep; metric and mode are those that the sweep selects by, unless given.
 
-    Raises ValueError for a metric that the trials table does not have.
+    Raises ValueError for a metric that no search may select by: tables show shares of answers, the same on both splits, higher is better.
     """
     metric, mode = metric or sweep.metric, mode or sweep.mode
-    if metric not in sweep.trials.columns:
-        legal = ", ".join(name for name in results.SUMMARY if name.startswith("val_"))
-        raise ValueError(f"no column {metric!r} in the trials table; what is measured on validation: {legal}")
+    if metric not in results.VALIDATION_METRICS:
+        legal = ", ".join(results.VALIDATION_METRICS)
+        raise ValueError(f"{metric!r} is no share that is measured on validation, higher is better: give one of {legal}.")
     found = Summary(metric=metric, mode=mode)
     if sweep.trials.empty:
         found.notes.append("No trial has finished yet: there is nothing to summarise.")
@@ -54,8 +56,11 @@ def summarise(sweep: Sweep, metric: str | None = None, mode: str | None = None) 
     for label in _in_order(sweep):
         rows = sweep.trials[sweep.trials["label"] == label]
         found.states.append(_states(label, rows))
-        _best(label, rows, found)
-        chosen[label] = _confirmed(label, sweep.confirmation(label), found)
+        if rows.empty:
+            found.notes.append(f"{label}: {NOT_RUN}.")
+            continue
+        _best(label, rows, sweep, found)
+        chosen[label] = _confirmed(label, sweep.confirmation(label), sweep.folder, found)
     _compare(sweep, chosen, found)
     return found
 
@@ -66,10 +71,10 @@ def full_text(found: Summary, *, as_markdown: bool = False) -> str:
 
 
 def _in_order(sweep: Sweep) -> list[str]:
-    """Labels of the arms that have trials: as the sweep declares them, others after them."""
+    """Labels of all arms, those that were not run by their names: as the sweep declares them, others after them."""
     place = {arm.name: index for index, arm in enumerate(sweep.declared.arms)}
     known = sweep.trials[["label", "arm"]].drop_duplicates()
-    pairs = zip(known["label"].astype(str), known["arm"].astype(str), strict=True)
+    pairs = [*zip(known["label"].astype(str), known["arm"].astype(str), strict=True), *((name, name) for name in sweep.absent)]
     return [label for label, _ in sorted(pairs, key=lambda pair: (place.get(pair[1], len(place)), pair[0]))]
 
 
@@ -77,6 +82,7 @@ def _states(arm: str, rows: pd.DataFrame) -> dict[str, Any]:
     search = rows["stage"] == "search"
     return {
         "arm": arm,
+        "standing": standing(rows),
         **{stage: int((rows["stage"] == stage).sum()) for stage in STAGES},
         **{state: int((rows["state"] == state).sum()) for state in STATES},
         **{f"search_{state}": int((search & (rows["state"] == state)).sum()) for state in STATES},
@@ -85,29 +91,36 @@ def _states(arm: str, rows: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _best(arm: str, rows: pd.DataFrame, found: Summary) -> None:
+def _best(arm: str, rows: pd.DataFrame, sweep: Sweep, found: Summary) -> None:
     search = rows[rows["stage"] == "search"]
     complete = search[search["state"] == "COMPLETE"]
     ranked = complete.dropna(subset=[found.metric])
     if len(ranked) < len(complete):
         bare = counted(len(complete) - len(ranked), "COMPLETE search trial")
         found.notes.append(f"{arm}: {bare} without {found.metric} can't be the best.")
-    first = results.best_trial(rows, found.metric, found.mode)
+    as_selected = (found.metric, found.mode) == (sweep.metric, sweep.mode)
+    first = sweep.best(rows) if as_selected else results.best_trial(rows, found.metric, found.mode)
     if first is None:
-        found.notes.append(f"{arm}: no COMPLETE search trial with a {found.metric}, so no best configuration.")
+        found.notes.append(f"{arm}: no COMPLETE search trial with a {found.metric} in {sweep.folder}, so no best configuration.")
+        if len(complete):
+            found.best.append({"arm": arm, "trial_id": None, found.metric: None, "of": 0})
         return
+    frozen = as_selected and str(first["trial_id"]) in sweep.frozen
+    better = ranked[found.metric] > first[found.metric] if found.mode == "max" else ranked[found.metric] < first[found.metric]
     ties = int((ranked[found.metric] == first[found.metric]).sum())
-    if ties > 1:
-        found.notes.append(
-            f"{arm}: {ties} search trials share the best {found.metric}; the table shows the one suggested first, as the selection does."
-        )
+    if better.any():
+        which = f"{counted(int(better.sum()), 'other search trial')} with a better {found.metric} entered no selection"
+        found.notes.append(f"{arm}: the table shows trial {first['trial_id']}, to which the selection froze it; {which}.")
+    elif ties > 1:
+        one = "the one that the selection froze" if frozen else "the one suggested first, as the selection does"
+        found.notes.append(f"{arm}: {ties} search trials share the best {found.metric}; the table shows {one}.")
     varied = [name for name in results.CONFIG if name != "seed" and search[name].nunique(dropna=False) > 1]
     shown = dict.fromkeys([*ALWAYS, *(name for name in INSTEAD if pd.notna(first[name])), *varied])
     settings = {name: None if name in JEPA_ONLY and first["objective"] == "none" else _plain(first[name]) for name in shown}
     found.best.append({"arm": arm, "trial_id": first["trial_id"], found.metric: float(first[found.metric]), "of": len(ranked), **settings})
 
 
-def _confirmed(arm: str, choice: Choice, found: Summary) -> pd.DataFrame:
+def _confirmed(arm: str, choice: Choice, folder: Path, found: Summary) -> pd.DataFrame:
     """The confirmation of an arm, indexed by seed; adds the arm's line to the summary."""
     found.notes += choice.notes
     runs = choice.runs.set_index("seed")
@@ -123,15 +136,26 @@ def _confirmed(arm: str, choice: Choice, found: Summary) -> pd.DataFrame:
         line[name] = _moments(values)
     for name in ("train_flops", "train_seconds"):
         line[name] = _moments(runs[name].dropna())
-    if runs["test_accuracy"].isna().all():
+    measured = [name for name in judged(found) if name.startswith("test_") and runs[name].notna().any()]
+    if measured:
+        found.notes += [f"{arm}: no confirmation trial in {folder} has {name}." for name in _wanted(found) if runs[name].isna().all()]
+    else:
         found.notes.append(f"{arm}: the confirmation has no test figures, only validation, on which the configuration was chosen.")
     found.confirmation.append(line)
     return runs
 
 
+def _wanted(found: Summary) -> list[str]:
+    """What a confirmation is judged by, and the metric that selects on the same split."""
+    return list(dict.fromkeys([results.JUDGED, f"test_{found.metric.partition('_')[2]}"]))
+
+
 def _compare(sweep: Sweep, chosen: dict[str, pd.DataFrame], found: Summary) -> None:
     """Every method against the baseline that the sweep declared for it, seed by seed."""
     pairs = sweep.pairs(sweep.trials)
+    if sweep.declared.undeclared is not None:
+        found.notes.append("No differences, as it is not known which arms are compared.")
+        return
     alone = set(chosen) - {label for pair in pairs for label in pair}
     for label in [label for label in chosen if label in alone]:
         found.notes.append(f"{label}: no arm to compare it with has trials here.")
@@ -160,7 +184,7 @@ def _difference_lines(method: str, baseline: str, ours: pd.DataFrame, theirs: pd
         found.notes.append(f"{method} against {baseline}: no seed with figures of both, so no paired difference.")
         return
     found.differences += lines.values()
-    head = lines.get("test_accuracy") or next(iter(lines.values()))
+    head = lines.get(results.JUDGED) or next(iter(lines.values()))
     found.notes.append(f"{method} against {baseline}, {head['metric'].replace('_', ' ')}: {verdict(head)}")
 
 

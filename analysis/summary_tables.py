@@ -1,6 +1,7 @@
 """The plain numbers of a summary, and their tables: in full for the command and the page, in brief for the end of a sweep.
 
-Cells are strings; shares are shown in percent, differences in points. Nothing is computed here. May import: tables.
+Cells are strings; shares are shown in percent, differences in points. Nothing is computed here. May import: tables,
+jepa_ray.results.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from analysis.tables import Table, flops, percent, significant
+from jepa_ray.results import JUDGED
 
 JUDGEMENTS = ("accuracy", "exact", "prefix", "contains", "stopped")
 SOMETIMES = ("paper", "equivalent", "errors", "accuracy_clean", "retrieval", "accuracy_untrained", "retrieval_untrained")
@@ -66,7 +68,7 @@ def _shown_occasional(found: Summary) -> list[str]:
 def _state_table(found: Summary) -> Table:
     lines = list(found.states)
     if len(lines) > 1:
-        lines.append({"arm": "total", **{name: sum(line[name] for line in lines) for name in lines[0] if name != "arm"}})
+        lines.append({"arm": "total", **{name: sum(line[name] for line in lines) for name in lines[0] if name not in ("arm", "standing")}})
     rows = [[line["arm"], *(str(line[name]) for name in (*STAGES, *STATES)), *_cost(line)] for line in lines]
     header = ["arm", *STAGES, "complete", "pruned", "failed", "train FLOPs", "train s", "wall s"]
     return Table("Trials", header, rows, "No trial yet.")
@@ -80,7 +82,8 @@ def _cost(line: dict[str, Any]) -> list[str]:
 def _best_table(found: Summary) -> Table:
     settings = list(dict.fromkeys(name for line in found.best for name in line if name not in ("arm", "trial_id", found.metric, "of")))
     rows = [[line["arm"], *(significant(line.get(name)) for name in (found.metric, "of", *settings, "trial_id"))] for line in found.best]
-    title = f"Best configuration per arm ({'highest' if found.mode == 'max' else 'lowest'} {found.metric} of the COMPLETE search trials)"
+    which = f"{'highest' if found.mode == 'max' else 'lowest'} {found.metric}"
+    title = f"Best configuration per arm (as selected; before that, {which} of the COMPLETE search trials)"
     return Table(title, ["arm", found.metric, "of", *settings, "trial_id"], rows, "No COMPLETE search trial.")
 
 
@@ -127,7 +130,7 @@ def _brief_search(found: Summary) -> Table:
         [
             line["arm"],
             *(str(line[name]) for name in ("search", "search_PRUNED", "search_FAILED")),
-            *_brief_best(best.get(line["arm"]), settings, found.metric),
+            *_brief_best(line, best.get(line["arm"]), settings, found.metric),
         ]
         for line in found.states
     ]
@@ -135,28 +138,33 @@ def _brief_search(found: Summary) -> Table:
     return Table("Search: best of each arm on validation", header, rows, "No trial yet.")
 
 
-def _brief_best(line: dict[str, Any] | None, settings: Sequence[str], metric: str) -> list[str]:
+def _brief_best(states: dict[str, Any], line: dict[str, Any] | None, settings: Sequence[str], metric: str) -> list[str]:
     if line is None:
-        return [*["-"] * len(settings), "none complete"]
+        return [*["-"] * len(settings), states["standing"] or "none complete"]
+    if line[metric] is None:  # they are complete, and lack it
+        return ["-"] * (len(settings) + 1)
     return [*("-" if (value := line.get(name)) is None else f"{value:.3g}" for name in settings), f"{100 * line[metric]:.2f}"]
 
 
 def _brief_confirmation(found: Summary, seeds: Sequence[int]) -> Table:
-    name = found.metric.partition("_")[2]
-    tested = any(line[f"test_{name}"]["n"] for line in found.confirmation)
+    """By what the verdict judges by; the metric that selected is a column of its own where it is another."""
+    name = JUDGED.partition("_")[2]
+    tested = any(line[JUDGED]["n"] for line in found.confirmation)
     split = "test" if tested else "val"
     metric = f"{split}_{name}"
     differences = {line["method"]: line for line in found.differences if line["metric"] == metric}
     masked = any(line["test_accuracy_untrained"]["n"] for line in found.confirmation)
+    selecting = found.metric.partition("_")[2]
     others = ("accuracy_untrained", "retrieval", "retrieval_untrained") if masked else ("prefix", "contains", "stopped")
-    shown = [f"{split}_{other}" for other in others]
+    shown = [f"{split}_{other}" for other in dict.fromkeys([selecting, *others]) if other != name]
     shown = [other for other in shown if any(line.get(other, {"n": 0})["n"] for line in found.confirmation)]
     shown = [*(["chance"] if any(line["chance"]["mean"] for line in found.confirmation) else []), *shown]
     rows = []
-    for arm in (line["arm"] for line in found.states):
+    for states in found.states:
+        arm = states["arm"]
         line = next((line for line in found.confirmation if line["arm"] == arm), None)
         if line is None:
-            rows.append([arm, "0", "-", "-", *["-"] * len(shown)])
+            rows.append([arm, "0", states["standing"] or "-", "-", *["-"] * len(shown)])
             continue
         difference = percent(differences[arm], sign=True) if arm in differences else "-"
         means = ["-" if line[other]["mean"] is None else f"{100 * line[other]['mean']:.2f}" for other in shown]

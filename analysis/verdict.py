@@ -18,7 +18,7 @@ not known what was planned (no sweep.yaml), or on answers that are not those the
 (any more) enter nothing. A true difference of just the margin is `better` half of the time, however many seeds there are: plan for more.
 Controls are a family of their own. Every folder is one family. A null is an answer: the exit status is 0; 2 for bad input.
 
-May import: claims, measured, ruling, crossed, tables.
+May import: claims, measured, ruling, crossed, tables, jepa_ray.results.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from analysis.protocol.measured import LEVEL, POWER, Reason, Verdict, across_tas
 from analysis.protocol.ruling import ALL_SEEDS, DOUBT, KINDS, LEAKED_ALLOWED, STOPPING, leaked_text, rule
 from analysis.stats import crossed
 from analysis.tables import Table, points, sized, text
+from jepa_ray.results import JUDGED
 
 MANY = 50
 """More seeds than this are no advice: with them the examples are what is too few."""
@@ -51,10 +52,23 @@ class Report:
     verdicts: list[Verdict]
     across_tasks: list[dict[str, Any]]
     counts: list[dict[str, Any]]
+    absent: list[str]
+    """A sentence for each declared arm without a claim."""
     notes: list[str]
+    undeclared: str | None = None
+    """Why it is not known which arms are compared; None where it is."""
+
+    @property
+    def none(self) -> list[str]:
+        """Where there is no verdict, the sentence that says so."""
+        if self.verdicts:
+            return []
+        if self.undeclared is not None:
+            return [f"No claim: the arms are not known. {self.undeclared}"]
+        return ["No claim: no method was confirmed beside a baseline."]
 
 
-def judge(evidence: Evidence, metric: str = "test_accuracy", margin: float | None = None) -> Report:
+def judge(evidence: Evidence, metric: str = JUDGED, margin: float | None = None) -> Report:
     """The verdicts on all claims of one sweep. `margin` None: the sweep's own. Raises ValueError for a margin that is not in (0, 1)."""
     declared = evidence.declared
     margin = declared.margin if margin is None else margin
@@ -71,13 +85,14 @@ def judge(evidence: Evidence, metric: str = "test_accuracy", margin: float | Non
             alone = blank(claim, metric)
             alone.sentence = f"undecided: {claim.method} stands alone. {claim.notes[0]}"
             verdicts.append(alone)
-    notes = list(evidence.notes)
+    notes = [note for note in evidence.notes if verdicts or note != declared.undeclared]
     if declared.changes:
         notes.append(
             f"{' '.join(declared.changes)} If results were known by then, p is too small: adding or changing seeds or looks until a test "
             "fires is no 5 % test. Plan looks with confirm.race before the first seed, or confirm in a sweep of another name."
         )
-    return Report(metric, margin, family, verdicts, across_tasks(evidence.claims), evidence.counts, notes)
+    across = across_tasks(evidence.claims)
+    return Report(metric, margin, family, verdicts, across, evidence.counts, evidence.absent, notes, declared.undeclared)
 
 
 def _word(found: Verdict, margin: float) -> None:
@@ -107,11 +122,12 @@ def _word(found: Verdict, margin: float) -> None:
 
 
 def _leaked(found: Verdict) -> str:
-    """What a reader of the one sentence has to know of a test set that is in training."""
+    """What a reader of the one sentence has to know of a test set that is in training. Only *better* has to hold without them, too."""
     if found.clean is None or found.clean.leaked <= LEAKED_ALLOWED * found.clean.of:
         return ""
     share = f"{100 * found.clean.leaked / found.clean.of:.3g} % of the test questions are also in training or validation"
-    return f"; {share}" + (", and it holds without them" if found.verdict == "better" else "")
+    rests = {"better": ", and it holds without them", "undecided": ""}.get(found.verdict, ", and this rests on all of them, those included")
+    return f"; {share}{rests}"
 
 
 def _for_reading(found: Verdict) -> list[tuple[str, str]]:
@@ -189,7 +205,7 @@ def render(name: str, report: Report) -> str:
     """One folder as text: the sentences first, then their reasons, the counts, and what is missing."""
     tested = ", ".join(f"{number} {what}" for what, number in report.family.items() if number or what.startswith("claims"))
     parts = [f"{name}\n{'=' * len(name)}\nmetric {report.metric}, margin {sized(report.margin)}; Holm over: {tested}"]
-    parts += [_render_verdict(verdict) for verdict in report.verdicts] or ["No claim: no method was confirmed beside a baseline."]
+    parts += [*(_render_verdict(verdict) for verdict in report.verdicts), *report.none, *report.absent]
     parts += [_render_across(line) for line in report.across_tasks]
     header = ["arm", "task", "family", "model", "search", "confirm", "complete", "used"]
     rows = [[str(line[column]) for column in header] for line in report.counts]
@@ -228,7 +244,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("sweeps", nargs="+", type=Path, metavar="results/NAME")
     parser.add_argument("--margin", type=float, help="the difference that matters, as a share (0.01 is one point); default: confirm.margin")
-    parser.add_argument("--metric", default="test_accuracy", help="what is compared (default test_accuracy)")
+    parser.add_argument("--metric", default=JUDGED, help=f"what is compared (default {JUDGED})")
     parser.add_argument("--json", action="store_true", help="one JSON object, folder by folder")
     options = parser.parse_args(arguments)
     reports: dict[str, Report] = {}

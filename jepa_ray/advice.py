@@ -51,22 +51,25 @@ def tables(sweep: SweepConfig, folder: Path) -> list[str]:
 
 
 def verdict(sweep: SweepConfig, folder: Path) -> list[str]:
-    """A sentence per claim, controls after them, with the difference at equal FLOPs, or why there is none; empty without confirmation."""
+    """A sentence per claim, controls after them, with the difference at equal FLOPs, and per arm without a claim.
+
+    Empty without confirmation.
+    """
     if not sweep.confirm.seeds or not compared(results.read_arms(folder)):
         return []
     from analysis.protocol.claims import gather
     from analysis.verdict import judge
 
     try:
-        found = judge(gather(folder)).verdicts
+        found = judge(gather(folder))
     except ValueError as error:
         return [f"none: {error}"]
     lines = []
-    for ruling in found:
+    for ruling in found.verdicts:
         lines.append(f"{'control, ' if ruling.kind == 'control' else ''}{ruling.sentence}")
         shown = [reason for reason in ruling.conditions if reason.name == "equal FLOPs" and ruling.kind == "claim"]
         lines += [f"    {reason.name}: {reason.text}" for reason in shown]
-    return lines
+    return [*lines, *found.absent]
 
 
 def race_rule(sweep: SweepConfig, arms: Sequence[Arm]) -> Callable[[Sequence[float], int], tuple[bool, str]] | None:

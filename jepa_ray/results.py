@@ -10,7 +10,8 @@ Every file of a table has the same explicit schema, so `pandas.read_parquet("res
 in whichever trial. A file appears by renaming a finished temporary file (its name starts with ".", which readers skip), and
 the `trials` row comes last: it is the commit. Without it a trial does not exist, whatever else a crash left behind.
 
-May import: atomic, config, pyarrow, pandas. Not torch, not ray. Deciding what to run again is the sweep's business, not this module's.
+May import: atomic, config, messages, pyarrow, pandas. Not torch, not ray. Deciding what to run again is the sweep's business, not this
+module's.
 """
 
 from __future__ import annotations
@@ -31,16 +32,21 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import yaml
+from pydantic import ValidationError
 
 from jepa_ray import __version__, atomic
+from jepa_ray.config import VALIDATION_METRICS as VALIDATION_METRICS
 from jepa_ray.config import Arm as Arm
 from jepa_ray.config import SweepConfig, TrialConfig, arms, columns, grown
+from jepa_ray.messages import finding
 
 State = Literal["COMPLETE", "PRUNED", "FAILED", "RUNNING"]
 Stage = Literal["search", "confirm", "matched"]
 """matched: the dearer of a method and its baseline, trained again with the FLOPs of the cheaper one (`confirm.equal_flops`)."""
 FLOPS_ALIKE = 0.02
 """Training costs that differ by less than this share are equal."""
+JUDGED = "test_accuracy"
+"""What arms are compared by once they are confirmed: in a race, in the verdict and in the tables, whatever `search.metric` selects by."""
 Filters = Sequence[tuple[str, str, Any]]
 
 TEXT, REAL, INTEGER, FLAG = pa.string(), pa.float64(), pa.int64(), pa.bool_()
@@ -309,9 +315,19 @@ def read_arms(folder: Path) -> list[Arm]:
         return [Arm(name=row.pop("arm"), **row) for row in rows]
     try:
         return arms(SweepConfig.model_validate(yaml.safe_load(plan.read_text(encoding="utf-8"))))
+    except ValidationError as error:
+        place, law = finding(error.errors()[0])
+        said = f"{'.'.join(map(str, place))}: {law}" if place else law
+        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        raise ValueError(
+            f"{folder} has no arms.parquet, and its sweep.yaml is refused: {said}{more}. "
+            f"So it is not known which arms are compared; correct sweep.yaml there, which changes no trial"
+        ) from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError) as error:
         why = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({type(error).__name__})"
-        raise ValueError(f"{folder} has no arms.parquet, and its sweep.yaml {why}: it is not known which arms are compared") from error
+        raise ValueError(
+            f"{folder} has no arms.parquet, and its sweep.yaml {why}: it is not known which arms are compared; put the sweep's file there"
+        ) from error
 
 
 def finished(folder: Path) -> dict[str, dict[str, Any]]:

@@ -103,7 +103,10 @@ def run(
                     going, said = race(sweep, folder, selection, going, look, identify, decide)
                     for sentence in said:
                         listener.say(sentence)
-            if pairs := matched(sweep, folder, selection, identify) if sweep.confirm.equal_flops else []:
+            pairs, said = matched(sweep, folder, selection, identify) if sweep.confirm.equal_flops else ([], [])
+            for sentence in said:
+                listener.say(sentence)
+            if pairs:
                 run_list("matched", pairs)
     finally:
         shutil.rmtree(storage(folder), ignore_errors=True)

@@ -84,13 +84,15 @@ def race(
 ) -> tuple[list[str], list[str]]:
     """The arms of `going` that are run on more seeds after `look` of them, and a sentence for each comparison that ends.
 
-    A baseline goes on as long as one of its comparisons does; an arm without a baseline always does.
+    A baseline goes on as long as one of its comparisons does; an arm without a baseline always does. Differences are of what the verdict
+    will judge by, whatever the search selected by.
     """
-    rows, seeds, metric = results.finished(folder), sweep.confirm.seeds[:look], sweep.search.metric.replace("val_", "test_")
+    rows, seeds = results.finished(folder), sweep.confirm.seeds[:look]
 
     def scores(arm: str) -> dict[int, float]:
         found = {seed: rows.get(identify(arm, confirmation(selection[arm], seed)), {}) for seed in seeds}
-        return {seed: row[metric] for seed, row in found.items() if row.get("state") == "COMPLETE" and row[metric] is not None}
+        complete = {seed: row[results.JUDGED] for seed, row in found.items() if row.get("state") == "COMPLETE"}
+        return {seed: score for seed, score in complete.items() if score is not None}
 
     said, on = [], set()
     pairs = {arm: twin for arm, twin in compared(results.read_arms(folder)).items() if arm in going and twin in selection}
@@ -106,25 +108,38 @@ def race(
     return [arm for arm in going if arm in on], said
 
 
-def matched(sweep: SweepConfig, folder: Path, selection: Mapping[str, TrialConfig], identify: Identify) -> list[tuple[str, TrialConfig]]:
-    """The dearer of every method and its baseline, seed by seed, with the counted training FLOPs of the cheaper one as its budget.
+def matched(
+    sweep: SweepConfig, folder: Path, selection: Mapping[str, TrialConfig], identify: Identify
+) -> tuple[list[tuple[str, TrialConfig]], list[str]]:
+    """The dearer of every method and its baseline, seed by seed, with the training FLOPs of the cheaper one as its budget.
 
-    Not for controls, not where the two cost the same within `results.FLOPS_ALIKE`, and not with a first stage or masked encoders.
+    And a sentence for each pair that cannot be matched, as its trials do not say what a budget is counted in (`train_flops_unpacked`). Not
+    for controls, not where the two cost the same within `results.FLOPS_ALIKE`, and not with a first stage or masked encoders.
     """
     if sweep.pretrain is not None or sweep.base.masked is not None:
-        return []  # two stages share one budget in no obvious way; masked encoders have none
+        return [], []  # two stages share one budget in no obvious way; masked encoders have none
     rows, out = results.finished(folder), []
+    untold: dict[tuple[str, str], list[int]] = {}
     claims = compared(results.read_arms(folder), controls=False)
     claims = {arm: twin for arm, twin in claims.items() if arm in selection and twin in selection}
     for seed in sweep.confirm.seeds:
         for arm, twin in claims.items():
             configs = {name: confirmation(selection[name], seed) for name in (arm, twin)}
             found = {name: rows.get(identify(name, config), {}) for name, config in configs.items()}
-            cost = "train_flops_unpacked" if all(row.get("train_flops_unpacked") for row in found.values()) else "train_flops"
-            spent = {name: float(row[cost] or 0) for name, row in found.items() if row.get("state") == "COMPLETE"}
-            if len(spent) < 2 or not all(spent.values()) or max(spent.values()) <= (1 + results.FLOPS_ALIKE) * min(spent.values()):
+            if any(row.get("state") != "COMPLETE" for row in found.values()):
+                continue
+            spent = {name: float(row["train_flops_unpacked"] or 0) for name, row in found.items()}
+            if not all(spent.values()):
+                untold.setdefault((arm, twin), []).append(seed)
+                continue
+            if max(spent.values()) <= (1 + results.FLOPS_ALIKE) * min(spent.values()):
                 continue
             dearer = max(spent, key=lambda name: spent[name])
             optim = configs[dearer].optim.model_copy(update={"max_train_flops": min(spent.values())})
             out.append((dearer, configs[dearer].model_copy(update={"optim": optim})))
-    return out
+    said = [
+        f"{arm} against {twin}: not matched at equal FLOPs on {'seeds' if len(seeds) > 1 else 'seed'} {', '.join(map(str, seeds))}, as not "
+        "both trials have train_flops_unpacked, which budgets are counted in (earlier versions did not write it)."
+        for (arm, twin), seeds in untold.items()
+    ]
+    return out, said

@@ -103,7 +103,7 @@ def run_trial(
         report({"epoch": epoch, "step": epoch, **cost, "val_accuracy": value, "train_ce": 1.0 / epoch})
     summary: dict[str, Any] = {"val_accuracy": value, "epochs_done": len(metrics), "num_workers": runtime.world_size}
     if metrics:
-        summary["train_flops"] = metrics[-1]["train_flops"]
+        summary["train_flops"] = summary["train_flops_unpacked"] = metrics[-1]["train_flops"]
     if config.evaluation.test:
         summary["test_accuracy"] = value / 2
     return TrialResult("COMPLETE", None, summary, metrics, [{"split": "val", "example_id": "1", "prediction": "a", "correct": True}])

@@ -31,7 +31,7 @@ def chosen(sweep: SweepConfig) -> dict[str, TrialConfig]:
 
 
 def write(folder: Path, config: TrialConfig, arm: str, score: float | None, flops: float, state: str = "COMPLETE") -> None:
-    summary = {"test_accuracy": score, "train_flops": flops}
+    summary = {"test_accuracy": score, "train_flops": flops, "train_flops_unpacked": flops}
     results.write_trial(folder, identify(arm, config), config, arm, "confirm", TrialResult(state, None, summary))  # type: ignore[arg-type]
 
 
@@ -79,7 +79,8 @@ def test_the_dearer_of_each_pair_gets_the_flops_of_the_cheaper(tmp_path: Path) -
         # One seed of jepa came out cheaper than the baseline; another failed.
         spent = 0.8e9 if (method, config.seed) == ("jepa", 7) else flops[method] + config.seed
         write(tmp_path, config, arm, 0.5, spent, "FAILED" if (method, config.seed) == ("jepa", 8) else "COMPLETE")
-    pairs = matched(sweep, tmp_path, selection, identify)
+    pairs, said = matched(sweep, tmp_path, selection, identify)
+    assert said == []
     assert [(arm, config.seed, config.optim.max_train_flops) for arm, config in pairs] == [
         ("jepa/llama3", 5, 1e9 + 5),
         ("jepa/llama3", 6, 1e9 + 6),
@@ -98,7 +99,8 @@ def test_the_budget_is_in_flops_that_do_not_depend_on_micro_batches(tmp_path: Pa
         computed, unpacked = (2e9, 3e9) if arm.startswith("base") else (1e9, 5e9)
         summary: dict[str, Any] = {"test_accuracy": 0.5, "train_flops": computed, "train_flops_unpacked": unpacked}
         results.write_trial(tmp_path, identify(arm, config), config, arm, "confirm", TrialResult("COMPLETE", summary=summary))
-    pairs = matched(sweep, tmp_path, selection, identify)
+    pairs, said = matched(sweep, tmp_path, selection, identify)
+    assert said == []
     assert [(arm, config.optim.max_train_flops) for arm, config in pairs] == [("jepa/llama3", 3e9)]
 
 
@@ -108,4 +110,31 @@ def test_nothing_is_matched_with_a_first_stage(tmp_path: Path) -> None:
     selection = chosen(sweep)
     for number, (arm, config) in enumerate(confirmations(selection, selection, SEEDS)):
         write(tmp_path, config, arm, 0.5, 1e9 * (1 + number % 2))
-    assert matched(sweep, tmp_path, selection, identify) == []
+    assert matched(sweep, tmp_path, selection, identify) == ([], [])
+
+
+def test_trials_without_the_count_of_budgets_are_not_matched(tmp_path: Path) -> None:
+    """Rows of earlier versions: what was computed would say that jepa is the dearer one, but budgets are counted otherwise."""
+    sweep = sweep_of(tmp_path, methods={"base": "none", "jepa": {}})
+    selection = chosen(sweep)
+    for arm, config in confirmations(selection, selection, SEEDS[:3]):
+        flops = 1e9 if arm.startswith("base") else 2e9
+        lacks = config.seed == 5 or (config.seed == 6 and arm.startswith("jepa"))
+        summary: dict[str, Any] = {"test_accuracy": 0.5, "train_flops": flops} | ({} if lacks else {"train_flops_unpacked": flops})
+        results.write_trial(tmp_path, identify(arm, config), config, arm, "confirm", TrialResult("COMPLETE", summary=summary))
+    pairs, said = matched(sweep, tmp_path, selection, identify)
+    assert [(arm, config.seed) for arm, config in pairs] == [("jepa/llama3", 7)]
+    (sentence,) = said
+    assert sentence.startswith("jepa/llama3 against base/llama3: not matched at equal FLOPs on seeds 5, 6, as not both trials have")
+
+
+def test_a_race_is_judged_as_the_verdict_is_whatever_selected(tmp_path: Path) -> None:
+    methods = {"base": "none", "jepa": {}}
+    sweep = sweep_of(tmp_path, methods=methods, search={"num_trials": 1, "metric": "val_prefix"})
+    selection = chosen(sweep)
+    for arm, config in confirmations(selection, selection, SEEDS[:2]):
+        scores: dict[str, Any] = {"test_accuracy": 0.6 if arm.startswith("jepa") else 0.5, "test_prefix": 0.9}
+        results.write_trial(tmp_path, identify(arm, config), config, arm, "confirm", TrialResult("COMPLETE", summary=scores))
+    asked: list[float] = []
+    race(sweep, tmp_path, selection, list(selection), 2, identify, lambda differences, _: (bool(asked.extend(differences)), ""))
+    assert asked == [0.6 - 0.5] * 2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from analysis.figures import style
-from analysis.figures.means import shared
+from analysis.figures.means import over, shared
 from analysis.figures.style import Plot
 from analysis.reading import Sweep, shown_runs
 from analysis.tables import Table
@@ -53,6 +53,6 @@ def plot(sweep: Sweep) -> Plot:
                     axis.axhline(float(chance.mean()), color=style.FAINT, linestyle=":", linewidth=1)
             style.epochs(axis)
         style.legend(figure, sweep)
-    seeds = "mean over an arm's seeds, where all of them have a value"
+    seeds = f"mean over {over(measured, runs)}, where all of them have a value"
     caption = f"{measured['trial_id'].nunique()} runs, {seeds}; epoch 0 is before training; dotted: chance."
     return Plot("diagnostics", title, caption, table, figure, notes=tuple(notes))

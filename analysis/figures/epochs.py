@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from analysis.figures import style
-from analysis.figures.means import shared
+from analysis.figures.means import over, shared
 from analysis.figures.style import Plot
 from analysis.reading import Sweep, shown_runs
 from analysis.tables import Table, percent
@@ -40,5 +40,5 @@ def plot(sweep: Sweep) -> Plot:
             style.epochs(axis)
         axes[0].set_ylabel(f"{what} (%)")
         style.legend(figure, sweep)
-    caption = f"{rows['trial_id'].nunique()} runs; line: mean over an arm's seeds, band: ± one sd."
+    caption = f"{rows['trial_id'].nunique()} runs; line: mean over {over(rows, runs)}, band: ± one sd."
     return Plot("epochs", title, caption, table, figure, notes=tuple(notes))

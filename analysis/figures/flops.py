@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from analysis.figures import style
-from analysis.figures.means import shared
+from analysis.figures.means import over, shared
 from analysis.figures.style import Plot
 from analysis.reading import Sweep, shown_runs
 from analysis.tables import Table, flops, percent
@@ -43,7 +43,6 @@ def plot(sweep: Sweep) -> Plot:
             axis.set_xlabel(f"training {name}FLOPs")
         axes[0].set_ylabel(f"{what} (%)")
         style.legend(figure, sweep)
-    caption = (
-        f"{rows['trial_id'].nunique()} runs, mean over an arm's seeds after each epoch; FLOPs are counted, the JEPA term's among them."
-    )
+    whose = f"{rows['trial_id'].nunique()} runs, mean over {over(rows, runs)} after each epoch"
+    caption = f"{whose}; FLOPs are counted, the JEPA term's among them."
     return Plot("flops", title, caption, table, figure, notes=tuple(notes))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from analysis.figures import style
-from analysis.figures.means import shared
+from analysis.figures.means import over, shared
 from analysis.figures.style import Plot
 from analysis.reading import Sweep, shown_runs
 from analysis.tables import Table
@@ -45,9 +45,8 @@ def plot(sweep: Sweep) -> Plot:
                 style.log_if_wide(axis, float(panel["value"].min()), float(panel["value"].max()))
             style.epochs(axis)
         style.legend(figure, sweep)
-    caption = (
-        f"{rows['trial_id'].nunique()} runs, mean over an arm's seeds; losses on {where}. Each arm's JEPA loss is by its own distance."
-    )
+    whose = f"{rows['trial_id'].nunique()} runs, mean over {over(rows, runs)}"
+    caption = f"{whose}; losses on {where}. Each arm's JEPA loss is by its own distance."
     return Plot("losses", title, caption, table, figure, notes=tuple(notes))
 
 

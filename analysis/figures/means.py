@@ -1,12 +1,14 @@
 """Means over an arm's runs: at the points that all of them have, so that a curve is one of the same seeds from end to end.
 
-Where one run ends before another, the mean of those that go on is another arm's, and a curve would jump or bend for that alone.
-Imports pandas and `analysis.tables` only.
+Where one run ends before another, the mean of those that go on is another arm's, and a curve would jump or bend for that alone. A run
+without any curve cannot enter: then a caption names the seeds that did. Imports pandas and `analysis.tables` only.
 """
 
 from __future__ import annotations
 
 import pandas as pd
+
+from analysis.tables import counted, named
 
 
 def shared(rows: pd.DataFrame, at: str = "epoch") -> tuple[pd.DataFrame, list[str]]:
@@ -25,3 +27,24 @@ def shared(rows: pd.DataFrame, at: str = "epoch") -> tuple[pd.DataFrame, list[st
         fewest, most = int(left["here"].min()), int(left["runs"].max())
         notes.append(f"{label}: {at} {points} left out of the mean, which only {fewest} of {most} runs reached.")
     return rows[whole], notes
+
+
+def over(rows: pd.DataFrame, runs: pd.DataFrame) -> str:
+    """Over which seeds the means of `rows` are, as a caption says it: an arm's, and those of each arm that are not all of its `runs`.
+
+    `rows` as `shared` gives them; `runs` have the columns `label`, `trial_id` and `seed`.
+    """
+    parts = []
+    for label, arm in runs.groupby("label", sort=True):
+        own = rows[rows["label"] == label]
+        if own.empty:
+            parts.append(f"{label}: none of {counted(len(arm), 'run')} has a curve")
+        entered: dict[tuple[int, ...], list[str]] = {}
+        for name, curve in own.groupby("name", sort=False):
+            here = arm.loc[arm["trial_id"].isin(curve["trial_id"]), "seed"]
+            entered.setdefault(tuple(sorted(map(int, here))), []).append(str(name))
+        for seeds, names in entered.items():
+            if len(seeds) < len(arm):
+                which = "" if len(entered) == 1 else f" of {', '.join(names)}"
+                parts.append(f"{label}{which}: {named('seed', seeds)} of {counted(len(arm), 'run')}, as the others have no curve")
+    return "an arm's seeds" + (f" ({'; '.join(parts)})" if parts else "")

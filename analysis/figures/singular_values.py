@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from analysis.figures import style
-from analysis.figures.means import shared
+from analysis.figures.means import over, shared
 from analysis.figures.style import Plot
 from analysis.reading import Sweep, shown_runs
 from analysis.tables import Table
@@ -62,7 +62,7 @@ def plot(sweep: Sweep) -> Plot:
         axes[0].set_ylabel("singular value")
         style.legend(figure, sweep)
     count = last["trial_id"].nunique()
-    caption = f"{count} runs, mean over an arm's seeds at the last diagnosis; the {last['index'].max()} largest values, log scale."
+    caption = f"{count} runs, mean over {over(last, runs)} at the last diagnosis; the {last['index'].max()} largest values, log scale."
     return Plot("singular_values", title, caption, table, figure, notes=tuple(notes))
 
 

@@ -3,7 +3,7 @@
 Which arms are compared is what the sweep declared (`results.read_arms`); which trials are an arm's confirmation is `confirmed.choose`.
 What is missing, left out or cannot be paired is a sentence in `notes` of the claim or of the sweep.
 
-May import: confirmed, declared, equal, reading, tables, pandas. Decides nothing; `ruling.py` does.
+May import: confirmed, declared, equal, reading, tables, jepa_ray.results, pandas. Decides nothing; `ruling.py` does.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.protocol.confirmed import Choice, Tables, split_of
-from analysis.protocol.declared import GROUP, Declared, listed
+from analysis.protocol.declared import GROUP, NOT_RUN, Declared, listed, standing
 from analysis.protocol.equal import Arm, Panel, at_equal_flops, at_equal_seconds, at_equal_steps
 from analysis.reading import Sweep, read
 from analysis.tables import named
+from jepa_ray.results import JUDGED
 
 TRAINING = [
     "learning_rate", "batch_size", "num_epochs", "schedule", "warmup_ratio", "weight_decay", "beta1", "beta2", "max_grad_norm",
@@ -86,10 +87,12 @@ class Evidence:
     """What the sweep declared before it ran."""
     counts: list[dict[str, Any]] = field(default_factory=list)
     claims: list[Claim] = field(default_factory=list)
+    absent: list[str] = field(default_factory=list)
+    """A sentence for each declared arm that has no claim because nothing of it was confirmed: not run, FAILED, or not yet."""
     notes: list[str] = field(default_factory=list)
 
 
-def gather(folder: Path, metric: str = "test_accuracy") -> Evidence:
+def gather(folder: Path, metric: str = JUDGED) -> Evidence:
     """The claims of the sweep in `folder`. Raises ValueError for a metric that has no answers behind it, or an unreadable trials table."""
     split, column = split_of(metric)
     sweep = read(folder, curves=())
@@ -107,6 +110,10 @@ def gather(folder: Path, metric: str = "test_accuracy") -> Evidence:
     tables = Tables(folder, [str(i) for arm in arms.values() for i in arm.confirmed["trial_id"]], split, column, found.notes)
     for _, group in trials.groupby(GROUP, sort=True):
         _compare(sweep, group, arms, metric, tables, found)
+    for arm in [arm for arm in sweep.declared.arms if arm.name in sweep.absent]:
+        zero = dict.fromkeys(("search", "confirm", "complete", "used", "elsewhere", "matched"), 0)
+        found.counts.append({"arm": arm.name, "task": arm.task, "family": arm.family, "model": "-", **zero})
+        found.absent.append(f"{arm.name}: {NOT_RUN}, so no claim.")
     return found
 
 
@@ -143,7 +150,8 @@ def _compare(sweep: Sweep, group: pd.DataFrame, arms: Mapping[str, Arm], metric:
             continue
         ours = arms[labels[declared.name]]
         if ours.confirmed.empty:
-            found.notes.append(f"{ours.name}: no COMPLETE confirmation trial, so no claim.")
+            why = standing(group[group["label"] == ours.name]) or "no COMPLETE confirmation trial"
+            found.absent.append(f"{ours.name}: {why}, so no claim.")
             continue
         if declared.kind == "baseline":
             continue
@@ -270,6 +278,7 @@ def _leaked(runs: pd.DataFrame, examples: pd.Index[Any], tables: Tables) -> Leak
     """What of these confirmed runs' test set is also in training, of both arms: they were confirmed on the same data.
 
     Counts of the trials table and marks of the predictions say the same, unless one of the two is missing or damaged: the larger counts.
+    With fewer marks than were counted it is not known which examples are the others.
     """
     counted, of = (pd.to_numeric(runs[name]).max() for name in ("overlap_text", "test_examples"))
     marks = [tables.leaked[str(trial)] for trial in runs["trial_id"] if str(trial) in tables.leaked]
@@ -280,4 +289,6 @@ def _leaked(runs: pd.DataFrame, examples: pd.Index[Any], tables: Tables) -> Leak
     known = [mark.reindex(examples) for mark in marks]
     whole = [mark for mark in known if len(mark) and mark.notna().all()]
     which = np.logical_or.reduce([mark.to_numpy(dtype=bool) for mark in whole]) if whole else None
+    if marks and max(int(mark.sum()) for mark in marks) < number:
+        which = None
     return Leaked(number, size, which)

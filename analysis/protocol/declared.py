@@ -25,6 +25,8 @@ GROUP = ["task", "family", "model"]
 """What an arm and its baseline have in common."""
 MARGIN = 0.01
 """The difference that matters where the sweep does not say one: a point."""
+NOT_RUN = "not run"
+"""Of an arm that was declared and has no trial."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +46,8 @@ class Declared:
     changes: tuple[str, ...] = ()
     """Sentences: seeds or looks that earlier versions of the sweep asked for (`sweep-N.yaml`), where they are others than now."""
     notes: tuple[str, ...] = ()
+    undeclared: str | None = None
+    """Why it is not known which arms are compared, and what to do; None where it is. Among the notes, too."""
 
     @property
     def claims(self) -> int:
@@ -76,11 +80,13 @@ def declared(folder: Path) -> Declared:
     except ValueError as error:
         notes.append(f"{error}, so what was planned is not known, and val_accuracy is taken for the metric that selects.")
     search, confirm = _section(plan, "search"), _section(plan, "confirm")
+    arms: tuple[Arm, ...] = ()
+    undeclared = None
     try:
         arms = tuple(results.read_arms(folder))
     except ValueError as error:
-        arms = ()
-        notes.append(f"{error}.")
+        undeclared = f"{error}."
+        notes.append(undeclared)
     margin = confirm.get("margin", MARGIN)
     return Declared(
         arms=arms,
@@ -91,6 +97,7 @@ def declared(folder: Path) -> Declared:
         mode=str(search.get("mode", Declared.mode)),
         changes=_changes(folder, confirm),
         notes=tuple(notes),
+        undeclared=undeclared,
     )
 
 
@@ -106,6 +113,18 @@ def pairs(arms: Iterable[Arm], rows: pd.DataFrame) -> list[tuple[str, str]]:
     return list(dict.fromkeys(out))
 
 
+def standing(rows: pd.DataFrame) -> str | None:
+    """Of an arm that came to nothing, what became of it: `not run`, or that its trials FAILED; None of one with anything to show.
+
+    `rows` are the arm's trials.
+    """
+    if rows.empty:
+        return NOT_RUN
+    if not rows["state"].eq("FAILED").all():
+        return None
+    return f"all {len(rows)} trials FAILED" if len(rows) > 1 else "its only trial FAILED"
+
+
 def progress(plan: Declared, trials: pd.DataFrame) -> list[str]:
     """Is everything there that was declared? Sentences, one for each arm that lacks seeds."""
     if plan.notes:
@@ -114,15 +133,17 @@ def progress(plan: Declared, trials: pd.DataFrame) -> list[str]:
         return ["The sweep confirms nothing (no confirm.seeds), and search results favour whoever was picked."]
     done = trials[trials["stage"] == "confirm"]
     have = {str(arm): set(map(int, rows["seed"])) & set(plan.seeds) for arm, rows in done.groupby("arm")}
-    due = {arm.name: plan.due(len(have.get(arm.name, ()))) for arm in plan.arms}
+    came_to = {arm.name: standing(trials[trials["arm"] == arm.name]) for arm in plan.arms}
+    nothing = [f"{arm}: {told}." for arm, told in came_to.items() if told is not None]
+    # An arm whose trials all FAILED has nothing to confirm: that its seeds are not there does not mean that anything still runs.
+    due = {arm: plan.due(len(have.get(arm, ()))) for arm, told in came_to.items() if told in (None, NOT_RUN)}
     missing = {arm: sorted(set(seeds) - have.get(arm, set())) for arm, seeds in due.items()}
     number, total = sum(map(len, missing.values())), sum(map(len, due.values()))
     if not number:
-        return []
+        return nothing
     ended = f"{total - number} of {total} planned confirmation trials have ended: the sweep is still running or was interrupted"
-    return [f"{ended}; what follows uses what is there."] + [
-        f"{arm}: no trial yet for confirmation {named('seed', lack)}." for arm, lack in missing.items() if lack
-    ]
+    lack = [f"{arm}: no trial yet for confirmation {named('seed', lack)}." for arm, lack in missing.items() if lack and not came_to[arm]]
+    return [f"{ended}; what follows uses what is there.", *lack, *nothing]
 
 
 def listed(values: Iterable[Any]) -> str:

@@ -57,6 +57,15 @@ def test_everyone_takes_the_configuration_frozen_last(folder: Path) -> None:
     assert np.mean([claim.ours[seed] - claim.theirs[seed] for seed in SEEDS]) == pytest.approx(0.1)
 
 
+def test_an_arm_without_a_confirmation_is_shown_by_its_frozen_trial(tmp_path: Path) -> None:
+    """The better one was no suggestion of the study, so the selection did not rank it."""
+    frozen = sweeps.add(tmp_path, "jepa", "search", 0.3, objective={"k": 1})
+    better = sweeps.add(tmp_path, "jepa", "search", 0.4, objective={"k": 2})
+    assert shown_runs(read(tmp_path))[0]["trial_id"].tolist() == [better]
+    sweeps.select(tmp_path, "selection.json", jepa=frozen)
+    assert shown_runs(read(tmp_path))[0]["trial_id"].tolist() == [frozen]
+
+
 def test_without_a_selection_the_one_started_last_counts(folder: Path) -> None:
     for path in folder.glob("selection*.json"):
         path.unlink()

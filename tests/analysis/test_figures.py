@@ -91,6 +91,22 @@ def test_a_mean_is_over_the_same_seeds_at_every_epoch(tmp_path: Path) -> None:
         assert drawn and max(len(line.get_xdata()) for line in drawn) <= 3, name  # epochs 0, 1, 2
 
 
+def test_a_run_without_a_curve_is_said_in_the_caption(tmp_path: Path) -> None:
+    """Its metrics are lost: the mean is over the other two seeds, and the caption says which."""
+    folder = tmp_path / "s"
+    for seed in (82, 23, 37):
+        lost = sweeps.add(folder, "jepa", "confirm", 0.3, seed=seed)
+        sweeps.add(folder, "baseline", "confirm", 0.3, seed=seed)
+    whole = read(folder)
+    (folder / "metrics" / f"{lost}.parquet").unlink()
+    sweep = read(folder)
+    for name in ("F3", "F3-losses", "diagnostics", "F1", "F5"):
+        caption = PLOTS[name](sweep).caption
+        assert "mean over an arm's seeds (jepa/llama3: seeds 23, 82 of 3 runs, as the others have no curve)" in caption, name
+        assert "5 runs" in caption and "baseline" not in caption
+        assert "(jepa" not in PLOTS[name](whole).caption
+
+
 def test_paired_dots_join_the_same_seed(sweep: Sweep) -> None:
     plot = seeds.plot(sweep)
     assert plot.figure is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from analysis import paper, paper_tables, several
 from analysis.figures import epochs, heatmap
 from analysis.reading import read
+from jepa_ray import results
 from tests.analysis import sweeps
 from tests.analysis.sweeps import SEEDS
 
@@ -41,6 +43,50 @@ def test_a_comparison_of_two_sweeps_is_one_table(tmp_path: Path) -> None:
         ("nq-open", "jepa/llama3 (nq-open)", "+5.00 ± 0.00"),
         ("hellaswag", "jepa/llama3 (hellaswag)", "+5.00 ± 0.00"),
     ]
+
+
+def test_trials_of_one_configuration_keep_their_own_curves(tmp_path: Path) -> None:
+    for name, accuracy in (("a", 0.5), ("b", 0.3)):
+        for seed in SEEDS:
+            sweeps.add(tmp_path / name, "jepa", "confirm", accuracy, seed=seed)
+    plot = epochs.plot(several.beside([read(tmp_path / "a"), read(tmp_path / "b")]))
+    last = {row[0]: row[2:] for row in plot.table.rows if row[1] == "3"}
+    assert last == {"jepa/llama3 (a)": ["3", "50.00 ± 0.00"], "jepa/llama3 (b)": ["3", "30.00 ± 0.00"]}
+    assert plot.caption.startswith("6 runs")
+
+
+def test_a_baseline_of_two_folders_is_in_both_of_their_comparisons(tmp_path: Path) -> None:
+    """The trials of the baseline are the very same; the methods are of one name, and other arms."""
+    for name, plus, k in (("a", 0.05, 1), ("b", 0.10, 2)):
+        for seed in SEEDS:
+            sweeps.add(tmp_path / name, "baseline", "confirm", 0.2, seed=seed, task="nq-open")
+            sweeps.add(tmp_path / name, "jepa", "confirm", 0.2 + plus, seed=seed, task="nq-open", objective={"k": k})
+    both = several.beside([read(tmp_path / "a"), read(tmp_path / "b")])
+    assert both.trials.groupby("label").size().to_dict() == {f"{m}/llama3 ({f})": 3 for m in ("baseline", "jepa") for f in "ab"}
+    assert both.pairs(both.trials) == [(f"baseline/llama3 ({f})", f"jepa/llama3 ({f})") for f in "ab"]
+    (table,) = paper_tables.comparison(both, "T4", "")
+    assert [(row[3], row[4], row[9]) for row in table.rows] == [
+        ("jepa/llama3 (a)", "baseline/llama3 (a)", "+5.00 ± 0.00"),
+        ("jepa/llama3 (b)", "baseline/llama3 (b)", "+10.00 ± 0.00"),
+    ]
+
+
+def test_a_comparison_that_only_the_other_folder_declared_is_not_shown(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        for seed in SEEDS:
+            sweeps.add(tmp_path / name, "baseline", "confirm", 0.2, seed=seed, task="nq-open")
+            sweeps.add(tmp_path / name, "jepa", "confirm", 0.3, seed=seed, task="nq-open", lora_r=8 if name == "b" else None)
+    results.write_arms(tmp_path / "b", [replace(arm, baseline=None) for arm in results.read_arms(tmp_path / "b")])
+    both = several.beside([read(tmp_path / "a"), read(tmp_path / "b")])
+    assert both.pairs(both.trials) == [("baseline/llama3 (a)", "jepa/llama3 (a)")]
+
+
+def test_folders_of_one_name_are_told_apart_by_their_paths(tmp_path: Path) -> None:
+    folders = [tmp_path / "mine" / "lora", tmp_path / "yours" / "lora"]
+    for folder, accuracy in zip(folders, (0.3, 0.4), strict=True):
+        sweeps.add(folder, "jepa", "confirm", accuracy, lora_r=8 if accuracy > 0.3 else None)
+    both = several.beside([read(folder) for folder in folders])
+    assert set(both.trials["label"]) == {f"jepa/llama3 ({folder})" for folder in folders}
 
 
 def test_pooled_seeds_fill_the_cells_of_one_grid(tmp_path: Path) -> None:

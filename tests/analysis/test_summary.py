@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from scipy import stats
 
@@ -156,7 +157,7 @@ def test_what_a_sweep_prints_of_arms_that_came_to_nothing(sweep: Sweep) -> None:
     sweep.add("baseline", "search", 0.4)
     sweep.add("baseline", "confirm", 0.4, seed=82, chance=0.25)
     search, confirmation = brief(summarise(sweep.read), SEEDS)
-    assert search.rows[0][-1] == "none complete" and search.rows[0][1:4] == ["1", "0", "1"]
+    assert search.rows[0][-1] == "its only trial FAILED" and search.rows[0][1:4] == ["1", "0", "1"]
     lines = {row[0]: dict(zip(confirmation.header, row, strict=True)) for row in confirmation.rows}
     assert lines["jepa/llama3"]["seeds"] == "0" and lines["baseline/llama3"]["chance"] == "25.00"
     assert len(brief(summarise(sweep.read), ())) == 1
@@ -165,8 +166,90 @@ def test_what_a_sweep_prints_of_arms_that_came_to_nothing(sweep: Sweep) -> None:
 def test_the_lowest_can_be_best(sweep: Sweep) -> None:
     found = summarise(full(sweep).read, "val_accuracy", "min")
     assert {line["arm"]: line["val_accuracy"] for line in found.best} == pytest.approx({"jepa/llama3": 0.3, "baseline/llama3": 0.2})
-    with pytest.raises(ValueError, match=r"no column 'val_exakt'.*val_accuracy"):
+    with pytest.raises(ValueError, match=r"'val_exakt' is no share .*val_accuracy"):
         summarise(sweep.read, "val_exakt")
+
+
+@pytest.mark.parametrize("metric", ["val_jepa", "val_seconds", "lambda", "state"])
+def test_what_is_no_share_picks_no_trial(metric: str, sweep: Sweep, capsys: pytest.CaptureFixture[str]) -> None:
+    """A loss is better when lower and stands in no table of shares; a knob or a state is no metric at all."""
+    with pytest.raises(SystemExit) as stop:
+        summary.main([str(full(sweep).folder), "--metric", metric])
+    told = capsys.readouterr().err.strip().splitlines()[-1]
+    assert stop.value.code == 2 and f"{metric!r} is no share that is measured on validation" in told and "val_prefix" in told
+
+
+def test_the_trial_that_was_frozen_is_the_best_of_its_arm(sweep: Sweep) -> None:
+    """Rows that the study does not know (of another version of the search space, say) entered no selection."""
+    full(sweep)
+    rows = results.read_trials(sweep.folder)
+    frozen = rows[(rows["method"] == "jepa") & (rows["stage"] == "search") & (rows["k"] == 2)]["trial_id"].iloc[0]
+    sweeps.select(sweep.folder, "selection.json", jepa=frozen)
+    found = summarise(sweep.read)
+    best = {line["arm"]: line for line in found.best}
+    assert (best["jepa/llama3"]["trial_id"], best["jepa/llama3"]["k"]) == (frozen, 2)
+    assert best["baseline/llama3"]["val_accuracy"] == 0.4  # not in the selection: ranked
+    assert brief(found, SEEDS)[0].rows[0][-1] == "40.00"
+    assert any(
+        note.startswith(f"jepa/llama3: the table shows trial {frozen}, to which the selection froze it; 1 other") for note in found.notes
+    )
+    # By a metric that the sweep did not select by, all are ranked.
+    assert {line["arm"]: line["k"] for line in summarise(sweep.read, "val_exact").best}["jepa/llama3"] == 1
+
+
+def test_arms_are_compared_by_the_verdicts_metric_whatever_selected(sweep: Sweep) -> None:
+    (sweep.folder / "sweep.yaml").write_text("search: {metric: val_equivalent}\n")
+    for seed in SEEDS:
+        sweep.add("jepa", "confirm", 0.5, seed=seed, val_equivalent=0.7, test_equivalent=0.75)
+        sweep.add("baseline", "confirm", 0.4, seed=seed, val_equivalent=0.7, test_equivalent=0.8)
+    table = brief(summarise(sweep.read), SEEDS)[1]
+    assert table.title.startswith("Confirmation: test accuracy on seeds")
+    lines = {row[0]: dict(zip(table.header, row, strict=True)) for row in table.rows}
+    assert lines["jepa/llama3"]["minus baseline"] == "+10.00 ± 0.00" and lines["jepa/llama3"]["equivalent"] == "75.00"
+
+
+def test_declared_arms_without_a_trial_are_shown(sweep: Sweep) -> None:
+    sweep.add("baseline", "search", 0.4)
+    sweep.add("baseline", "confirm", 0.4, seed=82)
+    for k in (1, 2):
+        sweep.add("jepa", "search", None, k=k, state="FAILED")
+    sweeps.declare(sweep.folder, "l2")
+    found = summarise(sweep.read)
+    search, confirmation = brief(found, SEEDS)
+    assert {row[0]: row[-1] for row in search.rows} == {
+        "baseline/llama3": "40.00",
+        "jepa/llama3": "all 2 trials FAILED",
+        "l2/llama3": "not run",
+    }
+    assert {row[0]: row[1:3] for row in confirmation.rows if row[1] == "0"} == {
+        "jepa/llama3": ["0", "all 2 trials FAILED"],
+        "l2/llama3": ["0", "not run"],
+    }
+    assert "l2/llama3: not run." in found.notes and "l2/llama3" in full_text(found)
+
+
+def test_an_arm_that_failed_is_not_still_running(sweep: Sweep) -> None:
+    (sweep.folder / "sweep.yaml").write_text("confirm: {seeds: [82, 23, 37]}\n")
+    for seed in SEEDS:
+        sweep.add("baseline", "confirm", 0.4, seed=seed)
+    for k in (1, 2):
+        sweep.add("jepa", "search", None, k=k, state="FAILED")
+    assert sweep.read.notes == ("jepa/llama3: all 2 trials FAILED.",)
+
+
+def test_a_metric_that_older_rows_lack_is_a_dash_and_a_sentence(sweep: Sweep) -> None:
+    """As a version wrote them that did not measure it: the column is not in the files."""
+    full(sweep)
+    for path in (sweep.folder / "trials").glob("*.parquet"):
+        table = pq.read_table(path)
+        pq.write_table(table.drop_columns(["val_accuracy", "test_accuracy"]), path)
+    found = summarise(sweep.read)
+    search, confirmation = brief(found, SEEDS)
+    assert [row[-1] for row in search.rows] == ["-", "-"] and [row[1:4] for row in confirmation.rows] == [["3", "-", "-"]] * 2
+    lacking = f"jepa/llama3: no COMPLETE search trial with a val_accuracy in {sweep.folder}, so no best configuration."
+    assert lacking in found.notes
+    assert f"jepa/llama3: no confirmation trial in {sweep.folder} has test_accuracy." in found.notes
+    assert [line["val_accuracy"] for line in found.best] == [None, None] and "test_accuracy" in full_text(found)
 
 
 def test_text_and_markdown_hold_the_same_cells(sweep: Sweep) -> None:
@@ -224,7 +307,7 @@ def test_missing_figures_are_said(sweep: Sweep) -> None:
     assert "jepa/llama3: 1 COMPLETE search trial without val_accuracy" in notes
     assert "jepa/llama3: no COMPLETE search trial with a val_accuracy" in notes
     assert "baseline/llama3: 2 search trials share the best val_accuracy" in notes
-    assert "jepa/llama3: the confirmation has no test figures" in notes
+    assert f"jepa/llama3: no confirmation trial in {sweep.folder} has test_accuracy." in notes
     assert "baseline/llama3: val_prefix is missing for 1 of 3 confirmation seeds" in notes
     assert "test_accuracy" not in {line["metric"] for line in summarise(sweep.read).differences}
 

@@ -506,7 +506,56 @@ def test_an_empty_sweep_is_an_answer(sweep: Sweep, capsys: pytest.CaptureFixture
     assert verdict.main([str(sweep.folder)]) == 0
     assert "No trial has finished yet" in capsys.readouterr().out
     sweep.trial("jepa", 1, 0.5, stage="search")
-    assert "jepa/llama3: no COMPLETE confirmation trial, so no claim." in sweep.report().notes
+    assert "jepa/llama3: no COMPLETE confirmation trial, so no claim." in sweep.report().absent
+
+
+def test_arms_that_came_to_nothing_are_in_the_verdict(sweep: Sweep) -> None:
+    sweep.arm("baseline", around(0.5))
+    sweep.arm("jepa", shifted(around(0.5), 0.1))
+    for k in (1, 2):
+        sweep.trial("l2", 1, 0.5, stage="search", state="FAILED", k=k)
+    sweeps.declare(sweep.folder, "mse")
+    report = sweep.report()
+    assert report.absent == ["l2/llama3: all 2 trials FAILED, so no claim.", "mse/llama3: not run, so no claim."]
+    assert all(sentence in render("x", report) for sentence in report.absent)
+    assert [(line["arm"], line["search"], line["used"]) for line in report.counts][-1] == ("mse/llama3", 0, 0)
+    assert report.family["claims"] == 3
+
+
+def test_a_folder_whose_arms_are_not_known_says_so_and_why(sweep: Sweep) -> None:
+    """A folder of an earlier version, whose sweep.yaml has a key that has gone since."""
+    sweep.arm("baseline", around(0.5))
+    sweep.arm("jepa", shifted(around(0.5), 0.1))
+    (sweep.folder / "arms.parquet").unlink()
+    plan = {"name": "old", "methods": {"baseline": None, "jepa": {}}, "confirm": {"seeds": list(SEEDS), "sedes": 3}}
+    (sweep.folder / "sweep.yaml").write_text(json.dumps(plan))
+    report = sweep.report()
+    shown = render("x", report)
+    assert "No claim: the arms are not known." in shown and "no method was confirmed" not in shown
+    assert "confirm.sedes: unknown key; did you mean" in shown and "correct sweep.yaml there" in shown
+    assert shown.count("confirm.sedes") == 1
+    assert "No differences, as it is not known which arms are compared." in summarise(read(sweep.folder, curves=())).notes
+    del plan["confirm"]["sedes"]  # type: ignore[attr-defined]
+    (sweep.folder / "sweep.yaml").write_text(json.dumps(plan))
+    assert sweep.only().verdict == "better"
+
+
+@pytest.mark.parametrize(("by", "margin", "verdict"), [(0.1, 0.01, "better"), (-0.1, 0.01, "worse"), (0.0, 0.05, "equivalent")])
+def test_the_sentence_says_on_which_questions_a_verdict_rests(by: float, margin: float, verdict: str, sweep: Sweep) -> None:
+    for method, scores in (("baseline", around(0.5)), ("jepa", shifted(around(0.5), by))):
+        sweep.arm(method, scores, leaked=range(133))
+    found = sweep.only(margin=margin)
+    rests = "it holds without them" if verdict == "better" else "this rests on all of them, those included"
+    assert found.verdict == verdict
+    assert found.sentence.endswith(f"; 33.2 % of the test questions are also in training or validation, and {rests}.")
+
+
+def test_fewer_marks_than_were_counted_leave_better_untold(sweep: Sweep) -> None:
+    """Thirty questions more are in training, and among those that seem to be clean."""
+    for method, scores in (("baseline", around(0.5)), ("jepa", shifted(around(0.5), 0.1))):
+        sweep.arm(method, scores, leaked=range(10), overlap_text=40)
+    found = sweep.only()
+    assert found.verdict == "undecided" and holds(found)["without leaked examples"] is None
 
 
 def test_metrics_that_have_answers_behind_them() -> None:
