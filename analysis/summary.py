@@ -7,7 +7,7 @@ deviation (ddof 1); against the arm that the sweep declared as its baseline, the
 t-test. What is missing is said in a sentence, never dropped. A difference that is not shown is reported as plainly as one that is.
 A sweep's console ends with the same numbers (`summary_tables.brief`).
 
-May import: confirmed, reading, statistics, summary_tables, tables, jepa_ray.results, pandas. No torch, no ray.
+May import: confirmed, files, reading, statistics, summary_tables, tables, jepa_ray.results, pandas. No torch, no ray.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.files import refuse_damaged
 from analysis.protocol.confirmed import Choice
 from analysis.reading import Sweep, read
 from analysis.stats.statistics import paired_t
@@ -215,6 +216,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     summaries: dict[str, Summary] = {}
     for folder in options.sweeps:
         try:
+            refuse_damaged(folder)
             sweep = read(folder, curves=())
             summaries[str(folder)] = found = summarise(sweep, options.metric, options.mode)
         except ValueError as error:
