@@ -208,7 +208,7 @@ def _arms_of(plan: Path) -> list[Arm]:
 def finished(folder: Path) -> dict[str, dict[str, Any]]:
     """config_id -> row of `trials` (None for null), the last attempt where there are several."""
     rows: list[dict[str, Any]] = _read(folder / "trials", TRIALS).to_pylist()
-    rows.sort(key=lambda row: _attempt(str(row["trial_id"])))
+    rows.sort(key=lambda row: attempt_of(str(row["trial_id"])))
     return {str(row["config_id"]): row for row in rows}
 
 
@@ -319,5 +319,6 @@ def _frame(table: pa.Table) -> pd.DataFrame:
     return frame
 
 
-def _attempt(trial_id: str) -> int:
+def attempt_of(trial_id: str) -> int:
+    """Inverse of `attempt_id`: which try of its configuration a trial is, from 1."""
     return int(trial_id.partition("-")[2] or 1)

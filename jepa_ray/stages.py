@@ -257,11 +257,15 @@ class Listed(_Jobs):
         interrupt: Interrupt,
     ) -> None:
         super().__init__(sweep, folder, identify, listener, interrupt)
-        attempts = results.read_trials(folder, ["config_id", "state"])
+        attempts = results.read_trials(folder, ["trial_id", "config_id", "state"])
         complete = set(attempts.loc[attempts["state"] == "COMPLETE", "config_id"])
+        # Not how many there are: the row of an earlier attempt may be lost, and the id of a later one is taken.
+        tries: dict[str, int] = {}
+        for trial_id, identity in zip(attempts["trial_id"], attempts["config_id"], strict=True):
+            tries[identity] = max(tries.get(identity, 0), results.attempt_of(trial_id))
         distinct = {identify(arm, config): (arm, config) for arm, config in wanted}
         self._queue = [
-            self._job(arm, stage, config, attempt=1 + int((attempts["config_id"] == identity).sum()))
+            self._job(arm, stage, config, attempt=1 + tries.get(identity, 0))
             for identity, (arm, config) in distinct.items()
             if identity not in complete
         ]

@@ -209,11 +209,8 @@ def claim(sweep: SweepConfig, extend: bool = False, fresh: bool = False) -> Iter
             lock.seek(0)
             taken = _lives(lock.read().strip())
             if not taken:
-                print(
-                    f"output: the file system of {folder} has no locks ({error.strerror}): see to it that no second process runs this "
-                    "sweep on another machine meanwhile",
-                    file=sys.stderr,
-                )
+                no_locks = f"output: the file system of {folder} has no locks ({error.strerror})"
+                _warn([f"{no_locks}: see to it that no second process runs this sweep on another machine meanwhile"])
         if taken:
             lock.seek(0)
             raise ValueError(

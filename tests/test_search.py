@@ -439,6 +439,25 @@ def test_selection_is_the_first_of_the_best_and_stays_frozen(tmp_path: Path) -> 
     assert not any("opened before" in event[1] for event in heard.events if event[0] == "say")
 
 
+def test_a_confirmation_whose_first_attempt_is_lost_is_tried_under_a_new_id(tmp_path: Path) -> None:
+    from jepa_ray.selection import confirmations
+    from jepa_ray.stages import Listed
+
+    folder, sweep = tmp_path / "s", fake.make_sweep(tmp_path)
+    folder.mkdir()
+    wanted = confirmations({"base/llama3": plan.trial_config(sweep, arms(sweep)[0], {})}, ["base/llama3"], [5])
+
+    def due() -> Any:
+        return Listed(sweep, folder, identities(folder), "confirm", wanted, fake.Heard(), Interrupt()).next()  # type: ignore[arg-type]
+
+    for _ in range(2):
+        job = due()
+        results.write_trial(folder, job.trial_id, job.config, job.arm, "confirm", TrialResult("FAILED", "broken", {}))
+    (folder / "trials" / f"{job.config_id}.parquet").write_bytes(b"")
+    damaged.mend(folder)
+    assert due().trial_id == f"{job.config_id}-3"
+
+
 def test_arm_without_a_complete_trial_is_named(tmp_path: Path) -> None:
     from jepa_ray.selection import select
 

@@ -89,7 +89,7 @@ def check_weights(checkpoint: str, model: ModelConfig, revision: str | None = No
 
 def _missing_shards(checkpoint: str, **pinned: Any) -> list[str]:
     """Weight files that an index names and that are not there. Raises OSError where there is neither one file of weights nor an index."""
-    if has_file(checkpoint, WEIGHTS, **pinned):
+    if _known(checkpoint, WEIGHTS, **pinned):
         return []
     index = cached_file(checkpoint, WEIGHTS_INDEX, _raise_exceptions_for_missing_entries=False, **pinned)
     if index is None:
@@ -100,7 +100,17 @@ def _missing_shards(checkpoint: str, **pinned: Any) -> list[str]:
         raise OSError(f"{WEIGHTS_INDEX} is no index of weights") from error
     if not shards:
         raise OSError(f"{WEIGHTS_INDEX} names no file of weights")
-    return [name for name in shards if not has_file(checkpoint, name, **pinned)]
+    return [name for name in shards if not _known(checkpoint, name, **pinned)]
+
+
+def _known(checkpoint: str, name: str, **pinned: Any) -> bool:
+    """Whether a folder or a repository has the file, which is not downloaded."""
+    try:
+        return bool(has_file(checkpoint, name, **pinned))
+    except (OSError, ValueError):
+        raise
+    except Exception as error:  # the network's own, which have no base in common with these
+        raise OSError(f"cannot ask for {name}: {error}") from error
 
 
 def load_config(checkpoint: str, model: ModelConfig, revision: str | None = None) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from jepa_ray.config import SweepConfig, arms
+from jepa_ray.config import ModelConfig, SweepConfig, arms
 from jepa_ray.models import loading
 from jepa_ray.models.masked import load_masked_lm
 from jepa_ray.plan import trial_config
@@ -127,6 +127,19 @@ def test_every_load_of_a_hub_checkpoint_is_of_the_commit_that_was_prepared(
     assert prepare(sweep, "llama3", "nl-rx").identity != prepared.identity
 
 
+def test_a_network_that_breaks_off_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken(Exception):
+        """Of the HTTP client: neither OSError nor ValueError."""
+
+    def has_file(*_: Any, **__: Any) -> bool:
+        raise Broken("peer closed the connection")
+
+    monkeypatch.setattr(loading, "has_file", has_file)
+    model = ModelConfig(family="llama3", model="org/name")
+    with pytest.raises(ValueError, match=r"cannot load org/name: .*peer closed the connection.*check the name and network"):
+        loading.check_weights("org/name", model, COMMIT)
+
+
 def test_a_folder_has_no_commit(tiny_checkpoints: dict[str, Path], tmp_path: Path) -> None:
     """Not even one that lies where the hub's cache keeps a commit's files: what is loaded from there is the folder."""
     snapshot = tmp_path / "snapshots" / COMMIT
@@ -135,7 +148,6 @@ def test_a_folder_has_no_commit(tiny_checkpoints: dict[str, Path], tmp_path: Pat
 
 
 def test_a_masked_encoder_is_of_its_commit(monkeypatch: pytest.MonkeyPatch) -> None:
-    from jepa_ray.config import ModelConfig
     from jepa_ray.models import masked
 
     asked: list[str | None] = []
