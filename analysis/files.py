@@ -1,13 +1,16 @@
 """The tables of a results folder, file by file where one is damaged: a half-written file costs its own trial, and is named.
 
+Nothing is written here: the sweep's own command sets such files aside. Commands whose answer is a number to rely on refuse a folder
+that has any (`refuse_damaged`); the page is made all the same, and says so.
 May import: jepa_ray.results, pandas, pyarrow. No torch, no Ray.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -41,11 +44,14 @@ def read_sound(
             return results.read_trials(folder, columns)
         read = results.read_metrics if table == "metrics" else results.read_predictions
         return read(folder, columns, list(where) or None)
-    except (pa.ArrowInvalid, OSError):
-        paths = sorted(path for path in (folder / table).glob("*.parquet") if not path.name.startswith((".", "_")))
+    except (pa.ArrowException, OSError):
+        paths = _paths(folder / table)
         damaged = {path for path in paths if damage(path) is not None}
         shown = ", ".join(path.name for path in sorted(damaged)[:3]) + (" and more" if len(damaged) > 3 else "")
-        notes.append(f"{len(damaged)} of {len(paths)} files in {table}/ can't be read and are left out: {shown}.")
+        notes.append(
+            f"{len(damaged)} of {len(paths)} files in {table}/ can't be read and are left out: {shown}. `{_mending(folder)}` sets them "
+            "aside and runs their trials again."
+        )
         good = [path for path in paths if path not in damaged and (folder / "trials" / path.name).exists()]
         return load(good, table, columns, where)
 
@@ -62,8 +68,37 @@ def load(paths: Sequence[Path], table: str, columns: Sequence[str] | None, where
 
 def damage(path: Path) -> str | None:
     """What is wrong with a Parquet file; None where it can be read to its end."""
+    return _fails(pq.read_table, path)
+
+
+def refuse_damaged(folder: Path) -> None:
+    """Raises ValueError, with the command that sets them aside, where the tables of `folder` have files that are no (whole) Parquet.
+
+    Looks at the ends of the files: those that were cut short or were never tables have none that can be read.
+    """
+    paths = [path for table in SCHEMAS for path in _paths(folder / table)]
+    paths += [path for path in [folder / "arms.parquet"] if path.exists()]
+    found = [(path, why) for path in paths if (why := _fails(pq.read_metadata, path)) is not None]
+    if found:
+        more = f", and {len(found) - 1} more of its files," if len(found) > 1 else ""
+        raise ValueError(
+            f"{found[0][0]}{more} cannot be read ({found[0][1]}): `{_mending(folder)}` sets aside what is damaged and makes it good"
+        )
+
+
+def _fails(read: Callable[[Path], Any], path: Path) -> str | None:
+    if path.is_dir():
+        return "it is a folder"
     try:
-        pq.read_table(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        return str(error).splitlines()[0]
+        read(path)
+    except (pa.ArrowException, OSError) as error:
+        return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
     return None
+
+
+def _mending(folder: Path) -> str:
+    return f"python -m jepa_ray.sweep {folder / 'sweep.yaml'}"
+
+
+def _paths(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("*.parquet") if not path.name.startswith((".", "_")))

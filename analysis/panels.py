@@ -3,8 +3,7 @@
     python -m analysis.panels results/NAME [results/other ...] [--metric test_accuracy] [--json]
 
 For every claim of `protocol/claims.py`: the mean difference over seeds, its 95 % interval by the paired t, how many seeds entered, what
-both arms had spent, and how they were made equal. May import: claims, equal, tables,
-jepa_ray.results.
+both arms had spent, and how they were made equal. May import: claims, equal, files, tables, jepa_ray.results.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from analysis.files import refuse_damaged
 from analysis.protocol.claims import Claim, Evidence, gather
 from analysis.protocol.equal import Panel
 from analysis.tables import Table, points, text
@@ -84,6 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     found: dict[str, Evidence] = {}
     for folder in options.sweeps:
         try:
+            refuse_damaged(folder)
             found[str(folder)] = gather(folder, options.metric)
         except ValueError as error:
             parser.error(str(error))

@@ -18,6 +18,7 @@ from pathlib import Path
 from analysis import several
 from analysis.artefacts import ARTEFACTS, Artefact, find
 from analysis.figures.style import drawing
+from analysis.files import refuse_damaged
 from analysis.paper_tables import TINY
 from analysis.reading import Sweep, read
 from analysis.tables import Table, markdown, text
@@ -125,6 +126,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ValueError(f"{artefact.name} is a table: --figure is for figures")
         if options.figure and options.figure.suffix not in (".png", ".svg", ".pdf"):
             raise ValueError(f"--figure {options.figure}: the name must end in .png, .svg or .pdf")
+        for folder in options.sweeps:
+            refuse_damaged(folder)
         sweeps = together(artefact, [read(folder) for folder in options.sweeps])
         if options.figure and len(sweeps) > 1:
             raise ValueError(f"--figure takes one results folder for {artefact.name}: one file can't hold several figures")

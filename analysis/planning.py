@@ -12,7 +12,7 @@ over seeds the mean of N examples varies by var_seed + var_residual / N. A share
 
     var_seed = (sd^2 - (1 - r) q / N) / (1 - (1 - r) / N)        0 where sd is below what the answers scatter by themselves
 
-May import: claims, crossed, measured, tables, jepa_ray.results.
+May import: claims, crossed, files, measured, tables, jepa_ray.results.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from pathlib import Path
 
 from scipy import stats
 
+from analysis.files import refuse_damaged
 from analysis.protocol.claims import Claim, gather
 from analysis.protocol.measured import LEVEL, PLANS, POWER
 from analysis.stats import crossed
@@ -202,6 +203,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.pilot is not None and (options.sd_seed is not None or options.discordance is not None):
         parser.error("--pilot and --sd-seed or --discordance are two answers to one question; give one of them")
     try:
+        if options.pilot is not None:
+            refuse_damaged(options.pilot)
         spread = stated(options.examples, options.sd_seed, options.discordance) if options.pilot is None else pilot(options.pilot)
         found = lines(spread, seeds=options.seeds, examples=options.examples, claims=options.claims, margin=options.margin)
     except ValueError as error:

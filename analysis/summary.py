@@ -8,7 +8,7 @@ difference seed by seed with a two-sided paired t-test. What is missing is said 
 shown is reported as plainly as one that is.
 A sweep's console ends with the same numbers (`summary_tables.brief`).
 
-May import: confirmed, declared, reading, statistics, summary_tables, tables, jepa_ray.results, pandas. No torch, no ray.
+May import: confirmed, declared, files, reading, statistics, summary_tables, tables, jepa_ray.results, pandas. No torch, no ray.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.files import refuse_damaged
 from analysis.protocol.confirmed import Choice
 from analysis.protocol.declared import NOT_RUN, standing
 from analysis.reading import Sweep, read
@@ -239,6 +240,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     summaries: dict[str, Summary] = {}
     for folder in options.sweeps:
         try:
+            refuse_damaged(folder)
             sweep = read(folder, curves=())
             summaries[str(folder)] = found = summarise(sweep, options.metric, options.mode)
         except ValueError as error:

@@ -18,7 +18,7 @@ not known what was planned (no sweep.yaml), or on answers that are not those the
 (any more) enter nothing. A true difference of just the margin is `better` half of the time, however many seeds there are: plan for more.
 Controls are a family of their own. Every folder is one family. A null is an answer: the exit status is 0; 2 for bad input.
 
-May import: claims, measured, ruling, crossed, tables, jepa_ray.results.
+May import: claims, files, measured, ruling, crossed, tables, jepa_ray.results.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from analysis.files import refuse_damaged
 from analysis.protocol.claims import Evidence, gather
 from analysis.protocol.measured import LEVEL, POWER, Reason, Verdict, across_tasks, blank, describe, plan
 from analysis.protocol.ruling import ALL_SEEDS, DOUBT, KINDS, LEAKED_ALLOWED, STOPPING, leaked_text, rule
@@ -250,6 +251,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     reports: dict[str, Report] = {}
     for folder in options.sweeps:
         try:
+            refuse_damaged(folder)
             reports[str(folder)] = judge(gather(folder, options.metric), options.metric, options.margin)
         except ValueError as error:
             parser.error(str(error))

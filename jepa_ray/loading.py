@@ -25,6 +25,8 @@ _SECTIONS = ("data", "space", "search", "resources", "base")
 _SECTIONS_OF_BASE = ("model", "optim", "evaluation")
 _PATHS = ("output", "model", "train", "test", "databases", "warm_start", "pilot", "corpus")
 """Keys whose values may be paths."""
+_WRITTEN = ("families", "model", "methods", "search", "base")
+"""Some of the keys that stand in every sweep.yaml of a results folder."""
 _DISTRIBUTION_KEYS = ("float", "int", "choice", "log", "step", "when")
 
 
@@ -130,6 +132,27 @@ def parse(text: str) -> Any:
         return yaml.load(text, _Loader)  # _Loader is a SafeLoader
     except RecursionError:
         raise yaml.YAMLError("it is nested too deeply") from None
+
+
+def parse_resolved(path: Path) -> dict[str, Any]:
+    """The tree of the sweep.yaml that a results folder holds. Raises ValueError, one sentence, where it is not what a sweep writes."""
+    try:
+        tree = parse(path.read_text(encoding="utf-8"))
+        lacks = [key for key in _WRITTEN if key not in tree] if isinstance(tree, dict) else list(_WRITTEN)
+        why = f"it lacks {', '.join(lacks)}" if lacks else None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        why = getattr(error, "strerror", None) or ("not UTF-8 text" if isinstance(error, UnicodeDecodeError) else "not valid YAML")
+    if why is not None:
+        raise ValueError(unreadable_resolved(path, why))
+    return tree  # type: ignore[no-any-return]
+
+
+def unreadable_resolved(path: Path, why: str) -> str:
+    """The sentence for a sweep.yaml of a results folder that says no longer what the sweep is."""
+    return (
+        f"{path} cannot be read ({why}), so that it is not known whether this is the same sweep: rename it and repeat the command with the "
+        "file that the sweep was begun with, and it is written again"
+    )
 
 
 def dump(sweep: SweepConfig) -> str:
@@ -282,4 +305,4 @@ def _full_names(tree: dict[str, Any], lines: dict[tuple[str, ...], int]) -> Iter
     tree["space"] = resolved
 
 
-__all__ = ["ConfigError", "dump", "load_sweep", "parse"]
+__all__ = ["ConfigError", "dump", "load_sweep", "parse", "parse_resolved", "unreadable_resolved"]

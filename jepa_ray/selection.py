@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jepa_ray import atomic, results
+from jepa_ray import atomic, damaged, results
 from jepa_ray.config import SweepConfig, TrialConfig, canonical, compared
 from jepa_ray.stages import Listener, Search
 from jepa_ray.studies import identity
@@ -33,8 +33,8 @@ def select(sweep: SweepConfig, folder: Path, search: Search, listener: Listener)
     A selection that was made for this very sweep is read back, not made again. After `--extend` a new one is made beside the old; the
     file written last is the one that counts, so going back to an earlier sweep writes that sweep's selection once more.
     """
-    files = sorted(folder.glob("selection*.json"), key=lambda path: (len(path.name), path.name))
-    earlier = {path.name: json.loads(path.read_text(encoding="utf-8")) for path in files}
+    earlier = damaged.selections(folder)
+    files = list(earlier)
     digest = hashlib.sha256(json.dumps(identity(sweep), sort_keys=True).encode()).hexdigest()[:16]
     source = next((name for name in reversed(earlier) if earlier[name]["sweep"] == digest), None)
     kept: dict[str, Any] = earlier[source]["arms"] if source is not None else {}
@@ -49,12 +49,12 @@ def select(sweep: SweepConfig, folder: Path, search: Search, listener: Listener)
     again = {arm for arm, best in arms.items() if arm in last and best["config"] != last[arm]["config"]}
     if again and source is None:
         listener.say(
-            f"The test split has been opened before ({files[-1].name}), and {', '.join(sorted(again))} is now frozen to another "
+            f"The test split has been opened before ({files[-1]}), and {', '.join(sorted(again))} is now frozen to another "
             "configuration, after its numbers could be seen. Report it as exploratory, or confirm on a test split that is still sealed."
         )
     elif again:
         listener.say(f"This is again the sweep of {source}: its selection counts again.")
-    if source is None or arms.keys() != kept.keys() or source != files[-1].name:
+    if source is None or arms.keys() != kept.keys() or source != files[-1]:
         frozen = {
             "sweep": digest,
             "metric": metric,

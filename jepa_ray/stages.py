@@ -5,13 +5,15 @@ What jobs come to is told to the listener and, in the search, to the studies. Ra
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import ray
+from optuna.trial import TrialState
 
-from jepa_ray import full_disk, plan, results
+from jepa_ray import full_disk, plan, recovery, results
 from jepa_ray.cluster import Interrupt, Pair, Stored
 from jepa_ray.config import Arm, SweepConfig, TrialConfig, config_id
 from jepa_ray.heartbeat import Beat
@@ -50,6 +52,12 @@ class Identities:
     def stands_for(self, identity: str, arm: str, config: TrialConfig) -> bool:
         """Whether it is the arm's configuration; in folders of earlier versions arms that met shared the plain one."""
         return identity in (self(arm, config), config_id(config, self._stored[config.model.family, config.data.task].identity))
+
+    def was_of(self, identity: str, arm: str, config: TrialConfig) -> bool:
+        """The same of an identity whose row is lost: if it is the plain one, it is the arm's from now on."""
+        if identity == config_id(config, self._stored[config.model.family, config.data.task].identity):
+            self._owners.setdefault(identity, arm)
+        return self.stands_for(identity, arm, config)
 
     def __call__(self, arm: str, config: TrialConfig) -> str:
         data = self._stored[config.model.family, config.data.task].identity
@@ -107,17 +115,47 @@ class Search(_Jobs):
         super().__init__(sweep, folder, identify, listener, interrupt)
         database = open_storage(folder)
         self._arms = {arm.name: arm for arm in arms}
-        self.studies = {name: ArmStudy(sweep, arm, database) for name, arm in self._arms.items()}
         self._known = results.finished(folder)
+        curves = functools.cache(lambda: recovery.curves(folder, sweep.search.metric))
+
+        def recover(arm: Arm) -> list[recovery.Told]:
+            return recovery.told(sweep, arm, plan.space(sweep, arm), self._known, curves(), identify.stands_for)
+
+        self.studies = {name: ArmStudy(sweep, arm, database, functools.partial(recover, arm)) for name, arm in self._arms.items()}
+        self._lost, self._whole = self._find_lost()
         self._running: dict[str, list[tuple[str, int]]] = {}
         self._spent = dict.fromkeys(self.studies, 0.0)
         for row in self._known.values():
             self._spend(row["arm"], row)
         self.total = sweep.search.num_trials * len(self.studies)
-        self.done = sum(study.taken - study.interrupted for study in self.studies.values())
+        self.done = sum(study.taken - study.interrupted for study in self.studies.values()) - len(self._lost)
+
+    def _find_lost(self) -> tuple[dict[str, Job], set[str]]:
+        """Trials whose end a study knows and whose row is gone, to be run again, by config_id; and which of them were COMPLETE.
+
+        Their outcome goes to the tables only: to the study it is told already.
+        """
+        jobs: dict[str, Job] = {}
+        whole = set()
+        for name, study in self.studies.items():
+            for key, trial in study.ended().items():
+                if key in self._known or key in jobs:
+                    continue
+                config = plan.trial_config(self._sweep, self._arms[name], trial.params)
+                if self._identify.was_of(key, name, config):
+                    jobs[key] = Job(key, key, name, "search", self._folder.resolve(), config, trial.user_attrs.get("place"))
+                    whole |= {key} if trial.state == TrialState.COMPLETE else set()
+        return jobs, whole
 
     def next(self) -> Job | None:
-        """The next configuration that has to be run; those whose outcome is known are told to their study on the way."""
+        """The next configuration that has to be run; those whose outcome is known are told to their study on the way.
+
+        First those whose rows are lost.
+        """
+        for job in self._lost.values():
+            if job.config_id not in self._known and job.config_id not in self._running:
+                self._running[job.config_id] = []
+                return job
         while open_arms := [name for name, study in self.studies.items() if not study.exhausted and self._affords(name)]:
             # Interrupted trials first; then the arm that has had the fewest trials.
             arm = min(open_arms, key=lambda name: (not self.studies[name].interrupted, self.studies[name].taken))
@@ -157,8 +195,9 @@ class Search(_Jobs):
     def finished(self, job: Job, outcome: dict[str, Any]) -> None:
         self._known[job.config_id] = row = {self._sweep.search.metric: None, **outcome}
         self._spend(job.arm, row)
-        first, *twins = self._running.pop(job.config_id)
-        for arm, number in (first, *twins):
+        asked = self._running.pop(job.config_id)
+        twins = asked if job.config_id in self._lost else asked[1:]
+        for arm, number in asked:
             self.studies[arm].tell(number, row["state"], row[self._sweep.search.metric], _last_epoch(row))
         super().finished(job, outcome)
         for _ in twins:
@@ -182,7 +221,12 @@ class Search(_Jobs):
     def scheduler(self, mailbox: Any) -> ArmScheduler:
         """ASHA per arm, its rungs as the tables of earlier runs left them."""
         search, time = self._sweep.search, self._sweep.scheduler.time_attr
-        scheduler = ArmScheduler(self._sweep.scheduler, search.metric, search.mode, lambda job: ray.get(mailbox.stop.remote(job.trial_id)))
+
+        def stop(job: Job) -> None:
+            if job.config_id not in self._whole:  # what was COMPLETE and is run again is not cut
+                ray.get(mailbox.stop.remote(job.trial_id))
+
+        scheduler = ArmScheduler(self._sweep.scheduler, search.metric, search.mode, stop)
         split, _, name = search.metric.partition("_")
         curves = results.read_metrics(self._folder, filters=[("split", "==", split)])
         arms = {row["trial_id"]: row["arm"] for row in self._known.values() if row["stage"] == "search"}
@@ -213,11 +257,15 @@ class Listed(_Jobs):
         interrupt: Interrupt,
     ) -> None:
         super().__init__(sweep, folder, identify, listener, interrupt)
-        attempts = results.read_trials(folder, ["config_id", "state"])
+        attempts = results.read_trials(folder, ["trial_id", "config_id", "state"])
         complete = set(attempts.loc[attempts["state"] == "COMPLETE", "config_id"])
+        # Not how many there are: the row of an earlier attempt may be lost, and the id of a later one is taken.
+        tries: dict[str, int] = {}
+        for trial_id, identity in zip(attempts["trial_id"], attempts["config_id"], strict=True):
+            tries[identity] = max(tries.get(identity, 0), results.attempt_of(trial_id))
         distinct = {identify(arm, config): (arm, config) for arm, config in wanted}
         self._queue = [
-            self._job(arm, stage, config, attempt=1 + int((attempts["config_id"] == identity).sum()))
+            self._job(arm, stage, config, attempt=1 + tries.get(identity, 0))
             for identity, (arm, config) in distinct.items()
             if identity not in complete
         ]

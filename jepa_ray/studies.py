@@ -6,7 +6,8 @@ tables stay the truth: whatever they already hold of a configuration is told, no
 
     optuna-dashboard sqlite:///results/lora/study.db        shows the studies while they grow
 
-May import: config, optuna, plan, priors, space, streams. Not ray.
+A new study whose arm has trials in the tables already (`study.db` was lost) begins with them. May import: config, optuna, plan, priors,
+recovery, space, streams. Not ray.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from jepa_ray import plan, priors
 from jepa_ray.config import Arm, SearchConfig, SweepConfig, canonical
+from jepa_ray.recovery import Told
 from jepa_ray.space import Distribution
 from jepa_ray.streams import derive_seed, stream
 
@@ -57,14 +60,19 @@ class ArmStudy:
     `exhausted` is True when no further one is due: the budget is spent, or its grid is.
     """
 
-    def __init__(self, sweep: SweepConfig, arm: Arm, storage: BaseStorage) -> None:
+    def __init__(self, sweep: SweepConfig, arm: Arm, storage: BaseStorage, recover: Callable[[], list[Told]] = list) -> None:
+        """`recover`: the arm's search trials as the tables have them, which a new study begins with."""
         self._sweep, self._arm, self._storage = sweep, arm, storage
         self._space = plan.space(sweep, arm)
         self._study = self._open()
+        if self._study.user_attrs.get("unfilled"):
+            self._recover(recover())
         self._live: dict[int, Trial] = {}
         self._enqueue()
         trials = self._study.get_trials(deepcopy=False)
         self._orphans = [trial for trial in trials if trial.state == TrialState.RUNNING]
+        taken = {trial.user_attrs.get("place") for trial in trials}
+        self._gaps = [place for place in self._study.user_attrs.get("gaps", []) if place not in taken]
         self.taken = _taken(self._study)
         self.exhausted = self.taken >= sweep.search.num_trials and not self._orphans
 
@@ -75,7 +83,8 @@ class ArmStudy:
 
     def ask(self) -> Asked | None:
         """The next suggestion, or None when the arm is exhausted. Interrupted trials come first, as they were."""
-        self._study.sampler = sampler(self._sweep.search, self._arm.name, self.taken, conditional=any(d.when for d in self._space.values()))
+        place = self._gaps[0] if self._gaps else self.taken + 1
+        self._study.sampler = sampler(self._sweep.search, self._arm.name, place - 1, conditional=any(d.when for d in self._space.values()))
         if self._orphans:
             trial = Trial(self._study, self._orphans.pop(0)._trial_id)
         elif self.exhausted or (
@@ -85,10 +94,11 @@ class ArmStudy:
             return None
         else:
             trial = self._study.ask()
+            self._gaps = self._gaps[1:]
             self.taken += 1
         self.exhausted = self.taken >= self._sweep.search.num_trials and not self._orphans
         self._live[trial.number] = trial
-        place = trial.user_attrs.get("place", self.taken)  # an interrupted trial keeps its own
+        place = trial.user_attrs.get("place", place)  # an interrupted trial keeps its own
         trial.set_user_attr("place", place)
         return Asked(trial.number, draw(self._space, trial), int(place))
 
@@ -96,6 +106,14 @@ class ArmStudy:
         """config_ids in the order in which they were first suggested."""
         trials = self._study.get_trials(deepcopy=False)
         return list(dict.fromkeys(trial.user_attrs["config_id"] for trial in trials if "config_id" in trial.user_attrs))
+
+    def ended(self) -> dict[str, FrozenTrial]:
+        """config_id -> first trial of every configuration that the study knows the end of."""
+        out: dict[str, FrozenTrial] = {}
+        for trial in self._study.get_trials(deepcopy=False):
+            if "config_id" in trial.user_attrs and trial.state.is_finished():
+                out.setdefault(str(trial.user_attrs["config_id"]), trial)
+        return out
 
     def params(self, config_id: str) -> dict[str, Any]:
         """Parameters of the first suggestion that came to this configuration."""
@@ -147,8 +165,36 @@ class ArmStudy:
             elif trial.state.is_finished() and (moved := self._moved(trial)) is not None:
                 study.add_trial(moved)
         study.set_user_attr("taken_before", _taken(old, TrialState.RUNNING) if old is not None else 0)
+        study.set_user_attr("unfilled", old is None)
         study.set_user_attr("space", space)
         return self._named(study)
+
+    def _recover(self, rows: list[Told]) -> None:
+        """Begin with trials of the tables. Killed in the middle, it goes on where it was."""
+        known = set(self.found())
+        for told in rows:
+            if told.params is not None and told.row["config_id"] not in known:
+                self._study.add_trial(self._recovered(told))
+        places = {told.place for told in rows}
+        self._study.set_user_attr("taken_before", sum(told.params is None for told in rows))
+        self._study.set_user_attr("gaps", [place for place in range(1, max(places, default=0)) if place not in places])
+        self._study.set_user_attr("unfilled", False)
+
+    def _recovered(self, told: Told) -> FrozenTrial:
+        value, state = told.row[self._sweep.search.metric], TOLD[told.row["state"]]
+        params = dict(told.params or {})
+        if state == TrialState.COMPLETE and (value is None or not math.isfinite(value)):
+            state = TrialState.FAIL
+        if state == TrialState.PRUNED:  # as Optuna has it
+            value = told.curve[max(told.curve)] if told.curve else None
+        return optuna.trial.create_trial(
+            state=state,
+            value=value if state != TrialState.FAIL else None,
+            params=params,
+            distributions={path: self._space[path].to_optuna() for path in params},
+            intermediate_values=dict(told.curve),
+            user_attrs={"config_id": told.row["config_id"], "trial_id": told.row["trial_id"], "place": told.place},
+        )
 
     def _named(self, study: Study) -> Study:
         """With the metric's name for optuna-dashboard, which says "Objective 0" otherwise."""

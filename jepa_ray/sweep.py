@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from jepa_ray import atomic, full_disk
 from jepa_ray.cluster import Interrupt
 from jepa_ray.config import SweepConfig, arms
-from jepa_ray.loading import dump, load_sweep, parse
+from jepa_ray.loading import dump, load_sweep, parse, parse_resolved, unreadable_resolved
 from jepa_ray.messages import folded
 
 if TYPE_CHECKING:
@@ -209,11 +209,8 @@ def claim(sweep: SweepConfig, extend: bool = False, fresh: bool = False) -> Iter
             lock.seek(0)
             taken = _lives(lock.read().strip())
             if not taken:
-                print(
-                    f"output: the file system of {folder} has no locks ({error.strerror}): see to it that no second process runs this "
-                    "sweep on another machine meanwhile",
-                    file=sys.stderr,
-                )
+                no_locks = f"output: the file system of {folder} has no locks ({error.strerror})"
+                _warn([f"{no_locks}: see to it that no second process runs this sweep on another machine meanwhile"])
         if taken:
             lock.seek(0)
             raise ValueError(
@@ -239,17 +236,26 @@ def _begun(folder: Path) -> bool:
 
 
 def _write_yaml(sweep: SweepConfig, folder: Path, extend: bool) -> None:
-    """Write sweep.yaml and the arms table, if the sweep may go on in this folder; an earlier sweep.yaml is kept as sweep-N.yaml."""
-    from jepa_ray import results
+    """Write sweep.yaml and the arms table, if the sweep may go on in this folder; an earlier sweep.yaml is kept as sweep-N.yaml.
+
+    Files of the folder that cannot be read are set aside (`damaged.py`), those of them that say what the sweep is are refused.
+    """
+    from jepa_ray import damaged, results
 
     path, new = folder / "sweep.yaml", dump(sweep)
+    if path.is_dir():
+        raise ValueError(unreadable_resolved(path, "it is a folder"))
+    damaged.selections(folder)  # to be refused now, not when the search is over
+    _warn(damaged.mend_arms(folder))
     if not _begun(folder):
         atomic.write_text(path, new)
         results.write_arms(folder, arms(sweep))
         return
     if path.exists():
-        old = parse(path.read_text(encoding="utf-8"))
+        old = parse_resolved(path)
         changes = _changes(old, parse(new))
+        if changes and new.startswith(path.read_text(encoding="utf-8")):
+            raise ValueError(unreadable_resolved(path, "it ends in the middle"))
         refused = [sentence for change in changes if (sentence := _refusal(_by_family(old), *change))]
         if changes and not extend:
             remedy = (
@@ -273,6 +279,12 @@ def _write_yaml(sweep: SweepConfig, folder: Path, extend: bool) -> None:
             results.write_arms(folder, results.read_arms(folder))
     atomic.write_text(path, new)
     results.declare_arms(folder, sweep)
+    _warn(damaged.mend(folder))
+
+
+def _warn(sentences: Sequence[str]) -> None:
+    for sentence in sentences:
+        print(folded(sentence, sys.stderr), file=sys.stderr)
 
 
 def _changes(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[Keys, Any, Any]]:

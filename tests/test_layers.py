@@ -21,8 +21,8 @@ ROOT = Path(__file__).resolve().parents[1]
 # Low to high. A module imports from lower layers, and from its own layer as long as that makes no circle.
 # "data" stands for the package with all its modules; "search*" for search.py and every module whose name begins like it.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("environment", "full_disk", "heartbeat", "atomic", "streams", "space", "config"),
-    ("messages", "results"),
+    ("environment", "full_disk", "heartbeat", "atomic", "streams", "space", "config", "tables"),
+    ("messages", "results", "damaged"),
     ("data",),
     ("models",),
     ("plan", "priors", "checks", "loading", "schema"),  # they look up tasks and families; torch stays out
@@ -31,14 +31,14 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("training",),
     ("jobs", "mailbox", "monitor"),
     ("worker",),
-    ("cluster", "search*", "stages", "selection", "studies", "scheduler", "console", "forecast"),
+    ("cluster", "search*", "stages", "selection", "studies", "recovery", "scheduler", "console", "forecast"),
     ("sweep", "advice", "models.check"),  # commands: models.check stands beside what it checks, above what it uses
 )
 # Where Ray may be imported; and where torch and what loads it may not, so that a bad YAML file is refused in a moment.
 MAY_IMPORT_RAY = ("monitor", "worker", "cluster", "search*", "stages", "studies", "scheduler", "console", "sweep")
 TORCH_FREE = (
     *("environment", "full_disk", "heartbeat", "atomic", "streams", "space", "config", "messages", "checks", "loading", "schema", "plan"),
-    *("priors", "results"),
+    *("priors", "results", "tables", "damaged"),
     *(
         "models.families",
         "data",

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from optuna.trial import TrialState
 
-from jepa_ray import results
+from jepa_ray import damaged, results
 from jepa_ray.config import canonical
 from jepa_ray.loading import dump
 from jepa_ray.studies import open_storage
@@ -149,3 +149,31 @@ def test_sweep_killed_then_stopped_then_finished(command: CommandLine, tmp_path:
     said, _ = fourth.communicate(timeout=150)
     assert fourth.returncode == 0 and "continuing: 6 of 6 done" in said
     assert (sorted((folder / "log").iterdir()), len(results.read_trials(folder))) == (before[0], len(before[1]))
+
+
+def test_damaged_files_are_set_aside_and_the_sweep_goes_on(command: CommandLine, tmp_path: Path) -> None:
+    sweep = fake.make_sweep(tmp_path / "results", search={"num_trials": 2}, confirm={"seeds": [5]})
+    command.file.write_text(yaml.safe_dump(canonical(sweep)))
+    folder = tmp_path / "results" / "fake"
+    said, complaint = (process := command.start()).communicate(timeout=300)
+    assert process.returncode == 0 and complaint == "", said + complaint
+    before = results.read_trials(folder)
+    searched = before[(before["stage"] == "search") & (before["number"] == 2)]["trial_id"].iloc[0]
+    confirmed = before[before["stage"] == "confirm"]["trial_id"].iloc[0]
+
+    (folder / "trials" / f"{searched}.parquet").write_bytes(b"PAR1")
+    (folder / "predictions" / f"{confirmed}.parquet").write_bytes(b"")
+    (folder / "arms.parquet").write_bytes(b"garbage")
+    (folder / "study.db").write_bytes(b"garbage" * 1000)
+    said, complaint = (process := command.start()).communicate(timeout=300)
+    assert process.returncode == 0, said + complaint
+    lines = complaint.splitlines()
+    assert len(lines) == 4 and all("cannot be read" in line and ".damaged" in line for line in lines), complaint
+    after = results.read_trials(folder)
+    columns = ["trial_id", "arm", "stage", "state", "number", "val_accuracy", "test_accuracy", "learning_rate"]
+    assert after[columns].equals(before[columns])
+    assert set(results.read_predictions(folder)["trial_id"]) == set(after["trial_id"])
+    for trial_id in after["trial_id"]:
+        assert fake.epochs_trained(folder, trial_id) == [1, 2, 3] * (1 + (trial_id in (searched, confirmed))), "run twice, or not again"
+    assert len(list(folder.rglob("*.damaged"))) == 4 and len(list(folder.rglob("*.incomplete"))) == 1
+    assert damaged.mend(folder) == []

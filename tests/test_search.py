@@ -11,7 +11,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from jepa_ray import plan, results
+from jepa_ray import damaged, plan, results
 from jepa_ray.cluster import Interrupt, Stored
 from jepa_ray.config import SchedulerConfig, SweepConfig, TrialConfig, arms
 from jepa_ray.results import TrialResult
@@ -290,6 +290,118 @@ def test_resume_serves_interrupted_trials_first_and_under_their_number(tmp_path:
     assert sorted(results.read_trials(tmp_path / "s")["config_id"].value_counts()) == [1] * 8
 
 
+def run_all(search: Any, **values: float) -> list[Any]:
+    """Every job that is due, finished; `values` by config_id."""
+    jobs = []
+    while (job := search.next()) is not None:
+        jobs.append(job)
+        finish(search, job, value=values.get(job.config_id))
+    return jobs
+
+
+def test_a_trial_whose_row_is_lost_is_run_again_as_it_was(tmp_path: Path) -> None:
+    sweep, folder = fake.make_sweep(tmp_path, search={"num_trials": 3}), tmp_path / "s"
+    jobs = run_all(search_of(sweep, folder)[0])
+    before = raw(folder).get_trials()
+    lost = jobs[3]
+    (folder / "trials" / f"{lost.trial_id}.parquet").write_bytes(b"PAR1")
+    assert len(damaged.mend(folder)) == 1
+    resumed, _ = search_of(sweep, folder)
+    assert resumed.done == 5 and resumed.total == 6
+    again = run_all(resumed)
+    assert again == [lost], "the same trial, under its own name and number, and nothing else"
+    assert [(t.number, t.value, t.state) for t in raw(folder).get_trials()] == [(t.number, t.value, t.state) for t in before]
+    assert {job.trial_id for job in jobs} == set(results.read_trials(folder)["trial_id"])
+    assert search_of(sweep, folder)[0].next() is None
+
+
+@pytest.mark.parametrize("algorithm", ["random", "tpe", "grid"])
+@pytest.mark.parametrize("how", ["cut", "gone"])
+def test_a_lost_study_is_made_again_from_the_tables(algorithm: str, how: str, tmp_path: Path) -> None:
+    """What has ended is not run again, what was running is, and the search ends where it would have."""
+    search = {"num_trials": 5, "algorithm": algorithm}
+    sweep = fake.make_sweep(tmp_path, space=FINITE if algorithm == "grid" else MIXED, search=search, confirm={"seeds": [5]})
+    whole, _ = search_of(sweep, tmp_path / "whole")
+    wanted = run_all(whole)
+
+    folder = tmp_path / "s"
+    begun, _ = search_of(sweep, folder)
+    jobs = [begun.next() for _ in range(6)]
+    for job in (*jobs[:3], *jobs[4:]):  # the fourth is running when the machine goes down
+        finish(begun, job, "PRUNED" if job is jobs[2] else "COMPLETE")
+    rows = results.read_trials(folder)
+    path = folder / "study.db"
+    if how == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:5000])
+        (sentence,) = damaged.mend(folder)
+        assert "study.db.damaged" in sentence
+    resumed, heard = search_of(sweep, folder)
+    assert resumed.done == 5
+    again = run_all(resumed)
+    assert not {job.config_id for job in again} & set(rows["config_id"]), "something ran twice"
+    assert heard.count("repeated") == 0
+    if algorithm != "tpe":  # which had seen less of the trials that were still running
+        assert {job.config_id for job in again} == {job.config_id for job in wanted} - set(rows["config_id"])
+    table = results.read_trials(folder).set_index("config_id")
+    for arm in ("base/llama3", "jepa/llama3"):
+        trials = [trial for trial in raw(folder, arm).get_trials(deepcopy=False) if trial.state != TrialState.WAITING]
+        assert sorted(trial.user_attrs["place"] for trial in trials) == [1, 2, 3, 4, 5][: len(trials)]
+        for trial in trials:
+            row = table.loc[trial.user_attrs["config_id"]]
+            assert (trial.state.name, trial.user_attrs["place"]) == (row["state"], row["number"])
+            assert trial.state != TrialState.COMPLETE or trial.value == row["val_accuracy"]
+            assert trial.params["optim.learning_rate"] == pytest.approx(row["learning_rate"], rel=1e-12)
+    assert set(resumed.best()) == {"base/llama3", "jepa/llama3"}
+    assert search_of(sweep, folder)[0].next() is None
+
+
+def test_a_study_made_again_has_its_curves_and_goes_on_after_it_was_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep, folder = fake.make_sweep(tmp_path, search={"num_trials": 3}), tmp_path / "s"
+    search, _ = search_of(sweep, folder)
+    for number, job in enumerate(iter(search.next, None)):
+        curve = [{"step": e, "epoch": e, "split": "val", "name": "val_accuracy", "value": 0.1 * e + number} for e in (1, 2)]
+        result = TrialResult("PRUNED", None, {"val_accuracy": 0.2 + number, "epochs_done": 2}, curve)
+        results.write_trial(folder, job.trial_id, job.config, job.arm, job.stage, result, job.number)
+        search.finished(job, {"state": "PRUNED", "error": None, "val_accuracy": 0.2 + number})
+    (folder / "study.db").unlink()
+
+    added, real = [0], optuna.Study.add_trial
+
+    def killed(study: optuna.Study, trial: Any) -> None:
+        if added[0] == 1:
+            raise KeyboardInterrupt
+        added[0] += 1
+        real(study, trial)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(optuna.Study, "add_trial", killed)
+        with pytest.raises(KeyboardInterrupt):
+            search_of(sweep, folder)
+    resumed, _ = search_of(sweep, folder)
+    assert resumed.done == resumed.total == 6 and resumed.next() is None
+    trials = raw(folder, "base/llama3").get_trials()
+    assert [trial.state for trial in trials] == [TrialState.PRUNED] * 3
+    assert [trial.intermediate_values for trial in trials] == [{1: pytest.approx(0.1 + n), 2: pytest.approx(0.2 + n)} for n in (0, 2, 4)]
+
+
+def test_a_complete_trial_that_is_run_again_is_not_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from jepa_ray import stages
+
+    stopped: list[str] = []
+    monkeypatch.setattr(stages.ray, "get", stopped.append)
+    mailbox: Any = SimpleNamespace(stop=SimpleNamespace(remote=lambda trial_id: trial_id))
+    sweep, folder = fake.make_sweep(tmp_path, search={"num_trials": 2}), tmp_path / "s"
+    jobs = run_all(search_of(sweep, folder)[0])
+    (folder / "trials" / f"{jobs[0].trial_id}.parquet").unlink()
+    resumed, _ = search_of(sweep, folder)
+    stop = resumed.scheduler(mailbox)._stop
+    stop(jobs[0])
+    stop(jobs[1])
+    assert stopped == [jobs[1].trial_id]
+
+
 def test_selection_is_the_first_of_the_best_and_stays_frozen(tmp_path: Path) -> None:
     from jepa_ray.selection import confirmations, select
     from jepa_ray.stages import Listed
@@ -325,6 +437,25 @@ def test_selection_is_the_first_of_the_best_and_stays_frozen(tmp_path: Path) -> 
     assert (folder / "selection-2.json").exists()
     # Only the seeds have changed, so nothing was chosen after test scores could be seen.
     assert not any("opened before" in event[1] for event in heard.events if event[0] == "say")
+
+
+def test_a_confirmation_whose_first_attempt_is_lost_is_tried_under_a_new_id(tmp_path: Path) -> None:
+    from jepa_ray.selection import confirmations
+    from jepa_ray.stages import Listed
+
+    folder, sweep = tmp_path / "s", fake.make_sweep(tmp_path)
+    folder.mkdir()
+    wanted = confirmations({"base/llama3": plan.trial_config(sweep, arms(sweep)[0], {})}, ["base/llama3"], [5])
+
+    def due() -> Any:
+        return Listed(sweep, folder, identities(folder), "confirm", wanted, fake.Heard(), Interrupt()).next()  # type: ignore[arg-type]
+
+    for _ in range(2):
+        job = due()
+        results.write_trial(folder, job.trial_id, job.config, job.arm, "confirm", TrialResult("FAILED", "broken", {}))
+    (folder / "trials" / f"{job.config_id}.parquet").write_bytes(b"")
+    damaged.mend(folder)
+    assert due().trial_id == f"{job.config_id}-3"
 
 
 def test_arm_without_a_complete_trial_is_named(tmp_path: Path) -> None:

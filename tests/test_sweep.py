@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import platform
+import re
 import signal
 import subprocess
 import sys
@@ -209,8 +210,76 @@ def test_a_folder_of_an_earlier_version_has_its_arms_derived_and_then_written(tm
     ):
         assert [arm.name for arm in results.read_arms(folder)] == ["base/llama3", "jepa/llama3", "new/llama3"]
     (folder / "arms.parquet").write_bytes(b"PAR1")
-    with pytest.raises(ValueError, match=r"arms.parquet cannot be read .*rename it, and it is made again from sweep.yaml"):
+    with pytest.raises(
+        ValueError, match=r"arms.parquet cannot be read .*`python -m jepa_ray.sweep FILE`, .* sets it aside and makes it again"
+    ):
         results.read_arms(folder)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        (lambda text: "", r"it lacks families, model"),
+        (lambda text: "- a\n- b\n", r"it lacks families, model"),
+        (lambda text: "methods: [", "not valid YAML"),
+        (lambda text: text[: text.index("confirm:") + 12], r"it lacks base|not valid YAML"),
+        (lambda text: text[: text.index("  optim:")], "it ends in the middle"),
+        (lambda text: b"\xff\xfe\x00PAR1", "not UTF-8 text"),
+        (lambda text: None, "it is a folder"),
+    ],
+    ids=["empty", "list", "garbage", "cut", "cut in base", "bytes", "folder"],
+)
+def test_a_sweep_file_of_the_folder_that_cannot_be_read_is_one_sentence(
+    spoil: Any, why: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep = fake.make_sweep(tmp_path)
+    folder = begin(sweep)
+    path = folder / "sweep.yaml"
+    content = spoil(path.read_text(encoding="utf-8"))
+    path.unlink()
+    if content is None:
+        path.mkdir()
+    else:
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert command.main([write(sweep, tmp_path)]) == 2
+    (sentence,) = capsys.readouterr().err.splitlines()
+    assert re.search(rf"sweep.yaml cannot be read \(({why}).*rename it and repeat the command with the file that the sweep", sentence)
+    path.rename(folder / "sweep.yaml.damaged")
+    with command.claim(sweep):
+        assert yaml.safe_load(path.read_text())["name"] == "fake"
+
+
+@pytest.mark.parametrize("content", ["[]", "{", '{"sweep": "x"}'])
+def test_a_selection_that_cannot_be_read_is_refused_before_anything_starts(
+    content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep = fake.make_sweep(tmp_path)
+    (begin(sweep) / "selection.json").write_text(content)
+    assert command.main([write(sweep, tmp_path)]) == 2
+    (sentence,) = capsys.readouterr().err.splitlines()
+    assert "selection.json cannot be read" in sentence and "rename it" in sentence
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1", b"no table at all", None], ids=["empty", "cut", "garbage", "folder"])
+def test_damaged_arms_are_set_aside_and_declared_again_as_they_were(
+    content: bytes | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A baseline that was added later takes no comparison over, although it stands first in the file."""
+    begin(fake.make_sweep(tmp_path))
+    grown = fake.make_sweep(
+        tmp_path, methods={"new": "none", "base": "none", "jepa": {}}, cross_entropy={"new": {"train_end_of_turn": True}}
+    )
+    with command.claim(grown, extend=True) as (_, folder):
+        declared = results.read_arms(folder)
+    path = folder / "arms.parquet"
+    path.unlink()
+    if content is None:
+        path.mkdir()
+    else:
+        path.write_bytes(content)
+    with command.claim(grown):
+        assert results.read_arms(folder) == declared and (folder / "arms.parquet.damaged").exists()
+    assert "arms.parquet.damaged, and made again" in capsys.readouterr().err
 
 
 def test_a_folder_is_held_by_one_process(tmp_path: Path) -> None:

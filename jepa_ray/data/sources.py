@@ -127,7 +127,9 @@ def _json(path: Path) -> Iterator[Located]:
 
 def _csv(path: Path) -> Iterator[Located]:
     """Every value is a string. Line numbers are those of a row's last line: a quoted value may hold several."""
-    reader = csv.reader(io.StringIO(decode(read_bytes(path), str(path)), newline=""), strict=True)
+    text = decode(read_bytes(path), str(path))
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # Python's own limit is 128 K characters, less than a long document has
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     header: list[str] | None = None
     try:
         for values in reader:

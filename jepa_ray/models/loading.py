@@ -5,6 +5,7 @@ Weights are read from safetensors only (no pickle), and code that comes with a c
 
 from __future__ import annotations
 
+import json
 import warnings
 from logging import getLogger
 from pathlib import Path
@@ -15,7 +16,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 from transformers.utils import logging
-from transformers.utils.hub import cached_file
+from transformers.utils.hub import cached_file, has_file
 
 from jepa_ray.config import LoraConfig, ModelConfig
 from jepa_ray.models import openelm  # noqa: F401 - registers itself with the Auto classes
@@ -25,16 +26,18 @@ from jepa_ray.streams import derive_seed
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json")
 """A checkpoint with none of these has no tokenizer."""
+WEIGHTS, WEIGHTS_INDEX = "model.safetensors", "model.safetensors.index.json"
+"""Where a checkpoint keeps its weights: in one file, or in those that the index names."""
 
 
-def load_tokenizer(checkpoint: str, model: ModelConfig) -> Any:
+def load_tokenizer(checkpoint: str, model: ModelConfig, revision: str | None = None) -> Any:
     """The checkpoint's tokenizer; the family's template is put in where it brings none, as is the family's tokenizer."""
     family = get_family(model.family)
     source = checkpoint
-    if family.tokenizer_model is not None and not from_hub(_has_tokenizer, checkpoint):
-        source = family.tokenizer_model
+    if family.tokenizer_model is not None and not from_hub(_has_tokenizer, checkpoint, revision):
+        source, revision = family.tokenizer_model, None
     try:
-        tokenizer = from_hub(read_tokenizer, source, trust_remote_code=model.trust_remote_code)
+        tokenizer = from_hub(read_tokenizer, source, revision, trust_remote_code=model.trust_remote_code)
     except ValueError as error:
         if source == checkpoint:
             raise
@@ -50,26 +53,70 @@ def load_tokenizer(checkpoint: str, model: ModelConfig) -> Any:
     return tokenizer
 
 
-def _has_tokenizer(checkpoint: str) -> bool:
-    return any(_has(checkpoint, name) for name in TOKENIZER_FILES)
+def _has_tokenizer(checkpoint: str, **pinned: Any) -> bool:
+    return any(_has(checkpoint, name, **pinned) for name in TOKENIZER_FILES)
 
 
-def _has(checkpoint: str, name: str) -> bool:
-    """Whether a folder, a repository, or what was downloaded of it before, has the file."""
-    return cached_file(checkpoint, name, _raise_exceptions_for_missing_entries=False) is not None
+def _has(checkpoint: str, name: str, **pinned: Any) -> bool:
+    """Whether a folder, a repository, or what was downloaded of it before, has the file. A repository's file is downloaded."""
+    return cached_file(checkpoint, name, _raise_exceptions_for_missing_entries=False, **pinned) is not None
 
 
-def read_tokenizer(checkpoint: str, *, trust_remote_code: bool) -> Any:
+def read_tokenizer(checkpoint: str, *, trust_remote_code: bool, **pinned: Any) -> Any:
     """What tokenizer.json says, where there is one: AutoTokenizer rebuilds that of some architectures (qwen2) by rules of its own."""
-    if _has(checkpoint, "tokenizer.json"):
-        return PreTrainedTokenizerFast.from_pretrained(checkpoint)
-    return AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=trust_remote_code)
+    if _has(checkpoint, "tokenizer.json", **pinned):
+        return PreTrainedTokenizerFast.from_pretrained(checkpoint, **pinned)
+    return AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=trust_remote_code, **pinned)
 
 
-def load_config(checkpoint: str, model: ModelConfig) -> Any:
+def commit_of(checkpoint: str, config: Any) -> str | None:
+    """The commit of a hub repository that its `config` was read from, the `revision` of all that is loaded later. None for a folder."""
+    commit = None if Path(checkpoint).is_dir() else getattr(config, "_commit_hash", None)
+    return str(commit) if commit else None
+
+
+def check_weights(checkpoint: str, model: ModelConfig, revision: str | None = None) -> None:
+    """The files that hold the checkpoint's weights are there; they are not read. ValueError where not. `init: random` needs none."""
+    if model.init == "random":
+        return
+    if missing := from_hub(_missing_shards, checkpoint, revision):
+        named = ", ".join(missing[:3]) + ("..." if len(missing) > 3 else "")
+        raise ValueError(
+            f"{checkpoint} lacks {len(missing)} of the weight files that its {WEIGHTS_INDEX} names ({named}); "
+            f"is the download complete? base.model.init=random trains from scratch"
+        )
+
+
+def _missing_shards(checkpoint: str, **pinned: Any) -> list[str]:
+    """Weight files that an index names and that are not there. Raises OSError where there is neither one file of weights nor an index."""
+    if _known(checkpoint, WEIGHTS, **pinned):
+        return []
+    index = cached_file(checkpoint, WEIGHTS_INDEX, _raise_exceptions_for_missing_entries=False, **pinned)
+    if index is None:
+        raise OSError(f"no file named {WEIGHTS}")
+    try:
+        shards = sorted({str(name) for name in json.loads(Path(index).read_text(encoding="utf-8"))["weight_map"].values()})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise OSError(f"{WEIGHTS_INDEX} is no index of weights") from error
+    if not shards:
+        raise OSError(f"{WEIGHTS_INDEX} names no file of weights")
+    return [name for name in shards if not _known(checkpoint, name, **pinned)]
+
+
+def _known(checkpoint: str, name: str, **pinned: Any) -> bool:
+    """Whether a folder or a repository has the file, which is not downloaded."""
+    try:
+        return bool(has_file(checkpoint, name, **pinned))
+    except (OSError, ValueError):
+        raise
+    except Exception as error:  # the network's own, which have no base in common with these
+        raise OSError(f"cannot ask for {name}: {error}") from error
+
+
+def load_config(checkpoint: str, model: ModelConfig, revision: str | None = None) -> Any:
     """The checkpoint's Transformers config, checked against the family."""
     family = get_family(model.family)
-    config = from_hub(AutoConfig.from_pretrained, checkpoint, trust_remote_code=model.trust_remote_code)
+    config = from_hub(AutoConfig.from_pretrained, checkpoint, revision, trust_remote_code=model.trust_remote_code)
     if config.model_type != family.model_type:
         raise ValueError(
             f"{checkpoint} holds a {config.model_type!r} model, but family {family.name} is {family.model_type!r}; change one of them"
@@ -88,14 +135,22 @@ def check_rows(tokenizer: Any, config: Any, checkpoint: str) -> None:
 
 
 def load_network(
-    checkpoint: str, model: ModelConfig, lora: LoraConfig | None, *, k: int, seed: int, device: torch.device | str = "cpu"
+    checkpoint: str,
+    model: ModelConfig,
+    lora: LoraConfig | None,
+    *,
+    k: int,
+    seed: int,
+    device: torch.device | str = "cpu",
+    revision: str | None = None,
 ) -> Network:
     """The network to be trained: weights, adapters and k predictor tokens; everything new is drawn from the seed's own streams.
 
+    `revision` is the commit of a hub repository; None: its newest.
     On a GPU frozen weights are bf16 and trained ones fp32 (autocast computes in bf16); on a CPU everything is fp32.
     """
     family = get_family(model.family)
-    config = load_config(checkpoint, model)
+    config = load_config(checkpoint, model, revision)
     device = torch.device(device)
     half = uses_bf16(model, device)
     dtype = torch.bfloat16 if half and lora is not None else torch.float32
@@ -106,6 +161,7 @@ def load_network(
         lm, found = from_hub(
             AutoModelForCausalLM.from_pretrained,
             checkpoint,
+            revision,
             dtype=dtype,
             use_safetensors=True,
             trust_remote_code=model.trust_remote_code,
@@ -171,8 +227,12 @@ class seeded:
         self._fork.__exit__(*exception)
 
 
-def from_hub(load: Any, checkpoint: str, **kwargs: Any) -> Any:
-    """Call a `from_pretrained`, without progress bars; turn what goes wrong into one sentence with its remedy."""
+def from_hub(load: Any, checkpoint: str, revision: str | None = None, **kwargs: Any) -> Any:
+    """Call a `from_pretrained`, without progress bars; turn what goes wrong into one sentence with its remedy.
+
+    `revision`: the commit of a hub repository; None: a folder, or the newest.
+    """
+    kwargs |= {"revision": revision} if revision is not None else {}
     logging.disable_progress_bar()
     getLogger("huggingface_hub").setLevel("ERROR")  # it would report every retry of an unreachable hub
     try:

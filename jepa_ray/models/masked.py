@@ -53,10 +53,10 @@ def tiny_encoder_config(family: EncoderFamily, tokenizer: PreTrainedTokenizerFas
     return AutoConfig.for_model(family.model_type, **family.tiny, vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id)
 
 
-def load_encoder_config(checkpoint: str, model: ModelConfig) -> Any:
+def load_encoder_config(checkpoint: str, model: ModelConfig, revision: str | None = None) -> Any:
     """The checkpoint's Transformers config, checked against the family."""
     family = get_encoder(model.family)
-    config = from_hub(AutoConfig.from_pretrained, checkpoint, trust_remote_code=model.trust_remote_code)
+    config = from_hub(AutoConfig.from_pretrained, checkpoint, revision, trust_remote_code=model.trust_remote_code)
     if config.model_type != family.model_type:
         raise ValueError(
             f"{checkpoint} holds a {config.model_type!r} model, but family {family.name} is the masked encoder {family.model_type!r}; "
@@ -65,21 +65,21 @@ def load_encoder_config(checkpoint: str, model: ModelConfig) -> Any:
     return config
 
 
-def load_encoder_tokenizer(checkpoint: str, model: ModelConfig) -> Any:
+def load_encoder_tokenizer(checkpoint: str, model: ModelConfig, revision: str | None = None) -> Any:
     """The checkpoint's tokenizer; ValueError where it has no mask or padding token."""
-    tokenizer = from_hub(read_tokenizer, checkpoint, trust_remote_code=model.trust_remote_code)
+    tokenizer = from_hub(read_tokenizer, checkpoint, revision, trust_remote_code=model.trust_remote_code)
     for name in ("mask_token", "pad_token"):
         if getattr(tokenizer, name, None) is None:
             raise ValueError(f"the tokenizer of {checkpoint} has no {name.replace('_', ' ')}; is this a masked encoder?")
     return tokenizer
 
 
-def load_masked_lm(checkpoint: str, model: ModelConfig, seed: int) -> Any:
+def load_masked_lm(checkpoint: str, model: ModelConfig, seed: int, revision: str | None = None) -> Any:
     """A Transformers masked-language model in fp32; what is new is drawn from the seed's stream "initial weights".
 
     New are all weights with `init: random`, and the head where the checkpoint holds the encoder alone.
     """
-    config = load_encoder_config(checkpoint, model)
+    config = load_encoder_config(checkpoint, model, revision)
     with seeded(derive_seed(seed, "initial weights")):
         if model.init == "random":
             lm = AutoModelForMaskedLM.from_config(config, dtype=torch.float32, trust_remote_code=model.trust_remote_code)
@@ -87,6 +87,7 @@ def load_masked_lm(checkpoint: str, model: ModelConfig, seed: int) -> Any:
             lm, found = from_hub(
                 AutoModelForMaskedLM.from_pretrained,
                 checkpoint,
+                revision,
                 dtype=torch.float32,
                 use_safetensors=True,
                 trust_remote_code=model.trust_remote_code,

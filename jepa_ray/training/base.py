@@ -17,7 +17,7 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 from transformers.utils import logging
 
-from jepa_ray import atomic
+from jepa_ray import atomic, full_disk
 from jepa_ray.config import DataConfig, ModelConfig, OptimConfig, TrialConfig
 from jepa_ray.data.datasets import DATASETS, digest, split_base
 from jepa_ray.data.example import Example
@@ -37,8 +37,17 @@ OPTIM = OptimConfig(learning_rate=6e-3, num_epochs=1, batch_size=32, schedule="c
 
 
 def cache_folder() -> Path:
-    """Where tiny bases are kept: JEPA_RAY_CACHE, else ~/.cache/jepa_ray."""
-    return Path(os.environ.get("JEPA_RAY_CACHE", Path.home() / ".cache" / "jepa_ray")) / "tiny"
+    """Where tiny bases are kept: JEPA_RAY_CACHE, else ~/.cache/jepa_ray. Made if it is missing; ValueError where it cannot be."""
+    folder = Path(os.environ.get("JEPA_RAY_CACHE", Path.home() / ".cache" / "jepa_ray")) / "tiny"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if full_disk.is_full(error):
+            raise
+        raise ValueError(
+            f"the cache of tiny bases, {folder}, cannot be made ({error.strerror}); set JEPA_RAY_CACHE to a folder that can be written to"
+        ) from error
+    return folder
 
 
 def tiny_base(family: ModelFamily, examples: Sequence[Example], max_length: int, num_threads: int = 1, steps: int | None = None) -> Path:

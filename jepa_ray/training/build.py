@@ -40,11 +40,22 @@ class Training:
         working.save(scratch, self.network, self.optimizer, **state)
 
 
-def build(config: TrialConfig, checkpoint: str, table: TokenTable, runtime: Runtime, scratch: Path) -> Training:
-    """Load, or go on from `scratch`. Called by every rank. `table` is what is trained on (its first step may set lambda)."""
+def build(
+    config: TrialConfig, checkpoint: str, table: TokenTable, runtime: Runtime, scratch: Path, revision: str | None = None
+) -> Training:
+    """Load, or go on from `scratch`. Called by every rank. `table` is what is trained on (its first step may set lambda).
+
+    `revision`: the commit of a checkpoint on the hub.
+    """
     objective = active_objective(config)
     network = load_network(
-        checkpoint, config.model, config.lora, k=objective.k if objective is not None else 0, seed=config.seed, device=runtime.device
+        checkpoint,
+        config.model,
+        config.lora,
+        k=objective.k if objective is not None else 0,
+        seed=config.seed,
+        device=runtime.device,
+        revision=revision,
     )
     fit_network(network, objective, config.seed)
     optimizer = make_optimizer(network, config)

@@ -78,9 +78,9 @@ def _train(
     assert config.masked is not None
     torch.set_num_threads(runtime.num_threads)
     bf16, optim, objective = uses_bf16(config.model, torch.device(runtime.device)), config.optim, config.objective
-    tokenizer = load_encoder_tokenizer(prepared.checkpoint, config.model)
+    tokenizer = load_encoder_tokenizer(prepared.checkpoint, config.model, prepared.revision)
     ids = TokenIds(mask=tokenizer.mask_token_id, pad=tokenizer.pad_token_id)
-    network = masked_network(load_masked_lm(prepared.checkpoint, config.model, config.seed), config).to(runtime.device)
+    network = masked_network(load_masked_lm(prepared.checkpoint, config.model, config.seed, prepared.revision), config).to(runtime.device)
     target = TargetEncoder(network) if network.predictor is not None else None
     optimizer = make_masked_optimizer(network, optim, objective.predictor_lr_factor if objective is not None else 1.0)
     flop_model = MaskedFlops.of(network)

@@ -23,7 +23,7 @@ from jepa_ray.data.report import of_family, of_task
 from jepa_ray.data.spans import masked_batch
 from jepa_ray.heartbeat import HEARTBEAT
 from jepa_ray.models.encoders import EncoderFamily, get_encoder
-from jepa_ray.models.loading import check_rows, seeded
+from jepa_ray.models.loading import check_rows, check_weights, commit_of, seeded
 from jepa_ray.models.masked import (
     TINY_WORDS,
     load_encoder_config,
@@ -63,6 +63,8 @@ class MaskedPrepared:
     """Digest of all that a trial's numbers depend on and its configuration does not hold: data and weights."""
     checkpoint: str
     """Folder or hub id that weights and tokenizer are read from."""
+    revision: str | None = None
+    """Of a hub id: the commit that `identity` names, which every trial loads."""
     facts: dict[str, Any] = field(default_factory=dict)
     """Columns of the trials table known before training."""
     report: dict[str, Any] = field(default_factory=dict)
@@ -87,12 +89,13 @@ def prepare_masked(sweep: SweepConfig, family: str, task: str) -> MaskedPrepared
         checkpoint = record.paper_model if model == "paper" else model
     HEARTBEAT.enter("tokenise")
     shape = load_encoder_config(checkpoint, config)
-    tokenizer = load_encoder_tokenizer(checkpoint, config)
+    revision = commit_of(checkpoint, shape)
+    tokenizer = load_encoder_tokenizer(checkpoint, config, revision)
     check_rows(tokenizer, shape, checkpoint)
+    check_weights(checkpoint, config, revision)
     prepared = _prepared(sweep, family, task, corpus, checkpoint, tokenizer, shape.max_position_embeddings)
-    weights = weights_sha(checkpoint, config) if Path(checkpoint).is_dir() else str(shape._commit_hash)
-    sha = hashlib.sha256((corpus.dataset_sha + weights).encode())
-    return replace(prepared, identity=sha.hexdigest())
+    sha = hashlib.sha256((corpus.dataset_sha + weights_sha(checkpoint, revision)).encode())
+    return replace(prepared, identity=sha.hexdigest(), revision=revision)
 
 
 def _prepared(sweep: SweepConfig, family: str, task: str, corpus: Corpus, checkpoint: str, tokenizer: Any, limit: int) -> MaskedPrepared:

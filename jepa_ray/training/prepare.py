@@ -18,7 +18,7 @@ from jepa_ray.evaluation.judges import judge_of
 from jepa_ray.evaluation.sql import missing_databases
 from jepa_ray.heartbeat import HEARTBEAT
 from jepa_ray.models.families import get_family
-from jepa_ray.models.loading import check_rows, load_config, load_tokenizer
+from jepa_ray.models.loading import check_rows, check_weights, commit_of, load_config, load_tokenizer
 from jepa_ray.training.base import split_for_base, tiny_base
 from jepa_ray.training.pretrain import Pretrained
 
@@ -35,6 +35,8 @@ class Prepared:
     """Digest of the splits' contents."""
     checkpoint: str
     """Folder or hub id that weights and tokenizer are read from."""
+    revision: str | None = None
+    """Of a hub id: the commit that `identity` names, which every trial loads."""
     pretrain: TokenTable | None = None
     """Training split of the first stage, where there is one."""
     pretrain_sha: str = ""
@@ -75,8 +77,11 @@ def prepare(sweep: SweepConfig, family: str, task: str) -> Prepared:
     else:
         checkpoint = record.paper_model if model == "paper" else model
     HEARTBEAT.enter("tokenise")
-    tokenizer = load_tokenizer(checkpoint, config)
-    check_rows(tokenizer, load_config(checkpoint, config), checkpoint)
+    shape = load_config(checkpoint, config)
+    revision = commit_of(checkpoint, shape)
+    tokenizer = load_tokenizer(checkpoint, config, revision)
+    check_rows(tokenizer, shape, checkpoint)
+    check_weights(checkpoint, config, revision)
     tables = {"train": tokenize_split(train, tokenizer, record, data.max_length)}
     seen = {"val": texts_of(splits.train), "test": texts_of(splits.train, splits.val)}
     for name, examples in (("val", splits.val), ("test", splits.test)):
@@ -86,7 +91,7 @@ def prepare(sweep: SweepConfig, family: str, task: str) -> Prepared:
     cap = sweep.max_new_tokens_of(task) or DATASETS[task].max_new_tokens
     HEARTBEAT.enter("digest of data and weights")
     sha = hashlib.sha256(splits.dataset_sha.encode())
-    for part in (digest(first) if first else "", databases_sha(data, [*splits.val, *splits.test]), weights_sha(checkpoint, config)):
+    for part in (digest(first) if first else "", databases_sha(data, [*splits.val, *splits.test]), weights_sha(checkpoint, revision)):
         sha.update(part.encode())
     return Prepared(
         train=tables["train"],
@@ -95,6 +100,7 @@ def prepare(sweep: SweepConfig, family: str, task: str) -> Prepared:
         dataset_sha=splits.dataset_sha,
         identity=sha.hexdigest(),
         checkpoint=checkpoint,
+        revision=revision,
         pretrain=pretrain,
         pretrain_sha=digest(first) if first else "",
         facts={
@@ -142,11 +148,11 @@ def databases_sha(data: DataConfig, examples: Sequence[Example]) -> str:
     return sha.hexdigest()
 
 
-def weights_sha(checkpoint: str, model: ModelConfig) -> str:
+def weights_sha(checkpoint: str, revision: str | None) -> str:
     """Digest of a checkpoint: of a folder's files (each by its size, first and last megabyte), or the commit of a hub id."""
     folder = Path(checkpoint)
     if not folder.is_dir():
-        return str(getattr(load_config(checkpoint, model), "_commit_hash", None) or "")
+        return revision or ""
     files = [path for path in sorted(folder.iterdir()) if path.suffix in (".safetensors", ".json", ".jinja")]
     return hashlib.sha256("\n".join(f"{path.name} {sampled_sha(path)}" for path in files).encode()).hexdigest()
 

@@ -77,18 +77,20 @@ def stages(config: TrialConfig) -> tuple[TrialConfig | None, TrialConfig]:
     return config.model_copy(update=first), config.model_copy(update=second)
 
 
-def pretrain(config: TrialConfig, table: TokenTable, checkpoint: str, data_sha: str, runtime: Runtime, scratch: Path) -> Pretrained:
+def pretrain(
+    config: TrialConfig, table: TokenTable, checkpoint: str, data_sha: str, runtime: Runtime, scratch: Path, revision: str | None = None
+) -> Pretrained:
     """Train the stage that `config` describes (a trial of its own), or find it done.
 
-    Called by every rank. Goes on from the last finished epoch under `scratch`. ValueError where a stored checkpoint's weights are not
-    those whose digest was noted.
+    Called by every rank. Goes on from the last finished epoch under `scratch`. `revision`: the commit of a checkpoint on the hub.
+    ValueError where a stored checkpoint's weights are not those whose digest was noted.
     """
-    folder = scratch.parent / "pretrained" / _key(config, checkpoint, data_sha)
+    folder = scratch.parent / "pretrained" / _key(config, checkpoint, data_sha, revision)
     done = torch.tensor(float((folder / _FACTS).exists()), device=runtime.device)
     if runtime.world_size > 1:  # rank 0 decides: another trial may finish the same stage while this one looks
         dist.broadcast(done, 0)
     if not done:
-        _train(config, table, checkpoint, runtime, scratch / "pretrain", folder)
+        _train(config, table, checkpoint, runtime, scratch / "pretrain", folder, revision)
         if runtime.world_size > 1:
             dist.barrier()
     found = _read(folder)
@@ -96,8 +98,10 @@ def pretrain(config: TrialConfig, table: TokenTable, checkpoint: str, data_sha: 
     return found
 
 
-def _train(config: TrialConfig, table: TokenTable, checkpoint: str, runtime: Runtime, scratch: Path, folder: Path) -> None:
-    training = build(config, checkpoint, table, runtime, scratch)
+def _train(
+    config: TrialConfig, table: TokenTable, checkpoint: str, runtime: Runtime, scratch: Path, folder: Path, revision: str | None
+) -> None:
+    training = build(config, checkpoint, table, runtime, scratch, revision)
     network, flop_model, backend = training.network, FlopModel.of(training.network), backend_of(config)
     start: dict[str, Any] = {"epoch": 0, "step": 0, "tokens": 0, "flops": 0, "unpacked": 0, "seconds": 0.0, "losses": []}
     saved = start if training.saved is None else {name: training.saved.get(name, math.nan) for name in start}
@@ -125,17 +129,19 @@ def _train(config: TrialConfig, table: TokenTable, checkpoint: str, runtime: Run
     if runtime.rank == 0:
         with atomic.whole_folder(folder) as building:  # another trial of the same first stage may be faster
             network.causal_lm.save_pretrained(building)
-            load_tokenizer(checkpoint, config.model).save_pretrained(building)
+            load_tokenizer(checkpoint, config.model, revision).save_pretrained(building)
             cost = {"tokens": saved["tokens"], "flops": saved["flops"], "unpacked_flops": saved["unpacked"], "seconds": saved["seconds"]}
             facts = Pretrained(folder=str(folder), sha=_weights_sha(building), **cost, losses=saved["losses"])
             (building / _FACTS).write_text(json.dumps(asdict(facts), indent=2) + "\n", encoding="utf-8")
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _key(config: TrialConfig, checkpoint: str, data_sha: str) -> str:
+def _key(config: TrialConfig, checkpoint: str, data_sha: str, revision: str | None) -> str:
     tree = canonical(config.model_copy(update={"objective": active_objective(config)}))
     parts = [tree[name] for name in ("model", "data", "optim", "objective", "seed")]
-    return hashlib.sha256(json.dumps([*parts, checkpoint, data_sha], sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(
+        json.dumps([*parts, checkpoint, *([revision] if revision else []), data_sha], sort_keys=True).encode()
+    ).hexdigest()[:16]
 
 
 def _read(folder: Path) -> Pretrained | None:

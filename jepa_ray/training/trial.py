@@ -88,9 +88,9 @@ def _train(
     objective = active_objective(config)
     bf16 = uses_bf16(config.model, torch.device(runtime.device))
 
-    tokenizer = load_tokenizer(prepared.checkpoint, config.model)
+    tokenizer = load_tokenizer(prepared.checkpoint, config.model, prepared.revision)
     backend = backend_of(config)
-    training = build(config, prepared.checkpoint, prepared.train, runtime, scratch)
+    training = build(config, prepared.checkpoint, prepared.train, runtime, scratch, prepared.revision)
     network, saved = training.network, training.saved
     flop_model = FlopModel.of(network)
     error = attention_error(network, prepared.train, backend, objective=objective, bf16=bf16)
@@ -202,10 +202,10 @@ def _first_stage(
     """The data and the record for the fine-tuning, which starts from the checkpoint of the first stage."""
     assert prepared.pretrain is not None, "the first stage's data were not prepared"
     torch.set_num_threads(runtime.num_threads)
-    stage = pretrain(first, prepared.pretrain, prepared.checkpoint, prepared.pretrain_sha, runtime, scratch)
+    stage = pretrain(first, prepared.pretrain, prepared.checkpoint, prepared.pretrain_sha, runtime, scratch, prepared.revision)
     summary = {**progress.summary, "pretrained_sha": stage.sha, **stage.losses[-1]}
     progress = replace(progress, summary=summary)
-    return replace(prepared, checkpoint=stage.folder, stage=stage), progress
+    return replace(prepared, checkpoint=stage.folder, revision=None, stage=stage), progress
 
 
 def _score_test(

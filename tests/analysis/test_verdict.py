@@ -433,6 +433,33 @@ def test_half_written_tables(sweep: Sweep) -> None:
     assert any("Confirmed in one of the two arms only" in note for claim in gather(sweep.folder).claims for note in claim.notes)
 
 
+@pytest.mark.parametrize("damage", [b"", b"PAR1", b"PAR1 and more of it PAR1", None], ids=["empty", "cut", "garbage", "folder"])
+@pytest.mark.parametrize("place", ["trials/*", "metrics/*", "predictions/*", "arms"])
+def test_commands_refuse_damaged_tables_and_write_nothing(
+    place: str, damage: bytes | None, sweep: Sweep, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They name the file, and the command that sets it aside."""
+    from analysis import panels, paper, planning, summary
+
+    sweep.arm("baseline", around(0.5), curve={1e9: 0.5})
+    sweep.arm("jepa", shifted(around(0.5), 0.1), curve={1e9: 0.5})
+    results.write_arms(sweep.folder, [])
+    victim = sorted(sweep.folder.glob(f"{place}.parquet"))[0]
+    victim.unlink()
+    if damage is None:
+        victim.mkdir()
+    else:
+        victim.write_bytes(damage)
+    before = sorted(sweep.folder.rglob("*"))
+    for main, arguments in ((verdict.main, []), (summary.main, []), (panels.main, []), (planning.main, []), (paper.main, ["T3"])):
+        with pytest.raises(SystemExit) as end:
+            main([*arguments, str(sweep.folder)])
+        assert end.value.code == 2
+        said = " ".join(capsys.readouterr().err.split())
+        assert f"{victim} cannot be read" in said and f"`python -m jepa_ray.sweep {sweep.folder}/sweep.yaml` sets aside" in said
+    assert sorted(sweep.folder.rglob("*")) == before
+
+
 def test_a_sweep_still_running(sweep: Sweep) -> None:
     sweep.arm("baseline", around(0.5))
     sweep.trial("jepa", 82, 0.6)

@@ -173,6 +173,20 @@ def test_other_csv(write: Write) -> None:
     refused(write("frage,antwort", "q,a", name="d.csv"), "d.csv:2: expected a problem under question", gsm8k.TASK)
 
 
+def test_a_cell_as_long_as_a_document(tmp_path: Path) -> None:
+    """Python's csv module refuses cells of more than 131,072 characters unless it is told otherwise."""
+    path = tmp_path / "long.csv"
+    document = "a word, " * 40_000
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([["question", "answer"], [document, "#### 1"]])
+    limit = csv.field_size_limit(131_072)
+    try:
+        (example,) = read(gsm8k.TASK, str(path))
+    finally:
+        csv.field_size_limit(limit)
+    assert example.text == document.strip() or example.text == document
+
+
 def test_other_parquet(tmp_path: Path) -> None:
     (tmp_path / "a.parquet").write_text("question,answer", encoding="utf-8")
     refused(tmp_path / "a.parquet", "not a Parquet file that can be read")

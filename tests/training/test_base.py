@@ -98,6 +98,13 @@ def test_a_crash_leaves_nothing_that_looks_finished(family: ModelFamily, monkeyp
     assert (tiny_base(family, EXAMPLES, 512) / "config.json").is_file()
 
 
+def test_a_cache_that_cannot_be_made_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("JEPA_RAY_CACHE", str(tmp_path / "file"))
+    with pytest.raises(ValueError, match=r"cache of tiny bases, .*file/tiny, cannot be made \(Not a directory\); set JEPA_RAY_CACHE to"):
+        tiny_base(FAMILIES["llama3"], EXAMPLES, 512)
+
+
 def test_the_halves_are_disjoint_and_the_base_sees_one_of_them(family: ModelFamily, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
     real = base._pretrain
