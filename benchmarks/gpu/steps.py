@@ -135,8 +135,9 @@ class Arm:
             self.config = self.config.model_copy(update={"optim": self.config.optim.model_copy(update={"micro_batch_size": size // 2})})
             self.optimizer.zero_grad(set_to_none=True)
             gc.collect()
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats()
+            if self.runtime.device == "cuda":
+                torch.cuda.empty_cache()
+                torch.cuda.reset_peak_memory_stats()
         seconds, totals = done
         self.seconds.append(seconds)
         if self.step:
