@@ -77,6 +77,14 @@ def test_nothing_outlives_its_limit(tmp_path: Path) -> None:
     assert "timed out" in table([hung, after]) and "ran over its limit of 4 s; started" in table([hung, after])
 
 
+def test_a_part_that_measures_more_with_more_time_gets_what_others_left(tmp_path: Path) -> None:
+    parts = [*fakes("fine", "skips").values(), Part("more", "tests.fake_gpu_parts:fine", 10, takes_spare=True)]
+    for small in (False, True):
+        records = run_parts([*parts, *fakes("raises").values()], Form(tmp_path, small=small))
+        spare = 2 * 30 - records[0]["seconds"] - records[1]["seconds"]
+        assert [record["limit_s"] for record in records] == [30, 30, 10 if small else pytest.approx(10 + spare, abs=0.1), 30]
+
+
 def test_the_exit_code_is_0_where_none_failed(tmp_path: Path, without_cuda: None, capsys: pytest.CaptureFixture[str]) -> None:
     known = fakes("skips", "fine", "raises")
     assert command.main(["--out", str(tmp_path), "--only", "fine", "skips"], known) == 0
@@ -128,3 +136,13 @@ def test_made_examples_are_the_same_every_time() -> None:
     for task in ("nl-rx", "gsm8k"):
         one, other = (data.examples(task, None, 20)[0] for _ in range(2))
         assert one == other and len({example.text for example in one}) == 20
+
+
+def test_made_problems_have_the_lengths_of_gsm8k() -> None:
+    from benchmarks.gpu import models
+
+    sample = data.gsm8k_like(400)
+    _, table = models.tokenised("llama3", sample)
+    for name, mean, spread in (("text", 123, 39), ("code", 158, 57)):
+        lengths = getattr(table, name).lengths
+        assert abs(lengths.mean() / mean - 1) < 0.1 and abs(lengths.std() / spread - 1) < 0.25

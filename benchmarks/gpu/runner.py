@@ -31,11 +31,16 @@ Record = dict[str, Any]
 
 
 def run_parts(parts: Iterable[Part], form: Form, told: Callable[[Record], None] = lambda record: None) -> list[Record]:
-    """Run them all; `told` hears of each as it ends."""
+    """Run them all; `told` hears of each as it ends. Together they take no longer than the sum of their limits."""
     form.folder.mkdir(parents=True, exist_ok=True)
-    records = []
+    records: list[Record] = []
+    spare = 0.0
     for part in parts:
+        if part.takes_spare and not form.small:
+            part = replace(part, limit_s=round(part.limit_s + spare, 1))
+            spare = 0.0
         record = run_part(part, form)
+        spare = max(0.0, spare + part.limit_s - record["seconds"])
         records.append(record)
         told(record)
     return records

@@ -28,9 +28,7 @@ from jepa_ray.training.step import Runtime, StepTotals, backend_of, epoch_steps,
 
 STEPS = 200
 PROFILED = 3
-PROFILE_S = 5.0
-"""Seconds kept for the profiled steps of an arm."""
-EXAMPLES = {"nl-rx": 1500, "gsm8k": 768}
+EXAMPLES = {"nl-rx": 1024, "gsm8k": 640}
 
 
 def nlrx_lora(form: Form, findings: Findings) -> None:
@@ -82,18 +80,23 @@ def run_arm(network: Network, table: TokenTable, config: TrialConfig, form: Form
     arm = Arm(models.arm(network, config), table, config, models.runtime(form), steps + PROFILED + 1)
     began = time.perf_counter()
     with sdpa_shapes() as shapes:
-        while arm.step < steps and (arm.step < 2 or time.time() + PROFILE_S < until):
+        while arm.step < steps and (arm.step < 2 or time.time() + reserved(arm) < until):
             arm.advance()
     wall = time.perf_counter() - began
     return arm, arm.figures(form) | {"wall_s": wall, "attention_shapes": len(shapes), "syncs_per_step": None, "syncs_at": None}
 
 
+def reserved(arm: Arm) -> float:
+    """Seconds that the steps of `waits` take at most: a profiled one is slower, and what it saw has to be read."""
+    return 1.0 + 2 * (PROFILED + 1) * arm.seconds[-1]
+
+
 def waits(arm: Arm, form: Form, until: float) -> dict[str, Any]:
     """What the host waits for in a few more steps, new ones too; nothing where the time is up or the profiler does not work here."""
     found: dict[str, Any] = {}
-    if form.small or time.time() + 2 * arm.seconds[-1] < until:
+    if form.small or time.time() + arm.seconds[-1] < until:
         found["syncs_at"] = places(arm.advance, 1)
-    if form.small or time.time() + 2 * PROFILED * arm.seconds[-1] < until:
+    if form.small or time.time() + PROFILED * arm.seconds[-1] < until:
         try:
             found["syncs_per_step"] = counted(lambda: arm.advance_to(arm.step + PROFILED), PROFILED)
         except RuntimeError as error:
