@@ -182,6 +182,13 @@ def test_steps_end_with_the_time(form: Form) -> None:
     assert figures["baseline"]["steps"] == figures["jepa"]["steps"] == 2 < figures["jepa"]["steps_wanted"]
 
 
+@pytest.mark.gpu
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", [name for name in PARTS if name != "ray"])
+def test_the_small_form_runs_on_a_gpu(form: Form, name: str) -> None:
+    ran(name, replace(form, device="cuda"))
+
+
 def test_200_batches_of_a_trial_are_all_different() -> None:
     config = models.trial_config(lora=None, jepa=True, batch_size=128)
     batches = steps.different_batches(1500, config, steps.STEPS)
@@ -225,8 +232,7 @@ def test_the_plain_loop_trains_on_the_labels_of_the_trial() -> None:
     sample, _ = data.examples("nl-rx", None, 40)
     tokenizer, table = models.tokenised("llama3", sample)
     config = models.trial_config(lora=None, jepa=False, batch_size=10)
-    rows, losses = np.arange(10), []
-    weights = []
+    rows, losses, weights = np.arange(10), [], []
     for plain in (True, False):
         network = models.arm(models.network("llama3", True, tokenizer, "cpu"), config)
         optimizer = make_optimizer(network, config)

@@ -107,17 +107,17 @@ def environment(form: Form) -> dict[str, str]:
 
 def _wait(process: subprocess.Popen[bytes], limit: float, grace: float) -> bool:
     """Whether the process ended by itself before its limit. Its whole group is gone afterwards."""
-    in_time = True
     try:
         process.wait(max(0.0, limit - grace - time.time()))
+        return True
     except subprocess.TimeoutExpired:
-        in_time = False
         _signal(process, signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(max(0.0, limit - time.time()))
-    _signal(process, signal.SIGKILL)  # also what it started and left behind
-    process.wait()
-    return in_time
+        return False
+    finally:  # also after Ctrl-C, which the group does not hear of; and what the part started and left behind
+        _signal(process, signal.SIGKILL)
+        process.wait()
 
 
 def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:

@@ -45,7 +45,8 @@ def places(call: Callable[[], Any], steps: int) -> dict[str, float]:
         finally:
             if torch.cuda.is_available():
                 torch.cuda.set_sync_debug_mode("default")
-    found = Counter(f"{'/'.join(Path(one.filename).parts[-3:])}:{one.lineno}" for one in told if "synchroniz" in str(one.message))
+    waits = [one for one in told if "called a synchronizing" in str(one.message)]
+    found = Counter(f"{'/'.join(Path(wait.filename).parts[-3:])}:{wait.lineno}" for wait in waits)
     return {place: times / steps for place, times in found.most_common()}
 
 
@@ -59,7 +60,9 @@ def _names(profiler: Any) -> Iterator[str]:
 
 @contextmanager
 def sdpa_shapes() -> Iterator[set[tuple[Any, ...]]]:
-    """Collects the distinct shapes (query, key, whether masked) that scaled dot-product attention is called in."""
+    """Collects the distinct shapes (query, key, whether masked) that scaled dot-product attention is called in; none where another
+    kernel computes it.
+    """
     seen: set[tuple[Any, ...]] = set()
     original = F.scaled_dot_product_attention
 
