@@ -1,0 +1,81 @@
+"""A trial in this process: `python -m benchmarks.gpu.one_trial --scratch DIR --result FILE ...`, to be killed and run again by `trials.py`.
+
+The network is the tiny Llama with random weights, also on a GPU: what is looked at is that a trial goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.gpu import data, models
+from benchmarks.gpu.form import Form, write
+from jepa_ray.config import EvaluationConfig, LoraConfig, ModelConfig, ObjectiveConfig, OptimConfig, SweepConfig, TrialConfig
+from jepa_ray.results import TrialResult
+from jepa_ray.training.prepare import Prepared, prepare
+from jepa_ray.training.trial import run_trial
+
+EPOCHS = 3
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the trial, or what is left of it, and write its result."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu.one_trial", description=__doc__)
+    parser.add_argument("--scratch", type=Path, required=True)
+    parser.add_argument("--result", type=Path, required=True)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--data", type=Path)
+    options = parser.parse_args(argv)
+    form = Form(options.scratch.parent, options.device, data=options.data)
+    prepared = prepared_for(form, "tiny", train=96, val=16)
+    config = config_for(prepared, lora=LoraConfig(), epochs=EPOCHS, batch_size=8, max_new_tokens=8, learning_rate=1e-3)
+    reported: list[int] = []
+    result = run_trial(config, prepared, models.runtime(form), lambda metrics: reported.append(int(metrics["epoch"])), options.scratch)
+    write(options.result, {"state": result.state, "error": result.error, "reported": reported, **outcome(result)})
+    return int(result.state != "COMPLETE")
+
+
+def prepared_for(form: Form, model: str, *, train: int, val: int) -> Prepared:
+    """Tokenised regexes for a network with random weights: `tiny`, or a folder with a configuration and a tokenizer."""
+    file = data.file_of("nl-rx", form.data)
+    sweep = SweepConfig.model_validate(
+        {
+            "name": "trial",
+            "methods": {"jepa": models.JEPA},
+            "model": model,
+            "base": {"model": {"init": "random"}},
+            "data": {"num_train": train, "num_val": val, **({"train": str(file)} if file is not None else {"num_test": 1})},
+        }
+    )
+    return prepare(sweep, "llama3", "nl-rx")
+
+
+def config_for(
+    prepared: Prepared, *, lora: LoraConfig | None, epochs: int, batch_size: int, max_new_tokens: int, learning_rate: float
+) -> TrialConfig:
+    """The trial's configuration."""
+    return TrialConfig(
+        model=ModelConfig(family="llama3", model=prepared.checkpoint, init="random"),
+        lora=lora,
+        objective=ObjectiveConfig.model_validate(models.JEPA),
+        optim=OptimConfig(learning_rate=learning_rate, num_epochs=epochs, batch_size=batch_size),
+        evaluation=EvaluationConfig(max_new_tokens=max_new_tokens, diagnostic_pairs=16),
+    )
+
+
+def outcome(result: TrialResult) -> dict[str, Any]:
+    """What must not depend on whether the trial was interrupted."""
+    names = [name for name in result.summary if name.startswith(("val_", "train_ce", "train_jepa")) and not name.endswith("_seconds")]
+    lines = [[row["epoch"], row["name"], row["value"]] for row in result.metrics if row["split"] in ("train", "val")]
+    return {
+        "numbers": {name: result.summary[name] for name in names},
+        "lines": lines,
+        "predictions": [row["prediction"] for row in result.predictions],
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,39 @@
+"""The parts, in the order they run, each with its time on a GPU. Together they stay under eight minutes, starts of processes included."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+BUDGET_S = 480.0
+
+
+@dataclass(frozen=True)
+class Part:
+    """One measurement, in a process of its own."""
+
+    name: str
+    target: str
+    """`module:function`, called with a Form and Findings."""
+    limit_s: float
+    """Seconds after which its process is gone, whatever it does."""
+    takes_spare: bool = False
+    """In the full form it may also have the seconds that the parts before it left over: it measures more with them."""
+
+
+PARTS: dict[str, Part] = {
+    part.name: part
+    for part in (
+        Part("card", "benchmarks.gpu.card:run", 20),
+        Part("selfcheck", "benchmarks.gpu.selfcheck:run", 55),
+        Part("generation", "benchmarks.gpu.generation:run", 30),
+        Part("trial", "benchmarks.gpu.trials:run", 55),
+        Part("step-nlrx-lora", "benchmarks.gpu.steps:nlrx_lora", 50, takes_spare=True),
+        Part("step-nlrx-full", "benchmarks.gpu.steps:nlrx_full", 50, takes_spare=True),
+        Part("step-gsm8k-lora", "benchmarks.gpu.steps:gsm8k_lora", 45, takes_spare=True),
+        Part("step-gsm8k-full", "benchmarks.gpu.steps:gsm8k_full", 45, takes_spare=True),
+        Part("reference", "benchmarks.gpu.reference:run", 45),
+        Part("ray", "benchmarks.gpu.sweeps:run", 80),
+    )
+}
+SMALL_LIMIT_S = 240.0
+"""Limit of every part's small form: machines without a GPU may be slow, and nobody pays for their minutes."""

@@ -1,0 +1,140 @@
+"""Is the packed step right on this card? Every family's tiny network, then networks of one to two billion random weights.
+
+States: the trial's own start-up check, in bf16 (`training.selfcheck.attention_error`), for trie and flat rows. Losses and gradients: packed
+against one row per sequence (`plain`), in fp32, where a leak stands out from rounding; and, if time is left, in bf16, for the record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.gpu import data, models
+from benchmarks.gpu.form import Findings, Form
+from jepa_ray.config import TrialConfig
+from jepa_ray.data.example import Example
+from jepa_ray.data.packing import Backend, make_batch
+from jepa_ray.data.views import TokenTable
+from jepa_ray.models.families import FAMILIES
+from jepa_ray.models.network import Network
+from jepa_ray.training.jepa import Term
+from jepa_ray.training.selfcheck import PackingError, attention_error
+from jepa_ray.training.step import loss_of_sums, losses
+
+PACKED: tuple[Backend, ...] = ("trie", "flat")
+TOLERANCE = 1e-3
+"""Of losses and gradients in fp32."""
+NOTEWORTHY = 1e-3
+"""A gradient this much smaller than the largest of all is compared with that share of it: some are zero but for rounding (a key's bias)."""
+LARGE_S = 9.0
+"""Seconds that a large network takes at most; without them it is left out."""
+
+
+def run(form: Form, findings: Findings) -> None:
+    """The part. RuntimeError, after everything was measured, if anything is wrong."""
+    sample, source = data.examples("nl-rx", form.data, 200)
+    found: dict[str, dict[str, Any]] = {}
+    large: dict[str, dict[str, Any]] = {}
+    findings.note({"data": source, "tokenizer": models.TOKENIZER, "tolerance": TOLERANCE, "families": found, "large": large})
+    for name in FAMILIES:
+        found[name] = checked(name, sample, form, small=True)
+        findings.note({"families": found}, headline({"tiny": found}))
+    for name in models.SHAPES if not form.small else ():
+        if form.left() < LARGE_S:
+            large[name] = {"skipped": "no time left"}
+        else:  # Gradients of the first only: of all they would take the time that the others need.
+            large[name] = checked(name, sample, form, small=False, gradients=not large)
+        findings.note({"large": large}, headline({"tiny": found, "large": large}))
+    for name in FAMILIES:
+        if form.left() < LARGE_S or "error" in found[name]:
+            continue
+        found[name]["gradients_bf16"] = gradients(*subject(name, sample, form, small=True), "bf16")
+        findings.note({"families": found})
+    wrong = [name for kind in (found, large) for name, own in kind.items() if not own.get("passes", True)]
+    if wrong:
+        raise RuntimeError(f"packed rows differ from separate passes, or cannot be computed: {', '.join(wrong)}")
+
+
+def checked(name: str, sample: Sequence[Example], form: Form, *, small: bool, gradients: bool = True) -> dict[str, Any]:
+    """`check`, or the error that it ended with: one family says nothing of the next."""
+    try:
+        return check(name, sample, form, small=small, with_gradients=gradients)
+    except RuntimeError as error:
+        return {"passes": False, "error": f"{type(error).__name__}: {error}"}
+
+
+def check(name: str, sample: Sequence[Example], form: Form, *, small: bool, with_gradients: bool) -> dict[str, Any]:
+    """States, losses and gradients of one family. `passes`: all within their tolerances."""
+    network, table, config = subject(name, sample, form, small=small)
+    states = {backend: states_error(network, table, backend) for backend in PACKED}
+    found: dict[str, Any] = {"states_bf16": states, "passes": all(isinstance(error, float) for error in states.values())}
+    if with_gradients:
+        found["gradients_fp32"] = gradients(network, table, config, "fp32")
+        found["passes"] = found["passes"] and max(found["gradients_fp32"].values()) <= TOLERANCE
+    return found
+
+
+def subject(name: str, sample: Sequence[Example], form: Form, *, small: bool) -> tuple[Network, TokenTable, TrialConfig]:
+    """A family's network with all that a JEPA arm needs, the examples in its tokens, and the arm's configuration."""
+    tokenizer, table = models.tokenised(name, sample)
+    config = models.trial_config(lora=None, jepa=True, batch_size=8)
+    config = config.model_copy(update={"model": config.model.model_copy(update={"family": name})})
+    return models.arm(models.network(name, small, tokenizer, form.device), config), table, config
+
+
+def gradients(network: Network, table: TokenTable, config: TrialConfig, precision: str) -> dict[str, float]:
+    """Error of losses and gradients by backend."""
+    config = config.model_copy(update={"model": config.model.model_copy(update={"precision": precision})})
+    return {backend: gradient_error(network, table, backend, config) for backend in PACKED}
+
+
+def states_error(network: Network, table: TokenTable, backend: Backend) -> float | str:
+    """Largest relative error of a token's state under bf16, or what the check says where it refuses."""
+    try:
+        return attention_error(network, table, backend, k=1, bf16=True)
+    except PackingError as error:
+        return str(error)
+
+
+def gradient_error(network: Network, table: TokenTable, backend: Backend, config: TrialConfig) -> float:
+    """Largest relative difference of the two losses and of all gradients between a packed row and one row per sequence."""
+    network.eval()
+    rows = np.linspace(0, len(table) - 1, 8).astype(int).tolist()
+    packed_sums, packed = gradients_of(network, table, rows, backend, config)
+    alone_sums, alone = gradients_of(network, table, rows, "plain", config)
+    errors = [abs(a - b) / abs(b) for a, b in zip(packed_sums, alone_sums, strict=True)]
+    largest = max(float(value.abs().max()) for value in alone)
+    errors += [float((a - b).abs().max()) / max(float(b.abs().max()), NOTEWORTHY * largest) for a, b in zip(packed, alone, strict=True)]
+    network.zero_grad(set_to_none=True)
+    network.train()
+    return max(errors) if np.isfinite(errors).all() else float("inf")
+
+
+def gradients_of(
+    network: Network, table: TokenTable, rows: list[int], backend: Backend, config: TrialConfig
+) -> tuple[tuple[float, float], list[torch.Tensor]]:
+    """(mean cross-entropy and JEPA loss, gradients of all that is trained)."""
+    network.zero_grad(set_to_none=True)
+    batch = make_batch(table, rows, backend=backend, k=models.JEPA["k"])
+    ce, jepa = losses(network, batch, config, network.device, Term.of(config, network))
+    loss_of_sums(ce, jepa, config.objective, batch.num_labels, batch.num_pairs, models.JEPA["lambda"]).backward()
+    gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
+    return (float(ce.detach()) / batch.num_labels, float(jepa.detach()) / batch.num_pairs), gradients
+
+
+def headline(kinds: dict[str, dict[str, dict[str, Any]]]) -> str:
+    """Largest errors, in words."""
+    said = []
+    for kind, found in kinds.items():
+        measured = [own for own in found.values() if "passes" in own]
+        states = [error for own in measured for error in own.get("states_bf16", {}).values() if isinstance(error, float)]
+        differences = [error for own in measured for error in own.get("gradients_fp32", {}).values()]
+        said.append(
+            f"{kind}: {sum(own['passes'] for own in measured)} of {len(found)} right"
+            + (f", states bf16 {max(states):.1e}" if states else "")
+            + (f", gradients fp32 {max(differences):.1e}" if differences else "")
+        )
+    return "; ".join(said)

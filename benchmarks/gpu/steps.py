@@ -1,0 +1,200 @@
+"""200 training steps, no batch twice, as a trial runs them: LoRA or all weights, on two lengths of examples, baseline and JEPA arms.
+
+Steps end with the part's time; the figures say how many were run. Where memory is not enough for a whole step in one forward pass, its
+micro-batches are halved until it is.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmarks.gpu import card, data, models
+from benchmarks.gpu.form import Findings, Form
+from benchmarks.gpu.syncs import counted, places, sdpa_shapes
+from jepa_ray.config import LoraConfig, TrialConfig
+from jepa_ray.data.views import TokenTable
+from jepa_ray.models.network import Network
+from jepa_ray.training.flops import FlopModel
+from jepa_ray.training.jepa import Term
+from jepa_ray.training.step import Runtime, StepTotals, backend_of, epoch_steps, make_optimizer, train_step
+
+STEPS = 200
+PROFILED = 3
+EXAMPLES = {"nl-rx": 1024, "gsm8k": 640}
+
+
+def nlrx_lora(form: Form, findings: Findings) -> None:
+    """LoRA on short examples."""
+    measure("nl-rx", LoraConfig(), form, findings)
+
+
+def nlrx_full(form: Form, findings: Findings) -> None:
+    """All weights on short examples."""
+    measure("nl-rx", None, form, findings)
+
+
+def gsm8k_lora(form: Form, findings: Findings) -> None:
+    """LoRA on long examples."""
+    measure("gsm8k", LoraConfig(), form, findings)
+
+
+def gsm8k_full(form: Form, findings: Findings) -> None:
+    """All weights on long examples."""
+    measure("gsm8k", None, form, findings)
+
+
+def measure(task: str, lora: LoraConfig | None, form: Form, findings: Findings) -> None:
+    """Both arms of one kind of training."""
+    sample, source = data.examples(task, form.data, 64 if form.small else EXAMPLES[task])
+    tokenizer, table = models.tokenised("llama3", sample)
+    network = models.network("llama3", form.small, tokenizer, form.device, lora)
+    size = 8 if form.small else 128
+    findings.note(
+        {"data": source, "examples": len(table), "tokenizer": models.TOKENIZER, "batch_size": size, "lora_r": lora.r if lora else None}
+    )
+    said = []
+    for number, (name, jepa) in enumerate((("baseline", False), ("jepa", True))):
+        config = models.trial_config(lora=lora, jepa=jepa, batch_size=size)
+        until = time.time() + form.left() / (2 - number)
+        arm, found = run_arm(network, table, config, form, until)
+        said.append(
+            f"{name}: {found['steps']} steps, p50 {found['p50_s']:.3g} s, p95 {found['p95_s']:.3g} s, {found['tokens_per_s']:.3g} tokens/s"
+            + (f", MFU {found['mfu']:.2f}" if found["mfu"] else "")
+            + (f", {found['peak_memory_bytes'] / 1e9:.0f} GB" if found["peak_memory_bytes"] else "")
+        )
+        findings.note({name: found}, "; ".join(said))
+        findings.note({name: found | waits(arm, form, until)})
+
+
+def run_arm(network: Network, table: TokenTable, config: TrialConfig, form: Form, until: float) -> tuple[Arm, dict[str, Any]]:
+    """One arm's timed steps, and figures of them."""
+    steps = 4 if form.small else STEPS
+    arm = Arm(models.arm(network, config), table, config, models.runtime(form), steps + PROFILED + 1)
+    began = time.perf_counter()
+    with sdpa_shapes() as shapes:
+        while arm.step < steps and (arm.step < 2 or time.time() + reserved(arm) < until):
+            arm.advance()
+    wall = time.perf_counter() - began
+    return arm, arm.figures(form) | {"wall_s": wall, "attention_shapes": len(shapes), "syncs_per_step": None, "syncs_at": None}
+
+
+def reserved(arm: Arm) -> float:
+    """Seconds that the steps of `waits` take at most: a profiled one is slower, and what it saw has to be read."""
+    return 1.0 + 2 * (PROFILED + 1) * arm.seconds[-1]
+
+
+def waits(arm: Arm, form: Form, until: float) -> dict[str, Any]:
+    """What the host waits for in a few more steps, new ones too; nothing where the time is up or the profiler does not work here."""
+    found: dict[str, Any] = {}
+    if form.small or time.time() + arm.seconds[-1] < until:
+        found["syncs_at"] = places(arm.advance, 1)
+    if form.small or time.time() + PROFILED * arm.seconds[-1] < until:
+        try:
+            found["syncs_per_step"] = counted(lambda: arm.advance_to(arm.step + PROFILED), PROFILED)
+        except RuntimeError as error:
+            found["profiler"] = str(error)
+    return found
+
+
+@dataclass
+class Arm:
+    """One arm's training: its next step, and what the steps so far have taken."""
+
+    network: Network
+    table: TokenTable
+    config: TrialConfig
+    runtime: Runtime
+    total: int
+    step: int = 0
+    seconds: list[float] = field(default_factory=list)
+    totals: StepTotals = field(default_factory=StepTotals)
+    """Of the steps in `seconds`, the first left out."""
+    too_large: list[int] = field(default_factory=list)
+    """Micro-batch sizes that ran out of memory."""
+
+    def __post_init__(self) -> None:
+        self.optimizer = make_optimizer(self.network, self.config)
+        self.term = Term.of(self.config, self.network)
+        self.flops = FlopModel.of(self.network)
+        self.batches = different_batches(len(self.table), self.config, self.total)
+        if self.runtime.device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+
+    def advance(self) -> None:
+        """One step; where it runs out of memory, again in smaller micro-batches."""
+        while not (done := self._tried()):
+            size = self.config.optim.micro_batch_size or self.config.optim.batch_size
+            self.too_large.append(size)
+            if size == 1:
+                raise RuntimeError("one example at a time does not fit into memory")
+            self.config = self.config.model_copy(update={"optim": self.config.optim.model_copy(update={"micro_batch_size": size // 2})})
+            self.optimizer.zero_grad(set_to_none=True)
+            gc.collect()
+            if self.runtime.device == "cuda":
+                torch.cuda.empty_cache()
+                torch.cuda.reset_peak_memory_stats()
+        seconds, totals = done
+        self.seconds.append(seconds)
+        if self.step:
+            self.totals.add(totals)
+        self.step += 1
+
+    def advance_to(self, step: int) -> None:
+        """Train until so many steps are done."""
+        while self.step < step:
+            self.advance()
+
+    def _tried(self) -> tuple[float, StepTotals] | None:
+        """(seconds, sums) of the next step; None where it ran out of memory. (The exception, gone on return, holds the tensors.)"""
+        began = time.perf_counter()
+        try:
+            totals = train_step(
+                self.network, self.optimizer, self.table, self.batches[self.step], self.config, self.step, self.total,
+                backend_of(self.config), self.runtime, self.term,
+            )  # fmt: skip
+            if self.runtime.device == "cuda":
+                torch.cuda.synchronize()
+        except torch.OutOfMemoryError:
+            return None
+        return time.perf_counter() - began, totals
+
+    def figures(self, form: Form) -> dict[str, Any]:
+        """Speed and memory of the steps so far."""
+        later, totals = self.seconds[1:], self.totals
+        spent, examples = sum(later), sum(len(batch) for batch in self.batches[1 : self.step])
+        flops = self.flops.train_flops(totals)
+        peak = card.peak(torch.cuda.get_device_name()) if form.device == "cuda" else None
+        return {
+            "steps": self.step,
+            "steps_wanted": self.total - PROFILED - 1,
+            "distinct_batches": len({batch.tobytes() for batch in self.batches[: self.step]}),
+            "first_step_s": self.seconds[0],
+            "p50_s": float(np.percentile(later, 50)),
+            "p95_s": float(np.percentile(later, 95)),
+            "max_s": max(later),
+            "tokens_per_s": totals.tokens / spent,
+            "examples_per_s": examples / spent,
+            "tokens_per_step": totals.tokens / len(later),
+            "labels_per_step": totals.num_labels / len(later),
+            "flops_per_step": flops / len(later),
+            "mfu": flops / spent / peak if peak else None,
+            "micro_batch_size": self.config.optim.micro_batch_size,
+            "out_of_memory_at": self.too_large,
+            "peak_memory_bytes": torch.cuda.max_memory_allocated() if form.device == "cuda" else None,
+            "last_loss": totals.ce_sum / totals.num_labels,
+        }
+
+
+def different_batches(num_examples: int, config: TrialConfig, count: int) -> list[NDArray[np.int64]]:
+    """The first `count` batches of a trial's epochs: each a new draw of examples, in whatever order."""
+    per_epoch = math.ceil(num_examples / config.optim.batch_size)
+    epochs = range(math.ceil(count / per_epoch))
+    return [rows for epoch in epochs for rows in epoch_steps(num_examples, config.optim, config.seed, epoch)][:count]
