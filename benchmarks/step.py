@@ -9,6 +9,8 @@ Same model, same examples, same optimizer, one run, contenders taking turns. Rat
                                   largest entry of that gradient
 
     python -m benchmarks.step [--json] [--gpu]
+
+With --gpu the one batch is repeated, too, so kernels have seen its shapes: `benchmarks.gpu` trains on batches that are never the same.
 """
 
 from __future__ import annotations

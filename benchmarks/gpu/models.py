@@ -26,6 +26,7 @@ from jepa_ray.models.loading import add_lora, uses_bf16
 from jepa_ray.models.network import Network
 from jepa_ray.models.tiny import tiny_config
 from jepa_ray.training.base import base_tokenizer
+from jepa_ray.training.device import make_ready
 from jepa_ray.training.jepa import active_objective, fit_network
 from jepa_ray.training.step import Runtime
 
@@ -65,7 +66,11 @@ def config_of(name: str, small: bool, tokenizer: Any) -> Any:
 
 
 def network(name: str, small: bool, tokenizer: Any, device: str, lora: LoraConfig | None = None) -> Network:
-    """A network as `models.loading.load_network` would make it (frozen weights in bf16 on a GPU), but with weights drawn on the device."""
+    """A network as `models.loading.load_network` would make it (frozen weights in bf16 on a GPU), but with weights drawn on the device.
+
+    The device is made ready as it is before a trial.
+    """
+    make_ready(device)
     half = lora is not None and uses_bf16(ModelConfig(family=name), torch.device(device))
     torch.manual_seed(0)
     with torch.device(device):

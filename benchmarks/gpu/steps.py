@@ -24,7 +24,8 @@ from jepa_ray.data.views import TokenTable
 from jepa_ray.models.network import Network
 from jepa_ray.training.flops import FlopModel
 from jepa_ray.training.jepa import Term
-from jepa_ray.training.step import Runtime, StepTotals, backend_of, epoch_steps, make_optimizer, train_step
+from jepa_ray.training.optimizer import make_optimizer
+from jepa_ray.training.step import Runtime, StepTotals, backend_of, default_size, epoch_steps, train_step
 
 STEPS = 200
 PROFILED = 3
@@ -131,7 +132,8 @@ class Arm:
     def advance(self) -> None:
         """One step; where it runs out of memory, again in smaller micro-batches."""
         while not (done := self._tried()):
-            size = self.config.optim.micro_batch_size or self.config.optim.batch_size
+            default = default_size(self.table, self.runtime.device, self.config.objective)
+            size = self.config.optim.micro_batch_size or min(default or self.config.optim.batch_size, self.config.optim.batch_size)
             self.too_large.append(size)
             if size == 1:
                 raise RuntimeError("one example at a time does not fit into memory")
