@@ -59,6 +59,8 @@ def tiny_base(family: ModelFamily, examples: Sequence[Example], max_length: int,
     folder = cache_folder() / f"{family.name}-{_key(family, examples, max_length, steps)}"
     if (folder / "config.json").is_file():
         return folder
+    if not os.access(folder.parent, os.W_OK):  # to be said before a base is trained
+        raise ValueError(f"the cache of tiny bases, {folder.parent}, cannot be written to; set JEPA_RAY_CACHE to a folder that can")
     with atomic.whole_folder(folder) as building:  # where another process was faster, what it built is the same
         _pretrain(family, examples, max_length, building, num_threads, steps)
     return folder

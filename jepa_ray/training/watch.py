@@ -15,6 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from numpy.linalg import LinAlgError
+
 from jepa_ray.config import TrialConfig
 from jepa_ray.data.views import TokenTable
 from jepa_ray.training.alarms import UNDIAGNOSED, add_alarm, alarms, names
@@ -96,7 +98,7 @@ class Watch:
         is lost over it. A device that computes no more is the caller's to find out."""
         try:
             return look()
-        except (RuntimeError, MemoryError, ArithmeticError) as error:
+        except (RuntimeError, MemoryError, LinAlgError) as error:
             if not works(self.runtime.device):
                 raise
             self.failure = f"{type(error).__name__}: {error}"

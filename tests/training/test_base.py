@@ -129,3 +129,13 @@ def test_the_halves_are_disjoint_and_the_base_sees_one_of_them(family: ModelFami
     assert 20 <= len(seen) <= 40 and len(seen) + len(prepared.train) == 60
     again, _ = split_for_base(splits.train, DataConfig(split_seed=1))
     assert {example.id for example in again} != {example.id for example in in_base}
+
+
+def test_a_cache_that_cannot_be_written_to_is_said_before_a_base_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    family = FAMILIES["llama3"]
+    made = tiny_base(family, EXAMPLES, 512)
+    monkeypatch.setattr(base.os, "access", lambda *_: False)
+    assert tiny_base(family, EXAMPLES, 512) == made, "what is there already can be read"
+    monkeypatch.setattr(base, "_pretrain", lambda *_: pytest.fail("trained first"))
+    with pytest.raises(ValueError, match="cannot be written to; set JEPA_RAY_CACHE"):
+        tiny_base(family, EXAMPLES[:20], 512)

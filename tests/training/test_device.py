@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from numpy.linalg import LinAlgError
 from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 
@@ -124,22 +125,29 @@ def test_on_a_gpu_a_step_is_cut_by_tokens_unless_it_is_told_otherwise(llama: Pat
 class TestDiagnosesThatFail:
     """They need memory that training did not; no trial is lost over them."""
 
-    @pytest.mark.parametrize("where", ["diagnose", "gradient_metrics"])
+    @pytest.mark.parametrize(
+        ("where", "error"),
+        [
+            ("diagnose", torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 90 GiB")),
+            ("diagnose", LinAlgError("SVD did not converge")),
+            ("gradient_metrics", torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 90 GiB")),
+        ],
+    )
     def test_the_trial_ends_with_an_alarm_and_the_same_weights(
-        self, where: str, llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+        self, where: str, error: Exception, llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
         config, prepared = tiny.trial(llama, objective=ObjectiveConfig(k=1), **LOOKS), tiny.prepared_of(llama)
         whole = trial.run_trial(config, prepared, Runtime(), lambda _: None, tmp_path / "whole")
 
         def full(*args: Any, **kwargs: Any) -> None:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 90 GiB")
+            raise error
 
         monkeypatch.setattr(watch, where, full)
         failed = trial.run_trial(config, prepared, Runtime(), lambda _: None, tmp_path / "failed")
         assert failed.state == whole.state == "COMPLETE" and failed.error is None
         assert failed.summary["train_ce"] == whole.summary["train_ce"] and failed.summary["val_exact"] == whole.summary["val_exact"]
         assert failed.summary["alarms"] == "undiagnosed" and failed.summary["val_ce"] is None and whole.summary["val_ce"] is not None
-        assert "Tried to allocate 90 GiB" in caplog.text
+        assert str(error) in caplog.text
 
     def test_the_losses_of_an_earlier_look_are_not_those_of_the_end(
         self, llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
