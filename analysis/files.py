@@ -46,7 +46,7 @@ def read_sound(
         return read(folder, columns, list(where) or None)
     except (pa.ArrowException, OSError):
         paths = _paths(folder / table)
-        damaged = {path for path in paths if damage(path) is not None}
+        damaged = {path for path in paths if damage(path, table) is not None}
         shown = ", ".join(path.name for path in sorted(damaged)[:3]) + (" and more" if len(damaged) > 3 else "")
         notes.append(
             f"{len(damaged)} of {len(paths)} files in {table}/ can't be read and are left out: {shown}. `{_mending(folder)}` sets them "
@@ -66,19 +66,35 @@ def load(paths: Sequence[Path], table: str, columns: Sequence[str] | None, where
     return frame
 
 
-def damage(path: Path) -> str | None:
-    """What is wrong with a Parquet file; None where it can be read to its end."""
-    return _fails(pq.read_table, path)
+def damage(path: Path, table: str) -> str | None:
+    """What is wrong with a file of a table; None where it can be read to its end."""
+    rows = 1
+
+    def read() -> None:
+        nonlocal rows
+        rows = pq.read_table(path, schema=SCHEMAS[table]).num_rows
+
+    return _unreadable(read, path) or (None if rows == 1 or table != "trials" else f"it holds {rows} rows instead of 1")
+
+
+def _unreadable(read: Callable[[], Any], path: Path) -> str | None:
+    if path.is_dir():
+        return "it is a folder"
+    try:
+        read()
+    except (pa.ArrowException, OSError) as error:
+        return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    return None
 
 
 def refuse_damaged(folder: Path) -> None:
-    """Raises ValueError, with the command that sets them aside, where the tables of `folder` have files that are no (whole) Parquet.
-
-    Looks at the ends of the files: those that were cut short or were never tables have none that can be read.
-    """
-    paths = [path for table in SCHEMAS for path in _paths(folder / table)]
-    paths += [path for path in [folder / "arms.parquet"] if path.exists()]
-    found = [(path, why) for path in paths if (why := _fails(pq.read_metadata, path)) is not None]
+    """Raises ValueError, with the command that sets them aside, where the tables of `folder` have files that cannot be read."""
+    declared = folder / "arms.parquet"
+    found = [(declared, why)] if declared.exists() and (why := _unreadable(lambda: pq.read_metadata(declared), declared)) else []
+    for table in SCHEMAS:
+        paths = _paths(folder / table)
+        if not _sound(paths, table):
+            found += [(path, why) for path in paths if (why := damage(path, table)) is not None]
     if found:
         more = f", and {len(found) - 1} more of its files," if len(found) > 1 else ""
         raise ValueError(
@@ -86,14 +102,15 @@ def refuse_damaged(folder: Path) -> None:
         )
 
 
-def _fails(read: Callable[[Path], Any], path: Path) -> str | None:
-    if path.is_dir():
-        return "it is a folder"
+def _sound(paths: Sequence[Path], table: str) -> bool:
+    """Whether all files can be read, which one pass over the table tells faster than a look at each."""
     try:
-        read(path)
-    except (pa.ArrowException, OSError) as error:
-        return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-    return None
+        rows = sum(
+            batch.num_rows for batch in ds.dataset([str(path) for path in paths], schema=SCHEMAS[table], format="parquet").to_batches()
+        )
+    except (pa.ArrowException, OSError):
+        return False
+    return table != "trials" or rows == len(paths)
 
 
 def _mending(folder: Path) -> str:

@@ -21,13 +21,13 @@ from analysis.tables import Table, points, text
 from jepa_ray.results import JUDGED
 
 TITLE = "At equal steps, equal FLOPs and equal seconds (method - baseline, points)"
-UNITS = {"equal steps": "steps", "equal FLOPs": "FLOPs", "equal seconds": "s"}
+UNITS = {"equal steps": "steps", "equal seconds": "s"}
 NOTHING = "No method was confirmed beside a baseline on one seed or more."
 
 
 def tables(evidence: Evidence) -> list[Table]:
     """One table of all claims; without rows, and a sentence, where there is no claim with a pair of seeds."""
-    header = ["method", "at", "difference", "95 % interval over seeds", "seeds", "both spent", "metric", "baseline", "how"]
+    header = ["method", "at", "difference", "95 % interval over seeds", "seeds", "budget", "metric", "baseline", "how"]
     several = len({(claim.method, claim.task, claim.model) for claim in evidence.claims}) > len({claim.method for claim in evidence.claims})
     rows = []
     for claim in sorted(evidence.claims, key=lambda claim: claim.kind != "claim"):
@@ -50,7 +50,7 @@ def cells(panel: Panel) -> list[str]:
 def _spent(panel: Panel) -> str:
     if panel.spent is None:
         return "-"
-    return f"{panel.spent:.4g} {UNITS[panel.at]}"
+    return f"{panel.spent:.4g} {panel.unit or UNITS[panel.at]}"
 
 
 def _names(claim: Claim, several: bool) -> list[str]:
@@ -64,7 +64,7 @@ def as_json(evidence: Evidence) -> dict[str, Any]:
         {
             **{name: getattr(claim, name) for name in ("method", "baseline", "kind", "task", "family", "model", "notes")},
             "panels": [
-                {name: getattr(panel, name) for name in ("at", "metric", "difference", "interval", "by_seed", "spent", "how")}
+                {name: getattr(panel, name) for name in ("at", "metric", "difference", "interval", "by_seed", "spent", "unit", "how")}
                 | {"n": panel.seeds}
                 for panel in claim.panels
             ],

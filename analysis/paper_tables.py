@@ -13,7 +13,7 @@ import pandas as pd
 
 from analysis import paper_numbers as paper
 from analysis.reading import Sweep, last_values, shown_runs
-from analysis.tables import Table, flops, percent, significant
+from analysis.tables import FLOPS, Table, cost_column, flops, percent, significant
 
 USUAL = {"objective": "cosine", "layout": "append", "target": "online", "predictor": "tokens", "readout": "last", "control": "none"}
 """The paper's own term, by its columns."""
@@ -83,18 +83,16 @@ def variants(sweep: Sweep) -> list[Table]:
 def loss_dropout(sweep: Sweep) -> list[Table]:
     """T6: loss dropout by lambda, with the FLOPs it cost; the baseline, which has neither, first."""
     both, judged = _cells(sweep, ["loss_dropout", "lambda"], baseline=True)
-    trials = both[~both["is_baseline"]]
+    trials, cost = both[~both["is_baseline"]], cost_column(both)
     rows = []
     for label, cell in both[both["is_baseline"]].groupby("label", sort=True):
-        rows.append([str(label), "-", "-", str(len(cell)), flops(cell["train_flops"].mean()), _mean(cell[judged]), "-"])
+        rows.append([str(label), "-", "-", str(len(cell)), flops(cell[cost].mean()), _mean(cell[judged]), "-"])
     for key, cell in trials.groupby(["label", "loss_dropout", "lambda"], sort=True):
         label, alpha, lambda_ = cast(tuple[str, float, float], key)
         known = paper.LOSS_DROPOUT.get((alpha, lambda_))
         theirs = "-" if known is None else f"{known:.2f}"
-        rows.append(
-            [str(label), f"{alpha:g}", f"{lambda_:.4g}", str(len(cell)), flops(cell["train_flops"].mean()), _mean(cell[judged]), theirs]
-        )
-    header = ["arm", "loss dropout", "lambda", "trials", "FLOPs a trial", "ours", "paper (equal FLOPs)"]
+        rows.append([str(label), f"{alpha:g}", f"{lambda_:.4g}", str(len(cell)), flops(cell[cost].mean()), _mean(cell[judged]), theirs])
+    header = ["arm", "loss dropout", "lambda", "trials", f"{FLOPS[cost]} a trial", "ours", "paper (equal FLOPs)"]
     enough = trials["loss_dropout"].nunique() > 1
     empty = f"{sweep.folder} has trials at one loss dropout at most."
     return [Table(f"T6. Loss dropout ({_where(judged)})", header, rows if enough else [], empty)]

@@ -126,7 +126,8 @@ def _pooled(claims: Sequence[Claim], folder: Path, kind: str) -> Spread:
     names = ("var_seed", "var_example", "var_residual")
     parts = crossed.Components(seeds=weight, examples=examples, mean=0.0, **{name: pooled(name) for name in names})
     sd = math.sqrt(parts.var_seed + parts.var_residual / examples)
-    told = f"sd over seeds {_points(sd)} points on {examples} examples, arms disagree on {100 * sum(map(pooled, names)):.3g} % of examples"
+    disagree = f"arms are estimated to disagree on {100 * sum(map(pooled, names)):.3g} % of them"
+    told = f"sd over seeds {_points(sd)} points on {examples} examples, {disagree}"
     left_out = f", {silent} without spread left out" if silent else ""
     return Spread(
         parts=parts,

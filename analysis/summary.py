@@ -28,7 +28,7 @@ from analysis.protocol.declared import NOT_RUN, standing
 from analysis.reading import Sweep, read
 from analysis.stats.statistics import paired_t
 from analysis.summary_tables import STAGES, STATES, Summary, judged, occasional, tables
-from analysis.tables import Table, counted, markdown, named, text
+from analysis.tables import COMPUTED, UNPACKED, Table, counted, markdown, named, text
 from jepa_ray import results
 
 ALWAYS = ("objective", "lambda", "k", "learning_rate", "loss_dropout")
@@ -135,7 +135,7 @@ def _confirmed(arm: str, choice: Choice, folder: Path, found: Summary) -> pd.Dat
             missing = f"{len(runs) - len(values)} of {len(runs)} confirmation seeds"
             found.notes.append(f"{arm}: {name} is missing for {missing}; its mean is over the rest.")
         line[name] = _moments(values)
-    for name in ("train_flops", "train_seconds"):
+    for name in (COMPUTED, UNPACKED, "train_seconds"):
         line[name] = _moments(runs[name].dropna())
     measured = [name for name in judged(found) if name.startswith("test_") and runs[name].notna().any()]
     if measured:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from analysis.tables import Table, flops, percent, significant
+from analysis.tables import COMPUTED, FLOPS, UNPACKED, Table, flops, percent, significant
 from jepa_ray.results import JUDGED
 
 JUDGEMENTS = ("accuracy", "exact", "prefix", "contains", "stopped")
@@ -70,7 +70,7 @@ def _state_table(found: Summary) -> Table:
     if len(lines) > 1:
         lines.append({"arm": "total", **{name: sum(line[name] for line in lines) for name in lines[0] if name not in ("arm", "standing")}})
     rows = [[line["arm"], *(str(line[name]) for name in (*STAGES, *STATES)), *_cost(line)] for line in lines]
-    header = ["arm", *STAGES, "complete", "pruned", "failed", "train FLOPs", "train s", "wall s"]
+    header = ["arm", *STAGES, "complete", "pruned", "failed", "computed FLOPs", "train s", "wall s"]
     return Table("Trials", header, rows, "No trial yet.")
 
 
@@ -90,17 +90,18 @@ def _best_table(found: Summary) -> Table:
 def _confirmation_table(found: Summary) -> Table:
     shown = [*judged(found), *_shown_occasional(found)]
     shown = [name for name in shown if name.split("_", 1)[-1] in JUDGEMENTS or any(line[name]["n"] for line in found.confirmation)]
+    cost = UNPACKED if all(line[UNPACKED]["n"] == line["n"] for line in found.confirmation) else COMPUTED
     rows = [
         [
             line["arm"],
             str(line["n"]),
             *map(percent, (line[name] for name in shown)),
-            flops(line["train_flops"]["mean"]),
+            flops(line[cost]["mean"]),
             significant(line["train_seconds"]["mean"]),
         ]
         for line in found.confirmation
     ]
-    header = ["arm", "n", *(name.replace("_", " ") for name in shown), "FLOPs/trial", "s/trial"]
+    header = ["arm", "n", *(name.replace("_", " ") for name in shown), f"{FLOPS[cost]}/trial", "s/trial"]
     return Table("Confirmation on fresh seeds (%, mean ± sd)", header, rows, "No confirmation yet.")
 
 

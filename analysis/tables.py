@@ -6,6 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import pandas as pd
+
+COMPUTED, UNPACKED = "train_flops", "train_flops_unpacked"
+FLOPS = {COMPUTED: "computed FLOPs", UNPACKED: "unpacked FLOPs"}
+"""What the two counts of training are called: what was computed, and with every sequence and view by itself."""
+
 
 @dataclass(frozen=True)
 class Table:
@@ -43,6 +50,12 @@ def markdown(table: Table) -> str:
 def flops(number: float | None) -> str:
     """A count of FLOPs, the same everywhere: four significant digits, `1.234e+12`; a dash for None."""
     return "-" if number is None else f"{number:.3e}"
+
+
+def cost_column(*rows: pd.DataFrame) -> str:
+    """By which FLOPs trials are compared: those that do not depend on packing, micro-batches and workers, where all of them have those."""
+    unpacked = pd.concat([part[UNPACKED] for part in rows]) if all(UNPACKED in part for part in rows) else pd.Series([np.nan])
+    return UNPACKED if np.isfinite(unpacked.to_numpy(dtype=float)).all() else COMPUTED
 
 
 def counted(number: int, noun: str) -> str:

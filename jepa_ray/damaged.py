@@ -7,7 +7,7 @@
     selection*.json                             refused: what was frozen is for the user to bring back, or to give up
 
 Set aside is renamed, never deleted: to a name beside its own that no reader takes for a table. Other commands than the sweep write
-nothing; they name the file and the sweep's command. May import: full_disk, tables, pyarrow. Not torch, not ray.
+nothing; they name the file and the sweep's command. May import: config, full_disk, tables, pyarrow. Not torch, not ray.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from jepa_ray import full_disk
-from jepa_ray.tables import ARMS, EMBEDDINGS, METRICS, PREDICTIONS, TRIALS
+from jepa_ray.config import TrialConfig
+from jepa_ray.tables import ARMS, EMBEDDINGS, METRICS, PREDICTIONS, TRIALS, unsound_arms
 
 SCHEMAS = {"trials": TRIALS, "metrics": METRICS, "predictions": PREDICTIONS, "embeddings": EMBEDDINGS}
 ALWAYS = ("metrics", "predictions")
@@ -59,10 +60,19 @@ def mend(folder: Path) -> list[str]:
     return said
 
 
+def check_folders(folder: Path) -> None:
+    """Raises ValueError where a table's folder is something else: a link to a disk that is not mounted, say."""
+    for name in (*SCHEMAS, "data", "scratch"):
+        path = folder / name
+        if (path.exists() or path.is_symlink()) and not path.is_dir():
+            what = "a link that leads nowhere" if path.is_symlink() else "a file"
+            raise ValueError(f"{path} is {what}, where a folder is needed: bring the folder back, or rename this, and repeat the command")
+
+
 def mend_arms(folder: Path) -> list[str]:
     """The same for arms.parquet."""
     path = folder / "arms.parquet"
-    why = damage(path, ARMS) if path.exists() else None
+    why = damage(path, ARMS) or unsound_arms(pq.read_table(path).to_pylist()) if path.exists() or path.is_symlink() else None
     return [f"{path} cannot be read ({why}): renamed to {set_aside(path).name}, and made again from sweep.yaml."] if why else []
 
 
@@ -128,7 +138,7 @@ def selections(folder: Path) -> dict[str, dict[str, Any]]:
 def _selection(path: Path) -> tuple[str, dict[str, Any]]:
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
-        why = None if _is_selection(tree) else "it holds no selection"
+        why = None if _is_selection(tree) else "it holds no selection of this version"
     except (OSError, ValueError, RecursionError) as error:
         why = getattr(error, "strerror", None) or f"no JSON in UTF-8: {type(error).__name__}"
     if why is not None:
@@ -141,7 +151,10 @@ def _selection(path: Path) -> tuple[str, dict[str, Any]]:
 
 def _is_selection(tree: Any) -> bool:
     arms = tree.get("arms") if isinstance(tree, dict) and isinstance(tree.get("sweep"), str) else None
-    return isinstance(arms, dict) and all(isinstance(best, dict) and isinstance(best.get("config"), dict) for best in arms.values())
+    try:
+        return isinstance(arms, dict) and all(TrialConfig.model_validate(best["config"]) is not None for best in arms.values())
+    except (ValueError, TypeError, KeyError):
+        return False
 
 
 def _rows(paths: list[Path], schema: pa.Schema) -> int:
@@ -152,7 +165,7 @@ def _rows(paths: list[Path], schema: pa.Schema) -> int:
 def _broken_database(path: Path) -> str | None:
     """What is wrong with an SQLite file; None where nothing is, or there is none. An empty one is a new one, unless there are trials."""
     if not path.exists():
-        return None
+        return "it leads nowhere" if path.is_symlink() else None
     if path.is_dir():
         return "it is a folder"
     if not path.stat().st_size:

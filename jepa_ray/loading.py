@@ -139,7 +139,7 @@ def parse_resolved(path: Path) -> dict[str, Any]:
     try:
         tree = parse(path.read_text(encoding="utf-8"))
         lacks = [key for key in _WRITTEN if key not in tree] if isinstance(tree, dict) else list(_WRITTEN)
-        why = f"it lacks {', '.join(lacks)}" if lacks else None
+        why = f"it lacks {', '.join(lacks)}" if lacks else _misshapen(tree)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         why = getattr(error, "strerror", None) or ("not UTF-8 text" if isinstance(error, UnicodeDecodeError) else "not valid YAML")
     if why is not None:
@@ -151,8 +151,17 @@ def unreadable_resolved(path: Path, why: str) -> str:
     """The sentence for a sweep.yaml of a results folder that says no longer what the sweep is."""
     return (
         f"{path} cannot be read ({why}), so that it is not known whether this is the same sweep: rename it and repeat the command with the "
-        "file that the sweep was begun with, and it is written again"
+        "file that this sweep was last run with, and it is written again"
     )
+
+
+def _misshapen(tree: dict[str, Any]) -> str | None:
+    """What no sweep writes there, of what is compared with the file of the command."""
+    for key, kind in (("families", list), ("controls", list), ("methods", dict), ("space", dict), ("cross_entropy", dict)):
+        value = tree.get(key, kind())
+        if not isinstance(value, kind) or not all(isinstance(name, str) for name in value):
+            return f"{key} holds no names"
+    return None if isinstance(tree["model"], (str, dict)) else "model is no name"
 
 
 def dump(sweep: SweepConfig) -> str:

@@ -47,7 +47,7 @@ from jepa_ray.tables import EMBEDDINGS as EMBEDDINGS
 from jepa_ray.tables import IDENTITY as IDENTITY
 from jepa_ray.tables import METRICS as METRICS
 from jepa_ray.tables import PREDICTIONS as PREDICTIONS
-from jepa_ray.tables import REAL, TEXT
+from jepa_ray.tables import REAL, TEXT, unsound_arms
 from jepa_ray.tables import SUMMARY as SUMMARY
 from jepa_ray.tables import TRIALS as TRIALS
 
@@ -163,10 +163,21 @@ def read_embeddings(folder: Path, columns: Sequence[str] | None = None, filters:
 
 def declare_arms(folder: Path, sweep: SweepConfig) -> list[Arm]:
     """The arms of a sweep, written down in its folder: those that it has declared before stay as they are, new ones follow."""
-    before = read_arms(folder) if (folder / "arms.parquet").exists() else []
+    before = declared_before(folder)
     declared = grown(before, arms(sweep))
     if declared != before:
         write_arms(folder, declared)
+    return declared
+
+
+def declared_before(folder: Path) -> list[Arm]:
+    """The arms table, or the arms of the folder's earlier files (`sweep-N.yaml`) where there is none."""
+    if (folder / "arms.parquet").exists():
+        return read_arms(folder)
+    declared: list[Arm] = []
+    for version in sorted(folder.glob("sweep-*.yaml"), key=lambda path: (len(path.name), path.name)):
+        with contextlib.suppress(OSError, yaml.YAMLError, ValueError):
+            declared = grown(declared, _arms_of(version))
     return declared
 
 
@@ -186,21 +197,20 @@ def read_arms(folder: Path) -> list[Arm]:
     path, plan = folder / "arms.parquet", folder / "sweep.yaml"
     try:
         rows = pq.read_table(path, schema=ARMS).to_pylist()
+        why = unsound_arms(rows)
     except FileNotFoundError:
-        rows = None
-    except (pa.ArrowInvalid, OSError) as error:
+        rows, why = None, None
+    except (pa.ArrowException, OSError) as error:
+        rows, why = None, str(error).splitlines()[0]
+    if why is not None:
         raise ValueError(
-            f"{path} cannot be read ({str(error).splitlines()[0]}); `python -m jepa_ray.sweep FILE`, with the file of this sweep, sets it "
-            "aside and makes it again from sweep.yaml"
-        ) from error
+            f"{path} cannot be read ({why}); `python -m jepa_ray.sweep FILE`, with the file of this sweep, sets it aside and makes it "
+            "again from sweep.yaml"
+        )
     if rows is not None:
         return [Arm(name=row.pop("arm"), **row) for row in rows]
-    declared: list[Arm] = []
-    for version in sorted(folder.glob("sweep-*.yaml"), key=lambda path: (len(path.name), path.name)):
-        with contextlib.suppress(OSError, yaml.YAMLError, ValueError):
-            declared = grown(declared, _arms_of(version))
     try:
-        return grown(declared, _arms_of(plan))
+        return grown(declared_before(folder), _arms_of(plan))
     except ValidationError as error:
         place, law = finding(error.errors()[0])
         said = f"{'.'.join(map(str, place))}: {law}" if place else law

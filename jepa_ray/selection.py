@@ -5,8 +5,8 @@ Nothing here starts a trial. Selection sees validation only; a race and the pair
 
 from __future__ import annotations
 
-import hashlib
 import json
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 from jepa_ray import atomic, damaged, results
 from jepa_ray.config import SweepConfig, TrialConfig, canonical, compared
 from jepa_ray.stages import Listener, Search
-from jepa_ray.studies import identity
+from jepa_ray.studies import digest
 
 Decide = Callable[[Sequence[float], int], tuple[bool, str]]
 """(paired differences by seed, look in seeds) -> whether the comparison goes on, and why."""
@@ -35,8 +35,8 @@ def select(sweep: SweepConfig, folder: Path, search: Search, listener: Listener)
     """
     earlier = damaged.selections(folder)
     files = list(earlier)
-    digest = hashlib.sha256(json.dumps(identity(sweep), sort_keys=True).encode()).hexdigest()[:16]
-    source = next((name for name in reversed(earlier) if earlier[name]["sweep"] == digest), None)
+    this = digest(sweep)
+    source = next((name for name in reversed(earlier) if earlier[name]["sweep"] == this), None)
     kept: dict[str, Any] = earlier[source]["arms"] if source is not None else {}
     last: dict[str, Any] = {arm: best for selection in earlier.values() for arm, best in selection["arms"].items()}
     metric = sweep.search.metric
@@ -46,6 +46,11 @@ def select(sweep: SweepConfig, folder: Path, search: Search, listener: Listener)
             if arm not in kept:
                 found = {"trial_id": row["trial_id"], "config_id": row["config_id"], metric: float(row[metric])}
                 arms[arm] = {**found, "config": canonical(config)}
+    if not last and (opened := _scored(folder) & set(arms)):
+        listener.say(
+            f"The test split has been opened before: {', '.join(sorted(opened))} has test figures, and no selection file is left. If what "
+            "is now frozen is not what was, report it as exploratory, or confirm on a test split that is still sealed."
+        )
     again = {arm for arm, best in arms.items() if arm in last and best["config"] != last[arm]["config"]}
     if again and source is None:
         listener.say(
@@ -56,16 +61,26 @@ def select(sweep: SweepConfig, folder: Path, search: Search, listener: Listener)
         listener.say(f"This is again the sweep of {source}: its selection counts again.")
     if source is None or arms.keys() != kept.keys() or source != files[-1]:
         frozen = {
-            "sweep": digest,
+            "sweep": this,
             "metric": metric,
             "mode": sweep.search.mode,
             "seeds": sweep.confirm.seeds,
             "frozen_at": results.now(),
             "arms": arms,
         }
-        name = "selection.json" if not files else f"selection-{len(files) + 1}.json"
-        atomic.write_text(folder / name, json.dumps(frozen, indent=2) + "\n")
+        atomic.write_text(folder / _next_name(folder), json.dumps(frozen, indent=2) + "\n")
     return {arm: TrialConfig.model_validate(best["config"]) for arm, best in arms.items() if arm in search.studies}
+
+
+def _next_name(folder: Path) -> str:
+    """Behind every selection that there ever was: one that was set aside keeps its number."""
+    numbers = [int(found[1] or 1) for path in folder.iterdir() if (found := re.match(r"selection(?:-(\d+))?\.json", path.name))]
+    return f"selection-{max(numbers) + 1}.json" if numbers else "selection.json"
+
+
+def _scored(folder: Path) -> set[str]:
+    """Arms of which a model has been scored on the test split."""
+    return {row["arm"] for row in results.finished(folder).values() if row["stage"] != "search" and row[results.JUDGED] is not None}
 
 
 def confirmations(selection: Mapping[str, TrialConfig], arms: Collection[str], seeds: Sequence[int]) -> list[tuple[str, TrialConfig]]:

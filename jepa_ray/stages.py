@@ -13,14 +13,14 @@ from typing import Any, Protocol
 import ray
 from optuna.trial import TrialState
 
-from jepa_ray import full_disk, plan, recovery, results
+from jepa_ray import damaged, full_disk, plan, recovery, results
 from jepa_ray.cluster import Interrupt, Pair, Stored
 from jepa_ray.config import Arm, SweepConfig, TrialConfig, config_id
 from jepa_ray.heartbeat import Beat
 from jepa_ray.jobs import Job, ended, write, written
 from jepa_ray.results import Stage
 from jepa_ray.scheduler import ArmScheduler
-from jepa_ray.studies import ArmStudy, open_storage
+from jepa_ray.studies import ArmStudy, digest, open_storage
 
 
 class Listener(Protocol):
@@ -121,7 +121,10 @@ class Search(_Jobs):
         def recover(arm: Arm) -> list[recovery.Told]:
             return recovery.told(sweep, arm, plan.space(sweep, arm), self._known, curves(), identify.stands_for)
 
-        self.studies = {name: ArmStudy(sweep, arm, database, functools.partial(recover, arm)) for name, arm in self._arms.items()}
+        frozen: dict[str, Any] = next((kept["arms"] for kept in damaged.selections(folder).values() if kept["sweep"] == digest(sweep)), {})
+        self.studies = {
+            name: ArmStudy(sweep, arm, database, functools.partial(recover, arm), over=name in frozen) for name, arm in self._arms.items()
+        }
         self._lost, self._whole = self._find_lost()
         self._running: dict[str, list[tuple[str, int]]] = {}
         self._spent = dict.fromkeys(self.studies, 0.0)

@@ -12,6 +12,7 @@ recovery, space, streams. Not ray.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import warnings
@@ -60,13 +61,17 @@ class ArmStudy:
     `exhausted` is True when no further one is due: the budget is spent, or its grid is.
     """
 
-    def __init__(self, sweep: SweepConfig, arm: Arm, storage: BaseStorage, recover: Callable[[], list[Told]] = list) -> None:
-        """`recover`: the arm's search trials as the tables have them, which a new study begins with."""
+    def __init__(
+        self, sweep: SweepConfig, arm: Arm, storage: BaseStorage, recover: Callable[[], list[Told]] = list, *, over: bool = False
+    ) -> None:
+        """`recover`: the arm's search trials as the tables have them, which a new study begins with. `over`: those were all, as the best of
+        them was frozen; suggestions that no row tells of were repeats.
+        """
         self._sweep, self._arm, self._storage = sweep, arm, storage
         self._space = plan.space(sweep, arm)
         self._study = self._open()
         if self._study.user_attrs.get("unfilled"):
-            self._recover(recover())
+            self._recover(recover(), over)
         self._live: dict[int, Trial] = {}
         self._enqueue()
         trials = self._study.get_trials(deepcopy=False)
@@ -169,15 +174,17 @@ class ArmStudy:
         study.set_user_attr("space", space)
         return self._named(study)
 
-    def _recover(self, rows: list[Told]) -> None:
+    def _recover(self, rows: list[Told], over: bool) -> None:
         """Begin with trials of the tables. Killed in the middle, it goes on where it was."""
         known = set(self.found())
         for told in rows:
             if told.params is not None and told.row["config_id"] not in known:
                 self._study.add_trial(self._recovered(told))
         places = {told.place for told in rows}
-        self._study.set_user_attr("taken_before", sum(told.params is None for told in rows))
-        self._study.set_user_attr("gaps", [place for place in range(1, max(places, default=0)) if place not in places])
+        gaps = [] if over else [place for place in range(1, max(places, default=0)) if place not in places]
+        added = sum(told.params is not None for told in rows)
+        self._study.set_user_attr("taken_before", self._sweep.search.num_trials - added if over else len(rows) - added)
+        self._study.set_user_attr("gaps", gaps)
         self._study.set_user_attr("unfilled", False)
 
     def _recovered(self, told: Told) -> FrozenTrial:
@@ -250,6 +257,11 @@ class ArmStudy:
 def identity(sweep: SweepConfig) -> dict[str, Any]:
     """What makes a sweep this sweep: everything but where it is written and what it runs on."""
     return {key: value for key, value in canonical(sweep).items() if key not in ("name", "output", "resources")}
+
+
+def digest(sweep: SweepConfig) -> str:
+    """Names the sweep in a selection that was made for it."""
+    return hashlib.sha256(json.dumps(identity(sweep), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def draw(space: dict[str, Distribution], trial: Trial) -> dict[str, Any]:

@@ -21,9 +21,10 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from jepa_ray import atomic, full_disk
+from jepa_ray.changes import by_family, changed, refusal, told
 from jepa_ray.cluster import Interrupt
 from jepa_ray.config import SweepConfig, arms
 from jepa_ray.loading import dump, load_sweep, parse, parse_resolved, unreadable_resolved
@@ -34,31 +35,6 @@ if TYPE_CHECKING:
     from jepa_ray.worker import RunTrial
 
 OK, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
-
-FREE = ("name", "output", "resources")
-"""Keys that say where a sweep runs and is written, not what it is: they may change from one run to the next."""
-EXTENDABLE = (
-    "search.num_trials",
-    "search.algorithm",
-    "search.seed",
-    "search.train_flops",
-    "search.warm_start",
-    "space",
-    "scheduler",
-    "confirm",
-    "methods",
-    "cross_entropy",
-    "controls",
-    "families",
-    "model",
-)
-"""Keys that `--extend` may change; those of GROWING may only grow."""
-GROWING = ("methods", "cross_entropy", "families", "model")
-LISTS = ("families", "controls")
-"""Keys that hold a list of names."""
-ABSENT = "no such method"
-Keys = tuple[str, ...]
-"""Where a value is in a sweep file."""
 
 
 def main(argv: Sequence[str] | None = None, prepare_one: Prepare | None = None, run_trial: RunTrial | None = None) -> int:
@@ -245,18 +221,19 @@ def _write_yaml(sweep: SweepConfig, folder: Path, extend: bool) -> None:
     path, new = folder / "sweep.yaml", dump(sweep)
     if path.is_dir():
         raise ValueError(unreadable_resolved(path, "it is a folder"))
+    damaged.check_folders(folder)
     damaged.selections(folder)  # to be refused now, not when the search is over
-    _warn(damaged.mend_arms(folder))
     if not _begun(folder):
         atomic.write_text(path, new)
         results.write_arms(folder, arms(sweep))
         return
     if path.exists():
         old = parse_resolved(path)
-        changes = _changes(old, parse(new))
+        changes = changed(old, parse(new))
         if changes and new.startswith(path.read_text(encoding="utf-8")):
             raise ValueError(unreadable_resolved(path, "it ends in the middle"))
-        refused = [sentence for change in changes if (sentence := _refusal(_by_family(old), *change))]
+        reasons = (refusal(by_family(old), parse(new)["methods"], *change) for change in changes)
+        refused = list(dict.fromkeys(reason for reason in reasons if reason))
         if changes and not extend:
             remedy = (
                 "--fresh starts over in a new folder (--extend cannot add these)"
@@ -265,7 +242,7 @@ def _write_yaml(sweep: SweepConfig, folder: Path, extend: bool) -> None:
             )
             raise ValueError(
                 f"{folder} holds another sweep of the name {sweep.name!r}; changed since:\n"
-                + "\n".join(f"  {'.'.join(key)}: {before!r} -> {after!r}" for key, before, after in changes)
+                + "\n".join(dict.fromkeys(f"  {told(old['methods'], parse(new)['methods'], *change)}" for change in changes))
                 + f"\n{remedy}; nothing is ever deleted"
             )
         if refused:
@@ -275,8 +252,12 @@ def _write_yaml(sweep: SweepConfig, folder: Path, extend: bool) -> None:
         if changes:
             number = next(number for number in itertools.count(1) if not (folder / f"sweep-{number}.yaml").exists())
             (folder / f"sweep-{number}.yaml").write_bytes(path.read_bytes())
-        if not (folder / "arms.parquet").exists():  # a folder of an earlier version: what it compares is declared before anything is added
-            results.write_arms(folder, results.read_arms(folder))
+    _warn(damaged.mend_arms(folder))
+    if path.exists() and not (folder / "arms.parquet").exists():
+        # A folder of an earlier version, or one that lost them: what it compares is declared before anything is added.
+        results.write_arms(folder, results.read_arms(folder))
+    elif not path.exists() and (lost := {arm.name for arm in results.declared_before(folder)} - {arm.name for arm in arms(sweep)}):
+        raise ValueError(f"{folder} has arms that the given file lacks ({', '.join(sorted(lost))}): name the file that was last used there")
     atomic.write_text(path, new)
     results.declare_arms(folder, sweep)
     _warn(damaged.mend(folder))
@@ -285,45 +266,6 @@ def _write_yaml(sweep: SweepConfig, folder: Path, extend: bool) -> None:
 def _warn(sentences: Sequence[str]) -> None:
     for sentence in sentences:
         print(folded(sentence, sys.stderr), file=sys.stderr)
-
-
-def _changes(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[Keys, Any, Any]]:
-    """(path, before, after) of every leaf that differs, except for FREE keys."""
-    before, after = _leaves(_by_family(old)), _leaves(_by_family(new))
-    pairs = [(key, before.get(key, _missing(key)), after.get(key, _missing(key))) for key in {**before, **after} if key[0] not in FREE]
-    return [(key, was, now) for key, was, now in pairs if was != now]
-
-
-def _missing(key: Keys) -> str | None:
-    """What a key counts as in a file that lacks it: null, as a default that a later version has added. But a method whose value is null
-    is a baseline, which is not the same as no such method."""
-    return ABSENT if key[0] == "methods" else None
-
-
-def _by_family(tree: dict[str, Any]) -> dict[str, Any]:
-    """The tree with a model for each family: `model: tiny` may grow into one per family."""
-    return tree if isinstance(tree["model"], dict) else {**tree, "model": dict.fromkeys(tree["families"], tree["model"])}
-
-
-def _leaves(tree: Any, path: Keys = ()) -> dict[Keys, Any]:
-    if not isinstance(tree, dict) or not tree:
-        return {path: tree}
-    return {key: value for name, branch in tree.items() for key, value in _leaves(branch, (*path, name)).items()}
-
-
-def _refusal(old: dict[str, Any], path: Keys, before: Any, after: Any) -> str | None:
-    """Why `--extend` cannot change this; None where it can."""
-    key, top, name = ".".join(path), path[0], path[1] if len(path) > 1 else ""
-    if not any(key == allowed or key.startswith(f"{allowed}.") for allowed in EXTENDABLE):
-        return f"{key}: {before!r} -> {after!r} would change what the trials so far have measured"
-    if top in LISTS:
-        gone = sorted(set(before or ()) - set(after or ()))
-        return f"{top}: {', '.join(gone)} would be dropped" if gone else None
-    if top == "methods" and after == ABSENT:
-        return f"{key} would be dropped"
-    if top in GROWING and name in old["methods" if top == "cross_entropy" else top]:
-        return f"{key}: {before!r} -> {after!r} would mix two things under one name; give the new one a name of its own"
-    return None
 
 
 def _same_command(arguments: Sequence[str], asked: SweepConfig, claimed: SweepConfig) -> str:

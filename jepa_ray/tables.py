@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pyarrow as pa
 
 TEXT, REAL, INTEGER, FLAG = pa.string(), pa.float64(), pa.int64(), pa.bool_()
@@ -136,4 +138,16 @@ EMBEDDINGS = pa.schema(
 Enc(Code) (view `code`) of the same validation pairs in every trial."""
 ARMS = pa.schema([(name, TEXT) for name in ("arm", "method", "family", "task", "kind", "baseline")])
 """`kind` is baseline, claim or control; `baseline` the arm that a claim or control is compared with, null where it has none."""
+
+
+def unsound_arms(rows: list[dict[str, Any]]) -> str | None:
+    """What is wrong with the rows of an arms table; None where they can be relied on."""
+    if not all(row.get(name) for row in rows for name in ARMS.names if name != "baseline"):
+        return "it lacks names"
+    names = {row["arm"] for row in rows}
+    if any(row["kind"] not in ("baseline", "claim", "control") or row.get("baseline") not in {None, *names} for row in rows):
+        return "its kinds or baselines are none"
+    return None
+
+
 assert len(TRIALS) == len(IDENTITY) + len(CONFIG) + len(SUMMARY), "a column of the trials table is named twice"

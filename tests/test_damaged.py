@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from jepa_ray import damaged, results
-from jepa_ray.config import TrialConfig
+from jepa_ray.config import TrialConfig, canonical
 from jepa_ray.results import TrialResult
 
 CONFIG = TrialConfig.model_validate({"model": {"family": "llama3"}})
@@ -155,7 +155,7 @@ def test_a_damaged_study_is_set_aside_with_its_journal(damage: Callable[[Path], 
     "content", ["", "{", "[]", "null", "\x00", '{"arms": {}}', '{"sweep": "x", "arms": {"a": 1}}', '{"sweep": "x", "arms": []}']
 )
 def test_a_selection_that_cannot_be_read_is_one_sentence(content: str, tmp_path: Path) -> None:
-    good = {"sweep": "0" * 16, "arms": {"jepa/llama3": {"trial_id": "a", "config": {}}}}
+    good = {"sweep": "0" * 16, "arms": {"jepa/llama3": {"trial_id": "a", "config": canonical(CONFIG)}}}
     (tmp_path / "selection.json").write_text(json.dumps(good))
     assert damaged.selections(tmp_path) == {"selection.json": good}
     (tmp_path / "selection-2.json").write_text(content)

@@ -25,7 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("messages", "results", "damaged"),
     ("data",),
     ("models",),
-    ("plan", "priors", "checks", "loading", "schema"),  # they look up tasks and families; torch stays out
+    ("plan", "priors", "checks", "loading", "schema", "changes"),  # they look up tasks and families; torch stays out
     ("objectives",),
     ("evaluation",),
     ("training",),
@@ -38,7 +38,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 MAY_IMPORT_RAY = ("monitor", "worker", "cluster", "search*", "stages", "studies", "scheduler", "console", "sweep")
 TORCH_FREE = (
     *("environment", "full_disk", "heartbeat", "atomic", "streams", "space", "config", "messages", "checks", "loading", "schema", "plan"),
-    *("priors", "results", "tables", "damaged"),
+    *("priors", "results", "tables", "damaged", "changes"),
     *(
         "models.families",
         "data",

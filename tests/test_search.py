@@ -15,6 +15,7 @@ from jepa_ray import damaged, plan, results
 from jepa_ray.cluster import Interrupt, Stored
 from jepa_ray.config import SchedulerConfig, SweepConfig, TrialConfig, arms
 from jepa_ray.results import TrialResult
+from jepa_ray.selection import confirmation, select
 from jepa_ray.studies import ArmStudy, open_storage
 from tests import fake_training as fake
 
@@ -384,6 +385,49 @@ def test_a_study_made_again_has_its_curves_and_goes_on_after_it_was_killed(tmp_p
     trials = raw(folder, "base/llama3").get_trials()
     assert [trial.state for trial in trials] == [TrialState.PRUNED] * 3
     assert [trial.intermediate_values for trial in trials] == [{1: pytest.approx(0.1 + n), 2: pytest.approx(0.2 + n)} for n in (0, 2, 4)]
+
+
+def test_a_study_that_is_lost_after_the_selection_begins_no_search_again(tmp_path: Path) -> None:
+    """Suggestions that were repeats have no row: before the selection they are asked for anew, after it they were all."""
+    sweep = fake.make_sweep(tmp_path, space={"optim.learning_rate": {"choice": [0.1, 0.2]}}, search={"num_trials": 6})
+    folder = tmp_path / "s"
+    search, heard = search_of(sweep, folder)
+    run_all(search)
+    assert heard.count("repeated"), "every suggestion was new: nothing is tested"
+    frozen = select(sweep, folder, search, heard)
+    (folder / "study.db").unlink()
+    resumed, _ = search_of(sweep, folder)
+    assert resumed.next() is None and resumed.done == resumed.total and select(sweep, folder, resumed, heard) == frozen
+
+
+def test_a_selection_that_was_set_aside_keeps_its_number(tmp_path: Path) -> None:
+    folder = tmp_path / "s"
+    first, second = (fake.make_sweep(tmp_path, search={"num_trials": number}) for number in (2, 3))
+    for sweep in (first, second):
+        search, heard = search_of(sweep, folder)
+        run_all(search)
+        select(sweep, folder, search, heard)
+    kept = (folder / "selection-2.json").read_bytes()
+    (folder / "selection.json").rename(folder / "selection.json.damaged")
+    select(first, folder, search_of(first, folder)[0], heard)
+    assert (folder / "selection-2.json").read_bytes() == kept and (folder / "selection-3.json").exists()
+
+
+def test_a_selection_after_every_file_is_lost_says_that_the_test_split_was_open(tmp_path: Path) -> None:
+    sweep, folder = fake.make_sweep(tmp_path, search={"num_trials": 2}), tmp_path / "s"
+    search, heard = search_of(sweep, folder)
+    run_all(search)
+    frozen = select(sweep, folder, search, heard)
+    (folder / "selection.json").unlink()
+    again = fake.Heard()
+    select(sweep, folder, search_of(sweep, folder)[0], again)
+    assert not again.count("say"), "nothing was scored on it yet"
+    (folder / "selection.json").unlink()
+    config = confirmation(frozen["jepa/llama3"], 5)
+    results.write_trial(folder, "f" * 16, config, "jepa/llama3", "confirm", TrialResult("COMPLETE", None, {"test_accuracy": 0.5}, []))
+    select(sweep, folder, search_of(sweep, folder)[0], again)
+    ((_, said),) = again.events
+    assert "has been opened before: jepa/llama3 has test figures" in said
 
 
 def test_a_complete_trial_that_is_run_again_is_not_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

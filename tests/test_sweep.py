@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import yaml
 
@@ -130,7 +131,7 @@ def test_a_baseline_that_comes_or_goes_is_a_change(methods: dict[str, Any], tmp_
     folder = begin(fake.make_sweep(tmp_path))
     before = (folder / "sweep.yaml").read_bytes()
     changed = fake.make_sweep(tmp_path, methods=methods, cross_entropy={"other": {"loss_on": "all"}} if "other" in methods else {})
-    with pytest.raises(ValueError, match=r"methods\.(base|other): .*no such method"), command.claim(changed):
+    with pytest.raises(ValueError, match=r"methods\.(base is dropped|other is added)"), command.claim(changed):
         pass
     assert (folder / "sweep.yaml").read_bytes() == before
 
@@ -226,8 +227,11 @@ def test_a_folder_of_an_earlier_version_has_its_arms_derived_and_then_written(tm
         (lambda text: text[: text.index("  optim:")], "it ends in the middle"),
         (lambda text: b"\xff\xfe\x00PAR1", "not UTF-8 text"),
         (lambda text: None, "it is a folder"),
+        (lambda text: text.replace("families:\n- llama3\n", "families: 5\n"), "families holds no names"),
+        (lambda text: text.replace("families:\n- llama3\n", "families: [[a]]\n"), "families holds no names"),
+        (lambda text: text.replace("optim.learning_rate:", "7:"), "space holds no names"),
     ],
-    ids=["empty", "list", "garbage", "cut", "cut in base", "bytes", "folder"],
+    ids=["empty", "list", "garbage", "cut", "cut in base", "bytes", "folder", "number", "nested", "key"],
 )
 def test_a_sweep_file_of_the_folder_that_cannot_be_read_is_one_sentence(
     spoil: Any, why: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -243,13 +247,68 @@ def test_a_sweep_file_of_the_folder_that_cannot_be_read_is_one_sentence(
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
     assert command.main([write(sweep, tmp_path)]) == 2
     (sentence,) = capsys.readouterr().err.splitlines()
-    assert re.search(rf"sweep.yaml cannot be read \(({why}).*rename it and repeat the command with the file that the sweep", sentence)
+    assert re.search(
+        rf"sweep.yaml cannot be read \(({why}).*rename it and repeat the command with the file that this sweep was last", sentence
+    )
     path.rename(folder / "sweep.yaml.damaged")
     with command.claim(sweep):
         assert yaml.safe_load(path.read_text())["name"] == "fake"
 
 
-@pytest.mark.parametrize("content", ["[]", "{", '{"sweep": "x"}'])
+def test_a_file_that_lacks_arms_of_the_folder_does_not_take_the_place_of_a_lost_one(tmp_path: Path) -> None:
+    begin(fake.make_sweep(tmp_path))
+    grown = fake.make_sweep(tmp_path, methods={"base": "none", "jepa": {}, "strong": {"lambda": 4.0}})
+    with command.claim(grown, extend=True) as (_, folder):
+        declared = results.read_arms(folder)
+    (folder / "sweep.yaml").unlink()
+    with (
+        pytest.raises(ValueError, match=r"arms that the given file lacks \(strong/llama3\): name"),
+        command.claim(fake.make_sweep(tmp_path)),
+    ):
+        pass
+    assert not (folder / "sweep.yaml").exists() and results.read_arms(folder) == declared
+    (folder / "arms.parquet").unlink()  # both are gone: what earlier files declared comes first
+    with command.claim(grown):
+        assert results.read_arms(folder) == declared
+
+
+def test_a_method_that_comes_or_goes_is_one_line(tmp_path: Path) -> None:
+    begin(fake.make_sweep(tmp_path))
+    grown = fake.make_sweep(tmp_path, methods={"base": "none", "jepa": {}, "strong": {"lambda": 4.0}})
+    with pytest.raises(ValueError, match=r"methods\.strong is added") as refused, command.claim(grown):
+        pass
+    assert str(refused.value).count("strong") == 1
+    fewer = fake.make_sweep(tmp_path, methods={"base": "none"})
+    with pytest.raises(ValueError, match=r"methods\.jepa would be dropped") as refused, command.claim(fewer, extend=True):
+        pass
+    assert str(refused.value).count("jepa") == 1
+
+
+@pytest.mark.parametrize("name", ["trials", "predictions", "scratch", "data"])
+def test_a_file_or_dead_link_in_the_place_of_a_folder_is_refused(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sweep = fake.make_sweep(tmp_path)
+    folder = begin(sweep)
+    (folder / name).symlink_to(tmp_path / "not mounted")
+    assert command.main([write(sweep, tmp_path)]) == 2
+    (sentence,) = capsys.readouterr().err.splitlines()
+    assert f"fake/{name} is a link that leads nowhere" in sentence and "bring the folder back" in sentence
+
+
+@pytest.mark.parametrize(
+    "rows", [{"z": [1, 2]}, {"arm": [None], "method": ["a"], "kind": ["claim"]}, {"arm": ["a"], "kind": ["other"]}], ids=str
+)
+def test_arms_of_another_table_are_set_aside(rows: dict[str, Any], tmp_path: Path) -> None:
+    sweep = fake.make_sweep(tmp_path)
+    folder = begin(sweep)
+    declared = results.read_arms(folder)
+    pd.DataFrame(rows).to_parquet(folder / "arms.parquet")
+    with pytest.raises(ValueError, match=r"arms.parquet cannot be read \(it lacks names\)"):
+        results.read_arms(folder)
+    with command.claim(sweep):
+        assert results.read_arms(folder) == declared and (folder / "arms.parquet.damaged").exists()
+
+
+@pytest.mark.parametrize("content", ["[]", "{", '{"sweep": "x"}', '{"sweep": "x", "arms": {"jepa/llama3": {"config": {"x": 1}}}}'])
 def test_a_selection_that_cannot_be_read_is_refused_before_anything_starts(
     content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

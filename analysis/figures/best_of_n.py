@@ -11,7 +11,7 @@ from analysis.figures import style
 from analysis.figures.style import Plot
 from analysis.reading import Sweep
 from analysis.stats.resampling import BestOf, best_of_n
-from analysis.tables import Table
+from analysis.tables import Table, cost_column
 
 SHOWN = (1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000)
 """Numbers of trials in the table and marked on the curve, beside the last."""
@@ -65,6 +65,7 @@ def curves(sweep: Sweep) -> tuple[dict[str, tuple[pd.Series[str], list[BestOf]]]
     search = sweep.trials[sweep.trials["stage"] == "search"]
     for label, arm in search.groupby("label", sort=True):
         known = arm.dropna(subset=[sweep.metric, "train_flops"])
+        cost = cost_column(known)
         known = known[known["state"] != "FAILED"]
         if len(known) < len(arm):
             notes.append(
@@ -72,7 +73,7 @@ def curves(sweep: Sweep) -> tuple[dict[str, tuple[pd.Series[str], list[BestOf]]]
             )
         values = known[sweep.metric] if sweep.mode == "max" else -known[sweep.metric]
         try:
-            points = best_of_n(values.tolist(), known["train_flops"].tolist())
+            points = best_of_n(values.tolist(), known[cost].tolist())
         except ValueError as error:
             notes.append(f"{label}: no curve. {error}")
             continue

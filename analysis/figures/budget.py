@@ -21,7 +21,7 @@ def plot(sweep: Sweep) -> Plot:
         sums = [f"{rows['train_tokens'].sum():.3g}", flops(rows["train_flops"].sum())]
         seconds = [f"{rows[name].sum():.0f}" for name in ("train_seconds", "wall_seconds")]
         lines.append([str(label), str(stage), str(len(rows)), str(int(rows["train_flops"].isna().sum())), *sums, *seconds])
-    header = ["arm", "stage", "trials", "of unknown cost", "tokens", "training FLOPs", "training s", "wall s"]
+    header = ["arm", "stage", "trials", "of unknown cost", "tokens", "computed FLOPs", "training s", "wall s"]
     table = Table(title, header, lines, "No trial yet.")
     known = sweep.trials.dropna(subset=["train_flops"])
     if known.empty:
@@ -41,9 +41,9 @@ def plot(sweep: Sweep) -> Plot:
             left = left + size
         axis.invert_yaxis()
         axis.grid(axis="y", visible=False)
-        axis.set_xlabel(f"training {prefix}FLOPs ({told})")
+        axis.set_xlabel(f"{prefix}FLOPs computed ({told})")
     unknown = len(sweep.trials) - len(known)
-    caption = f"{len(known)} trials, {flops(known['train_flops'].sum())} FLOPs in all" + (
+    caption = f"{len(known)} trials, {flops(known['train_flops'].sum())} FLOPs computed in all" + (
         f"; {unknown} of unknown cost are missing." if unknown else "."
     )
     return Plot("budget", title, caption, table, figure, ("trials",))

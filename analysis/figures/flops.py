@@ -6,7 +6,7 @@ from analysis.figures import style
 from analysis.figures.means import over, shared
 from analysis.figures.style import Plot
 from analysis.reading import Sweep, shown_runs
-from analysis.tables import Table, flops, percent
+from analysis.tables import FLOPS, UNPACKED, Table, cost_column, flops, percent
 
 
 def plot(sweep: Sweep) -> Plot:
@@ -15,6 +15,7 @@ def plot(sweep: Sweep) -> Plot:
     runs, notes = shown_runs(sweep)
     what = sweep.metric.replace("_", " ")
     rows = sweep.metrics[sweep.metrics["name"] == sweep.metric].dropna(subset=["value", "train_flops"])
+    cost = cost_column(rows)
     rows = rows.merge(runs[["trial_id", "label", "group", "method"]], on="trial_id")
     rows, left_out = shared(rows)
     notes += left_out
@@ -23,26 +24,27 @@ def plot(sweep: Sweep) -> Plot:
         sd = float(cell["value"].std()) if len(cell) > 1 else None
         reached = percent({"mean": float(cell["value"].mean()), "sd": sd})
         seconds = float(cell["train_seconds"].mean())
-        lines.append([str(label), f"{epoch:g}", str(len(cell)), flops(cell["train_flops"].mean()), f"{seconds:.1f}", reached])
-    header = ["arm", "epoch", "runs", "FLOPs so far", "seconds so far", f"{what} (%, mean ± sd)"]
+        lines.append([str(label), f"{epoch:g}", str(len(cell)), flops(cell[cost].mean()), f"{seconds:.1f}", reached])
+    header = ["arm", "epoch", "runs", f"{FLOPS[cost]} so far", "seconds so far", f"{what} (%, mean ± sd)"]
     table = Table(title, header, lines, f"No {what} with FLOPs.")
     if rows.empty:
         return Plot("flops", title, f"metrics/ holds no {what} with its FLOPs: any sweep makes it.", table, notes=tuple(notes))
     looks = style.looks(sweep)
     groups = sorted(rows["group"].unique())
-    unit, name = style.unit(float(rows["train_flops"].max()))
+    unit, name = style.unit(float(rows[cost].max()))
     with style.drawing():
         figure, axes = style.panels(groups)
         for group, axis in zip(groups, axes, strict=True):
             panel = rows[rows["group"] == group]
             for method in (name for name in looks if name in set(panel["method"])):
-                curve = panel[panel["method"] == method].groupby("epoch")[["train_flops", "value"]].mean()
+                curve = panel[panel["method"] == method].groupby("epoch")[[cost, "value"]].mean()
                 look = looks[method]
-                axis.plot(curve["train_flops"] / unit, 100 * curve["value"], color=look.colour, linestyle=look.dash, marker=look.marker)
+                axis.plot(curve[cost] / unit, 100 * curve["value"], color=look.colour, linestyle=look.dash, marker=look.marker)
             axis.set_xlim(left=0)
-            axis.set_xlabel(f"training {name}FLOPs")
+            axis.set_xlabel(f"training {name}FLOPs ({FLOPS[cost].split()[0]})")
         axes[0].set_ylabel(f"{what} (%)")
         style.legend(figure, sweep)
     whose = f"{rows['trial_id'].nunique()} runs, mean over {over(rows, runs)} after each epoch"
-    caption = f"{whose}; FLOPs are counted, the JEPA term's among them."
+    how = "with every sequence and view by itself" if cost == UNPACKED else "as they were computed"
+    caption = f"{whose}; FLOPs are counted {how}, the JEPA term's among them."
     return Plot("flops", title, caption, table, figure, notes=tuple(notes))

@@ -278,7 +278,7 @@ def _leaked(runs: pd.DataFrame, examples: pd.Index[Any], tables: Tables) -> Leak
     """What of these confirmed runs' test set is also in training, of both arms: they were confirmed on the same data.
 
     Counts of the trials table and marks of the predictions say the same, unless one of the two is missing or damaged: the larger counts.
-    With fewer marks than were counted it is not known which examples are the others.
+    What was dropped as too long is counted, and has no mark. With still fewer marks it is not known which examples are the others.
     """
     counted, of = (pd.to_numeric(runs[name]).max() for name in ("overlap_text", "test_examples"))
     marks = [tables.leaked[str(trial)] for trial in runs["trial_id"] if str(trial) in tables.leaked]
@@ -289,6 +289,7 @@ def _leaked(runs: pd.DataFrame, examples: pd.Index[Any], tables: Tables) -> Leak
     known = [mark.reindex(examples) for mark in marks]
     whole = [mark for mark in known if len(mark) and mark.notna().all()]
     which = np.logical_or.reduce([mark.to_numpy(dtype=bool) for mark in whole]) if whole else None
-    if marks and max(int(mark.sum()) for mark in marks) < number:
+    dropped = pd.to_numeric(runs["dropped_examples"]).max()
+    if marks and max(int(mark.sum()) for mark in marks) < number - (0 if pd.isna(dropped) else int(dropped)):
         which = None
     return Leaked(number, size, which)

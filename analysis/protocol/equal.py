@@ -19,11 +19,10 @@ from scipy import stats
 from analysis.protocol.confirmed import FREE, alike
 from analysis.protocol.declared import listed
 from analysis.stats import statistics
-from analysis.tables import flops, named
+from analysis.tables import FLOPS, cost_column, flops, named
 from jepa_ray.results import FLOPS_ALIKE
 
 LEVEL = 0.95
-UNPACKED = "train_flops_unpacked"
 WITHIN = f"within {100 * FLOPS_ALIKE:.0f} %"
 Curves = Mapping[str, pd.DataFrame]
 """trial_id -> validation curve: `value`, `step`, FLOPs (both counts) and `train_seconds` of every evaluation, in order of steps."""
@@ -44,6 +43,8 @@ class Panel:
     how: str = ""
     """How they were made equal, or why it cannot be told."""
     notes: tuple[str, ...] = ()
+    unit: str = ""
+    """Of `spent`; empty where `at` says it."""
 
     @property
     def difference(self) -> float | None:
@@ -97,7 +98,11 @@ def at_equal_steps(ours: pd.DataFrame, theirs: pd.DataFrame, metric: str, curves
 
 def at_equal_flops(ours: Arm, theirs: Arm, metric: str, curves: Curves) -> Panel:
     """Matched runs first; where there are none, validation curves; where both cost the same, the confirmation."""
-    cost = _cost_column(ours.confirmed, theirs.confirmed)
+    cost = cost_column(ours.confirmed, theirs.confirmed)
+    return replace(_at_flops(ours, theirs, metric, curves, cost), unit=FLOPS[cost])
+
+
+def _at_flops(ours: Arm, theirs: Arm, metric: str, curves: Curves, cost: str) -> Panel:
     spent = np.array([ours.confirmed[cost], theirs.confirmed[cost]], dtype=float)
     if not np.isfinite(spent).all() or (spent <= 0).any():
         return Panel("equal FLOPs", metric, {}, None, "train_flops are missing in the trials table")
@@ -129,12 +134,6 @@ def at_equal_seconds(ours: pd.DataFrame, theirs: pd.DataFrame, metric: str, curv
             return Panel("equal seconds", val, {}, None, f"the trials ran on different {what} ({names}), so seconds cannot be compared")
     panel = _on_curves("equal seconds", "train_seconds", ours, theirs, metric, curves)
     return replace(panel, how=f"{panel.how}; wall clock, with whatever else ran beside the trials") if panel.by_seed else panel
-
-
-def _cost_column(*rows: pd.DataFrame) -> str:
-    """By which FLOPs arms are compared: those that do not depend on packing, micro-batches and workers, where all trials have them."""
-    unpacked = pd.concat([part[UNPACKED] for part in rows]) if all(UNPACKED in part for part in rows) else pd.Series([np.nan])
-    return UNPACKED if np.isfinite(unpacked.to_numpy(dtype=float)).all() else "train_flops"
 
 
 @dataclass(frozen=True)

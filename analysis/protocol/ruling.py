@@ -112,7 +112,8 @@ def _equal_flops(claim: Claim, seeds: int) -> Reason:
     compared = claim.equal_flops
     if compared is None or compared.difference is None:
         return Reason("equal FLOPs", None, f"cannot be told: {compared.how if compared else 'no pair of trials'}")
-    told = f"{points(compared.difference)} points at {flops(compared.spent)} training FLOPs, {compared.how} (n = {compared.seeds} seeds)"
+    spent = f"{flops(compared.spent)} {compared.unit} of training"
+    told = f"{points(compared.difference)} points at {spent}, {compared.how} (n = {compared.seeds} seeds)"
     if compared.seeds < seeds:
         return Reason("equal FLOPs", None, f"cannot be told, as {seeds - compared.seeds} of {seeds} seeds are not in it: {told}")
     return Reason("equal FLOPs", compared.difference > 0, told)

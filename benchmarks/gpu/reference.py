@@ -124,7 +124,7 @@ def plain_step(network: Network, optimizer: torch.optim.Optimizer, table: TokenT
     device = network.device
     optimizer.zero_grad(set_to_none=True)
     labels_of_step = count_labels(table, list(rows), loss_on="answer", train_end_of_turn=True)
-    total = 0.0
+    total = torch.zeros((), device=device)
     for start in range(0, len(rows), micro):
         ids, mask, labels = (tensor.to(device) for tensor in collated(table, rows[start : start + micro]))
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16), network.attention(None):
@@ -132,10 +132,10 @@ def plain_step(network: Network, optimizer: torch.optim.Optimizer, table: TokenT
                 input_ids=ids, attention_mask=mask, labels=labels, num_items_in_batch=labels_of_step, use_cache=False
             ).loss
         loss.backward()
-        total += float(loss.detach())
+        total = total + loss.detach()
     torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
     optimizer.step()
-    return total
+    return float(total)  # read once, as the trial's step reads its sums
 
 
 def collated(table: TokenTable, rows: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -22,6 +22,7 @@ from benchmarks.gpu.syncs import counted, places, sdpa_shapes
 from jepa_ray.config import LoraConfig, TrialConfig
 from jepa_ray.data.views import TokenTable
 from jepa_ray.models.network import Network
+from jepa_ray.training import device
 from jepa_ray.training.flops import FlopModel
 from jepa_ray.training.jepa import Term
 from jepa_ray.training.optimizer import make_optimizer
@@ -73,6 +74,8 @@ def measure(task: str, lora: LoraConfig | None, form: Form, findings: Findings) 
         )
         findings.note({name: found}, "; ".join(said))
         findings.note({name: found | waits(arm, form, until)})
+        del arm  # its optimizer's state is not to be in the next one's memory
+        device.clear(form.device)
 
 
 def run_arm(network: Network, table: TokenTable, config: TrialConfig, form: Form, until: float) -> tuple[Arm, dict[str, Any]]:
@@ -191,7 +194,7 @@ class Arm:
             "micro_batch_size": self.config.optim.micro_batch_size,
             "out_of_memory_at": self.too_large,
             "peak_memory_bytes": torch.cuda.max_memory_allocated() if form.device == "cuda" else None,
-            "last_loss": totals.ce_sum / totals.num_labels,
+            "mean_loss": totals.ce_sum / totals.num_labels,
         }
 
 

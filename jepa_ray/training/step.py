@@ -187,7 +187,10 @@ def default_size(table: TokenTable, device: str, objective: ObjectiveConfig | No
 def read_sums(sums: Sequence[Tensor]) -> tuple[float, float]:
     """Totals of cross-entropy and JEPA term, which alternate in `sums`. Read once for the whole step: reading makes the host wait."""
     values = torch.stack(list(sums)).tolist()
-    return sum(values[0::2]), sum(values[1::2])
+    ce_sum = jepa_sum = 0.0
+    for ce, jepa in zip(values[0::2], values[1::2], strict=True):  # Python's `sum` rounds otherwise from 3.12 on
+        ce_sum, jepa_sum = ce_sum + ce, jepa_sum + jepa
+    return ce_sum, jepa_sum
 
 
 def losses(

@@ -79,6 +79,7 @@ class Watch:
         self.flops += self.flops_per_token * self._tokens(self.pairs)
         self.complete = bool(found)
         if not found:
+            self.history += [{}] if epoch == 0 else []  # alarms that compare with the start then have none
             return {}
         self.history.append(found)
         if not (math.isfinite(found["diag_val_ce"]) and math.isfinite(found["diag_val_jepa"])):
@@ -135,6 +136,7 @@ class Watch:
         return {name: getattr(self, name) for name in ("history", "seconds", "flops", "complete", "failure")}
 
     def resume(self, state: dict[str, object]) -> None:
-        """Go on from `state()`."""
+        """Go on from `state()`, or from that of an earlier version, whose looks were all complete."""
+        self.complete = bool(state.get("history"))
         for name, value in state.items():
             setattr(self, name, value)

@@ -113,7 +113,7 @@ def test_the_verdicts_follow_from_the_tables_of_the_page(page: Tables) -> None:
     assert all(crossed.values())
     over_both = {arm: float(found.group(1)) for arm, found in crossed.items() if found}
     adjusted = holm({arm: max(float(stats.ttest_1samp(values, 0).pvalue), over_both[arm]) for arm, values in gaps.items()})
-    at_equal_flops = {row["method"]: row for row in named(page, "at", "both spent") if row["at"] == "equal FLOPs"}
+    at_equal_flops = {row["method"]: row for row in named(page, "at", "budget") if row["at"] == "equal FLOPs"}
     others = {(row["method"], row["metric"]): row["difference"] for row in named(page, "method", "metric", "per seed")}
     words = {}
     for (word, sentence), _ in page.rulings:

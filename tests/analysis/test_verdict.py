@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from analysis import verdict
@@ -583,6 +584,27 @@ def test_fewer_marks_than_were_counted_leave_better_untold(sweep: Sweep) -> None
         sweep.arm(method, scores, leaked=range(10), overlap_text=40)
     found = sweep.only()
     assert found.verdict == "undecided" and holds(found)["without leaked examples"] is None
+
+
+def test_a_leaked_question_that_was_too_long_has_no_mark_and_hides_no_other(sweep: Sweep) -> None:
+    for method, scores in (("baseline", around(0.5)), ("jepa", shifted(around(0.5), 0.1))):
+        sweep.arm(method, scores, leaked=range(133), overlap_text=135, dropped_examples=2)
+    assert sweep.only().verdict == "better"
+
+
+@pytest.mark.parametrize("damage", ["overwritten", "another table", "no row"])
+def test_files_whose_ends_are_whole_are_read_to_their_end(damage: str, sweep: Sweep, capsys: pytest.CaptureFixture[str]) -> None:
+    sweep.arm("baseline", around(0.5))
+    sweep.arm("jepa", shifted(around(0.5), 0.1))
+    victim = sorted((sweep.folder / "trials").glob("*.parquet"))[0]
+    raw = victim.read_bytes()
+    if damage == "overwritten":
+        victim.write_bytes(raw[:4] + b"\xff" * (len(raw) // 8) + raw[4 + len(raw) // 8 :])
+    else:
+        (pd.DataFrame({"trial_id": [[1]]}) if damage == "another table" else pd.read_parquet(victim).head(0)).to_parquet(victim)
+    with pytest.raises(SystemExit) as end:
+        verdict.main([str(sweep.folder)])
+    assert end.value.code == 2 and f"{victim} cannot be read" in " ".join(capsys.readouterr().err.split())
 
 
 def test_metrics_that_have_answers_behind_them() -> None:

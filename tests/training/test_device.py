@@ -166,6 +166,28 @@ class TestDiagnosesThatFail:
         assert result.summary["val_ce"] is None and "undiagnosed" in result.summary["alarms"].split(";")
         assert {row["epoch"] for row in result.metrics if row["name"] == "diag_val_ce"} == {0}
 
+    def test_without_a_look_at_the_start_no_later_one_stands_for_it(
+        self, llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        looks: list[int] = []
+
+        def first_fails(*args: Any, **kwargs: Any) -> dict[str, float]:
+            looks.append(1)
+            if len(looks) == 1:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return {"diag_val_ce": 1.0, "diag_val_jepa": 0.1, "diag_own_distance": 0.001}  # at the start this would be an alarm: trivial
+
+        monkeypatch.setattr(watch, "diagnose", first_fails)
+        monkeypatch.setattr(watch, "gradient_metrics", lambda *_: {})
+        result = trial.run_trial(tiny.trial(llama, **LOOKS), tiny.prepared_of(llama), Runtime(), lambda _: None, tmp_path)
+        assert len(looks) > 1 and result.summary["alarms"] == "undiagnosed" and result.summary["val_ce"] == 1.0
+
+    def test_looks_of_an_earlier_versions_checkpoint_were_complete(self, llama: Path) -> None:
+        prepared = tiny.prepared_of(llama)
+        looked = watch.Watch(tiny.trial(llama, **LOOKS), prepared.train, prepared.val, Runtime(), 1)
+        looked.resume({"history": [{"diag_val_ce": 1.5, "diag_val_jepa": 0.5}], "seconds": 1.0, "flops": 1.0})
+        assert looked.columns()["val_ce"] == 1.5
+
     def test_a_lost_gpu_is_not_taken_for_it(self, llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def lost(*args: Any, **kwargs: Any) -> None:
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
