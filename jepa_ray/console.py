@@ -46,7 +46,7 @@ def starting(console: Console) -> AbstractContextManager[object]:
 _STAGES: dict[Stage, str] = {
     "search": "Search",
     "confirm": "Confirmation on fresh seeds and the sealed test split",
-    "matched": "Equal FLOPs, the dearer of each pair with the cheaper one's budget",
+    "matched": "Equal FLOPs, the more expensive of each pair with the budget of the other",
 }
 
 

@@ -219,7 +219,7 @@ def describe(
     if estimates:
         flops = sum(estimates[arm.name].train_flops * (search.num_trials + len(seeds)) for arm in declared if arm.name in estimates)
         lines.append(
-            f"  cost      about {flops:.3g} FLOPs of training in all: an estimate at the methods' defaults; early stopping spends less"
+            f"  cost      about {flops:.3g} computed FLOPs of training, an estimate at the methods' defaults; early stopping spends less"
         )
     lines += [f"  begins    {line}" for line in _warm_start(sweep, declared)]
     lines += [f"  power     {line}" for line in power]
@@ -277,8 +277,8 @@ def _arm_rows(sweep: SweepConfig, own: Iterable[Arm], estimates: Mapping[str, Es
         elif estimates:
             estimate = estimates[arm.name]
             row += (
-                f"{estimate.train_examples} examples, {estimate.train_tokens:.3g} tokens, {estimate.train_flops:.3g} FLOPs a trial, "
-                f"{estimate.checkpoint_bytes / 1e6:.1f} MB working checkpoint",
+                f"{estimate.train_examples} examples, {estimate.train_tokens:.3g} tokens, "
+                f"{estimate.train_flops:.3g} computed FLOPs a trial, {estimate.checkpoint_bytes / 1e6:.1f} MB working checkpoint",
             )
         rows.append(row)
     return rows

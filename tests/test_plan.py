@@ -147,7 +147,7 @@ def test_costs_are_added_up_over_all_runs() -> None:
     sweep = make()
     estimates = {arm.name: Estimate(10, 1000, 1e6 * number, 2e6) for number, arm in enumerate(arms(sweep), 1)}
     # (1 + 2 + 3 + 4)e6 FLOPs a trial, 10 runs per arm
-    assert "about 1e+08 FLOPs of training in all: an estimate at the methods' defaults" in describe(sweep, estimates)
+    assert "about 1e+08 computed FLOPs of training, an estimate at the methods' defaults" in describe(sweep, estimates)
     assert "2.0 MB" in describe(sweep, estimates)
     assert "data      40 % of test texts are in train" in describe(sweep, facts=["40 % of test texts are in train"])
 
