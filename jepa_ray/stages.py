@@ -122,6 +122,8 @@ class Search(_Jobs):
             return recovery.told(sweep, arm, plan.space(sweep, arm), self._known, curves(), identify.stands_for)
 
         frozen: dict[str, Any] = next((kept["arms"] for kept in damaged.selections(folder).values() if kept["sweep"] == digest(sweep)), {})
+        if any((folder / "trials").glob("_*")):  # rows were set aside: what no row tells of may have been one of theirs
+            frozen = {}
         self.studies = {
             name: ArmStudy(sweep, arm, database, functools.partial(recover, arm), over=name in frozen) for name, arm in self._arms.items()
         }
