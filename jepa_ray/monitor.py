@@ -40,6 +40,7 @@ def sending(mailbox: Any, name: str, phase: str = "start", every_s: float = EVER
         yield
     finally:
         ended.set()
+        thread.join()  # or a beat of before could come last
         send()
 
 
