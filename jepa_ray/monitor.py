@@ -40,7 +40,7 @@ def sending(mailbox: Any, name: str, phase: str = "start", every_s: float = EVER
         yield
     finally:
         ended.set()
-        thread.join()  # or a beat of before could come last
+        thread.join(5)  # or a beat of before could come last; bounded, as Ray may be on its way out
         send()
 
 
