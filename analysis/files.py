@@ -8,9 +8,8 @@ May import: jepa_ray.results, pandas, pyarrow. No torch, no Ray.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -45,8 +44,8 @@ def read_sound(
         read = results.read_metrics if table == "metrics" else results.read_predictions
         return read(folder, columns, list(where) or None)
     except (pa.ArrowException, OSError):
-        paths = _paths(folder / table)
-        damaged = {path for path in paths if damage(path, table) is not None}
+        paths = results.files(folder / table)
+        damaged = {path for path, _ in results.unreadable(folder, table)}
         shown = ", ".join(path.name for path in sorted(damaged)[:3]) + (" and more" if len(damaged) > 3 else "")
         notes.append(
             f"{len(damaged)} of {len(paths)} files in {table}/ can't be read and are left out: {shown}. `{_mending(folder)}` sets them "
@@ -66,35 +65,12 @@ def load(paths: Sequence[Path], table: str, columns: Sequence[str] | None, where
     return frame
 
 
-def damage(path: Path, table: str) -> str | None:
-    """What is wrong with a file of a table; None where it can be read to its end."""
-    rows = 1
-
-    def read() -> None:
-        nonlocal rows
-        rows = pq.read_table(path, schema=SCHEMAS[table]).num_rows
-
-    return _unreadable(read, path) or (None if rows == 1 or table != "trials" else f"it holds {rows} rows instead of 1")
-
-
-def _unreadable(read: Callable[[], Any], path: Path) -> str | None:
-    if path.is_dir():
-        return "it is a folder"
-    try:
-        read()
-    except (pa.ArrowException, OSError) as error:
-        return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-    return None
-
-
 def refuse_damaged(folder: Path) -> None:
     """Raises ValueError, with the command that sets them aside, where the tables of `folder` have files that cannot be read."""
     declared = folder / "arms.parquet"
-    found = [(declared, why)] if declared.exists() and (why := _unreadable(lambda: pq.read_metadata(declared), declared)) else []
+    found = [(declared, why)] if declared.exists() and (why := results.damage(declared, results.ARMS)) else []
     for table in SCHEMAS:
-        paths = _paths(folder / table)
-        if not _sound(paths, table):
-            found += [(path, why) for path in paths if (why := damage(path, table)) is not None]
+        found += results.unreadable(folder, table)
     if found:
         more = f", and {len(found) - 1} more of its files," if len(found) > 1 else ""
         raise ValueError(
@@ -102,20 +78,5 @@ def refuse_damaged(folder: Path) -> None:
         )
 
 
-def _sound(paths: Sequence[Path], table: str) -> bool:
-    """Whether all files can be read, which one pass over the table tells faster than a look at each."""
-    try:
-        rows = sum(
-            batch.num_rows for batch in ds.dataset([str(path) for path in paths], schema=SCHEMAS[table], format="parquet").to_batches()
-        )
-    except (pa.ArrowException, OSError):
-        return False
-    return table != "trials" or rows == len(paths)
-
-
 def _mending(folder: Path) -> str:
     return f"python -m jepa_ray.sweep {folder / 'sweep.yaml'}"
-
-
-def _paths(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("*.parquet") if not path.name.startswith((".", "_")))

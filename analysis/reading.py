@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.files import check, damage, load, read_sound
+from analysis.files import check, load, read_sound
 from analysis.protocol.confirmed import Choice, alike, choose, one_version, read_frozen
 from analysis.protocol.declared import GROUP, Declared, declared, pairs, progress
 from analysis.tables import counted
@@ -138,7 +138,9 @@ def read(folder: Path, curves: Sequence[str] = CURVES) -> Sweep:
 def read_predictions(folder: Path, trial_ids: Sequence[str], split: str, columns: Sequence[str]) -> pd.DataFrame:
     """Answers of these trials on one split, these columns only; other trials' files aren't opened."""
     paths = [folder / "predictions" / f"{trial_id}.parquet" for trial_id in trial_ids]
-    return load([path for path in paths if damage(path, "predictions") is None], "predictions", columns, [("split", "==", split)])
+    return load(
+        [path for path in paths if results.damage(path, results.PREDICTIONS) is None], "predictions", columns, [("split", "==", split)]
+    )
 
 
 def shown_runs(sweep: Sweep) -> tuple[pd.DataFrame, list[str]]:

@@ -12,7 +12,8 @@ the `trials` row comes last: it is the commit. Without it a trial does not exist
 
 Columns and their types are in `tables.py`, what is done about damaged files in `damaged.py`.
 
-May import: atomic, config, messages, tables, pyarrow, pandas. Not torch, not ray. Deciding what to run again is the sweep's business.
+May import: atomic, config, damaged, messages, tables, pyarrow, pandas. Not torch, not ray. What to run again is the sweep's
+business.
 """
 
 from __future__ import annotations
@@ -40,6 +41,9 @@ from jepa_ray import __version__, atomic
 from jepa_ray.config import VALIDATION_METRICS as VALIDATION_METRICS
 from jepa_ray.config import Arm as Arm
 from jepa_ray.config import SweepConfig, TrialConfig, arms, columns, grown
+from jepa_ray.damaged import damage as damage
+from jepa_ray.damaged import files as files
+from jepa_ray.damaged import unreadable as unreadable
 from jepa_ray.messages import finding
 from jepa_ray.tables import ARMS as ARMS
 from jepa_ray.tables import CONFIG as CONFIG
