@@ -7,9 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import tokens
-from analysis.reading import Sweep, read_predictions, shown_runs
-from analysis.tables import Table
+from analysis import answer_diff
+from analysis.inputs.sweep import Sweep, read_predictions, shown_runs
+from analysis.text_tables import Table
 
 COLUMNS = ["trial_id", "example_id", "question", "prediction", "reference", "correct", "stopped"]
 SHOWN = 20
@@ -50,7 +50,7 @@ def differences(sweep: Sweep) -> Table:
             seen.add((label, seed))
             found = pd.DataFrame(
                 [
-                    tokens.counts(tokens.spans(str(reference), str(prediction)))
+                    answer_diff.counts(answer_diff.spans(str(reference), str(prediction)))
                     for reference, prediction in zip(joined[f"reference_{side}"], joined[f"prediction_{side}"].fillna(""), strict=True)
                 ]
             )
@@ -61,7 +61,7 @@ def differences(sweep: Sweep) -> Table:
     return Table(title, header, rows, NEEDS)
 
 
-def side_by_side(sweep: Sweep, shown: int = SHOWN, mark: Callable[[list[tokens.Span]], str] | None = None) -> list[Table]:
+def side_by_side(sweep: Sweep, shown: int = SHOWN, mark: Callable[[list[answer_diff.Span]], str] | None = None) -> list[Table]:
     """Per pair, the first examples that only one of the two has right, differences marked (`tokens.marked`, or by `mark`, uncut)."""
     tables = []
     for baseline, method, _, split, seed, joined in pairs(sweep):
@@ -74,7 +74,7 @@ def side_by_side(sweep: Sweep, shown: int = SHOWN, mark: Callable[[list[tokens.S
                 str(row["example_id"]),
                 *([_one_line(str(row["question_baseline"]))] if asked else []),
                 _one_line(str(row["reference_baseline"])),
-                *(mark(_spans(row, side)) if mark else _one_line(tokens.marked(_spans(row, side))) for side in ("baseline", "method")),
+                *(mark(_spans(row, side)) if mark else _one_line(answer_diff.marked(_spans(row, side))) for side in ("baseline", "method")),
                 "method" if row["correct_method"] else "baseline",
             ]
             for _, row in differ.head(shown).iterrows()
@@ -107,9 +107,9 @@ def samples(sweep: Sweep, shown: int = SAMPLES) -> list[Table]:
     return tables or [Table("Samples", [], [], NEEDS)]
 
 
-def _spans(row: pd.Series[Any], side: str) -> list[tokens.Span]:
+def _spans(row: pd.Series[Any], side: str) -> list[answer_diff.Span]:
     given = row[f"prediction_{side}"]
-    return tokens.spans(str(row[f"reference_{side}"]), given if isinstance(given, str) else "")
+    return answer_diff.spans(str(row[f"reference_{side}"]), given if isinstance(given, str) else "")
 
 
 def _one_line(text: str, limit: int = 160) -> str:

@@ -26,8 +26,8 @@ from analysis.figures import (
     stops,
 )
 from analysis.figures.style import Plot
-from analysis.reading import Sweep
-from analysis.tables import Table
+from analysis.inputs.sweep import Sweep
+from analysis.text_tables import Table
 
 PAPER, TINY = "search_spaces/paper/", "search_spaces/paper-tiny/"
 

@@ -14,8 +14,8 @@ import pandas as pd
 from scipy import stats
 
 from analysis import paper_numbers as paper
-from analysis.reading import Sweep
-from analysis.tables import Table, counted
+from analysis.inputs.sweep import Sweep
+from analysis.text_tables import Table, counted
 from jepa_ray import results
 
 LEVEL = 0.05

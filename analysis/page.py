@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from html import escape
 
+from analysis.answer_diff import Span
 from analysis.figures import style
 from analysis.figures.style import Plot
-from analysis.tables import Table, markdown
-from analysis.tokens import Span
+from analysis.text_tables import Table, markdown
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from analysis.files import refuse_damaged
+from analysis.inputs.tables import refuse_damaged
 from analysis.protocol.claims import Claim, Evidence, gather
-from analysis.protocol.equal import Panel
-from analysis.tables import Table, points, text
+from analysis.protocol.equal_cost import Panel
+from analysis.text_tables import Table, points, text
 from jepa_ray.results import JUDGED
 
 TITLE = "At equal steps, equal FLOPs and equal seconds (method - baseline, points)"

@@ -15,13 +15,13 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis import several
 from analysis.artefacts import ARTEFACTS, Artefact, find
 from analysis.figures.style import drawing
-from analysis.files import refuse_damaged
+from analysis.inputs import combine
+from analysis.inputs.sweep import Sweep, read
+from analysis.inputs.tables import refuse_damaged
 from analysis.paper_tables import TINY
-from analysis.reading import Sweep, read
-from analysis.tables import Table, markdown, text
+from analysis.text_tables import Table, markdown, text
 
 
 def show(artefact: Artefact, sweep: Sweep, *, as_markdown: bool = False, figure: Path | None = None) -> str:
@@ -53,7 +53,7 @@ def together(artefact: Artefact, sweeps: Sequence[Sweep]) -> list[Sweep]:
     """What of several folders is shown as one. Raises ValueError where they can't be."""
     if len(sweeps) == 1 or artefact.several == "apart":
         return list(sweeps)
-    return [several.pooled(sweeps) if artefact.several == "pooled" else several.beside(sweeps)]
+    return [combine.pooled(sweeps) if artefact.several == "pooled" else combine.beside(sweeps)]
 
 
 def how(artefact: Artefact) -> str:

@@ -12,8 +12,8 @@ from typing import Any, cast
 import pandas as pd
 
 from analysis import paper_numbers as paper
-from analysis.reading import Sweep, last_values, shown_runs
-from analysis.tables import FLOPS, Table, cost_column, flops, percent, significant
+from analysis.inputs.sweep import Sweep, last_values, shown_runs
+from analysis.text_tables import FLOPS, Table, cost_column, flops, percent, significant
 
 USUAL = {"objective": "cosine", "layout": "append", "target": "online", "predictor": "tokens", "readout": "last", "control": "none"}
 """The paper's own term, by its columns."""

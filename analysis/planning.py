@@ -26,11 +26,11 @@ from pathlib import Path
 
 from scipy import stats
 
-from analysis.files import refuse_damaged
+from analysis.inputs.tables import refuse_damaged
+from analysis.protocol.claim_statistics import LEVEL, PLANS, POWER
 from analysis.protocol.claims import Claim, gather
-from analysis.protocol.measured import LEVEL, PLANS, POWER
 from analysis.stats import crossed
-from analysis.tables import sized
+from analysis.text_tables import sized
 from jepa_ray.results import JUDGED
 
 SD_SEED = 0.015

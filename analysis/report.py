@@ -19,11 +19,11 @@ import pandas as pd
 
 from analysis import answers, panels, summary
 from analysis.artefacts import ARTEFACTS
+from analysis.inputs.sweep import Sweep, read
 from analysis.page import Block, Figure, Grid, Page, Ruling, Section, Sentences, as_markdown, diff, html
 from analysis.protocol.claims import gather
-from analysis.reading import Sweep, read
 from analysis.summary_tables import tables
-from analysis.tables import Table, sized
+from analysis.text_tables import Table, sized
 from analysis.verdict import judge
 
 STAGES = {"search": "search", "confirm": "confirmation", "matched": "at equal FLOPs"}

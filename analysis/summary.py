@@ -22,13 +22,13 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.files import refuse_damaged
-from analysis.protocol.confirmed import Choice
-from analysis.protocol.declared import NOT_RUN, standing
-from analysis.reading import Sweep, read
-from analysis.stats.statistics import paired_t
+from analysis.inputs.confirmation import Choice
+from analysis.inputs.preregistration import NOT_RUN, standing
+from analysis.inputs.sweep import Sweep, read
+from analysis.inputs.tables import refuse_damaged
+from analysis.stats.paired_tests import paired_t
 from analysis.summary_tables import STAGES, STATES, Summary, judged, occasional, tables
-from analysis.tables import COMPUTED, UNPACKED, Table, counted, markdown, named, text
+from analysis.text_tables import COMPUTED, UNPACKED, Table, counted, markdown, named, text
 from jepa_ray import results
 
 ALWAYS = ("objective", "lambda", "k", "learning_rate", "loss_dropout")

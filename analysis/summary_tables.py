@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from analysis.tables import COMPUTED, FLOPS, UNPACKED, Table, flops, percent, significant
+from analysis.text_tables import COMPUTED, FLOPS, UNPACKED, Table, flops, percent, significant
 from jepa_ray.results import JUDGED
 
 JUDGEMENTS = ("accuracy", "exact", "prefix", "contains", "stopped")

@@ -30,12 +30,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from analysis.files import refuse_damaged
+from analysis.inputs.tables import refuse_damaged
+from analysis.protocol.claim_statistics import LEVEL, POWER, Reason, Verdict, across_tasks, blank, describe, plan
 from analysis.protocol.claims import Evidence, gather
-from analysis.protocol.measured import LEVEL, POWER, Reason, Verdict, across_tasks, blank, describe, plan
-from analysis.protocol.ruling import ALL_SEEDS, DOUBT, KINDS, LEAKED_ALLOWED, STOPPING, leaked_text, rule
+from analysis.protocol.decision import ALL_SEEDS, DOUBT, KINDS, LEAKED_ALLOWED, STOPPING, leaked_text, rule
 from analysis.stats import crossed
-from analysis.tables import Table, points, sized, text
+from analysis.text_tables import Table, points, sized, text
 from jepa_ray.results import JUDGED
 
 MANY = 50

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import argparse
 
-from analysis.simulation.rulings import family, raced, ruled
+from analysis.simulation.decisions import family, raced, ruled
 from analysis.simulation.sweeps import Design, Rate, paper, protocol
 from benchmarks.timing import finish
 

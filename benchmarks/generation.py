@@ -21,8 +21,8 @@ from jepa_ray.data.datasets import load_splits
 from jepa_ray.evaluation.generate import Generation, generate
 from jepa_ray.models.families import get_family
 from jepa_ray.models.loading import load_network, load_tokenizer
-from jepa_ray.training.base import base_tokenizer
-from jepa_ray.training.prepare import prepare
+from jepa_ray.preparation.prepare import prepare
+from jepa_ray.preparation.tiny_base import base_tokenizer
 
 PROMPTS = 64
 

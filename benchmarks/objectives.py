@@ -21,7 +21,7 @@ from jepa_ray.config import DataConfig, ModelConfig, ObjectiveConfig, OptimConfi
 from jepa_ray.data.datasets import DATASETS, load_splits
 from jepa_ray.data.example import Example
 from jepa_ray.data.sources import read
-from jepa_ray.training.jepa import Term, fit_network
+from jepa_ray.training.jepa_term import Term, fit_network
 from jepa_ray.training.optimizer import make_optimizer
 from jepa_ray.training.step import Runtime, train_step
 

@@ -68,11 +68,11 @@ def main() -> int:
 
 def measure(folder: Path, num_trials: int) -> dict[str, Any]:
     """Run the sweep, then the same configurations one after another in this process."""
-    from jepa_ray.cluster import connect, settings
+    from jepa_ray.orchestration.cluster import connect, settings
 
     settings()
-    from jepa_ray import search
     from jepa_ray.config import SweepConfig
+    from jepa_ray.orchestration.run import run_sweep
 
     sweep = SweepConfig.model_validate(
         {
@@ -92,10 +92,10 @@ def measure(folder: Path, num_trials: int) -> dict[str, Any]:
     clock, began = Clock(), time.perf_counter()
     (folder / sweep.name).mkdir()
     with connect(sweep.resources) as cluster:
-        search.run(sweep, folder / sweep.name, cluster, clock)
+        run_sweep(sweep, folder / sweep.name, cluster, clock)
     sweep_s = (clock.last - clock.warm) / num_trials
 
-    from jepa_ray.training.prepare import prepare
+    from jepa_ray.preparation.prepare import prepare
     from jepa_ray.training.trial import Runtime, run_trial
 
     prepared = prepare(sweep, "llama3", "nl-rx")

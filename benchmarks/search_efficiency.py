@@ -34,7 +34,7 @@ import optuna
 from benchmarks.replay import contenders, grid
 from benchmarks.replay.contenders import Contender, Figures, figures
 from jepa_ray.config import SweepConfig
-from jepa_ray.loading import load_sweep
+from jepa_ray.plan.load import load_sweep
 
 ROOT = Path(__file__).resolve().parents[1]
 SPACE = ROOT / "search_spaces" / "efficiency.yaml"

@@ -38,10 +38,10 @@ from jepa_ray.models.loading import new_predictor, uses_bf16
 from jepa_ray.models.network import Network
 from jepa_ray.models.tiny import tiny_config
 from jepa_ray.objectives.distances import cosine
-from jepa_ray.training.base import base_tokenizer
-from jepa_ray.training.jepa import Term
+from jepa_ray.preparation.tiny_base import base_tokenizer
+from jepa_ray.training.jepa_term import Term
 from jepa_ray.training.optimizer import make_optimizer
-from jepa_ray.training.selfcheck import separate_pass
+from jepa_ray.training.packing_check import separate_pass
 from jepa_ray.training.step import Runtime, loss_of_sums, losses, train_step
 
 PADDED = 512

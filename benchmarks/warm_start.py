@@ -34,9 +34,9 @@ from benchmarks.search_efficiency import SPACE, TABLE
 from benchmarks.timing import finish
 from jepa_ray import plan
 from jepa_ray.config import SweepConfig, arms
-from jepa_ray.loading import load_sweep
-from jepa_ray.priors import COUNT, Earlier, best
-from jepa_ray.studies import ArmStudy
+from jepa_ray.orchestration.studies import ArmStudy
+from jepa_ray.plan.load import load_sweep
+from jepa_ray.plan.warm_start import COUNT, Earlier, best
 
 SHARES = (0.25, 0.5, 1.0)
 Prepare = Callable[[optuna.Study, SweepConfig, Grid, Draw, list[Earlier]], None]

@@ -41,10 +41,10 @@ def detectable(sweep: SweepConfig, arms: Sequence[Arm], estimates: Mapping[str, 
 
 def tables(sweep: SweepConfig, folder: Path) -> list[str]:
     """The tables that a sweep's output ends with: best of each arm, and the confirmation that counts (`analysis.summary`)."""
-    from analysis.reading import read
+    from analysis.inputs.sweep import read
     from analysis.summary import summarise
     from analysis.summary_tables import brief
-    from analysis.tables import text
+    from analysis.text_tables import text
 
     found = summarise(read(folder, curves=()))
     return [text(table) for table in brief(found, sweep.confirm.seeds)]
@@ -79,7 +79,7 @@ def race_rule(sweep: SweepConfig, arms: Sequence[Arm]) -> Callable[[Sequence[flo
     """
     if not sweep.confirm.race:
         return None
-    from analysis.protocol.measured import LEVEL
+    from analysis.protocol.claim_statistics import LEVEL
     from analysis.stats import sequential
 
     looks, margin = sweep.confirm.race, sweep.confirm.margin

@@ -23,16 +23,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jepa_ray import atomic, full_disk
-from jepa_ray.changes import by_family, changed, refusal, told
-from jepa_ray.cluster import Interrupt
 from jepa_ray.config import SweepConfig, arms
-from jepa_ray.loading import dump, load_sweep, parse, parse_resolved, unreadable_resolved
-from jepa_ray.messages import folded
+from jepa_ray.config.messages import folded
+from jepa_ray.orchestration.cluster import Interrupt
+from jepa_ray.plan.changes import by_family, changed, refusal, told
+from jepa_ray.plan.load import dump, load_sweep, parse, parse_resolved, unreadable_resolved
+from jepa_ray.system import atomic, full_disk
 
 if TYPE_CHECKING:
-    from jepa_ray.cluster import Prepare
-    from jepa_ray.worker import RunTrial
+    from jepa_ray.orchestration.cluster import Prepare
+    from jepa_ray.orchestration.worker import RunTrial
 
 OK, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -46,15 +46,15 @@ def main(argv: Sequence[str] | None = None, prepare_one: Prepare | None = None, 
         return BAD_INPUT
     try:
         if options.schema:
-            from jepa_ray.schema import text
+            from jepa_ray.plan.schema import text
 
             print(text(), end="", flush=True)
             return OK
         sweep = load_sweep(options.file, options.overrides)
         if options.dry_run:
             from jepa_ray.advice import detectable
-            from jepa_ray.plan import describe
-            from jepa_ray.training.estimate import estimate
+            from jepa_ray.plan.arms import describe
+            from jepa_ray.preparation.estimate import estimate
 
             declared = arms(sweep)
             try:
@@ -122,15 +122,16 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(sweep: SweepConfig, folder: Path, interrupt: Interrupt, prepare_one: Prepare | None, run_trial: RunTrial | None) -> int:
-    from jepa_ray.cluster import connect, settings
+    from jepa_ray.orchestration.cluster import connect, settings
 
     settings()
     from rich.text import Text
 
-    from jepa_ray import results, search
+    from jepa_ray import results
     from jepa_ray.advice import race_rule, tables, verdict
-    from jepa_ray.console import Board, make_console, starting
-    from jepa_ray.plan import describe
+    from jepa_ray.orchestration.console import Board, make_console, starting
+    from jepa_ray.orchestration.run import run_sweep
+    from jepa_ray.plan.arms import describe
 
     console, declared = make_console(), results.read_arms(folder)
     console.print(Text(describe(sweep, declared)))
@@ -145,7 +146,7 @@ def _run(sweep: SweepConfig, folder: Path, interrupt: Interrupt, prepare_one: Pr
         board = Board(sweep, console)
         board.best_before(results.read_trials(folder))
         with board.shown():  # left before Ray shuts down: the table asks it for heartbeats
-            outcome = search.run(sweep, folder, cluster, board, interrupt, prepare_one, run_trial, race_rule(sweep, declared))
+            outcome = run_sweep(sweep, folder, cluster, board, interrupt, prepare_one, run_trial, race_rule(sweep, declared))
     for table in tables(sweep, folder):
         console.print(Text(f"\n{table}"))
     for row in outcome.failed:
@@ -216,7 +217,8 @@ def _write_yaml(sweep: SweepConfig, folder: Path, extend: bool) -> None:
 
     Files of the folder that cannot be read are set aside (`damaged.py`), those of them that say what the sweep is are refused.
     """
-    from jepa_ray import damaged, results
+    from jepa_ray import results
+    from jepa_ray.results import damaged
 
     path, new = folder / "sweep.yaml", dump(sweep)
     if path.is_dir():

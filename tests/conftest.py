@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from jepa_ray import cluster
+from jepa_ray.orchestration import cluster
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -29,8 +29,8 @@ from typing import Any
 
 import numpy as np
 
-from jepa_ray.cluster import settings
 from jepa_ray.config import SweepConfig, TrialConfig
+from jepa_ray.orchestration.cluster import settings
 from jepa_ray.results import TrialResult, load_progress, save_progress
 
 settings()  # read when Ray is imported, which a test may do before anything else here does

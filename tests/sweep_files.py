@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from jepa_ray.loading import ConfigError, load_sweep
+from jepa_ray.plan.load import ConfigError, load_sweep
 
 Write = Callable[..., Path]
 

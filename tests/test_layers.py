@@ -232,7 +232,7 @@ def test_the_table_of_contributing_shows_these_layers() -> None:
 # A sound little tree; each case below plants one fault into it.
 SOUND = {
     "jepa_ray/__init__.py": "__version__ = '0'",
-    "jepa_ray/config.py": "import json\nfrom jepa_ray.space import Distribution",
+    "jepa_ray/config.py": "import json\nfrom jepa_ray.config.space import Distribution",
     "jepa_ray/space.py": "",
     "jepa_ray/results.py": "import pyarrow\nfrom jepa_ray.config import columns",
     "jepa_ray/data/__init__.py": "",

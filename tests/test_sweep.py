@@ -20,8 +20,8 @@ import yaml
 
 from jepa_ray import results
 from jepa_ray import sweep as command
-from jepa_ray.cluster import Interrupt, _fit
 from jepa_ray.config import ResourcesConfig, SweepConfig, canonical
+from jepa_ray.orchestration.cluster import Interrupt, _fit
 from tests import fake_training as fake
 
 

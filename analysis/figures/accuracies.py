@@ -9,9 +9,9 @@ import pandas as pd
 from analysis import paper_numbers as paper
 from analysis.figures import style
 from analysis.figures.style import Plot
+from analysis.inputs.sweep import Sweep, shown_runs
 from analysis.paper_tables import variant
-from analysis.reading import Sweep, shown_runs
-from analysis.tables import Table, percent
+from analysis.text_tables import Table, percent
 
 
 def plot(sweep: Sweep) -> Plot:

@@ -9,9 +9,9 @@ import pandas as pd
 
 from analysis.figures import style
 from analysis.figures.style import Plot
-from analysis.reading import Sweep
+from analysis.inputs.sweep import Sweep
 from analysis.stats.resampling import BestOf, best_of_n
-from analysis.tables import Table, cost_column
+from analysis.text_tables import Table, cost_column
 
 SHOWN = (1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000)
 """Numbers of trials in the table and marked on the curve, beside the last."""

@@ -6,8 +6,8 @@ import pandas as pd
 
 from analysis.figures import style
 from analysis.figures.style import Plot
-from analysis.reading import Sweep
-from analysis.tables import Table, flops
+from analysis.inputs.sweep import Sweep
+from analysis.text_tables import Table, flops
 
 STAGES = (("search", 0.95, None), ("confirm", 0.45, None), ("matched", 0.3, "////"))
 """Stage, opacity and hatch of its part of the bar."""

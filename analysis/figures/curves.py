@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 
 from analysis.figures import style
 from analysis.figures.style import Plot
-from analysis.reading import Sweep
-from analysis.tables import Table
+from analysis.inputs.sweep import Sweep
+from analysis.text_tables import Table
 
 MOST_LINES = 30
 """Trials of an arm that are drawn one by one; of more, the middle and the spread."""

@@ -12,9 +12,9 @@ from matplotlib.lines import Line2D
 from analysis.embeddings import Array, Pairs, cosine_distances, principal, read_pairs, tsne
 from analysis.figures import style
 from analysis.figures.style import Plot
+from analysis.inputs.sweep import Sweep, shown_runs
 from analysis.paper_tables import variant
-from analysis.reading import Sweep, shown_runs
-from analysis.tables import Table, percent
+from analysis.text_tables import Table, percent
 
 TEXT, CODE = style.METHODS[0], style.METHODS[1]
 NEEDS = "embeddings/ holds no states of a confirmed trial: a sweep with `base.evaluation.embeddings` over 0 and `confirm.seeds` keeps them."

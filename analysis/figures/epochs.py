@@ -5,8 +5,8 @@ from __future__ import annotations
 from analysis.figures import style
 from analysis.figures.means import over, shared
 from analysis.figures.style import Plot
-from analysis.reading import Sweep, shown_runs
-from analysis.tables import Table, percent
+from analysis.inputs.sweep import Sweep, shown_runs
+from analysis.text_tables import Table, percent
 
 
 def plot(sweep: Sweep) -> Plot:

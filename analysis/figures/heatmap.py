@@ -14,8 +14,8 @@ from scipy import stats
 
 from analysis.figures import style
 from analysis.figures.style import Plot
-from analysis.reading import Sweep
-from analysis.tables import Table, percent
+from analysis.inputs.sweep import Sweep
+from analysis.text_tables import Table, percent
 
 FAINT_TO_STRONG = LinearSegmentedColormap.from_list("blues", [to_rgba(style.METHODS[0], 0.05), to_rgba(style.METHODS[0], 0.6)])
 """One colour, more of it where the metric is higher, on a white page as on a dark one."""

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from analysis.figures import style
 from analysis.figures.style import Plot
-from analysis.reading import Sweep
-from analysis.tables import Table
+from analysis.inputs.sweep import Sweep
+from analysis.text_tables import Table
 
 FEWEST = 10
 """COMPLETE trials, repeats of a configuration among them, below which an importance would be noise."""

@@ -7,8 +7,8 @@ import pandas as pd
 from analysis.figures import style
 from analysis.figures.means import over, shared
 from analysis.figures.style import Plot
-from analysis.reading import Sweep, shown_runs
-from analysis.tables import Table
+from analysis.inputs.sweep import Sweep, shown_runs
+from analysis.text_tables import Table
 
 LOSSES = {"diag_val_ce": "cross-entropy", "diag_val_jepa": "JEPA loss", "train_ce": "cross-entropy", "train_jepa": "JEPA loss"}
 

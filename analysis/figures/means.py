@@ -1,14 +1,14 @@
 """Means over an arm's runs: at the points that all of them have, so that a curve is one of the same seeds from end to end.
 
 Where one run ends before another, the mean of those that go on is another arm's, and a curve would jump or bend for that alone. A run
-without any curve cannot enter: then a caption names the seeds that did. Imports pandas and `analysis.tables` only.
+without any curve cannot enter: then a caption names the seeds that did. Imports pandas and `analysis.text_tables` only.
 """
 
 from __future__ import annotations
 
 import pandas as pd
 
-from analysis.tables import counted, named
+from analysis.text_tables import counted, named
 
 
 def shared(rows: pd.DataFrame, at: str = "epoch") -> tuple[pd.DataFrame, list[str]]:

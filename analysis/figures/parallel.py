@@ -7,8 +7,8 @@ import pandas as pd
 
 from analysis.figures import style
 from analysis.figures.style import Plot
-from analysis.reading import OBJECTIVE_KNOBS, Sweep
-from analysis.tables import Table, significant
+from analysis.inputs.sweep import OBJECTIVE_KNOBS, Sweep
+from analysis.text_tables import Table, significant
 from jepa_ray import results
 
 LEFT_OUT = {"family", "model", "task", "seed", "objective", "layout", "readout", "target", "predictor", "control"}

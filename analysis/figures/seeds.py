@@ -6,8 +6,8 @@ import pandas as pd
 
 from analysis.figures import style
 from analysis.figures.style import Plot
-from analysis.reading import Sweep
-from analysis.tables import Table, counted, percent
+from analysis.inputs.sweep import Sweep
+from analysis.text_tables import Table, counted, percent
 
 
 def plot(sweep: Sweep) -> Plot:

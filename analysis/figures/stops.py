@@ -7,8 +7,8 @@ from matplotlib.ticker import MaxNLocator
 
 from analysis.figures import style
 from analysis.figures.style import Plot
-from analysis.reading import Sweep
-from analysis.tables import Table
+from analysis.inputs.sweep import Sweep
+from analysis.text_tables import Table
 
 WORDS = {"COMPLETE": "ran to the end", "PRUNED": "cut early", "FAILED": "failed"}
 

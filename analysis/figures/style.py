@@ -22,8 +22,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
-from analysis.reading import Sweep
-from analysis.tables import Table
+from analysis.inputs.sweep import Sweep
+from analysis.text_tables import Table
 
 INK, FAINT, GRID = "#24292f", "#6b7178", "#e3e5e8"
 GREYS = ("#8a9099", "#b0b5bc", "#6a7078")

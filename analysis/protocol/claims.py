@@ -17,11 +17,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.protocol.confirmed import Choice, Tables, split_of
-from analysis.protocol.declared import GROUP, NOT_RUN, Declared, listed, standing
-from analysis.protocol.equal import Arm, Panel, at_equal_flops, at_equal_seconds, at_equal_steps
-from analysis.reading import Sweep, read
-from analysis.tables import named
+from analysis.inputs.confirmation import Choice, Tables, split_of
+from analysis.inputs.preregistration import GROUP, NOT_RUN, Declared, listed, standing
+from analysis.inputs.sweep import Sweep, read
+from analysis.protocol.equal_cost import Arm, Panel, at_equal_flops, at_equal_seconds, at_equal_steps
+from analysis.text_tables import named
 from jepa_ray.results import JUDGED
 
 TRAINING = [

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, special, stats
 
-from analysis.stats import statistics
+from analysis.stats import paired_tests
 
 Floats = NDArray[np.float64]
 
@@ -156,7 +156,7 @@ def ended(mean: Floats, se: Floats, df: float, level: float, margin: float) -> t
 
 def upper_bound(differences: Sequence[float]) -> float:
     """One-sided upper confidence bound of the mean at level `FUTILE`, at this look alone. Raises ValueError as `statistics.checked`."""
-    values = statistics.checked(differences)
+    values = paired_tests.checked(differences)
     return float(values.mean() + stats.t.isf(FUTILE, values.size - 1) * values.std(ddof=1) / math.sqrt(values.size))
 
 
@@ -171,11 +171,11 @@ def decide(differences: Sequence[float], look: int, looks: Sequence[int], margin
         raise ValueError(f"A race looks after {', '.join(map(str, looks))} seeds at a margin in (0, 1); not after {look} at {margin:g}.")
     level, last = levels[list(looks).index(look)], look == looks[-1]
     try:
-        values = statistics.checked(differences)
+        values = paired_tests.checked(differences)
     except ValueError as error:
         return Decision(go_on=not last, reason=f"cannot be tested yet: {error}", nominal_level=level, p=None)
     mean, se, df = float(values.mean()), float(values.std(ddof=1)) / math.sqrt(values.size), values.size - 1
-    p = statistics.paired_t(differences).p
+    p = paired_tests.paired_t(differences).p
     decided, futile = (bool(end[0]) for end in ended(np.array([mean]), np.array([se]), df, level, margin))
     upper = upper_bound(differences)
     told = f"{100 * mean:+.2f} points over {values.size} seeds"

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jepa_ray import atomic
+from jepa_ray.system import atomic
 
 
 class Skipped(Exception):

@@ -25,9 +25,9 @@ from jepa_ray.models.families import FAMILIES, ModelFamily
 from jepa_ray.models.loading import add_lora, uses_bf16
 from jepa_ray.models.network import Network
 from jepa_ray.models.tiny import tiny_config
-from jepa_ray.training.base import base_tokenizer
+from jepa_ray.preparation.tiny_base import base_tokenizer
 from jepa_ray.training.device import make_ready
-from jepa_ray.training.jepa import active_objective, fit_network
+from jepa_ray.training.jepa_term import active_objective, fit_network
 from jepa_ray.training.step import Runtime
 
 TOKENIZER = "the family's tiny one; its ids stay below the model's vocabulary"

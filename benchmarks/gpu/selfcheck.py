@@ -20,8 +20,8 @@ from jepa_ray.data.packing import Backend, make_batch
 from jepa_ray.data.views import TokenTable
 from jepa_ray.models.families import FAMILIES
 from jepa_ray.models.network import Network
-from jepa_ray.training.jepa import Term
-from jepa_ray.training.selfcheck import PackingError, attention_error
+from jepa_ray.training.jepa_term import Term
+from jepa_ray.training.packing_check import PackingError, attention_error
 from jepa_ray.training.step import loss_of_sums, losses
 
 PACKED: tuple[Backend, ...] = ("trie", "flat")

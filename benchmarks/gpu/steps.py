@@ -23,8 +23,8 @@ from jepa_ray.config import LoraConfig, TrialConfig
 from jepa_ray.data.views import TokenTable
 from jepa_ray.models.network import Network
 from jepa_ray.training import device
-from jepa_ray.training.flops import FlopModel
-from jepa_ray.training.jepa import Term
+from jepa_ray.training.cost import FlopModel
+from jepa_ray.training.jepa_term import Term
 from jepa_ray.training.optimizer import make_optimizer
 from jepa_ray.training.step import Runtime, StepTotals, backend_of, default_size, epoch_steps, train_step
 

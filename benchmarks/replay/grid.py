@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from jepa_ray import plan, results
 from jepa_ray.config import SweepConfig, arms, canonical, columns
-from jepa_ray.loading import load_sweep
+from jepa_ray.plan.load import load_sweep
 
 Cell = tuple[float, float, int, float]
 """(learning rate, lambda, k, loss dropout); of the baseline (learning rate, 0, 0, 0)."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field, field_validator, model_validator
 
-from jepa_ray.environment import client_refused
-from jepa_ray.space import Record, show
+from jepa_ray.config.space import Record, show
+from jepa_ray.orchestration.environment import client_refused
 
 
 class ResourcesConfig(Record):

@@ -13,6 +13,7 @@ from pydantic import Field, field_serializer, field_validator, model_validator
 from jepa_ray.config.controls import add_controls
 from jepa_ray.config.objective import ObjectiveConfig
 from jepa_ray.config.resources import ResourcesConfig
+from jepa_ray.config.space import Distribution, Record, show
 from jepa_ray.config.trial import (
     DataConfig,
     EvaluationConfig,
@@ -23,7 +24,6 @@ from jepa_ray.config.trial import (
     PretrainConfig,
     canonical,
 )
-from jepa_ray.space import Distribution, Record, show
 
 VALIDATION_METRICS = tuple(
     f"val_{name}" for name in ("accuracy", "exact", "prefix", "contains", "stopped", "paper", "equivalent", "retrieval")

@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from jepa_ray.data.packing import Readout, ViewBatch, pack
 from jepa_ray.data.views import TokenTable
-from jepa_ray.heartbeat import HEARTBEAT
 from jepa_ray.models.network import DeviceBatch, Network
+from jepa_ray.system.heartbeat import HEARTBEAT
 
 
 def choose(network: Network, table: TokenTable, rows: Sequence[int], *, batch_size: int, bf16: bool = False) -> list[int]:

@@ -10,8 +10,8 @@ import torch
 from transformers import GenerationConfig
 
 from jepa_ray.data.views import Ids
-from jepa_ray.heartbeat import HEARTBEAT
 from jepa_ray.models.network import Network
+from jepa_ray.system.heartbeat import HEARTBEAT
 
 
 @dataclass(frozen=True)

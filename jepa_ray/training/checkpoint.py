@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from jepa_ray import atomic
 from jepa_ray.models.network import Network
+from jepa_ray.system import atomic
 
 _FILE = "checkpoint.pt"
 

@@ -14,10 +14,10 @@ from jepa_ray.evaluation.choices import choose
 from jepa_ray.evaluation.generate import generate
 from jepa_ray.evaluation.judges import judge_of
 from jepa_ray.evaluation.metrics import summarise, without_leaked
-from jepa_ray.heartbeat import HEARTBEAT
 from jepa_ray.models.families import get_family
 from jepa_ray.models.loading import uses_bf16
 from jepa_ray.models.network import Network
+from jepa_ray.system.heartbeat import HEARTBEAT
 from jepa_ray.training.step import Runtime
 
 

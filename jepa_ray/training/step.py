@@ -30,7 +30,7 @@ from jepa_ray.models.network import DeviceBatch, Network
 from jepa_ray.objectives.layouts import num_pairs
 from jepa_ray.streams import derive_seed, stream
 from jepa_ray.training.device import default_micro_batch
-from jepa_ray.training.jepa import Term, active_objective, gradient_norm
+from jepa_ray.training.jepa_term import Term, active_objective, gradient_norm
 from jepa_ray.training.optimizer import clip_gradients, lr_factor
 
 

@@ -26,21 +26,22 @@ from jepa_ray.config import TrialConfig
 from jepa_ray.data.datasets import DATASETS
 from jepa_ray.data.views import TokenTable
 from jepa_ray.evaluation.metrics import guessing
-from jepa_ray.heartbeat import HEARTBEAT
 from jepa_ray.models.loading import load_tokenizer, uses_bf16
 from jepa_ray.models.network import Network
+from jepa_ray.preparation.prepare import Prepared
 from jepa_ray.results import TrialResult, load_progress, now, provenance, save_progress
-from jepa_ray.training.alarms import add_alarm
-from jepa_ray.training.budget import affordable
-from jepa_ray.training.build import build
+from jepa_ray.system.heartbeat import HEARTBEAT
+from jepa_ray.training.cost import FlopModel
 from jepa_ray.training.device import make_ready
+from jepa_ray.training.diagnostics.alarms import add_alarm
+from jepa_ray.training.diagnostics.monitor import Watch
 from jepa_ray.training.evaluate import evaluate
-from jepa_ray.training.flops import FlopModel
-from jepa_ray.training.jepa import active_objective
-from jepa_ray.training.prepare import Prepared
-from jepa_ray.training.pretrain import pretrain, stages
-from jepa_ray.training.selfcheck import PackingError, attention_error
+from jepa_ray.training.first_stage import pretrain, stages
+from jepa_ray.training.flops_budget import affordable
+from jepa_ray.training.jepa_term import active_objective
+from jepa_ray.training.packing_check import PackingError, attention_error
 from jepa_ray.training.spent import cost_so_far, spent_columns
+from jepa_ray.training.state import build
 from jepa_ray.training.step import (
     NonFinite,
     Runtime,
@@ -51,7 +52,6 @@ from jepa_ray.training.step import (
     train_step,
     unwrap,
 )
-from jepa_ray.training.watch import Watch
 
 Report = Callable[[dict[str, float]], None]
 

@@ -11,7 +11,7 @@ import pytest
 
 from analysis.embeddings import cosine_distances, principal, read_pairs, tsne
 from analysis.figures import embedding
-from analysis.reading import read
+from analysis.inputs.sweep import read
 from jepa_ray import results
 from tests.analysis import sweeps
 

@@ -11,7 +11,7 @@ from matplotlib.colors import to_hex
 
 from analysis.artefacts import ARTEFACTS
 from analysis.figures import accuracies, budget, curves, epochs, heatmap, importance, losses, parallel, seeds, stops, style
-from analysis.reading import Sweep, read, shown_runs
+from analysis.inputs.sweep import Sweep, read, shown_runs
 from tests.analysis import sweeps
 
 PLOTS = {artefact.name: artefact.plot for artefact in ARTEFACTS if artefact.plot is not None}

@@ -10,9 +10,9 @@ import pytest
 from scipy import stats
 
 from analysis import nested, paper
+from analysis.inputs.combine import pooled
+from analysis.inputs.sweep import read
 from analysis.nested import components
-from analysis.reading import read
-from analysis.several import pooled
 from tests.analysis import sweeps
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from analysis import answers, paper, paper_numbers, paper_tables, tokens
+from analysis import answer_diff, answers, paper, paper_numbers, paper_tables
 from analysis.artefacts import ARTEFACTS, find
-from analysis.reading import read
+from analysis.inputs.sweep import read
 from jepa_ray import plan
 from jepa_ray.config import arms
-from jepa_ray.loading import load_sweep
+from jepa_ray.plan.load import load_sweep
 from tests.analysis import sweeps
 from tests.analysis.sweeps import SEEDS
 
@@ -122,9 +122,9 @@ def test_t14_says_why_there_is_no_norm(folder: Path) -> None:
     ],
 )
 def test_token_differences(reference: str, prediction: str, counts: tuple[int, int, int], marked: str) -> None:
-    parts = tokens.spans(reference, prediction)
-    assert tuple(tokens.counts(parts).values()) == counts
-    assert tokens.marked(parts) == marked
+    parts = answer_diff.spans(reference, prediction)
+    assert tuple(answer_diff.counts(parts).values()) == counts
+    assert answer_diff.marked(parts) == marked
     assert "".join(part.expected for part in parts) == reference and "".join(part.given for part in parts) == prediction
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from analysis.artefacts import ARTEFACTS, Artefact
+from analysis.inputs.sweep import read
 from analysis.paper import together
-from analysis.reading import read
 from jepa_ray import plan, results
 from jepa_ray.config import SweepConfig, arms, config_id
-from jepa_ray.loading import load_sweep
-from jepa_ray.selection import confirmation
+from jepa_ray.orchestration.selection import confirmation
+from jepa_ray.plan.load import load_sweep
 
 LOOPS = {
     "t8-lora-ranks.yaml": ("base.lora.r=2", "base.lora=none"),
@@ -40,7 +40,7 @@ for artefact in ARTEFACTS:
 
 def run(sweep: SweepConfig, folder: Path) -> None:
     """Search (the arm's defaults, or every point of its grid) and confirmation, without Ray and without selection."""
-    from jepa_ray.training.prepare import prepare
+    from jepa_ray.preparation.prepare import prepare
     from jepa_ray.training.trial import Runtime, run_trial
 
     prepared = {(arm.family, arm.task): prepare(sweep, arm.family, arm.task) for arm in arms(sweep)}
@@ -80,9 +80,9 @@ def folders_of(spaces: Sequence[str], repository: Path, root: Path) -> list[Path
 def test_a_tiny_run_fills_its_tables_and_figures(
     spaces: tuple[str, ...], repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from jepa_ray.training import base
+    from jepa_ray.preparation import tiny_base
 
-    monkeypatch.setattr(base, "STEPS", 2)  # a base that has learnt nothing will do
+    monkeypatch.setattr(tiny_base, "STEPS", 2)  # a base that has learnt nothing will do
     folders = folders_of(spaces, repository, tmp_path)
     for artefact in RUNS[spaces]:
         for sweep in together(artefact, [read(folder) for folder in folders]):

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from analysis.simulation.rulings import family, raced, ruled, rulings
+from analysis.simulation.decisions import family, raced, ruled, rulings
 from analysis.simulation.sweeps import Design, Rate, confirmations, paper, protocol
 
 REPLICATES = 10_000  # a Monte-Carlo standard error of 0.22 points at 5 %

@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 from scipy import stats
 
-from analysis import reading, summary
+from analysis import summary
+from analysis.inputs import sweep as reading
 from analysis.summary import full_text, paired, summarise, verdict
 from analysis.summary_tables import JUDGEMENTS, brief
 from jepa_ray import results

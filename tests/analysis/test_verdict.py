@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 
 from analysis import verdict
+from analysis.inputs.sweep import read
+from analysis.protocol.claim_statistics import Verdict
 from analysis.protocol.claims import gather, split_of
-from analysis.protocol.measured import Verdict
-from analysis.reading import read
 from analysis.summary import summarise
 from analysis.summary_tables import tables
 from analysis.verdict import Report, judge, render

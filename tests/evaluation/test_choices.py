@@ -10,7 +10,7 @@ import torch
 
 from jepa_ray.data.example import Example
 from jepa_ray.evaluation.choices import choose, option_scores
-from jepa_ray.training.selfcheck import separate_pass
+from jepa_ray.training.packing_check import separate_pass
 from tests import tiny_models
 
 OPTIONS = ["A", "B", "the third of them", "the fourth"]

@@ -16,7 +16,7 @@ from jepa_ray.data.views import TokenTable
 from jepa_ray.models.families import FAMILIES
 from jepa_ray.models.network import DeviceBatch, Network
 from jepa_ray.objectives.distances import DISTANCES
-from jepa_ray.training.selfcheck import separate_pass
+from jepa_ray.training.packing_check import separate_pass
 from jepa_ray.training.step import losses
 from tests import tiny_models as tiny
 

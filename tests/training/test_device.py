@@ -14,7 +14,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from jepa_ray.config import LoraConfig, ObjectiveConfig
 from jepa_ray.models import attention
-from jepa_ray.training import device, diagnose, step, trial, watch
+from jepa_ray.training import device, step, trial
+from jepa_ray.training.diagnostics import measure, monitor
 from jepa_ray.training.step import Runtime, micro_batches
 from tests import tiny_models as tiny
 
@@ -41,7 +42,7 @@ def test_a_trial_starts_without_cudnn_attention_and_with_a_memory_mark_of_its_ow
 
 @pytest.mark.parametrize("run", ["run_trial", "run_masked_trial"])
 def test_every_trial_is_made_ready(run: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from jepa_ray.training import masked
+    from jepa_ray.masked import trial as masked
 
     class Started(Exception):
         pass
@@ -142,7 +143,7 @@ class TestDiagnosesThatFail:
         def full(*args: Any, **kwargs: Any) -> None:
             raise error
 
-        monkeypatch.setattr(watch, where, full)
+        monkeypatch.setattr(monitor, where, full)
         failed = trial.run_trial(config, prepared, Runtime(), lambda _: None, tmp_path / "failed")
         assert failed.state == whole.state == "COMPLETE" and failed.error is None
         assert failed.summary["train_ce"] == whole.summary["train_ce"] and failed.summary["val_exact"] == whole.summary["val_exact"]
@@ -153,7 +154,7 @@ class TestDiagnosesThatFail:
         self, llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         looks: list[int] = []
-        real = diagnose.diagnose
+        real = measure.diagnose
 
         def second_fails(*args: Any, **kwargs: Any) -> Any:
             looks.append(1)
@@ -161,7 +162,7 @@ class TestDiagnosesThatFail:
                 raise torch.OutOfMemoryError("CUDA out of memory")
             return real(*args, **kwargs)
 
-        monkeypatch.setattr(watch, "diagnose", second_fails)
+        monkeypatch.setattr(monitor, "diagnose", second_fails)
         result = trial.run_trial(tiny.trial(llama, **LOOKS), tiny.prepared_of(llama), Runtime(), lambda _: None, tmp_path)
         assert result.summary["val_ce"] is None and "undiagnosed" in result.summary["alarms"].split(";")
         assert {row["epoch"] for row in result.metrics if row["name"] == "diag_val_ce"} == {0}
@@ -177,14 +178,14 @@ class TestDiagnosesThatFail:
                 raise torch.OutOfMemoryError("CUDA out of memory")
             return {"diag_val_ce": 1.0, "diag_val_jepa": 0.1, "diag_own_distance": 0.001}  # at the start this would be an alarm: trivial
 
-        monkeypatch.setattr(watch, "diagnose", first_fails)
-        monkeypatch.setattr(watch, "gradient_metrics", lambda *_: {})
+        monkeypatch.setattr(monitor, "diagnose", first_fails)
+        monkeypatch.setattr(monitor, "gradient_metrics", lambda *_: {})
         result = trial.run_trial(tiny.trial(llama, **LOOKS), tiny.prepared_of(llama), Runtime(), lambda _: None, tmp_path)
         assert len(looks) > 1 and result.summary["alarms"] == "undiagnosed" and result.summary["val_ce"] == 1.0
 
     def test_looks_of_an_earlier_versions_checkpoint_were_complete(self, llama: Path) -> None:
         prepared = tiny.prepared_of(llama)
-        looked = watch.Watch(tiny.trial(llama, **LOOKS), prepared.train, prepared.val, Runtime(), 1)
+        looked = monitor.Watch(tiny.trial(llama, **LOOKS), prepared.train, prepared.val, Runtime(), 1)
         looked.resume({"history": [{"diag_val_ce": 1.5, "diag_val_jepa": 0.5}], "seconds": 1.0, "flops": 1.0})
         assert looked.columns()["val_ce"] == 1.5
 
@@ -192,8 +193,8 @@ class TestDiagnosesThatFail:
         def lost(*args: Any, **kwargs: Any) -> None:
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
-        monkeypatch.setattr(watch, "diagnose", lost)
-        monkeypatch.setattr(watch, "works", lambda _: False)
+        monkeypatch.setattr(monitor, "diagnose", lost)
+        monkeypatch.setattr(monitor, "works", lambda _: False)
         with pytest.raises(RuntimeError, match="illegal memory access"):
             trial.run_trial(tiny.trial(llama, **LOOKS), tiny.prepared_of(llama), Runtime(), lambda _: None, tmp_path)
 
@@ -201,7 +202,7 @@ class TestDiagnosesThatFail:
         def full(*args: Any, **kwargs: Any) -> None:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
-        monkeypatch.setattr(watch, "embeddings", full)
+        monkeypatch.setattr(monitor, "embeddings", full)
         config = tiny.trial(llama, evaluation__test=True, evaluation__embeddings=3, **LOOKS)
         result = trial.run_trial(config, tiny.prepared_of(llama, test=4), Runtime(), lambda _: None, tmp_path)
         assert result.state == "COMPLETE" and result.embeddings == []
@@ -209,13 +210,13 @@ class TestDiagnosesThatFail:
 
     def test_the_steps_gradients_are_gone_by_then(self, llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         held: list[int] = []
-        real = diagnose.diagnose
+        real = measure.diagnose
 
         def count(network: Any, *rest: Any) -> Any:
             held.append(sum(parameter.grad is not None for parameter in network.parameters()))
             return real(network, *rest)
 
-        monkeypatch.setattr(watch, "diagnose", count)
+        monkeypatch.setattr(monitor, "diagnose", count)
         trial.run_trial(tiny.trial(llama, **LOOKS), tiny.prepared_of(llama), Runtime(), lambda _: None, tmp_path)
         assert held == [0, 0]
 

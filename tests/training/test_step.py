@@ -17,9 +17,9 @@ from jepa_ray.models import attention
 from jepa_ray.models.families import FAMILIES
 from jepa_ray.models.network import DeviceBatch
 from jepa_ray.objectives.schedules import is_dropped
-from jepa_ray.training.jepa import Term
+from jepa_ray.training.jepa_term import Term
 from jepa_ray.training.optimizer import lr_factor, make_optimizer
-from jepa_ray.training.selfcheck import PackingError, attention_error
+from jepa_ray.training.packing_check import PackingError, attention_error
 from jepa_ray.training.step import NonFinite, Runtime, StepTotals, attended_pairs, epoch_steps, micro_batches, train_step
 from tests import tiny_models as tiny
 

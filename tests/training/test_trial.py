@@ -16,10 +16,10 @@ from jepa_ray.data.datasets import load_splits
 from jepa_ray.evaluation.metrics import without_leaked
 from jepa_ray.models.families import FAMILIES
 from jepa_ray.plan import trial_config
+from jepa_ray.preparation.prepare import Prepared, prepare
 from jepa_ray.results import SUMMARY, TrialResult, load_progress, read_predictions, write_trial
 from jepa_ray.training import checkpoint as checkpoints
 from jepa_ray.training import trial
-from jepa_ray.training.prepare import Prepared, prepare
 from jepa_ray.training.step import Runtime
 from tests import tiny_models as tiny
 
@@ -227,9 +227,9 @@ def test_a_learning_rate_far_too_high_raises_an_alarm(llama: Path, tmp_path: Pat
 
 
 def test_a_model_that_packing_does_not_fit_is_refused(llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from jepa_ray.training import selfcheck
+    from jepa_ray.training import packing_check
 
-    monkeypatch.setitem(selfcheck.TOLERANCE, torch.float32, -1.0)
+    monkeypatch.setitem(packing_check.TOLERANCE, torch.float32, -1.0)
     result = run(config_of(llama), tiny.prepared_of(llama), tmp_path)
     assert result.state == "FAILED" and result.error is not None and "packing=plain" in result.error and result.metrics == []
 

@@ -1,0 +1,101 @@
+"""Several results folders as one: beside each other, each with panels of its own, or pooled as replicates of one design.
+
+Tables of the folders' files (answers, embeddings, studies) stay per folder; what is here joins trials and curves.
+May import: analysis.inputs.sweep, analysis.inputs.preregistration, analysis.text_tables, pandas.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.inputs.preregistration import Declared
+from analysis.inputs.sweep import Sweep
+from analysis.text_tables import counted
+
+ONE_RUN = ["trial_id", "label"]
+"""A run of an arm. A trial alone is no run: a baseline may be in two folders, and then it is an arm of each."""
+
+
+def alike(sweeps: Sequence[Sweep]) -> bool:
+    """Whether they selected by the same metric, so that one axis can show them all."""
+    return len({(sweep.metric, sweep.mode) for sweep in sweeps}) == 1
+
+
+def beside(sweeps: Sequence[Sweep]) -> Sweep:
+    """One sweep whose panels and arms carry their folder's name, so that only what a folder declared is compared, and only inside it.
+
+    Raises ValueError where they selected by different metrics.
+    """
+    named = []
+    for sweep in sweeps:
+        alone = len({one.folder for one in sweeps if one.folder.name == sweep.folder.name}) == 1
+        named.append(_named(sweep, sweep.folder.name if alone else str(sweep.folder)))
+    return pooled(named)
+
+
+def pooled(sweeps: Sequence[Sweep]) -> Sweep:
+    """One sweep of all their trials, an arm of the same name being the same arm; a trial of an arm that two folders hold counts once.
+
+    Raises ValueError where they selected by different metrics.
+    """
+    if not alike(sweeps):
+        shown = ", ".join(f"{sweep.folder} by {sweep.metric} ({sweep.mode})" for sweep in sweeps)
+        raise ValueError(f"these sweeps selected by different metrics, so they can't be put together: {shown}; give them one by one")
+    trials = pd.concat([sweep.trials for sweep in sweeps], ignore_index=True)
+    twice = int(trials.duplicated(ONE_RUN).sum())
+    seen: set[str] = set()
+    curves = []
+    for sweep in sweeps:  # a trial's curve comes from the folder that its row comes from
+        curves.append(sweep.metrics[~sweep.metrics["trial_id"].isin(seen)])
+        seen |= set(sweep.trials["trial_id"])
+    notes = [f"{sweep.folder.name}: {note}" for sweep in sweeps for note in sweep.notes]
+    left_out: dict[str, list[str]] = {}
+    for sweep in sweeps:
+        for label, told in sweep.left_out.items():
+            left_out.setdefault(label, []).extend(told)
+    if twice:
+        notes.append(f"{counted(twice, 'trial')} in more than one of the folders: counted once.")
+    return replace(
+        sweeps[0],
+        folder=Path(" + ".join(str(sweep.folder) for sweep in sweeps)),
+        trials=trials.drop_duplicates(ONE_RUN).reset_index(drop=True),
+        metrics=pd.concat(curves, ignore_index=True),
+        declared=_both(sweeps),
+        notes=tuple(notes),
+        left_out={label: tuple(dict.fromkeys(notes)) for label, notes in left_out.items()},
+        frozen=frozenset().union(*(sweep.frozen for sweep in sweeps)),
+    )
+
+
+def _named(sweep: Sweep, name: str) -> Sweep:
+    """The sweep with the folder's name in its panels, and behind its arms (those that it declared among them) and its trials.
+
+    Folders that ran the same configuration have trials of one id, and each its own curve of it.
+    """
+
+    def own(one: str) -> str:
+        return f"{one} ({name})"
+
+    rows = sweep.trials
+    arms = (replace(arm, name=own(arm.name), baseline=None if arm.baseline is None else own(arm.baseline)) for arm in sweep.declared.arms)
+    named = {column: rows[column].map(own) for column in ("trial_id", "arm", "label")}
+    return replace(
+        sweep,
+        trials=rows.assign(**named, group=f"{name} · " + rows["group"].astype(str)),
+        metrics=sweep.metrics.assign(trial_id=sweep.metrics["trial_id"].map(own)),
+        declared=replace(sweep.declared, arms=tuple(arms)),
+        left_out={own(label): told for label, told in sweep.left_out.items()},
+        frozen=frozenset(map(own, sweep.frozen)),
+    )
+
+
+def _both(sweeps: Sequence[Sweep]) -> Declared:
+    """What they declared together: all comparisons, and all seeds, unless one of them does not say."""
+    arms = {arm: None for sweep in sweeps for arm in sweep.declared.arms}
+    seeds = dict.fromkeys(seed for sweep in sweeps for seed in sweep.declared.seeds)
+    known = all(sweep.declared.seeds for sweep in sweeps)
+    return replace(sweeps[0].declared, arms=tuple(arms), seeds=tuple(seeds) if known else ())

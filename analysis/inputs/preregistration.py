@@ -1,0 +1,193 @@
+"""What a sweep declared before it ran: its arms and what each is compared with, its seeds, the looks of a race, its margin.
+
+A family of claims, and the seeds that a verdict is about, are what was declared, not what has finished so far: counting what is there
+would let a sweep that is half done, or that lost a run, be tested by an easier rule. Arms come from the arms table (`results.read_arms`),
+the rest from `sweep.yaml`. May import: tables, jepa_ray.results,
+pandas, yaml.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from analysis.text_tables import named
+from jepa_ray import results
+from jepa_ray.results import Arm
+
+GROUP = ["task", "family", "model"]
+"""What an arm and its baseline have in common."""
+MARGIN = 0.01
+"""The difference that matters where the sweep does not say one: a point."""
+NOT_RUN = "not run"
+"""Of an arm that was declared and has no trial."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Declared:
+    """One sweep's declaration. What cannot be read is empty here, or the default, and a sentence in `notes`."""
+
+    arms: tuple[Arm, ...] = ()
+    seeds: tuple[int, ...] = ()
+    """Of the confirmation, in the order in which they are run."""
+    looks: tuple[int, ...] = ()
+    """Numbers of seeds after which a race looks, the last is all; empty: no race."""
+    margin: float = MARGIN
+    """The difference that matters, as a share (`confirm.margin`)."""
+    metric: str = "val_accuracy"
+    """Column that selects (`search.metric`)."""
+    mode: str = "max"
+    changes: tuple[str, ...] = ()
+    """Sentences: seeds or looks that earlier versions of the sweep asked for (`sweep-N.yaml`), where they are others than now."""
+    notes: tuple[str, ...] = ()
+    undeclared: str | None = None
+    """Why it is not known which arms are compared, and what to do; None where it is. Among the notes, too."""
+
+    @property
+    def claims(self) -> int:
+        """How many claims are compared with a baseline; controls are counted apart."""
+        return self._compared("claim")
+
+    @property
+    def controls(self) -> int:
+        """How many controls are compared with a baseline."""
+        return self._compared("control")
+
+    def _compared(self, kind: str) -> int:
+        return sum(arm.kind == kind and arm.baseline is not None for arm in self.arms)
+
+    def due(self, reached: int) -> tuple[int, ...]:
+        """The seeds that an arm with so many of them is on the way to: all, or in a race those of its look."""
+        return self.seeds[: next((look for look in self.looks if look >= reached), len(self.seeds))]
+
+    def missing(self, seeds: Sequence[int]) -> list[int]:
+        """Planned seeds that these lack."""
+        return [seed for seed in self.due(len(seeds)) if seed not in set(seeds)]
+
+
+def declared(folder: Path) -> Declared:
+    """The declaration of the sweep in `folder`."""
+    notes: list[str] = []
+    plan: Mapping[str, Any] = {}
+    try:
+        plan = _tree(folder / "sweep.yaml")
+    except ValueError as error:
+        notes.append(f"{error}, so what was planned is not known, and val_accuracy is taken for the metric that selects.")
+    search, confirm = _section(plan, "search"), _section(plan, "confirm")
+    arms: tuple[Arm, ...] = ()
+    undeclared = None
+    try:
+        arms = tuple(results.read_arms(folder))
+    except ValueError as error:
+        undeclared = f"{error}."
+        notes.append(undeclared)
+    margin = confirm.get("margin", MARGIN)
+    return Declared(
+        arms=arms,
+        seeds=_numbers(confirm.get("seeds")),
+        looks=_numbers(confirm.get("race")),
+        margin=float(margin) if isinstance(margin, int | float) and 0 < margin < 1 else MARGIN,
+        metric=str(search.get("metric", Declared.metric)),
+        mode=str(search.get("mode", Declared.mode)),
+        changes=_changes(folder, confirm),
+        notes=tuple(notes),
+        undeclared=undeclared,
+    )
+
+
+def pairs(arms: Iterable[Arm], rows: pd.DataFrame) -> list[tuple[str, str]]:
+    """Baseline and method of every declared comparison among these rows: `label`s, in the order of declaration.
+
+    `rows` have the columns `arm`, `label` and GROUP. Both sides are of one task, family and model.
+    """
+    out = []
+    for _, group in rows.groupby(GROUP, sort=True):
+        labels = dict(zip(group["arm"], group["label"], strict=True))
+        out += [(labels[arm.baseline], labels[arm.name]) for arm in arms if arm.name in labels and arm.baseline in labels]
+    return list(dict.fromkeys(out))
+
+
+def standing(rows: pd.DataFrame) -> str | None:
+    """Of an arm that came to nothing, what became of it: `not run`, or that its trials FAILED; None of one with anything to show.
+
+    `rows` are the arm's trials.
+    """
+    if rows.empty:
+        return NOT_RUN
+    if not rows["state"].eq("FAILED").all():
+        return None
+    return f"all {len(rows)} trials FAILED" if len(rows) > 1 else "its only trial FAILED"
+
+
+def progress(plan: Declared, trials: pd.DataFrame) -> list[str]:
+    """Is everything there that was declared? Sentences, one for each arm that lacks seeds."""
+    if plan.notes:
+        return list(plan.notes)
+    if not plan.seeds:
+        return ["The sweep confirms nothing (no confirm.seeds), and search results favour whoever was picked."]
+    done = trials[trials["stage"] == "confirm"]
+    have = {str(arm): set(map(int, rows["seed"])) & set(plan.seeds) for arm, rows in done.groupby("arm")}
+    came_to = {arm.name: standing(trials[trials["arm"] == arm.name]) for arm in plan.arms}
+    nothing = [f"{arm}: {told}." for arm, told in came_to.items() if told is not None]
+    # An arm whose trials all FAILED has nothing to confirm: that its seeds are not there does not mean that anything still runs.
+    due = {arm: plan.due(len(have.get(arm, ()))) for arm, told in came_to.items() if told in (None, NOT_RUN)}
+    missing = {arm: sorted(set(seeds) - have.get(arm, set())) for arm, seeds in due.items()}
+    number, total = sum(map(len, missing.values())), sum(map(len, due.values()))
+    if not number:
+        return nothing
+    ended = f"{total - number} of {total} planned confirmation trials have ended: the sweep is still running or was interrupted"
+    lack = [f"{arm}: no trial yet for confirmation {named('seed', lack)}." for arm, lack in missing.items() if lack and not came_to[arm]]
+    return [f"{ended}; what follows uses what is there.", *lack, *nothing]
+
+
+def listed(values: Iterable[Any]) -> str:
+    """Values as in a sentence: 4, 23, 82."""
+    return ", ".join(str(value) for value in values)
+
+
+def _tree(path: Path) -> Mapping[str, Any]:
+    """A sweep file as it was written. Raises ValueError, with the reason in a few words, where it cannot be read."""
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{path.name} is missing") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"{path.name} cannot be read ({type(error).__name__})") from error
+    if not isinstance(tree, dict):
+        raise ValueError(f"{path.name} holds no sweep")
+    return tree
+
+
+def _section(plan: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    section = plan.get(name)
+    return section if isinstance(section, dict) else {}
+
+
+def _numbers(values: Any) -> tuple[int, ...]:
+    return tuple(value for value in values if isinstance(value, int)) if isinstance(values, (list, tuple)) else ()
+
+
+def _changes(folder: Path, now: Mapping[str, Any]) -> tuple[str, ...]:
+    found: dict[str, list[str]] = {"seeds": [], "race": []}
+    versions: list[Mapping[str, Any]] = []
+    for path in sorted(folder.glob("sweep-*.yaml"), key=lambda path: (len(path.name), path.name)):
+        with contextlib.suppress(ValueError):
+            versions.append(_section(_tree(path), "confirm"))
+    for earlier in versions:
+        if not earlier.get("seeds"):
+            continue  # it confirmed nothing
+        for name, told in found.items():
+            once = _numbers(earlier.get(name))
+            if set(once) != set(_numbers(now.get(name))):
+                told.append(listed(once) or "none")
+    return tuple(
+        f"confirm.{name} was once {'; '.join(dict.fromkeys(told))} and is now {listed(_numbers(now.get(name))) or 'none'}."
+        for name, told in found.items()
+        if told
+    )

@@ -1,0 +1,179 @@
+"""What a sweep file may hold, and sentences for what it may not: each names the law, the value and the remedy."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import shutil
+import textwrap
+import types
+import typing
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any, TextIO
+
+from pydantic import BaseModel
+
+from jepa_ray.config import CrossEntropyConfig, LoraConfig, MaskingConfig, ObjectiveConfig, OptimConfig, StageConfig, SweepConfig
+from jepa_ray.config.space import Distribution, Record, show
+
+SEARCHABLE: dict[str, type[Record]] = {
+    "optim": OptimConfig,
+    "objective": ObjectiveConfig,
+    "lora": LoraConfig,
+    "masked": MaskingConfig,
+    "pretrain": StageConfig,
+}
+"""Parts of a TrialConfig that `space` may search; of the first stage, its optimizer settings."""
+_WRITTEN = {
+    "Distribution": "a distribution such as {float: [0.1, 10], log: true}, {int: [0, 4]} or {choice: [0, 0.5]}",
+    "ObjectiveConfig": "none (the baseline) or an objective such as {distance: cosine, lambda: 1, k: 1}",
+}
+
+_TWICE = ("pretrain.", "task.")
+"""Sections whose keys stand elsewhere too: never the place that a misplaced key is sent to."""
+
+Place = Sequence[Any]
+Finding = tuple[Place, str]
+"""What is wrong, and the path of the key that it is wrong with."""
+
+
+def leaves_of(part: str) -> dict[str, Any]:
+    """Names, as written in the file, and types of a part's parameters that may be searched.
+
+    Not what a method's cross-entropy is taken over: that decides which baseline it is compared with (`cross_entropy`).
+    """
+    fixed = CrossEntropyConfig.model_fields if part == "optim" else {}
+    return {field.alias or name: field.annotation for name, field in SEARCHABLE[part].model_fields.items() if name not in fixed}
+
+
+def full_path(name: str) -> str:
+    """`learning_rate` is `optim.learning_rate`; parameters of the first stage are always written out (`pretrain.learning_rate`)."""
+    found = [f"{part}.{name}" for part in SEARCHABLE if part != "pretrain" and name in leaves_of(part)]
+    return found[0] if len(found) == 1 else name
+
+
+def finding(error: Any) -> Finding:
+    """One pydantic error as a sentence with place, law, value and remedy."""
+    place, kind = list(error["loc"]), error["type"]
+    if kind == "extra_forbidden":
+        return place, _unknown_key(place, error["input"])
+    if kind == "missing":
+        return place, "is missing, but every sweep needs it"
+    if place[-1:] == ["[key]"] or kind == "invalid_key":
+        return place[:-1] if kind != "invalid_key" else place, f"a key must be text, got {show(error['input'])}; quote it"
+    if kind == "model_type":
+        written = _WRITTEN.get(error["ctx"]["class_name"]) or "keys and values (" + ", ".join(_legal(SweepConfig, place)) + ")"
+        return place, f"must be {written}; got {show(error['input'])}"
+    return place, law(error)
+
+
+def law(error: Any) -> str:
+    """What a value must be, and what it is."""
+    context, value = error.get("ctx", {}), show(error["input"])
+    match error["type"]:
+        case "value_error":
+            return str(error["msg"]).removeprefix("Value error, ")
+        case "greater_than_equal":
+            return f"must be at least {context['ge']}, got {value}"
+        case "greater_than":
+            return f"must be above {context['gt']}, got {value}"
+        case "less_than_equal":
+            return f"must be at most {context['le']}, got {value}"
+        case "less_than":
+            return f"must be below {context['lt']}, got {value}"
+        case "literal_error":
+            near = near_to(str(error["input"]), re.findall(r"'([^']*)'", context["expected"]))
+            return f"must be {context['expected']}, got {value}" + (f"; did you mean {near!r}?" if near else "")
+        case "string_pattern_mismatch":
+            return f"may hold letters, digits, '.', '_' and '-' only and begins with a letter or digit, got {value}"
+        case "too_short":
+            return "is empty, but needs at least one entry"
+        case "tuple_type":
+            return f"must be a list such as [a, b], got {value}"
+        case "dict_type":
+            return f"must be keys and values such as {{a: ..., b: ...}}, got {value}"
+    return f"{error['msg'][0].lower()}{error['msg'][1:]}, got {value}"
+
+
+def _unknown_key(place: list[Any], value: Any) -> str:
+    """The nearest key that is legal there, or else where in the file a key of that name belongs."""
+    key, legal, paths = (
+        str(place[-1]),
+        list(_legal(SweepConfig, place[:-1])),
+        [path for path in _paths(SweepConfig) if not path.startswith(_TWICE)],
+    )
+    if near := near_to(key, legal):
+        return f"unknown key; did you mean {near!r}?"
+    whole = [*map(str, place)]
+    while isinstance(value, dict) and len(value) == 1:
+        ((below, value),) = value.items()
+        whole.append(str(below))
+    leaf = near_to(whole[-1], {path.split(".")[-1] for path in paths}, 0.8)
+    for elsewhere in (
+        [path for path in paths if path.endswith("." + ".".join(whole))],
+        [path for path in paths if key in (last := path.split(".")[-1], _initials(last))],
+        [path for path in paths if path.split(".")[-1] == leaf],
+    ):
+        if len(elsewhere) == 1:
+            return f"unknown key; did you mean {elsewhere[0]!r}?"
+    return f"unknown key; legal here: {', '.join(legal)}"
+
+
+def near_to(name: str, legal: Collection[str], cutoff: float = 0.6) -> str | None:
+    """The legal name that is most like this one, by letters or initials; None where less than `cutoff` (0 to 1) is shared."""
+    short = [other for other in legal if _initials(other) == name]
+    return next(iter(short or difflib.get_close_matches(name.lower(), legal, 1, cutoff)), None)
+
+
+def _initials(name: str) -> str:
+    """`lr` of learning_rate; nothing for a single word."""
+    words = name.split("_")
+    return "".join(word[:1] for word in words) if len(words) > 1 else ""
+
+
+def _legal(model: Any, location: Sequence[Any]) -> tuple[str, ...]:
+    """Keys that are legal at a place in the file."""
+    if isinstance(model, type) and issubclass(model, BaseModel):
+        fields = {field.alias or name: field.annotation for name, field in model.model_fields.items()}
+        if not location:
+            return tuple(fields)
+        return _legal(fields[location[0]], location[1:]) if location[0] in fields else ()
+    if typing.get_origin(model) is dict:
+        return _legal(typing.get_args(model)[1], location[1:]) if location else ()
+    if typing.get_origin(model) in (typing.Union, types.UnionType):
+        return next((legal for option in typing.get_args(model) if (legal := _legal(option, location))), ())
+    return ()
+
+
+def _paths(model: Any, above: str = "") -> Iterator[str]:
+    """Path of every key of a sweep file; `methods.<name>` stands for any name. Not those of distributions."""
+    if isinstance(model, type) and issubclass(model, BaseModel) and model is not Distribution:
+        for name, field in model.model_fields.items():
+            here = f"{above}{field.alias or name}"
+            yield here
+            yield from _paths(field.annotation, f"{here}.")
+    elif typing.get_origin(model) is dict:
+        yield from _paths(typing.get_args(model)[1], f"{above}<name>.")
+    elif typing.get_origin(model) in (typing.Union, types.UnionType):
+        for option in typing.get_args(model):
+            yield from _paths(option, above)
+
+
+def suggestion(name: str, legal: Collection[str]) -> str:
+    near = near_to(name, legal)
+    return f"did you mean {near!r}?" if near else f"known: {', '.join(legal)}"
+
+
+def folded(text: str, stream: TextIO) -> str:
+    """Text for a terminal: its lines wrapped at words, continued four columns further in. As it is for a file or a pipe."""
+    if not stream.isatty():
+        return text
+    width = shutil.get_terminal_size().columns
+    out = []
+    for line in text.splitlines():
+        indent = line[: len(line) - len(line.lstrip())]
+        wrapped = textwrap.wrap(
+            line, width, subsequent_indent=indent + "    ", break_long_words=False, break_on_hyphens=False, replace_whitespace=False
+        )
+        out += [line] if len(line) <= width else wrapped
+    return "\n".join(out)

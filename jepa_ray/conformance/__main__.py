@@ -1,0 +1,163 @@
+"""Command line: does a checkpoint do all that a number trained on it rests on?  `python -m jepa_ray.conformance PATH_OR_ID`
+
+Prints one row per check; exits with 0 if all pass, 1 if any fails, 2 if there is nothing to check. The checks themselves are
+`training/conformance.py` and `training/numerics.py`. Stands above training/, as every command does; nothing imports it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedConfig
+from transformers.utils import logging
+
+from jepa_ray.config import ModelConfig
+from jepa_ray.conformance.network_checks import CHECKS
+from jepa_ray.conformance.text_checks import NUM_EXAMPLES, Row, Subject, examples, run_checks
+from jepa_ray.models.families import FAMILIES, ModelFamily, get_family
+from jepa_ray.models.loading import load_config, seeded
+from jepa_ray.models.tiny import tiny_config
+from jepa_ray.preparation.tiny_base import base_tokenizer
+
+PAGE_COMMAND = "python -m jepa_ray.conformance --all --markdown"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = _parser().parse_args(argv)
+    if arguments.all == (arguments.checkpoint is not None):
+        return _bad("give either a checkpoint (a folder, a hub id, tiny or paper) or --all")
+    if arguments.markdown and not arguments.all:
+        return _bad("--markdown writes the page of all families; add --all")
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    warnings.simplefilter("ignore", FutureWarning)  # of libraries about each other; nothing a user could act on
+    rows: dict[str, list[Row]] = {}
+    try:
+        for family in FAMILIES if arguments.all else [arguments.family]:
+            with subject_of("tiny" if arguments.all else arguments.checkpoint, family) as subject:
+                if not (arguments.json or arguments.markdown):
+                    print(f"{subject.checkpoint if not arguments.all else 'tiny'}, family {subject.family.name}, on {subject.device}")
+                found = rows[subject.family.name] = []
+                for row in run_checks(subject, CHECKS):
+                    found.append(row)
+                    if not (arguments.json or arguments.markdown):
+                        print(line(row), flush=True)
+    except ValueError as error:
+        return _bad(str(error))
+    if arguments.json:
+        print(json.dumps([{"family": name, **asdict(row)} for name, found in rows.items() for row in found], indent=2, ensure_ascii=False))
+    if arguments.markdown:
+        print(markdown(rows), end="")
+    return int(any(row.result == "FAILED" for found in rows.values() for row in found))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m jepa_ray.conformance", description="Check a checkpoint before training on it.")
+    parser.add_argument("checkpoint", nargs="?", metavar="PATH_OR_ID", help="folder in Hugging Face's format, hub id, tiny or paper")
+    parser.add_argument("--family", metavar="NAME", help=f"one of {', '.join(FAMILIES)}; default: by the checkpoint's model_type")
+    parser.add_argument("--all", action="store_true", help="check the tiny instance of every family")
+    parser.add_argument("--json", action="store_true", help="print the rows as JSON")
+    parser.add_argument("--markdown", action="store_true", help="with --all: print the page docs/families.md")
+    return parser
+
+
+def _bad(sentence: str) -> int:
+    print(sentence, file=sys.stderr)
+    return 2
+
+
+@contextmanager
+def subject_of(checkpoint: str, family_name: str | None) -> Iterator[Subject]:
+    """The checkpoint under check, on a GPU where there is one; a tiny one lives as long as the context.
+
+    Raises:
+        ValueError: unknown family, or nothing loadable.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if checkpoint in ("tiny", "paper") and family_name is None:
+        raise ValueError(f"`{checkpoint}` needs --family: one of {', '.join(FAMILIES)}")
+    if checkpoint == "tiny":
+        family = get_family(str(family_name))
+        with tempfile.TemporaryDirectory() as folder:
+            write_tiny(family, Path(folder))
+            yield Subject(folder, family, device)
+        return
+    family = get_family(family_name) if family_name is not None else infer_family(checkpoint)
+    source = family.paper_model if checkpoint == "paper" else checkpoint
+    load_config(source, ModelConfig(family=family.name, model=source))
+    yield Subject(source, family, device)
+
+
+def infer_family(checkpoint: str) -> ModelFamily:
+    """The one family with the checkpoint's `model_type`; ValueError where there is none, or more than one."""
+    try:
+        kind = PreTrainedConfig.get_config_dict(checkpoint)[0].get("model_type")
+    except (OSError, ValueError):
+        kind = None
+    if kind is None:  # ask again for any family: that refusal is a sentence with its remedy
+        load_config(checkpoint, ModelConfig(family=next(iter(FAMILIES)), model=checkpoint))
+        raise ValueError(f"the config.json of {checkpoint} names no model_type; name the family with --family")
+    found = [family for family in FAMILIES.values() if family.model_type == kind]
+    if len(found) != 1:
+        known = ", ".join(f"{family.name} ({family.model_type})" for family in found or FAMILIES.values())
+        raise ValueError(f"{checkpoint} holds a {kind!r} model, which is {'no' if not found else 'more than one'} known family: {known}")
+    return found[0]
+
+
+def write_tiny(family: ModelFamily, folder: Path) -> None:
+    """The family's built-in tiny instance with random weights, its tokenizer made for the examples of the checks."""
+    tokenizer = base_tokenizer(family, examples())
+    tokenizer.save_pretrained(folder)
+    with seeded(0):
+        model = AutoModelForCausalLM.from_config(tiny_config(family, tokenizer), dtype=torch.float32)
+        for parameter in model.parameters():  # norm weights start at 0 or 1, where a mistake in them would not show
+            if parameter.ndim == 1:
+                parameter.data += 0.1 * torch.randn_like(parameter)
+    model.save_pretrained(folder)
+
+
+def line(row: Row) -> str:
+    """One row of the printed table."""
+    bound = f" (error {row.bound})" if row.bound else ""
+    remedy = f"\n{'':28}-> {row.remedy}" if row.remedy else ""
+    return f"  {row.check:<17} {row.result:<8} {row.found}{bound}{remedy}"
+
+
+def markdown(rows: Mapping[str, Sequence[Row]]) -> str:
+    """The page docs/families.md: family x check, and what each check asks for. Nothing in it depends on the machine or the day."""
+    header = ["family", "model type", "paper's checkpoint", *CHECKS]
+    lines = [
+        "# Families",
+        "",
+        "Every family's tiny instance (real architecture and chat format, random weights) against every check,",
+        f"on {NUM_EXAMPLES} built-in pairs.",
+        "A checkpoint of your own goes through the same checks with `python -m jepa_ray.conformance PATH_OR_ID`.",
+        "",
+        f"Made by `{PAGE_COMMAND} > docs/families.md`; not edited by hand.",
+        "",
+        f"| {' | '.join(header)} |",
+        f"|{'---|' * len(header)}",
+    ]
+    for name, found in rows.items():
+        family = FAMILIES[name]
+        cells = [f"{row.result}, {row.bound}" if row.bound else row.result for row in found]
+        lines.append(f"| {' | '.join([name, f'`{family.model_type}`', f'`{family.paper_model}`', *cells])} |")
+    lines += ["", "What each check asks for; a number is the bound on the largest relative error.", ""]
+    lines += [f"- **{name}**: {(check.__doc__ or '').splitlines()[0]}" for name, check in CHECKS.items()]
+    failed = [(name, row) for name, found in rows.items() for row in found if row.result != "ok"]
+    if failed:
+        lines += ["", *(f"- {name}, {row.check}: {row.result}; {row.found}" for name, row in failed)]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Masked encoders, the second recipe, whole: corpus, masking, network, step, trial and probe."""

@@ -1,0 +1,76 @@
+"""What a masked trial writes: its working checkpoint, and at the end the encoders, predictor and optimizer that stay.
+
+<folder>/context/                  Hugging Face folder of the trained masked-language model, with tokenizer
+         target/                   Hugging Face folder of the target encoder                   (with a JEPA term only)
+         predictor.safetensors     weights of the predictor                                    (with a JEPA term only)
+         optimizer.pt              the optimizer's state, epoch and step; loads with weights_only=True
+         trial.json                the trial's configuration
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from jepa_ray.config import TrialConfig, canonical
+from jepa_ray.masked.network import MaskedNetwork
+from jepa_ray.masked.step import TargetEncoder
+from jepa_ray.system import atomic
+
+_WORKING = "checkpoint.pt"
+
+
+def save_working(
+    scratch: Path, network: MaskedNetwork, target: TargetEncoder | None, optimizer: torch.optim.Optimizer, **state: Any
+) -> None:
+    """What it takes to go on from the last finished epoch; atomically: a crash leaves the previous checkpoint whole."""
+    tensors = {
+        "trained": {name: parameter.detach() for name, parameter in network.named_parameters() if parameter.requires_grad},
+        "target": dict(target.encoder.named_parameters()) if target is not None else {},
+        "optimizer": optimizer.state_dict(),
+    }
+    with atomic.whole_file(scratch / _WORKING) as temporary:
+        torch.save({**tensors, **state}, temporary)
+
+
+def load_working(
+    scratch: Path, network: MaskedNetwork, target: TargetEncoder | None, optimizer: torch.optim.Optimizer
+) -> dict[str, Any] | None:
+    """Put the last working checkpoint into all three; what else was saved is returned. None where there is none."""
+    path = scratch / _WORKING
+    if not path.is_file():
+        return None
+    state: dict[str, Any] = torch.load(path, map_location=network.device, weights_only=True)
+    with torch.no_grad():
+        for module, key in ((network, "trained"), (target.encoder if target is not None else network, "target")):
+            parameters = dict(module.named_parameters())
+            for name, value in state.pop(key).items():
+                parameters[name].copy_(value)
+    optimizer.load_state_dict(state.pop("optimizer"))
+    return state
+
+
+def save_final(
+    folder: Path,
+    config: TrialConfig,
+    network: MaskedNetwork,
+    target: TargetEncoder | None,
+    optimizer: torch.optim.Optimizer,
+    tokenizer: Any,
+    **state: int,
+) -> None:
+    """Write the folder of the docstring above; it appears whole, or not at all. What an earlier attempt left there is replaced."""
+    with atomic.whole_folder(folder, replace=True) as building:
+        network.lm.save_pretrained(building / "context")
+        tokenizer.save_pretrained(building / "context")
+        if target is not None and network.predictor is not None:
+            target.encoder.save_pretrained(building / "target")
+            tokenizer.save_pretrained(building / "target")
+            weights = {name: value.detach().cpu().contiguous() for name, value in network.predictor.state_dict().items()}
+            save_file(weights, building / "predictor.safetensors")
+        torch.save({"optimizer": optimizer.state_dict(), **state}, building / "optimizer.pt")
+        (building / "trial.json").write_text(json.dumps(canonical(config), indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,255 @@
+"""Before the first trial of a masked encoder, once per family and task: passages, labelled splits, and the checkpoint to start from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoModelForMaskedLM
+from transformers.utils import logging
+
+from jepa_ray.config import MaskedConfig, ModelConfig, SweepConfig, arms
+from jepa_ray.data.datasets import texts_of
+from jepa_ray.data.example import Example
+from jepa_ray.data.report import of_family, of_task
+from jepa_ray.masked.corpus import Corpus, Passages, corpus_report, load_corpus, tokenize_passages
+from jepa_ray.masked.network import (
+    TINY_WORDS,
+    load_encoder_config,
+    load_encoder_tokenizer,
+    tiny_encoder_config,
+    tiny_wordpiece,
+)
+from jepa_ray.masked.spans import masked_batch
+from jepa_ray.masked.step import MaskedFlops, draw_hidden, masked_network
+from jepa_ray.models.encoders import EncoderFamily, get_encoder
+from jepa_ray.models.loading import check_rows, check_weights, commit_of, seeded
+from jepa_ray.plan import Estimate, trial_config
+from jepa_ray.preparation.prepare import weights_sha
+from jepa_ray.preparation.tiny_base import cache_folder
+from jepa_ray.streams import derive_seed
+from jepa_ray.system import atomic
+from jepa_ray.system.heartbeat import HEARTBEAT
+from jepa_ray.training.step import StepTotals, epoch_steps
+
+SAMPLE = 256
+"""Passages that are masked to estimate the hidden tokens per passage."""
+
+
+@dataclass(frozen=True)
+class MaskedPrepared:
+    """What every trial of a family and task shares."""
+
+    passages: Passages
+    """What is trained on, without labels."""
+    train: Passages
+    """Labelled texts that probes are fitted on."""
+    val: Passages
+    test: Passages | None
+    """None while searching: the test split is sealed."""
+    labels: tuple[str, ...]
+    questions: dict[str, str]
+    """Texts of the judged splits by their ids."""
+    leaked: frozenset[str]
+    """Ids of those whose text is also in a split before."""
+    dataset_sha: str
+    identity: str
+    """Digest of all that a trial's numbers depend on and its configuration does not hold: data and weights."""
+    checkpoint: str
+    """Folder or hub id that weights and tokenizer are read from."""
+    revision: str | None = None
+    """Of a hub id: the commit that `identity` names, which every trial loads."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """Columns of the trials table known before training."""
+    report: dict[str, Any] = field(default_factory=dict)
+    """The data report."""
+
+
+def prepare_masked(sweep: SweepConfig, family: str, task: str) -> MaskedPrepared:
+    """Passages, splits and checkpoint of one family and task of a sweep.
+
+    With `model: tiny` the tokenizer has the passages' words, and the weights are random (the same for all trials; with `init: random`
+    each seed's own). Raises ValueError: data or checkpoint not loadable, or no passage left; names the remedy.
+    """
+    masked = sweep.base.masked
+    assert masked is not None
+    HEARTBEAT.enter("read the data")
+    corpus = load_corpus(sweep.data_of(task), masked)
+    record, model = get_encoder(family), sweep.model_of(family)
+    config = ModelConfig(family=family, model=model, **sweep.base.model.model_dump())
+    if model == "tiny":
+        checkpoint = str(tiny_encoder(record, corpus.passages))
+    else:
+        checkpoint = record.paper_model if model == "paper" else model
+    HEARTBEAT.enter("tokenise")
+    shape = load_encoder_config(checkpoint, config)
+    revision = commit_of(checkpoint, shape)
+    tokenizer = load_encoder_tokenizer(checkpoint, config, revision)
+    check_rows(tokenizer, shape, checkpoint)
+    check_weights(checkpoint, config, revision)
+    prepared = _prepared(sweep, family, task, corpus, checkpoint, tokenizer, shape.max_position_embeddings)
+    sha = hashlib.sha256((corpus.dataset_sha + weights_sha(checkpoint, revision)).encode())
+    return replace(prepared, identity=sha.hexdigest(), revision=revision)
+
+
+def _prepared(sweep: SweepConfig, family: str, task: str, corpus: Corpus, checkpoint: str, tokenizer: Any, limit: int) -> MaskedPrepared:
+    masked, max_length = sweep.base.masked, min(sweep.data_of(task).max_length, limit)
+    assert masked is not None
+    special = frozenset(tokenizer.all_special_ids)
+    index = {label: number for number, label in enumerate(corpus.labels)}
+
+    def tokenize(texts: list[str]) -> list[list[int]]:
+        ids: list[list[int]] = tokenizer(texts, truncation=False, verbose=False, split_special_tokens=True)["input_ids"] if texts else []
+        return ids
+
+    def table(name: str, examples: Sequence[Example]) -> Passages:
+        classes = [index.get(example.code, -1) for example in examples]
+        found = tokenize_passages(
+            [example.text for example in examples], classes, [example.id for example in examples], tokenize, special, max_length
+        )
+        if not len(found):
+            raise ValueError(
+                f"all {len(examples):,} texts of the {name} split are longer than {max_length} tokens, or hold none; raise data.max_length"
+            )
+        return found
+
+    splits = corpus.splits
+    train, val = table("training", splits.train), table("validation", splits.val)
+    test = table("test", splits.test) if splits.test else None
+    if masked.corpus is None:
+        passages = train
+    else:
+        names = [f"{Path(masked.corpus).stem}:{number}" for number in range(1, len(corpus.passages) + 1)]
+        passages = tokenize_passages(corpus.passages, [-1] * len(names), names, tokenize, special, max_length)
+        if not len(passages):
+            raise ValueError(
+                f"{masked.corpus}: all {len(names):,} passages are longer than {max_length} tokens; cut them, one part per line"
+            )
+    tables = {"train": passages, "val": val} | ({"test": test} if test is not None else {})
+    if masked.corpus is not None:
+        tables["probe"] = train
+    return MaskedPrepared(
+        passages=passages,
+        train=train,
+        val=val,
+        test=test,
+        labels=corpus.labels,
+        questions={example.id: example.text for example in (*splits.val, *splits.test)},
+        leaked=frozenset(
+            example.id
+            for part, before in ((splits.val, texts_of(splits.train)), (splits.test, texts_of(splits.train, splits.val)))
+            for example in part
+            if example.text in before
+        ),
+        dataset_sha=corpus.dataset_sha,
+        identity="",
+        checkpoint=checkpoint,
+        facts={
+            **{name: splits.report[name] for name in ("overlap_text", "overlap_target")},
+            "dropped_examples": sum(found.dropped for found in tables.values()),
+            "chance": chance_of(train, val),
+        },
+        report={
+            **corpus_report(corpus, masked),
+            "family": family,
+            "checkpoint": checkpoint,
+            "max_length": max_length,
+            "tokens": {name: _tokens(found) for name, found in tables.items()},
+        },
+    )
+
+
+def chance_of(train: Passages, judged: Passages) -> float:
+    """Accuracy of naming the most frequent training label always."""
+    counts = np.bincount(train.classes)
+    return float((judged.classes == counts.argmax()).mean())
+
+
+def _tokens(passages: Passages) -> dict[str, Any]:
+    lengths = passages.lengths
+    lm = {"p50": float(np.median(lengths)), "p95": float(np.percentile(lengths, 95)), "max": int(lengths.max())}
+    return {"examples": len(passages), "dropped": passages.dropped, "special": 0, "lm": lm}
+
+
+def tiny_encoder(family: EncoderFamily, passages: Sequence[str]) -> Path:
+    """Folder of the family's tiny instance with random weights and a tokenizer of the passages' words, made unless it is in the cache."""
+    versions = {name: metadata.version(name) for name in ("torch", "transformers", "tokenizers")}
+    parts = [repr(family), hashlib.sha256("\n".join(sorted(set(passages))).encode()).hexdigest(), TINY_WORDS, versions]
+    folder = cache_folder() / f"{family.name}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:16]}"
+    if (folder / "config.json").is_file():
+        return folder
+    with atomic.whole_folder(folder) as building:  # where another process was faster, what it built is the same
+        write_tiny_encoder(family, passages, building)
+    return folder
+
+
+def write_tiny_encoder(family: EncoderFamily, passages: Sequence[str], folder: Path) -> None:
+    """An ordinary checkpoint folder of the family's tiny instance with random weights."""
+    logging.disable_progress_bar()
+    tokenizer = tiny_wordpiece(sorted(set(passages)))
+    tokenizer.save_pretrained(folder)
+    with seeded(derive_seed(0, "tiny base", family.name)):
+        AutoModelForMaskedLM.from_config(tiny_encoder_config(family, tokenizer), dtype=torch.float32).save_pretrained(folder)
+
+
+def estimate_masked(sweep: SweepConfig) -> tuple[dict[str, Estimate], list[str]]:
+    """`estimate.estimate` for a sweep of masked encoders: estimates by arm name, and facts about the data in words."""
+    facts: list[str] = []
+    refused: list[str] = []
+    found: dict[tuple[str, str], tuple[MaskedPrepared, Any]] = {}
+    for task in sweep.tasks:
+        for family in sweep.families:
+            try:
+                found[family, task] = _shape(sweep, family, task)
+            except ValueError as error:
+                refused.append(f"{family} {task} cannot be run: {error}")
+                continue
+            report = found[family, task][0].report
+            facts += [f"{family} {task}: {sentence}" for sentence in (*of_task(report), *of_family(report))]
+    if not found:
+        raise ValueError("\n".join(refused))
+    estimates = {}
+    for arm in arms(sweep):
+        if (arm.family, arm.task) not in found:
+            continue
+        prepared, shape = found[arm.family, arm.task]
+        config = trial_config(sweep, arm, {})
+        optim, passages = config.optim, prepared.passages
+        with torch.device("meta"):
+            lm = AutoModelForMaskedLM.from_config(shape)
+        network = masked_network(lm, config)
+        rows = epoch_steps(len(passages), optim, config.seed, 0)[0][:SAMPLE]
+        batch = masked_batch(passages, rows.tolist(), draw_hidden(passages, rows, config, 0), 0, 0)
+        scale = optim.num_epochs * len(passages) / len(rows)
+        totals = StepTotals(num_labels=len(batch.index_M), tokens=int(batch.real_RT.sum()), attended=batch.attended)
+        trained = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+        target = sum(parameter.numel() for parameter in network.encoder.parameters()) if network.predictor is not None else 0
+        estimates[arm.name] = Estimate(
+            train_examples=len(passages),
+            train_tokens=scale * totals.tokens,
+            train_flops=scale * MaskedFlops.of(network).train_flops(totals),
+            checkpoint_bytes=4.0 * (3 * trained + target),  # fp32 weights and two moments, and the target encoder
+            test_examples=len(prepared.test) if prepared.test is not None else 0,
+        )
+    return estimates, [*refused, *facts]
+
+
+def _shape(sweep: SweepConfig, family: str, task: str) -> tuple[MaskedPrepared, Any]:
+    """Data and Transformers config of a family and task; no weights are read or made."""
+    masked, model, record = sweep.base.masked, sweep.model_of(family), get_encoder(family)
+    assert isinstance(masked, MaskedConfig)
+    corpus = load_corpus(sweep.data_of(task), masked)
+    config = ModelConfig(family=family, model=model, **sweep.base.model.model_dump())
+    if model == "tiny":
+        checkpoint, tokenizer = "tiny", tiny_wordpiece(sorted(set(corpus.passages)))
+        shape = tiny_encoder_config(record, tokenizer)
+    else:
+        checkpoint = record.paper_model if model == "paper" else model
+        shape, tokenizer = load_encoder_config(checkpoint, config), load_encoder_tokenizer(checkpoint, config)
+    return _prepared(sweep, family, task, corpus, checkpoint, tokenizer, shape.max_position_embeddings), shape

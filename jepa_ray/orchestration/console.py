@@ -1,0 +1,270 @@
+"""What a sweep prints: one line per finished trial, on a terminal above a live table; at the end both stages side by side.
+
+Only this module and the command line print. It learns what happens as a listener (`stages.Listener`); how far running trials are it
+asks of the heartbeats (`watch`), without waiting for them. Ray is not known here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from jepa_ray.config import SweepConfig, TrialConfig, arms, columns
+from jepa_ray.data.report import of_family, of_task
+from jepa_ray.orchestration.forecast import later_trials, seconds_left
+from jepa_ray.orchestration.jobs import Job
+from jepa_ray.results import Stage
+from jepa_ray.system.heartbeat import Beat
+
+SHOWN = 16
+"""Running trials in the live table; more are counted in its last line."""
+NARROW = 130
+"""Columns below which the live table leaves out what a trial searches over: the line of the finished trial has it."""
+
+
+def make_console() -> Console:
+    """Standard output. A terminal's lines wrap at words; a file or a pipe has no width, so lines stay whole and tables take 160 columns."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, soft_wrap=True, width=160)
+
+
+def starting(console: Console) -> AbstractContextManager[object]:
+    """A spinner while Ray starts; on a terminal only."""
+    return console.status("Starting Ray", spinner="line") if console.is_terminal else nullcontext()
+
+
+_STAGES: dict[Stage, str] = {
+    "search": "Search",
+    "confirm": "Confirmation on fresh seeds and the sealed test split",
+    "matched": "Equal FLOPs, the more expensive of each pair with the budget of the other",
+}
+
+
+@dataclass
+class _Running:
+    job: Job
+    since: float
+    epoch: int = 0
+    value: float | None = None
+
+
+@dataclass
+class Board:
+    """State of the sweep as far as it is shown. Its methods are those of `stages.Listener`."""
+
+    sweep: SweepConfig
+    console: Console = field(default_factory=lambda: make_console())
+
+    def __post_init__(self) -> None:
+        self._running: dict[str, _Running] = {}
+        self._best: dict[str, float] = {}
+        self._durations: list[float] = []
+        self._stage: Stage = "search"
+        self._total = self._done = self._failed = 0
+        self._concurrent = 1
+        self._lists: dict[Stage, int] = {}
+        self._beats: Callable[[], Mapping[str, Beat]] = dict
+        self._spinner = Spinner("line", "Preparing data and models")
+
+    @contextmanager
+    def shown(self) -> Iterator[Board]:
+        """The live table, while inside; on a terminal only."""
+        if not self.console.is_terminal:
+            yield self
+            return
+        with Live(get_renderable=self.table, console=self.console, refresh_per_second=4, transient=True):
+            yield self
+
+    def watch(self, beats: Callable[[], Mapping[str, Beat]]) -> None:
+        """Where the latest heartbeats come from, by trial id, or by family and task while those are prepared. Must not wait."""
+        self._beats = beats
+
+    def prepared(self, name: str, report: dict[str, Any]) -> None:
+        """The data report of a family and task."""
+        for sentence in [*of_task(report), *of_family(report)] if report else ():
+            self.say(f"{name}: {sentence}")
+
+    def stage(self, stage: Stage, total: int, done: int, concurrent: int) -> None:
+        self._stage, self._total, self._done, self._concurrent = stage, total, done, concurrent
+        if stage != "search":  # its values are another seed's; those of the search may come from an earlier run
+            self._best.clear()
+        self._running.clear()
+        self._lists[stage] = self._lists.get(stage, -1) + 1
+        self._spinner.update(text="Starting trials")
+        if total == 0:
+            return
+        going_on = f"continuing: {done} of {total} done" if done else f"{total} trials"
+        self.say(f"{_STAGES[stage]}: {going_on}, {concurrent} at a time")
+
+    def best_before(self, rows: pd.DataFrame) -> None:
+        """What earlier runs of the sweep found counts for "best so far"."""
+        metric = self.sweep.search.metric
+        known = rows[(rows["stage"] == "search") & (rows["state"] == "COMPLETE")].dropna(subset=[metric])
+        for arm, value in zip(known["arm"], known[metric], strict=True):
+            self._improve(str(arm), float(value))
+
+    def started(self, job: Job) -> None:
+        self._running.setdefault(job.trial_id, _Running(job, time.monotonic()))
+
+    def progress(self, job: Job, metrics: dict[str, Any]) -> None:
+        running = self._running.setdefault(job.trial_id, _Running(job, time.monotonic()))
+        running.epoch, running.value = int(metrics["epoch"]), metrics.get(self.sweep.search.metric)
+
+    def finished(self, job: Job, outcome: dict[str, Any]) -> None:
+        running = self._running.pop(job.trial_id, None)
+        seconds = time.monotonic() - running.since if running else None
+        if seconds is not None:
+            self._durations.append(seconds)
+        self._count(job, outcome, f"{seconds:.1f} s" if seconds is not None else "")
+
+    def repeated(self, job: Job, outcome: dict[str, Any]) -> None:
+        self._count(job, outcome, "known already, not run again")
+
+    def restarted(self, job: Job, reason: str) -> None:
+        self.say(f"{job.arm} {job.trial_id}: its process died, it goes on from its last epoch ({reason})")
+
+    def say(self, sentence: str) -> None:
+        self.console.print(Text(sentence))
+
+    def table(self) -> RenderableType:
+        """What is shown live: the running trials, how far each is and what is left; before the first, the stages of the preparation."""
+        beats = self._beats()
+        if not self._lists:
+            lines = [Text(f"  {name}: {_phase(beat)}") for name, beat in sorted(beats.items())]
+            return Group(self._spinner, *lines)
+        if not self._running:
+            return Group(self._spinner, Text(self._caption(beats)))
+        table = Table(
+            box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold", caption_justify="left", caption=self._caption(beats)
+        )
+        wide = self.console.width >= NARROW
+        metric = self.sweep.search.metric.replace("_", " ")
+        settings = ("lambda", "k", "learning rate", "loss dropout") if wide else ()
+        for name in ("arm", *settings, "epoch", metric, "best so far", "phase", "step", "tokens/s", "loss", "ETA"):
+            _column(table, name, self.sweep)
+        for running in list(self._running.values())[:SHOWN]:
+            job, beat = running.job, beats.get(running.job.trial_id, Beat("start"))
+            epochs = job.config.optim.num_epochs
+            table.add_row(
+                job.arm,
+                *(_settings(job.config) if wide else ()),
+                f"{running.epoch}/{epochs}",
+                _share(running.value),
+                _share(self._best.get(job.arm)),
+                beat.phase,
+                f"{beat.done}/{beat.total}" if beat.total else "-",
+                f"{beat.tokens_per_second:,.0f}" if beat.tokens_per_second is not None else "-",
+                f"{beat.loss:.3f}" if beat.loss is not None else "-",
+                _duration(_left(running, beat)),
+            )
+        return table
+
+    def _caption(self, beats: Mapping[str, Beat]) -> str:
+        more = f", {len(self._running) - SHOWN} more running" if len(self._running) > SHOWN else ""
+        failed = f", {self._failed} failed" if self._failed else ""
+        left = self.seconds_left(beats)
+        eta = f", about {_duration(left)} left" if left is not None else ""
+        eta += " with all later stages" if left is not None and self._later() else ""
+        return f"{self._stage}: {self._done} of {self._total} done{failed}{more}{eta}"
+
+    def seconds_left(self, beats: Mapping[str, Beat] | None = None) -> float | None:
+        """Until the end of the whole sweep, all stages; None before anything is known of how long a trial takes."""
+        beats = beats if beats is not None else self._beats()
+        running = [(time.monotonic() - one.since, _left(one, beats.get(one.job.trial_id))) for one in list(self._running.values())]
+        waiting = max(0, self._total - self._done - len(running)) + self._later()
+        return seconds_left(waiting, running, self._durations, self._concurrent)
+
+    def _later(self) -> float:
+        return later_trials(self.sweep, self._stage, self._total, self._lists.get(self._stage, 0))
+
+    def _count(self, job: Job, outcome: dict[str, Any], remark: str) -> None:
+        metric, state = self.sweep.search.metric, outcome.get("state", "FAILED")
+        self._done += 1
+        self._failed += state == "FAILED"
+        value = outcome.get(metric)
+        if state == "COMPLETE" and value is not None:
+            self._improve(job.arm, value)
+        if state == "FAILED":
+            result = f"FAILED: {outcome.get('error')}"
+        else:
+            result = f"{state} {metric} {_share(value)} (best {_share(self._best.get(job.arm))})"
+            result += f", ALARM {alarms}" if (alarms := outcome.get("alarms")) else ""
+        names = ("lambda", "k", "lr", "loss dropout")
+        settings = " ".join(f"{name} {value}" for name, value in zip(names, _settings(job.config), strict=True) if value != "-")
+        seed = f" seed {job.config.seed}" if self._stage != "search" else ""
+        remark = f", {remark}" if remark else ""
+        self.say(f"[{self._done}/{self._total}] {job.arm}{seed} {settings}: {result}{remark}")
+
+    def _improve(self, arm: str, value: float) -> None:
+        better = max if self.sweep.search.mode == "max" else min
+        self._best[arm] = better(self._best.get(arm, value), value)
+
+
+def _left(running: _Running, beat: Beat | None) -> float | None:
+    """Seconds that a running trial still takes: by its own report, else by its finished epochs."""
+    if beat is not None and beat.seconds_left is not None:
+        return beat.seconds_left
+    if not running.epoch:
+        return None
+    return (time.monotonic() - running.since) / running.epoch * (running.job.config.optim.num_epochs - running.epoch)
+
+
+def _phase(beat: Beat) -> str:
+    """A stage of the preparation in words."""
+    steps = f", step {beat.done} of {beat.total}" if beat.total else ""
+    return beat.phase + steps + (f", {_duration(beat.seconds_left)} left" if beat.seconds_left is not None else "")
+
+
+def _column(table: Table, name: str, sweep: SweepConfig) -> None:
+    """On a narrow terminal headers wrap at their words; arms and numbers stay whole."""
+    if name == "arm":
+        table.add_column(name, no_wrap=True, min_width=max(map(len, _arms(sweep))))
+    else:
+        table.add_column(name, justify="right", min_width=max(map(len, name.split())))
+
+
+def _arms(sweep: SweepConfig) -> list[str]:
+    return [arm.name for arm in arms(sweep)]
+
+
+def _settings(config: TrialConfig) -> tuple[str, str, str, str]:
+    return _shown(columns(config))
+
+
+def _shown(row: Any) -> tuple[str, str, str, str]:
+    """lambda, k, learning rate and loss dropout of a row of the trials table; a dash where there is no JEPA term."""
+    jepa = row["objective"] != "none"
+    return (
+        _lambda(row) if jepa else "-",
+        f"{int(row['k'])}" if jepa else "-",
+        f"{row['learning_rate']:.3g}" + (f" after {row['pretrain_learning_rate']:.3g}" if isinstance(row["pretrain_task"], str) else ""),
+        f"{row['loss_dropout']:.3g}" if jepa and row["loss_dropout"] is not None else "-",
+    )
+
+
+def _lambda(row: Any) -> str:
+    """As a number, or the ratio of gradients that decides it."""
+    value = row["lambda"]
+    return f"{value:.3g}" if value is not None and value == value else f"at ratio {row['lambda_grad_ratio']:.3g}"
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None or value != value else f"{value:.4f}"
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "-"
+    minutes, rest = divmod(int(seconds + 0.5), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s" if minutes else f"{rest} s"

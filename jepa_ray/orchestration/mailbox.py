@@ -1,0 +1,82 @@
+"""Messages between the driver, a trial's process and its worker group: the body of one asynchronous Ray actor per sweep.
+
+Imports no Ray: `search.py` makes an actor of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+from jepa_ray.orchestration.jobs import Metrics
+from jepa_ray.system.heartbeat import Beat
+
+KEPT_BEATS = 256
+"""More than trials run at once."""
+
+
+class Mailbox:
+    """How the driver tells a running trial to stop, and how a worker group hands its reports to the trial's process.
+
+    One asynchronous actor per sweep. Tune's own reporting goes one way only, and Train's does not reach Tune.
+    """
+
+    def __init__(self) -> None:
+        self._stopped: set[str] = set()
+        self._posts: dict[str, list[Metrics]] = {}
+        self._answers: dict[str, list[bool]] = {}
+        self._beats: dict[str, Beat] = {}
+        self._changed = asyncio.Condition()
+
+    async def beat(self, name: str, beat: Beat) -> None:
+        """How far a trial or a preparation is; only its latest is kept."""
+        self._beats.pop(name, None)
+        self._beats[name] = beat
+        while len(self._beats) > KEPT_BEATS:  # of those that have ended; running ones move to the end of the dict
+            del self._beats[next(iter(self._beats))]
+
+    async def beats(self) -> dict[str, Beat]:
+        """The latest heartbeat under each name."""
+        return self._beats
+
+    async def stop(self, trial_id: str) -> None:
+        """Mark a trial as cut."""
+        self._stopped.add(trial_id)
+
+    async def stopped(self, trial_id: str) -> bool:
+        """Whether a trial has been cut."""
+        return trial_id in self._stopped
+
+    async def post(self, run: str, metrics: Metrics) -> None:
+        """Rank 0 of a worker group hands in a report."""
+        async with self._changed:
+            self._posts.setdefault(run, []).append(metrics)
+            self._changed.notify_all()
+
+    async def collect(self, run: str, number: int, timeout_s: float) -> Metrics | None:
+        """Report `number` (from 0) of a group, or None when it has not come within the time."""
+        await self._until(lambda: len(self._posts.get(run, [])) > number, timeout_s)
+        posts = self._posts.get(run, [])
+        return posts[number] if len(posts) > number else None
+
+    async def answer(self, run: str, stop: bool) -> None:
+        """The trial's process answers the oldest report that has no answer yet."""
+        async with self._changed:
+            self._answers.setdefault(run, []).append(stop)
+            self._changed.notify_all()
+
+    async def wait(self, run: str, number: int) -> bool:
+        """Every rank waits here for the answer to report `number`: True means stop. All ranks so leave at the same step."""
+        await self._until(lambda: len(self._answers.get(run, [])) > number, None)
+        return self._answers[run][number]
+
+    async def forget(self, run: str) -> None:
+        """Drop what is kept of a group that has ended."""
+        self._posts.pop(run, None)
+        self._answers.pop(run, None)
+
+    async def _until(self, condition: Callable[[], bool], timeout_s: float | None) -> None:
+        async with self._changed:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait_for(condition), timeout_s)

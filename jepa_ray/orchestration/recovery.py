@@ -1,0 +1,83 @@
+"""What a lost study.db held, as far as the tables tell it: an arm's search trials, with their values, curves and places.
+
+Parameters are read from a row's columns; they stand only if they come to the row's own configuration again. Suggestions that no row
+tells of (repeats, trials that were running) are asked for anew at their places, so that the search goes on as it would have.
+May import: config, plan, priors, results, space. Not torch, not ray, not optuna.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jepa_ray import plan, results
+from jepa_ray.config import Arm, SweepConfig, TrialConfig
+from jepa_ray.config.space import Distribution
+from jepa_ray.plan import warm_start
+
+StandsFor = Callable[[str, str, TrialConfig], bool]
+"""(config_id, arm, configuration) -> whether it is the arm's configuration."""
+Curve = Mapping[int, float]
+"""Epoch -> value of the search's metric."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """A search trial of the tables, as a study would know it."""
+
+    row: Mapping[str, Any]
+    place: int
+    params: Mapping[str, Any] | None
+    """None: the row is none of this space's configurations; its place is taken all the same."""
+    curve: Curve = field(default_factory=dict)
+
+
+def told(
+    sweep: SweepConfig,
+    arm: Arm,
+    space: Mapping[str, Distribution],
+    rows: Mapping[str, dict[str, Any]],
+    curves: Mapping[str, Curve],
+    stands_for: StandsFor,
+) -> list[Told]:
+    """The arm's search trials, by place. `rows`: those of `results.finished`; `curves`: by trial_id."""
+    own = [row for row in rows.values() if row["arm"] == arm.name and row["stage"] == "search"]
+    own.sort(key=lambda row: (row["number"] is None, row["number"] or 0, str(row["started_at"]), str(row["trial_id"])))
+    found: list[Told] = []
+    for row in own:
+        params = _params(sweep, arm, space, row, stands_for)
+        if params is None and row["number"] is None:
+            continue  # that of an arm that could not be prepared, say: no suggestion
+        last = found[-1].place if found else 0
+        place = int(row["number"]) if row["number"] is not None else last + 1
+        found.append(Told(row, place, params, curves.get(str(row["trial_id"]), {})))
+    return found
+
+
+def curves(folder: Path, metric: str) -> dict[str, Curve]:
+    """trial_id -> curve of `metric`, finite values only."""
+    split, _, name = metric.partition("_")
+    table = results.read_metrics(
+        folder, ["trial_id", "epoch", "name", "value"], filters=[("split", "==", split), ("name", "in", [name, metric])]
+    )
+    out: dict[str, dict[int, float]] = {}
+    for trial_id, epoch, value in zip(table["trial_id"], table["epoch"], table["value"], strict=True):
+        if epoch >= 1 and math.isfinite(value):
+            out.setdefault(str(trial_id), {})[int(epoch)] = float(value)
+    return dict(out)
+
+
+def _params(
+    sweep: SweepConfig, arm: Arm, space: Mapping[str, Distribution], row: Mapping[str, Any], stands_for: StandsFor
+) -> dict[str, Any] | None:
+    placed = warm_start.place({path: row.get(warm_start.column_of(path)) for path in space}, space)
+    if placed is None or placed[1]:
+        return None
+    try:
+        config = plan.trial_config(sweep, arm, placed[0])
+    except ValueError:
+        return None
+    return placed[0] if stands_for(str(row["config_id"]), arm.name, config) else None

@@ -1,0 +1,177 @@
+"""A sweep from its first suggestion to its last confirmation: stages of jobs, each run by Ray Tune.
+
+    search    every arm's study proposes configurations, arms in turn, so that their budgets stay equal
+    select    the best COMPLETE trial of each arm by `search.metric`, on validation only, frozen in selection.json
+    confirm   each arm's best on every fresh seed (or as many as a race needs), scored once on the sealed test split
+    matched   the dearer of each method and its baseline again, with the training FLOPs of the cheaper one
+
+Resuming needs no mode of its own: what the tables hold of a configuration is not run again, in any stage.
+May import ray. The console is told what happens; nothing is printed here.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+
+from jepa_ray import plan, results
+from jepa_ray.config import Arm, SweepConfig, TrialConfig, config_id
+from jepa_ray.orchestration.cluster import Cluster, Interrupt, Pair, Prepare, prepare
+from jepa_ray.orchestration.jobs import Job, ended, storage, write, written
+from jepa_ray.orchestration.mailbox import Mailbox
+from jepa_ray.orchestration.progress import Beats
+from jepa_ray.orchestration.scheduler import ArmScheduler, Events, JobSearcher, Source
+from jepa_ray.orchestration.selection import Decide, confirmations, matched, race, select
+from jepa_ray.orchestration.stages import Identities, Listed, Listener, Search
+from jepa_ray.orchestration.worker import RunTrial, Stock, trainable
+from jepa_ray.results import Stage
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a sweep came to."""
+
+    failed: list[dict[str, Any]]
+    """Rows of trials whose last attempt is FAILED."""
+    unconfirmed: list[str]
+    """Arms without a COMPLETE trial, which therefore have no best one to confirm."""
+
+
+def run_sweep(
+    sweep: SweepConfig,
+    folder: Path,
+    cluster: Cluster,
+    listener: Listener,
+    interrupt: Interrupt | None = None,
+    prepare_one: Prepare | None = None,
+    run_trial: RunTrial | None = None,
+    decide: Decide | None = None,
+) -> Outcome:
+    """Run, or go on with, the whole sweep.
+
+    `prepare_one` and `run_trial` replace training's own (tests, benchmarks). `decide` is what a race stops comparisons by; without it all
+    arms run on all seeds.
+    """
+    interrupt = interrupt or Interrupt()
+    arms = results.declare_arms(folder, sweep)
+    shutil.rmtree(storage(folder), ignore_errors=True)  # of a run that was killed
+    models = {sweep.model} if isinstance(sweep.model, str) else set(sweep.model.values())
+    listener.say(
+        "Preparing data and models"
+        + (" (a tiny base that is not in the cache is trained first: about a minute)" if "tiny" in models else "")
+    )
+    name = f"mailbox of {sweep.name}, {uuid.uuid4().hex[:8]}"  # for the dashboard; the same process may run a sweep twice
+    mailbox = ray.remote(num_cpus=0, max_restarts=-1)(Mailbox).options(name=name).remote()
+    listener.watch(Beats(mailbox))
+    stored, refused = prepare(sweep, cluster, prepare_one, mailbox)
+    if not stored:
+        raise ValueError("\n".join(dict.fromkeys(refused.values())))
+    for pair, data in stored.items():
+        listener.prepared(_name(pair, sweep), data.report)
+        _write_report(folder, pair, data.report)
+    for pair, reason in refused.items():
+        listener.say(f"{_name(pair, sweep)}: {reason}; its arms are FAILED, the others go on")
+    unprepared = _refuse(sweep, folder, arms, refused)
+    try:
+        stock = Stock(cluster.slot, {pair: data.references for pair, data in stored.items()}, run_trial, mailbox)
+        identify = Identities(folder, stored)
+        search = Search(sweep, folder, [arm for arm in arms if (arm.family, arm.task) in stored], identify, listener, interrupt)
+        listener.stage("search", search.total, search.done, cluster.max_concurrent)
+        _tune(search, cluster, stock, search.scheduler(mailbox), folder, sweep.resources.max_failures, interrupt)
+        selection: dict[str, TrialConfig] = {}
+        if sweep.confirm.seeds:
+            selection = select(sweep, folder, search, listener)
+
+            def run_list(stage: Stage, wanted: list[tuple[str, TrialConfig]]) -> None:
+                jobs = Listed(sweep, folder, identify, stage, wanted, listener, interrupt)
+                listener.stage(stage, jobs.total, jobs.done, cluster.max_concurrent)
+                _tune(jobs, cluster, stock, None, folder, sweep.resources.max_failures, interrupt)
+
+            going = list(selection)
+            looks = sweep.confirm.race if decide is not None else ()
+            for look in looks or (len(sweep.confirm.seeds),):
+                run_list("confirm", confirmations(selection, going, sweep.confirm.seeds[:look]))
+                if decide is not None and look < len(sweep.confirm.seeds):
+                    going, said = race(sweep, folder, selection, going, look, identify, decide)
+                    for sentence in said:
+                        listener.say(sentence)
+            pairs, said = matched(sweep, folder, selection, identify) if sweep.confirm.equal_flops else ([], [])
+            for sentence in said:
+                listener.say(sentence)
+            if pairs:
+                run_list("matched", pairs)
+    finally:
+        shutil.rmtree(storage(folder), ignore_errors=True)
+    missing = [arm.name for arm in arms if sweep.confirm.seeds and arm.name not in selection]
+    failed = [row for row in results.finished(folder).values() if row["state"] == "FAILED" and row["config_id"] not in unprepared]
+    return Outcome(failed=failed, unconfirmed=missing)
+
+
+def _name(pair: Pair, sweep: SweepConfig) -> str:
+    return pair[0] if len(sweep.tasks) == 1 else " ".join(pair)
+
+
+def _write_report(folder: Path, pair: Pair, report: dict[str, Any]) -> None:
+    path = folder / "data" / f"{pair[0]}-{pair[1]}.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+def _refuse(sweep: SweepConfig, folder: Path, arms: Sequence[Arm], refused: dict[Pair, str]) -> set[str]:
+    """A FAILED row for every arm whose data or model could not be prepared; ids of such rows that are of the past."""
+    past = set()
+    for arm in arms:
+        config = plan.trial_config(sweep, arm, {})
+        identity = config_id(config, f"not prepared {arm.name}")
+        job = Job(identity, identity, arm.name, "search", folder.resolve(), config)
+        reason = refused.get((arm.family, arm.task))
+        if reason is None:
+            past.add(identity)
+        elif not written(job):
+            write(job, ended(job, "FAILED", reason))
+    return past
+
+
+def _tune(
+    source: Source, cluster: Cluster, stock: Stock, scheduler: ArmScheduler | None, folder: Path, max_failures: int, interrupt: Interrupt
+) -> None:
+    """Run a stage's jobs to the last one."""
+    first = source.next()
+    if first is None:
+        return  # nothing left to run: Tune would take a second to find that out
+    tuner = tune.Tuner(
+        tune.with_resources(tune.with_parameters(trainable, stock=stock), cluster.slot.trial_resources()),
+        tune_config=tune.TuneConfig(
+            search_alg=JobSearcher(source, first),
+            scheduler=scheduler,
+            num_samples=-1,
+            max_concurrent_trials=cluster.max_concurrent,
+            reuse_actors=True,
+            trial_name_creator=_trial_name,
+            trial_dirname_creator=_trial_name,
+        ),
+        run_config=tune.RunConfig(
+            name=first.stage,
+            storage_path=str(storage(folder)),
+            verbose=0,
+            callbacks=[Events(source)],
+            failure_config=tune.FailureConfig(max_failures=max_failures),
+        ),
+    )
+    interrupt.armed = True
+    try:
+        tuner.fit()
+    finally:
+        interrupt.armed = False
+
+
+def _trial_name(trial: Any) -> str:
+    return Job.from_json(trial.config["job"]).trial_id

@@ -1,0 +1,162 @@
+"""What is run after the search, and why: the best configuration of each arm, frozen; the seeds of a race; pairs at equal FLOPs.
+
+Nothing here starts a trial. Selection sees validation only; a race and the pairs see the confirmation's tables.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jepa_ray import results
+from jepa_ray.config import SweepConfig, TrialConfig, canonical, compared
+from jepa_ray.orchestration.stages import Listener, Search
+from jepa_ray.orchestration.studies import digest
+from jepa_ray.results import damaged
+from jepa_ray.system import atomic
+
+Decide = Callable[[Sequence[float], int], tuple[bool, str]]
+"""(paired differences by seed, look in seeds) -> whether the comparison goes on, and why."""
+Identify = Callable[[str, TrialConfig], str]
+"""The config_id of an arm's configuration."""
+
+
+def confirmation(best: TrialConfig, seed: int) -> TrialConfig:
+    """A selected configuration on a fresh seed, scored on the test split as well."""
+    return best.model_copy(update={"seed": seed, "evaluation": best.evaluation.model_copy(update={"test": True})})
+
+
+def select(sweep: SweepConfig, folder: Path, search: Search, listener: Listener) -> dict[str, TrialConfig]:
+    """Arm -> its best configuration by the validation metric, frozen in a file before the test split is opened.
+
+    A selection that was made for this very sweep is read back, not made again. After `--extend` a new one is made beside the old; the
+    file written last is the one that counts, so going back to an earlier sweep writes that sweep's selection once more.
+    """
+    earlier = damaged.selections(folder)
+    files = list(earlier)
+    this = digest(sweep)
+    source = next((name for name in reversed(earlier) if earlier[name]["sweep"] == this), None)
+    kept: dict[str, Any] = earlier[source]["arms"] if source is not None else {}
+    last: dict[str, Any] = {arm: best for selection in earlier.values() for arm, best in selection["arms"].items()}
+    metric = sweep.search.metric
+    arms = dict(kept)
+    if set(search.studies) - set(kept):  # an arm that could not be run before is added to them, and they stay as they were frozen
+        for arm, (row, config) in search.best().items():
+            if arm not in kept:
+                found = {"trial_id": row["trial_id"], "config_id": row["config_id"], metric: float(row[metric])}
+                arms[arm] = {**found, "config": canonical(config)}
+    if not last and (opened := _scored(folder) & set(arms)):
+        listener.say(
+            f"The test split has been opened before: {', '.join(sorted(opened))} has test figures, and no selection file is left. If what "
+            "is now frozen is not what was, report it as exploratory, or confirm on a test split that is still sealed."
+        )
+    again = {arm for arm, best in arms.items() if arm in last and best["config"] != last[arm]["config"]}
+    if again and source is None:
+        listener.say(
+            f"The test split has been opened before ({files[-1]}), and {', '.join(sorted(again))} is now frozen to another "
+            "configuration, after its numbers could be seen. Report it as exploratory, or confirm on a test split that is still sealed."
+        )
+    elif again:
+        listener.say(f"This is again the sweep of {source}: its selection counts again.")
+    if source is None or arms.keys() != kept.keys() or source != files[-1]:
+        frozen = {
+            "sweep": this,
+            "metric": metric,
+            "mode": sweep.search.mode,
+            "seeds": sweep.confirm.seeds,
+            "frozen_at": results.now(),
+            "arms": arms,
+        }
+        atomic.write_text(folder / _next_name(folder), json.dumps(frozen, indent=2) + "\n")
+    return {arm: TrialConfig.model_validate(best["config"]) for arm, best in arms.items() if arm in search.studies}
+
+
+def _next_name(folder: Path) -> str:
+    """Behind every selection that there ever was: one that was set aside keeps its number."""
+    numbers = [int(found[1] or 1) for path in folder.iterdir() if (found := re.match(r"selection(?:-(\d+))?\.json", path.name))]
+    return f"selection-{max(numbers) + 1}.json" if numbers else "selection.json"
+
+
+def _scored(folder: Path) -> set[str]:
+    """Arms of which a model has been scored on the test split."""
+    return {row["arm"] for row in results.finished(folder).values() if row["stage"] != "search" and row[results.JUDGED] is not None}
+
+
+def confirmations(selection: Mapping[str, TrialConfig], arms: Collection[str], seeds: Sequence[int]) -> list[tuple[str, TrialConfig]]:
+    """Arm and configuration of every confirmation: all arms on a seed before the next."""
+    return [(arm, confirmation(best, seed)) for seed in seeds for arm, best in selection.items() if arm in arms]
+
+
+def race(
+    sweep: SweepConfig,
+    folder: Path,
+    selection: Mapping[str, TrialConfig],
+    going: Collection[str],
+    look: int,
+    identify: Identify,
+    decide: Decide,
+) -> tuple[list[str], list[str]]:
+    """The arms of `going` that are run on more seeds after `look` of them, and a sentence for each comparison that ends.
+
+    A baseline goes on as long as one of its comparisons does; an arm without a baseline always does. Differences are of what the verdict
+    will judge by, whatever the search selected by.
+    """
+    rows, seeds = results.finished(folder), sweep.confirm.seeds[:look]
+
+    def scores(arm: str) -> dict[int, float]:
+        found = {seed: rows.get(identify(arm, confirmation(selection[arm], seed)), {}) for seed in seeds}
+        complete = {seed: row[results.JUDGED] for seed, row in found.items() if row.get("state") == "COMPLETE"}
+        return {seed: score for seed, score in complete.items() if score is not None}
+
+    said, on = [], set()
+    pairs = {arm: twin for arm, twin in compared(results.read_arms(folder)).items() if arm in going and twin in selection}
+    for arm, twin in pairs.items():
+        ours, theirs = scores(arm), scores(twin)
+        differences = [ours[seed] - theirs[seed] for seed in seeds if seed in ours and seed in theirs]
+        goes_on, reason = decide(differences, look)
+        if goes_on:
+            on |= {arm, twin}
+        else:
+            said.append(f"{arm} against {twin} ends after {look} of {len(sweep.confirm.seeds)} seeds: {reason}")
+    on |= {arm for arm in going if arm not in pairs and arm not in pairs.values()}
+    return [arm for arm in going if arm in on], said
+
+
+def matched(
+    sweep: SweepConfig, folder: Path, selection: Mapping[str, TrialConfig], identify: Identify
+) -> tuple[list[tuple[str, TrialConfig]], list[str]]:
+    """The dearer of every method and its baseline, seed by seed, with the training FLOPs of the cheaper one as its budget.
+
+    And a sentence for each pair that cannot be matched, as its trials do not say what a budget is counted in (`train_flops_unpacked`). Not
+    for controls, not where the two cost the same within `results.FLOPS_ALIKE`, and not with a first stage or masked encoders.
+    """
+    if sweep.pretrain is not None or sweep.base.masked is not None:
+        return [], []  # two stages share one budget in no obvious way; masked encoders have none
+    rows, out = results.finished(folder), []
+    untold: dict[tuple[str, str], list[int]] = {}
+    claims = compared(results.read_arms(folder), controls=False)
+    claims = {arm: twin for arm, twin in claims.items() if arm in selection and twin in selection}
+    for seed in sweep.confirm.seeds:
+        for arm, twin in claims.items():
+            configs = {name: confirmation(selection[name], seed) for name in (arm, twin)}
+            found = {name: rows.get(identify(name, config), {}) for name, config in configs.items()}
+            if any(row.get("state") != "COMPLETE" for row in found.values()):
+                continue
+            spent = {name: float(row["train_flops_unpacked"] or 0) for name, row in found.items()}
+            if not all(spent.values()):
+                untold.setdefault((arm, twin), []).append(seed)
+                continue
+            if max(spent.values()) <= (1 + results.FLOPS_ALIKE) * min(spent.values()):
+                continue
+            dearer = max(spent, key=lambda name: spent[name])
+            optim = configs[dearer].optim.model_copy(update={"max_train_flops": min(spent.values())})
+            out.append((dearer, configs[dearer].model_copy(update={"optim": optim})))
+    said = [
+        f"{arm} against {twin}: not matched at equal FLOPs on {'seeds' if len(seeds) > 1 else 'seed'} {', '.join(map(str, seeds))}, as not "
+        "both trials have train_flops_unpacked, which budgets are counted in (earlier versions did not write it)."
+        for (arm, twin), seeds in untold.items()
+    ]
+    return out, said

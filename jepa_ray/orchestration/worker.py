@@ -1,0 +1,266 @@
+"""One trial on Ray: the Tune trainable, its Ray Train workers, and the only place where a Runtime is filled in.
+
+A trial with one worker trains in its own process (Ray Train's local mode, so that Tune can hand the warm process to the next
+trial). With several, a nested Train worker group does, and this process only passes reports on.
+
+Who writes what: rank 0 writes the trial's row, whatever its state, before its last report. A trial that the scheduler cuts is
+*told* so by its next `report()` and then ends by itself, in order: no process is killed, so no placement group leaks and no row
+is written twice. Only a trial whose process died too often gets its FAILED row from the driver (`search.py`).
+
+Imports torch and the training code late, inside the worker: the driver stays light. Knows nothing of Optuna or the console.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import pyarrow.parquet as pq
+import ray
+from ray import tune
+
+from jepa_ray import results
+from jepa_ray.config import TrialConfig
+from jepa_ray.orchestration.jobs import Job, Metrics, Slot, ended, row_path, storage, write, written
+from jepa_ray.orchestration.progress import sending
+from jepa_ray.results import Stage, TrialResult
+from jepa_ray.system import full_disk
+
+if TYPE_CHECKING:
+    from jepa_ray.preparation.prepare import Prepared
+    from jepa_ray.training.trial import Runtime
+
+RunTrial = Callable[[TrialConfig, "Prepared", "Runtime", Callable[[Metrics], None], Path], TrialResult]
+
+
+class TrialStopped(BaseException):
+    """Raised by `report()` when the scheduler has cut the trial. Not an Exception: `run_trial` must not take it for an error."""
+
+
+class RankFailed(Exception):
+    """Training failed on a rank of a worker group."""
+
+
+DEATH_NOTICED_S = 3.0
+"""In this time Ray Train notices that a worker's process has died (it asks every 0.1 s)."""
+
+
+LABELS = ("sweep", "stage", "arm", "seed", "trial")
+"""Of the Ray metrics: by them a dashboard groups and filters trials."""
+
+
+@dataclass(frozen=True)
+class Stock:
+    """What every trial of a stage shares."""
+
+    slot: Slot
+    prepared: dict[tuple[str, str], list[Any]]
+    """(family, task) -> [tokenised training and validation data, test table or None], in the object store once."""
+    run_trial: RunTrial | None
+    """None: `training.trial.run_trial`. Tests and benchmarks pass their own."""
+    mailbox: Any
+    """Handle of the sweep's Mailbox actor."""
+
+
+def trainable(config: dict[str, Any], stock: Stock) -> None:
+    """Run one trial; Tune calls this in the trial's process. Raises only what a new attempt may cure: a process that died."""
+    job = Job.from_json(config["job"])
+    if not written(job):
+        if stock.slot.workers > 1:
+            _run_group(job, stock)
+        else:
+            _run_here(job, stock)
+    row = pq.read_table(row_path(job)).to_pylist()[0]
+    tune.report({"final": True, "state": row["state"], "error": row["error"], "alarms": row["alarms"], **_numbers(row)})
+
+
+def _numbers(row: dict[str, Any]) -> Metrics:
+    names = [name for name in results.SUMMARY if name.startswith(("val_", "train_")) or name in ("wall_seconds", "epochs_done")]
+    return {name: float(row[name]) for name in names if isinstance(row[name], (int, float))}
+
+
+def _run_here(job: Job, stock: Stock) -> None:
+    """One worker, in this process."""
+    from ray.train import ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    def report(metrics: Metrics) -> None:
+        tune.report(metrics)  # returns when the driver has processed it, and so has decided
+        if ray.get(stock.mailbox.stopped.remote(job.trial_id)):
+            raise TrialStopped
+
+    TorchTrainer(lambda: _train(job, stock, report), scaling_config=ScalingConfig(num_workers=0)).fit()
+
+
+def _run_group(job: Job, stock: Stock) -> None:
+    """Several workers, in a Train worker group of their own; this process passes their reports on to Tune."""
+    from ray.train import RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.v2.api.config import FailureConfig
+
+    slot, mailbox, run = stock.slot, stock.mailbox, uuid.uuid4().hex
+    (job.scratch / "failed.json").unlink(missing_ok=True)  # of an attempt in which a process died
+    trainer = TorchTrainer(
+        _group_loop,
+        train_loop_config={"job": job.to_json(), "stock": stock, "run": run},
+        torch_config=TorchConfig(backend="nccl" if slot.gpus else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=slot.workers,
+            use_gpu=slot.gpus > 0,
+            resources_per_worker={"CPU": slot.cpus, **({"GPU": slot.gpus} if slot.gpus else {})},
+        ),
+        run_config=RunConfig(
+            name=f"{job.trial_id}-{run[:8]}",
+            storage_path=str(storage(job.folder)),
+            # A process that dies is Tune's to count (resources.max_failures): one count. Train's default is to retry for ever.
+            failure_config=FailureConfig(max_failures=0, controller_failure_limit=0),
+        ),
+    )
+    failure: list[Exception] = []
+
+    def fit() -> None:
+        try:
+            trainer.fit()
+        except Exception as error:
+            failure.append(error)
+
+    thread = threading.Thread(target=fit, daemon=True)
+    thread.start()
+    number = 0
+    while thread.is_alive():
+        metrics = ray.get(mailbox.collect.remote(run, number, 0.25))
+        if metrics is not None:
+            tune.report(metrics)
+            ray.get(mailbox.answer.remote(run, ray.get(mailbox.stopped.remote(job.trial_id))))
+            number += 1
+    mailbox.forget.remote(run)
+    if not failure or written(job):
+        return
+    causes = [_cause(error) for error in getattr(failure[0], "worker_failures", {}).values()]
+    if not causes or not all(isinstance(cause, RankFailed) for cause in causes):
+        raise failure[0]  # a process died: what other ranks then complain of is a consequence
+    reached = results.load_progress(job.scratch / "failed.json") or ended(job, "FAILED")
+    write(job, replace(reached, state="FAILED", error=reached.error or str(causes[0])))
+
+
+def _cause(error: Exception) -> BaseException:
+    """What a worker's training function raised, out of the wrappings of Train and Ray."""
+    inner = getattr(error, "_base_exc", None) or getattr(error, "cause", None)
+    return inner if isinstance(inner, BaseException) else error
+
+
+def _group_loop(config: dict[str, Any]) -> None:
+    """Body of one worker of a group."""
+    job, stock, run = Job.from_json(config["job"]), cast(Stock, config["stock"]), cast(str, config["run"])
+    rank = ray.train.get_context().get_world_rank()
+    numbers = iter(range(1_000_000_000))
+
+    def report(metrics: Metrics) -> None:
+        number = next(numbers)
+        if rank == 0:
+            ray.get(stock.mailbox.post.remote(run, metrics))
+        if ray.get(stock.mailbox.wait.remote(run, number)):
+            raise TrialStopped
+
+    _train(job, stock, report)
+
+
+def _train(job: Job, stock: Stock, report: Callable[[Metrics], None]) -> None:
+    """Run the trial on this worker; rank 0 writes its row."""
+    from jepa_ray.training import device
+
+    run_trial = stock.run_trial or _run_trial(job.config)
+    runtime = _runtime(stock.slot)
+
+    def observed(metrics: Metrics) -> None:
+        if runtime.rank == 0:
+            _show(job, metrics)
+        report(metrics)
+
+    watched = sending(stock.mailbox, job.trial_id, phase="load") if runtime.rank == 0 else contextlib.nullcontext()
+    try:
+        with watched:
+            data = _prepared(stock.prepared[job.config.model.family, job.config.data.task], job.stage)
+            result = run_trial(job.config, data, runtime, observed, job.scratch)
+    except TrialStopped:
+        result = ended(job, "PRUNED")
+    except Exception as error:  # whatever it is, it is this trial's alone: its row says so, the others go on
+        if full_disk.is_full(error):
+            raise full_disk.DiskFull(f"{error}: no trial of this sweep can go on") from error
+        result = ended(job, "FAILED", f"{type(error).__name__}: {error}")
+    if result.state == "FAILED" and not device.works(runtime.device):
+        # It would fail every later trial of this process, too. So this trial is not written off: a new process takes it up again.
+        raise device.DeviceLost(f"{runtime.device} no longer answers after {result.error}")
+    device.clear(runtime.device)  # only here: an exception holds on to what was computed
+    if runtime.world_size > 1 and result.state == "FAILED":
+        # Whether the trial failed or another rank's process died (and this rank's operation broke with it) is for the trial's own
+        # process to say. Ray is given the time to notice a death first; raising ends the group, where others may wait for this rank.
+        if runtime.rank == 0:
+            results.save_progress(job.scratch / "failed.json", result)
+        time.sleep(DEATH_NOTICED_S)
+        raise RankFailed(f"rank {runtime.rank}: {result.error}")
+    if runtime.rank == 0:
+        _show(job, result.summary)  # the last epoch is not reported
+        write(job, result)
+
+
+def _prepared(references: list[Any], stage: Stage) -> Prepared:
+    """Read-only views into the object store. The test split is not even fetched while searching."""
+    prepared = ray.get(references[0])
+    return cast("Prepared", replace(prepared, test=ray.get(references[1])) if stage != "search" else prepared)
+
+
+def _runtime(slot: Slot) -> Runtime:
+    import torch
+
+    from jepa_ray.training.trial import Runtime
+
+    torch.set_num_threads(slot.cpus)
+    if slot.workers == 1:  # Train's context is out of reach inside a Tune trial
+        return Runtime(rank=0, world_size=1, device="cuda" if slot.gpus else "cpu", num_threads=slot.cpus)
+    from ray.train.torch import get_device
+
+    context = ray.train.get_context()
+    return Runtime(rank=context.get_world_rank(), world_size=context.get_world_size(), device=str(get_device()), num_threads=slot.cpus)
+
+
+def _run_trial(config: TrialConfig) -> RunTrial:
+    if config.masked is not None:
+        from jepa_ray.masked.trial import run_masked_trial
+
+        return cast(RunTrial, run_masked_trial)
+    from jepa_ray.training.trial import run_trial
+
+    return run_trial
+
+
+def _show(job: Job, values: Mapping[str, Any]) -> None:
+    """Set the trial's Ray metrics."""
+    shown = {**values, "lambda": (job.config.objective.fixed_lambda or 0.0) if job.config.objective else 0.0}
+    labels = dict(zip(LABELS, (job.folder.name, job.stage, job.arm, str(job.config.seed), job.trial_id), strict=True))
+    for name, gauge in _gauges().items():
+        value = shown.get(name)
+        if isinstance(value, (int, float)) and math.isfinite(value):
+            gauge.set(float(value), labels)
+
+
+@functools.cache
+def _gauges() -> dict[str, Any]:
+    """Ray metrics, by the name of the reported value: they appear on the dashboard's metrics page and in Grafana."""
+    from ray.util.metrics import Gauge
+
+    described = {
+        "lambda": "Weight of the JEPA term",
+        "train_ce": "Cross-entropy of the last epoch",
+        "train_jepa": "JEPA loss of the last epoch",
+        "val_accuracy": "Share of correct answers on validation",
+    }
+    return {name: Gauge(f"jepa_ray_{name}", description=text, tag_keys=LABELS) for name, text in described.items()}

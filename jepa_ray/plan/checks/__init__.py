@@ -1,0 +1,64 @@
+"""Names, files, and laws between the keys of a sweep file.
+
+They look at the raw tree, so that what they find stands beside errors of other kinds. Imports neither torch nor Ray.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import Any
+
+from jepa_ray.config import BaseConfig, ConfirmConfig, SweepConfig, used_seed
+from jepa_ray.config.messages import Finding, suggestion
+from jepa_ray.plan.checks.data import check_data
+from jepa_ray.plan.checks.masked import check_masked
+from jepa_ray.plan.checks.search import check_scheduler, check_search
+from jepa_ray.plan.checks.space import check_methods, check_space
+from jepa_ray.plan.checks.tree import at
+
+
+def check(tree: dict[str, Any], families: Collection[str] | None, tasks: Collection[str] | None) -> Iterator[Finding]:
+    """Everything that is wrong with a tree. Drops `data.task` where it contradicts `task`."""
+    from jepa_ray.data.datasets import DATASETS
+    from jepa_ray.models.encoders import ENCODERS
+    from jepa_ray.models.families import FAMILIES
+
+    masked = at(tree, "base", "masked") is not None
+    families = families or (ENCODERS if masked else FAMILIES)
+    own = at(tree, "families", default=[])
+    own = [name for name in own if isinstance(name, str)] if isinstance(own, list) else []
+    for number, name in enumerate(own):
+        if name not in families and name in (FAMILIES if masked else ENCODERS):
+            kind, remedy = ("causal model", "drop base.masked") if masked else ("masked encoder", "set e.g. base.masked={mask_ratio: 0.3}")
+            yield ["families"], f"{name} is a {kind}; {remedy}, or name families that are: {', '.join(families)}"
+        elif name not in families:
+            yield ["families"], f"unknown family {name!r}; {suggestion(name, families)}"
+        if name in own[:number]:
+            yield ["families"], f"names {name} twice; drop one"
+    yield from check_data(tree, tasks or DATASETS)
+    yield from check_methods(tree)
+    yield from check_space(tree)
+    yield from check_masked(tree) if masked else ()
+    model = tree.get("model")
+    if isinstance(model, dict):
+        own = own or list(SweepConfig.model_fields["families"].default)
+        for family in own:
+            if family not in model:
+                yield ["model"], f"gives no model for family {family}; add {family}: tiny (or a hub id, or a path)"
+        for family in model:
+            if family not in own:
+                yield ["model", family], "is not among families; add it there or drop it here"
+    seeds, seed = at(tree, "confirm", "seeds", default=ConfirmConfig().seeds), at(tree, "base", "seed", default=BaseConfig().seed)
+    if isinstance(seeds, (list, tuple)) and seed in seeds:
+        place = ["base", "seed"] if at(tree, "base", "seed") is not None else ["confirm", "seeds"]
+        yield place, used_seed(seed, seeds)
+    if at(tree, "base", "evaluation", "test") is True:
+        yield ["base", "evaluation", "test"], "the test split stays sealed until confirmation; drop this key"
+    if at(tree, "base", "evaluation", "embeddings", default=0) and not seeds and not masked:
+        why = "has no effect: embeddings are kept of confirmed trials, and there are none; drop it, or give confirm.seeds"
+        yield ["base", "evaluation", "embeddings"], why
+    yield from check_scheduler(tree)
+    yield from check_search(tree, masked)
+
+
+__all__ = ["check"]

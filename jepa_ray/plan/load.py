@@ -1,0 +1,317 @@
+"""YAML and `key=value` overrides to a SweepConfig: everything that is wrong is said at once, each with its place and remedy.
+
+What is checked needs the file alone: types and bounds (`config/`), names, files and laws between keys (`checks/`). What needs
+weights or data is checked when they are prepared. Imports neither torch nor Ray.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Collection, Hashable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from jepa_ray.config import SweepConfig, canonical
+from jepa_ray.config.messages import Finding, Place, finding, full_path
+from jepa_ray.config.space import is_none, show
+from jepa_ray.plan.checks import check
+
+_SECTIONS = ("data", "space", "search", "resources", "base")
+_SECTIONS_OF_BASE = ("model", "optim", "evaluation")
+_PATHS = ("output", "model", "train", "test", "databases", "warm_start", "pilot", "corpus")
+"""Keys whose values may be paths."""
+_WRITTEN = ("families", "model", "methods", "search", "base")
+"""Some of the keys that stand in every sweep.yaml of a results folder."""
+_DISTRIBUTION_KEYS = ("float", "int", "choice", "log", "step", "when")
+
+
+class ConfigError(ValueError):
+    """Everything that is wrong with a sweep file."""
+
+    def __init__(self, source: str, messages: Sequence[str]) -> None:
+        self.messages = list(messages)
+        many = f"{len(self.messages)} errors" if len(self.messages) > 1 else "an error"
+        super().__init__("\n".join([f"{source}: {many}; nothing was started", *(f"  {message}" for message in self.messages)]))
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's numbers (`1e-4` is one, `1:30` and `2025-01-31` are not), 1.1's booleans; no key twice, no alias inside its own anchor."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._open: set[str | None] = set()  # anchors of the nodes that are being read
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        if isinstance(event, yaml.AliasEvent) and event.anchor in self._open:
+            problem = f"the alias *{event.anchor} stands inside what it names, so it has no end; write that part out"
+            raise yaml.composer.ComposerError(None, None, problem, getattr(event, "start_mark", None))
+        anchor: str | None = getattr(event, "anchor", None)
+        self._open.add(anchor)
+        node = super().compose_node(parent, index)
+        self._open.discard(anchor)
+        return node
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                problem = "a key is a word, not a list or mapping (text that holds braces or brackets needs quotes)"
+                raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
+            key = (key_node.tag, key_node.value)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key_node.value!r} stands twice", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes what _Loader would not read back as text."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+_Loader.yaml_implicit_resolvers = {}
+_Dumper.yaml_implicit_resolvers = {}
+for _tag, _pattern, _first in (
+    ("bool", r"(?i:true|false|yes|no|on|off)", "tTfFyYnNoO"),
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("merge", r"<<", "<"),
+    ("int", r"[-+]?(0|[1-9][0-9_]*)", "-+0123456789"),
+    ("float", r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+|[-+]?(\d+\.\d*|\.\d+)|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", "-+0123456789."),
+):
+    for _yaml in (_Loader, _Dumper):
+        _yaml.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first))
+
+
+def load_sweep(
+    path: str | Path, overrides: Sequence[str] = (), families: Collection[str] | None = None, tasks: Collection[str] | None = None
+) -> SweepConfig:
+    """The resolved sweep of a file.
+
+    Args:
+        overrides: `a.b.c=value`, the value in YAML; they win over the file.
+        families, tasks: names that exist; by default those of the package.
+    Raises:
+        ConfigError: lists every error found.
+    """
+    tree, lines = _read(Path(path))
+    messages: list[str] = []
+    _shorthands(tree)
+    found = list(_full_names(tree, lines))
+    for override in overrides:
+        try:
+            _apply(tree, override, lines)
+        except ValueError as error:
+            messages.append(str(error))
+    _shorthands(tree)
+    _expand_homes(tree)
+    found += _full_names(tree, lines)
+    found += check(tree, families, tasks)
+    sweep = None
+    try:
+        sweep = SweepConfig.model_validate(tree)
+    except ValidationError as error:
+        # What the sweep as a whole refuses, without a place of its own, has been found above too, and with one.
+        found += [finding(item) for item in error.errors() if item["loc"] or not found]
+    messages += [_placed(where, lines) + said for where, said in sorted(found, key=lambda pair: _line(pair[0], lines) or 0)]
+    if messages or sweep is None:
+        raise ConfigError(str(path), list(dict.fromkeys(messages)))
+    return sweep
+
+
+def parse(text: str) -> Any:
+    """What YAML text holds, as a sweep file is read. Raises yaml.YAMLError."""
+    try:
+        return yaml.load(text, _Loader)  # _Loader is a SafeLoader
+    except RecursionError:
+        raise yaml.YAMLError("it is nested too deeply") from None
+
+
+def parse_resolved(path: Path) -> dict[str, Any]:
+    """The tree of the sweep.yaml that a results folder holds. Raises ValueError, one sentence, where it is not what a sweep writes."""
+    try:
+        tree = parse(path.read_text(encoding="utf-8"))
+        lacks = [key for key in _WRITTEN if key not in tree] if isinstance(tree, dict) else list(_WRITTEN)
+        why = f"it lacks {', '.join(lacks)}" if lacks else _misshapen(tree)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        why = getattr(error, "strerror", None) or ("not UTF-8 text" if isinstance(error, UnicodeDecodeError) else "not valid YAML")
+    if why is not None:
+        raise ValueError(unreadable_resolved(path, why))
+    return tree  # type: ignore[no-any-return]
+
+
+def unreadable_resolved(path: Path, why: str) -> str:
+    """The sentence for a sweep.yaml of a results folder that says no longer what the sweep is."""
+    return (
+        f"{path} cannot be read ({why}), so that it is not known whether this is the same sweep: rename it and repeat the command with the "
+        "file that this sweep was last run with, and it is written again"
+    )
+
+
+def _misshapen(tree: dict[str, Any]) -> str | None:
+    """What no sweep writes there, of what is compared with the file of the command."""
+    for key, kind in (("families", list), ("controls", list), ("methods", dict), ("space", dict), ("cross_entropy", dict)):
+        value = tree.get(key, kind())
+        if not isinstance(value, kind) or not all(isinstance(name, str) for name in value):
+            return f"{key} holds no names"
+    return None if isinstance(tree["model"], (str, dict)) else "model is no name"
+
+
+def dump(sweep: SweepConfig) -> str:
+    """YAML text that `load_sweep` reads back as an equal sweep."""
+    return str(yaml.dump(canonical(sweep), Dumper=_Dumper, sort_keys=False, allow_unicode=True))
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[tuple[str, ...], int]]:
+    """The file's tree, and the line on which each of its keys stands."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(str(path), [_missing_file(path)]) from None
+    except UnicodeDecodeError:
+        raise ConfigError(str(path), ["is not UTF-8 text; give a YAML file"]) from None
+    except OSError as error:
+        raise ConfigError(str(path), [f"cannot be read ({error.strerror}); give a YAML file"]) from None
+    try:
+        tree, node = parse(text), yaml.compose(text, _Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""
+        raise ConfigError(str(path), [f"{where}not valid YAML: {getattr(error, 'problem', None) or error}"]) from None
+    if not isinstance(tree, dict):
+        held = "nothing" if tree is None else "a list" if isinstance(tree, list) else f"only {show(tree)}"
+        raise ConfigError(str(path), [f"a sweep file holds keys and values (name: ..., methods: ...), but this one holds {held}"])
+    assert isinstance(node, yaml.MappingNode)
+    for key, value in node.value:
+        # Left blank, their lines commented out: the defaults. `null`, which YAML reads as the same, is said and means none.
+        if key.value in ("scheduler", "confirm") and tree[key.value] is None and not value.value:
+            del tree[key.value]
+    return tree, dict(_lines(node, ()))
+
+
+def _missing_file(path: Path) -> str:
+    if "=" in str(path):
+        return "there is no such file; FILE comes first, then key=value"
+    beside = [str(other) for other in sorted(path.parent.glob("*.y*ml"))]
+    near = difflib.get_close_matches(str(path), beside, 1, 0.6)
+    return "there is no such file; " + (f"did you mean {near[0]}?" if near else "search_spaces/ has some to start from")
+
+
+def _lines(node: yaml.Node | None, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], int]]:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            here = (*path, str(key.value))
+            yield here, key.start_mark.line + 1
+            yield from _lines(value, here)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            yield (*path, str(index)), value.start_mark.line + 1
+
+
+def _placed(path: Place, lines: dict[tuple[str, ...], int]) -> str:
+    """Where a key stands: its path, and its line in the file (or the nearest above it), where it comes from there."""
+    line = _line(path, lines)
+    keys = tuple(map(str, path))
+    also = " and override" if any(other[: len(keys)] == keys and not lines[other] for other in lines) else ""
+    source = "" if line is None else f" (line {line}{also})" if line else " (override)"
+    return f"{'.'.join(map(str, path))}{source}: " if path else ""
+
+
+def _line(path: Place, lines: dict[tuple[str, ...], int]) -> int | None:
+    """0 for an override, None for a key of which nothing is given."""
+    keys = tuple(map(str, path))
+    return next((lines[keys[:length]] for length in range(len(keys), 0, -1) if keys[:length] in lines), None)
+
+
+def _apply(tree: dict[str, Any], override: str, lines: dict[tuple[str, ...], int]) -> None:
+    """Put one `key=value` into the tree. Keys of `space` hold dots themselves: `space.objective.k.int=[0, 2]`."""
+    key, equals, text = override.partition("=")
+    parts = key.split(".")
+    if not equals or not all(parts):
+        raise ValueError(f"override {override!r} is not of the form key=value, e.g. search.num_trials=40")
+    try:
+        value = parse(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"override {override!r}: the value is not valid YAML ({getattr(error, 'problem', error)})") from None
+    if parts[0] == "space" and len(parts) > 1:
+        cut = next((number for number, part in enumerate(parts) if number > 1 and part in _DISTRIBUTION_KEYS), len(parts))
+        parts = ["space", full_path(".".join(parts[1:cut])), *parts[cut:]]
+        if "when" in parts[2:-1]:
+            parts = [*parts[:3], full_path(".".join(parts[3:]))]
+    if parts[0] == "methods" and len(parts) > 2 and _is_none(tree.get("methods"), parts[1]):
+        raise ValueError(
+            f"override {override!r}: methods.{parts[1]} is none, the baseline, and has no {parts[2]}; "
+            f"add a method of another name, e.g. methods.jepa={{{parts[2]}: {text}}}"
+        )
+    branch = tree
+    for depth, part in enumerate(parts[:-1], 1):
+        if not isinstance(branch.get(part), dict):
+            branch[part] = {}
+            _override(lines, parts[:depth])
+        branch = branch[part]
+    branch[parts[-1]] = value
+    _override(lines, parts)
+
+
+def _is_none(methods: Any, name: str) -> bool:
+    return isinstance(methods, dict) and name in methods and is_none(methods[name])
+
+
+def _override(lines: dict[tuple[str, ...], int], parts: Sequence[str]) -> None:
+    """Note that a key and all below it no longer come from the file (line 0)."""
+    for keys in [keys for keys in lines if keys[: len(parts)] == tuple(parts)]:
+        del lines[keys]
+    lines[tuple(parts)] = 0
+
+
+def _shorthands(tree: dict[str, Any]) -> None:
+    """`scheduler: none`, `confirm: none` and `families: llama3` mean what they say; a section left blank has its defaults."""
+    base = tree.get("base")
+    for branch, keys in ((tree, _SECTIONS), (base if isinstance(base, dict) else {}, _SECTIONS_OF_BASE)):
+        branch |= {key: {} for key in keys if key in branch and branch[key] is None}
+    if "scheduler" in tree and is_none(tree["scheduler"]):
+        tree["scheduler"] = {"name": "none"}
+    if "confirm" in tree and is_none(tree["confirm"]):
+        tree["confirm"] = {"seeds": []}
+    if isinstance(tree.get("families"), str):
+        tree["families"] = [tree["families"]]
+
+
+def _expand_homes(tree: Any, is_path: bool = False) -> Any:
+    """Replace `~` and `~user` at the start of paths, in place: no shell has seen them."""
+    if isinstance(tree, dict):
+        tree |= {key: _expand_homes(value, is_path or key in _PATHS) for key, value in tree.items()}
+    elif isinstance(tree, list) and is_path:
+        tree[:] = [_expand_homes(value, True) for value in tree]
+    elif isinstance(tree, str) and is_path and tree.startswith("~"):
+        return os.path.expanduser(tree)
+    return tree
+
+
+def _full_names(tree: dict[str, Any], lines: dict[tuple[str, ...], int]) -> Iterator[Finding]:
+    """Resolve short names (`lambda`) in `space` and in `when` to full paths, in place; what has none is left for the checks."""
+    space = tree.get("space")
+    if not isinstance(space, dict):
+        return
+    resolved: dict[str, Any] = {}
+    for name, said in space.items():
+        full = full_path(str(name))
+        if full in resolved:
+            yield ["space", name], f"{full} is given twice, once by its short name; drop one"
+        if isinstance(said, dict) and isinstance(said.get("when"), dict):
+            said = {**said, "when": {full_path(str(key)): value for key, value in said["when"].items()}}
+        resolved[full] = said
+    for keys, line in list(lines.items()):
+        if keys[0] == "space" and len(keys) > 1:
+            lines.setdefault(("space", full_path(keys[1]), *keys[2:]), line)
+    tree["space"] = resolved
+
+
+__all__ = ["ConfigError", "dump", "load_sweep", "parse", "parse_resolved", "unreadable_resolved"]

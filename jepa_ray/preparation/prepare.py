@@ -1,0 +1,178 @@
+"""Before the first trial, once per family and task: splits, the checkpoint to start from, token tables, and what all that amounts to."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jepa_ray.config import DataConfig, EvaluationConfig, ModelConfig, SweepConfig
+from jepa_ray.data.datasets import DATASETS, digest, first_stage, load_splits, texts_of
+from jepa_ray.data.example import Example
+from jepa_ray.data.views import TokenTable, tokenize_split
+from jepa_ray.evaluation.judges import judge_of
+from jepa_ray.evaluation.sql import missing_databases
+from jepa_ray.models.families import get_family
+from jepa_ray.models.loading import check_rows, check_weights, commit_of, load_config, load_tokenizer
+from jepa_ray.preparation.tiny_base import split_for_base, tiny_base
+from jepa_ray.system.heartbeat import HEARTBEAT
+from jepa_ray.training.first_stage import Pretrained
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What every trial of a family and task shares; flat arrays inside, so that Ray's object store hands it out without copies."""
+
+    train: TokenTable
+    val: TokenTable
+    test: TokenTable | None
+    """None while searching: the test split is sealed."""
+    dataset_sha: str
+    """Digest of the splits' contents."""
+    checkpoint: str
+    """Folder or hub id that weights and tokenizer are read from."""
+    revision: str | None = None
+    """Of a hub id: the commit that `identity` names, which every trial loads."""
+    pretrain: TokenTable | None = None
+    """Training split of the first stage, where there is one."""
+    pretrain_sha: str = ""
+    """Digest of that stage's data."""
+    stage: Pretrained | None = None
+    """What the first stage handed on: filled in by the trial that has run it."""
+    identity: str = ""
+    """Digest of all that a trial's numbers depend on and its configuration does not hold: data of both stages, databases, weights."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """Columns of the trials table known before training: overlap, and examples dropped from any split."""
+    report: dict[str, Any] = field(default_factory=dict)
+    """The data report: `data.datasets.Splits.report`, and examples, dropped and token lengths per split and sequence."""
+
+
+def prepare(sweep: SweepConfig, family: str, task: str) -> Prepared:
+    """Splits, checkpoint and token tables of one family and task of a sweep.
+
+    With `model: tiny` the share `data.base_fraction` of the training split makes the base, and the rest is fine-tuned on; with
+    `init: random` besides, nothing is pre-trained and nothing set aside: the training split only makes the tokenizer.
+
+    Raises:
+        ValueError: data or checkpoint not loadable, template not usable, no example left, databases missing; names the remedy.
+    """
+    record, model, data = get_family(family), sweep.model_of(family), sweep.data_of(task)
+    config = ModelConfig(family=family, model=model, **sweep.base.model.model_dump())
+    HEARTBEAT.enter("read the data")
+    splits = load_splits(data)
+    HEARTBEAT.enter("judge the references")
+    unscored = golds_unscored(DATASETS[task].judge, data, sweep.base.evaluation, [*splits.val, *splits.test])
+    first, left_out = first_stage(sweep.pretrain.data, splits, task) if sweep.pretrain is not None else ((), 0)
+    train: Sequence[Example] = splits.train
+    base_half: Sequence[Example] = ()
+    if model == "tiny" and config.init == "random":
+        checkpoint = str(tiny_base(record, [*train, *first], data.max_length, steps=0))
+    elif model == "tiny":
+        base_half, train = split_for_base(train, data)
+        checkpoint = str(tiny_base(record, base_half, data.max_length))
+    else:
+        checkpoint = record.paper_model if model == "paper" else model
+    HEARTBEAT.enter("tokenise")
+    shape = load_config(checkpoint, config)
+    revision = commit_of(checkpoint, shape)
+    tokenizer = load_tokenizer(checkpoint, config, revision)
+    check_rows(tokenizer, shape, checkpoint)
+    check_weights(checkpoint, config, revision)
+    tables = {"train": tokenize_split(train, tokenizer, record, data.max_length)}
+    seen = {"val": texts_of(splits.train), "test": texts_of(splits.train, splits.val)}
+    for name, examples in (("val", splits.val), ("test", splits.test)):
+        if examples:
+            tables[name] = tokenize_split(examples, tokenizer, record, data.max_length, scored=True, trained=seen[name])
+    pretrain = tokenize_split(first, tokenizer, record, sweep.pretrain.data.max_length) if sweep.pretrain is not None else None
+    cap = sweep.max_new_tokens_of(task) or DATASETS[task].max_new_tokens
+    HEARTBEAT.enter("digest of data and weights")
+    sha = hashlib.sha256(splits.dataset_sha.encode())
+    for part in (digest(first) if first else "", databases_sha(data, [*splits.val, *splits.test]), weights_sha(checkpoint, revision)):
+        sha.update(part.encode())
+    return Prepared(
+        train=tables["train"],
+        val=tables["val"],
+        test=tables.get("test"),
+        dataset_sha=splits.dataset_sha,
+        identity=sha.hexdigest(),
+        checkpoint=checkpoint,
+        revision=revision,
+        pretrain=pretrain,
+        pretrain_sha=digest(first) if first else "",
+        facts={
+            **{name: splits.report[name] for name in ("overlap_text", "overlap_target")},
+            "dropped_examples": sum(table.dropped for table in tables.values()),
+            **{f"{name}_examples": len(table) for name, table in tables.items()},
+        },
+        report={
+            **splits.report,
+            "family": family,
+            "checkpoint": checkpoint,
+            "max_length": data.max_length,
+            "base_examples": len(base_half),
+            "golds_unscored": unscored,
+            "pretrain_left_out": left_out,
+            "max_new_tokens": cap,
+            "tokens": {name: token_report(table, cap) for name, table in (*tables.items(), ("pretrain", pretrain)) if table is not None},
+        },
+    )
+
+
+def golds_unscored(judge: str, data: DataConfig, evaluation: EvaluationConfig, examples: Sequence[Example]) -> int:
+    """Examples whose own reference does not score correct: no output can.
+
+    Raises ValueError where that is so of all of them (databases that are missing, say), with the first one's reason.
+    """
+    score = judge_of(judge, data, evaluation)
+    if judge == "sql" and evaluation.judge == "task" and (missing := missing_databases(examples, data)):
+        raise ValueError("; ".join(missing))
+    bad = [(example, found) for example in examples if not (found := score(example.code, example.code, example.extra)).correct]
+    if examples and len(bad) == len(examples):
+        example, found = bad[0]
+        raise ValueError(f"no reference scores correct by the judge of {data.task}; {example.id}: {found.error or repr(example.code)}")
+    return len(bad)
+
+
+def databases_sha(data: DataConfig, examples: Sequence[Example]) -> str:
+    """Digest of the databases that the examples' queries run on; empty where there are none."""
+    if data.databases is None:
+        return ""
+    sha = hashlib.sha256()
+    for name in sorted({str(example.extra.get("db_id")) for example in examples}):
+        for path in sorted((Path(data.databases) / name).glob("*.sqlite")):
+            sha.update(f"{path.name} {sampled_sha(path)}\n".encode())
+    return sha.hexdigest()
+
+
+def weights_sha(checkpoint: str, revision: str | None) -> str:
+    """Digest of a checkpoint: of a folder's files (each by its size, first and last megabyte), or the commit of a hub id."""
+    folder = Path(checkpoint)
+    if not folder.is_dir():
+        return revision or ""
+    files = [path for path in sorted(folder.iterdir()) if path.suffix in (".safetensors", ".json", ".jinja")]
+    return hashlib.sha256("\n".join(f"{path.name} {sampled_sha(path)}" for path in files).encode()).hexdigest()
+
+
+def sampled_sha(path: Path, sample: int = 1 << 20) -> str:
+    """Digest of a file's size, first and last megabyte: what a retrained or edited file differs in, without reading gigabytes."""
+    size = path.stat().st_size
+    sha = hashlib.sha256(str(size).encode())
+    with path.open("rb") as stream:
+        sha.update(stream.read(sample))
+        stream.seek(max(0, size - sample))
+        sha.update(stream.read(sample))
+    return sha.hexdigest()
+
+
+def token_report(table: TokenTable, cap: int) -> dict[str, Any]:
+    """Examples, examples dropped, answers over the token cap, and median, 95th percentile and maximum of each sequence's tokens."""
+    out: dict[str, Any] = {"examples": len(table), "dropped": table.dropped, "special": table.special}
+    out["over_cap"] = int((table.lm.lengths - table.prompt_length > cap).sum()) if not table.options else 0
+    for name in ("lm", "text", "code"):
+        lengths = getattr(table, name).lengths
+        out[name] = {"p50": float(np.median(lengths)), "p95": float(np.percentile(lengths, 95)), "max": int(lengths.max())}
+    return out

@@ -1,0 +1,1 @@
+"""The embedding space during training: what is measured, when, and which values raise an alarm."""

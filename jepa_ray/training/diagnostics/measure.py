@@ -1,0 +1,285 @@
+"""Diagnostics of a network while it trains: both losses on validation, what the embeddings look like, how the two terms' gradients lie.
+
+The same for every arm. Where the JEPA term is off (the baseline, lambda = 0) it is monitored: cosine distance, k = 0, no predictor.
+Nothing here touches the training: no gradient is left behind, modules go back to training mode, random states stay where they are.
+Fixed examples, no dropout, no communication between workers (each computes the same): the same weights give the same numbers.
+
+Cost. One `diagnose` is one forward pass over its examples with their views (two where the objective reads other states than last ones),
+next to which the linear algebra is small: 128 pairs take 0.3 to 0.5 s on one CPU core at width 2,048, nearly all of it singular values, and
+1 to 1.3 s at 4,096. `gradient_terms` is one forward and two backward passes over 16 examples; until it ends it holds two gradients of what
+is trained. On the tiny models both together take about 0.3 s. `due` bounds the sum.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from jepa_ray.config import ObjectiveConfig, TrialConfig
+from jepa_ray.data.packing import make_batch
+from jepa_ray.data.views import TokenTable
+from jepa_ray.evaluation.embedding import describe
+from jepa_ray.models.loading import uses_bf16
+from jepa_ray.models.network import DeviceBatch, Network
+from jepa_ray.objectives.distances import cosine, distance
+from jepa_ray.streams import stream
+from jepa_ray.training.jepa_term import Term, active_objective, constant_target
+from jepa_ray.training.step import Runtime, backend_of, default_size, losses, states
+
+PAIRS = 128
+"""Validation pairs that are looked at."""
+GRADIENT_ROWS = 16
+"""Training examples whose gradients are compared."""
+LOGIT_ROWS = 1024
+"""Labels whose logits are held at once."""
+
+
+def diagnostic_rows(num_examples: int, size: int, split_seed: int) -> list[int]:
+    """Which examples are looked at: all, or the first `size` of a permutation that belongs to the split, so the same in all trials."""
+    order = stream(split_seed, "diagnostics").permutation(num_examples)
+    return sorted(int(i) for i in order[:size])
+
+
+def due(epoch: int, num_epochs: int, trained: float, spent: float, share: float = 0.03) -> bool:
+    """Whether to diagnose after `epoch` epochs (0: before training): at the start, at the end, and between them while it is cheap.
+
+    Args:
+        trained, spent: what training and diagnosing have cost so far, in one unit: seconds; or FLOPs or tokens, where the decision must
+            not depend on the clock.
+        share: of `trained`, the bound on `spent`. It may be passed by the cost of the start, the end and one more in between.
+    """
+    return epoch == 0 or epoch >= num_epochs or spent < share * trained
+
+
+def monitored(config: TrialConfig) -> TrialConfig:
+    """The trial with its own JEPA term, or with the one that is watched where it has none: cosine, k = 0."""
+    return config if active_objective(config) is not None else config.model_copy(update={"objective": ObjectiveConfig(k=0)})
+
+
+def quiet_term(config: TrialConfig, network: Network, term: Term | None) -> Term:
+    """The trial's term as it is looked at: without exchange between workers, and with its gradient where a control would hide it.
+
+    `term`: the trial's own, which alone has a target encoder's average; None: made from the configuration.
+    """
+    found = term if term is not None and active_objective(config) is term.objective else Term.of(config, network, weight=1.0)
+    assert found is not None
+    control = "none" if found.objective.control in ("monitor", "zero") else found.objective.control
+    return replace(found, objective=found.objective.model_copy(update={"gather": False, "control": control}))
+
+
+def term_sums(
+    network: Network, table: TokenTable, rows: Sequence[int], size: int, config: TrialConfig, term: Term
+) -> Iterator[tuple[tuple[Tensor, Tensor], tuple[int, int]]]:
+    """Sums of cross-entropy and JEPA term as the training step has them, `size` examples at a time; their labels and pairs."""
+    optim, partner = config.optim, term.partners(rows, 0)
+    for start in range(0, len(rows), size):
+        chosen = list(rows[start : start + size])
+        batch = make_batch(
+            table,
+            chosen,
+            backend=backend_of(config),
+            views=term.views(table, chosen, 0, partner),
+            loss_on=optim.loss_on,
+            train_end_of_turn=optim.train_end_of_turn,
+        )
+        yield losses(network, batch, config, network.device, term), (batch.num_labels, batch.num_pairs)
+
+
+def own_states(
+    network: Network, table: TokenTable, rows: Sequence[int], size: int, config: TrialConfig, term: Term | None
+) -> tuple[Tensor, Tensor]:
+    """Sources and targets (P, D) of all rows, as the objective compares them, in fp32 on the CPU."""
+    quiet = quiet_term(config, network, term)
+    partner = quiet.partners(rows, 0)
+    sides: list[tuple[Tensor, Tensor]] = []
+    for start in range(0, len(rows), size):
+        chosen = list(rows[start : start + size])
+        batch = make_batch(table, chosen, backend=backend_of(config), views=quiet.views(table, chosen, 0, partner))
+        _, _, source_PD, target_PD = states(network, batch, config, network.device, quiet)
+        if quiet.objective.control == "constant_target":
+            target_PD = constant_target(target_PD, quiet.seed)
+        sides.append((source_PD.float().cpu(), target_PD.float().cpu()))
+    sources, targets = zip(*sides, strict=True)
+    return torch.cat(sources), torch.cat(targets)
+
+
+def diagnose(
+    network: Network, table: TokenTable, config: TrialConfig, runtime: Runtime, rows: Sequence[int], term: Term | None = None
+) -> dict[str, float]:
+    """What `embedding.describe` says of the rows' states, and both losses; names begin with `diag_`.
+
+        diag_val_ce             cross-entropy per label, as trained
+        diag_uniform_ce         the same of a uniform guess over the vocabulary, log V
+        diag_val_jepa           the objective's mean distance, without regularisers (InfoNCE: among these rows)
+        diag_own_distance       mean cosine distance of the very states that the objective compares
+        diag_end_of_turn        mean probability of the end of turn right behind the gold answer
+        diag_r1_ceiling         share of distinct Codes: what R@1 can reach
+
+    Text is Enc(Text) without predictor tokens in every arm; `diag_pred_*` is of Pred(Enc(Text)) where the predictor follows the Text.
+    Values that are not defined on the rows (see `evaluation/embedding.py`) are nan. `term` is the trial's own; it is needed where the
+    target encoder is an average, which only the trial has.
+    """
+    config = monitored(config)
+    objective = config.objective
+    assert objective is not None and rows
+    with undisturbed(network), torch.no_grad():
+        appended = reads_last_state(objective)
+        size = config.evaluation.batch_size
+        chunks = [rows[start : start + size] for start in range(0, len(rows), size)]
+        parts = [_encode(network, table, chunk, config, objective.k if appended else 0, runtime) for chunk in chunks]
+        text_PD, pred_PD, code_PD = (torch.cat([getattr(part, name) for part in parts]) for name in ("text_PD", "pred_PD", "code_PD"))
+        source_PD, target_PD = (pred_PD, code_PD) if appended else own_states(network, table, rows, size, config, term)
+    values = {
+        "val_ce": sum(part.ce_sum for part in parts) / max(1, sum(part.num_labels for part in parts)),
+        "uniform_ce": math.log(network.causal_lm.config.vocab_size),
+        "val_jepa": float(distance(objective, source_PD, target_PD).mean()) if len(source_PD) else float("nan"),
+        "own_distance": float(cosine(source_PD, target_PD).mean()) if len(source_PD) else float("nan"),
+        "end_of_turn": sum(part.end_sum for part in parts) / max(1, len(rows)),
+        "r1_ceiling": len({table.code[i].tobytes() for i in rows}) / max(1, len(rows)),
+        **describe(text_PD.double().numpy(), code_PD.double().numpy(), pred_PD.double().numpy()),
+    }
+    return {f"diag_{name}": value for name, value in values.items()}
+
+
+def gradient_terms(
+    network: Network, table: TokenTable, config: TrialConfig, rows: Sequence[int], term: Term | None = None
+) -> tuple[float, float]:
+    """Cosine of the gradients of mean JEPA distance and mean cross-entropy over all that is trained, and their norms' ratio, JEPA / CE.
+
+    Without gamma and lambda: the term's share of a step is ratio * lambda / gamma. nan where a gradient it divides by is zero.
+    Gradients are taken without `backward`, so `.grad` stays as it is and data-parallel training notices nothing.
+    """
+    config = monitored(config)
+    quiet = quiet_term(config, network, term)
+    # What both terms train: predictor tokens and heads have a gradient of one of them only.
+    trained = [parameter for parameter in network.lm.parameters() if parameter.requires_grad]
+    size = config.optim.micro_batch_size or default_size(table, str(network.device), quiet.objective) or len(rows)
+    sums: list[list[Tensor | None]] = [[None] * len(trained), [None] * len(trained)]
+    counts = [0, 0]
+    with undisturbed(network), torch.enable_grad():
+        for values, (num_labels, num_pairs) in term_sums(network, table, rows, size, config, quiet):
+            counts = [counts[0] + num_labels, counts[1] + num_pairs]
+            for total, value in zip(sums, values, strict=True):
+                if not value.requires_grad:  # no label, or no pair
+                    continue
+                for i, gradient in enumerate(torch.autograd.grad(value, trained, retain_graph=value is values[0], allow_unused=True)):
+                    if gradient is not None:
+                        total[i] = gradient if (before := total[i]) is None else before + gradient
+    ce, jepa = sums
+    dot = sum(float(torch.sum(a * b, dtype=torch.float64)) for a, b in zip(ce, jepa, strict=True) if a is not None and b is not None)
+    ce_norm, jepa_norm = (_norm(total) for total in sums)
+    cosine = dot / (ce_norm * jepa_norm) if ce_norm * jepa_norm > 0 else float("nan")
+    return cosine, (jepa_norm / max(1, counts[1])) / (ce_norm / counts[0]) if ce_norm > 0 else float("nan")
+
+
+def _norm(gradients: Sequence[Tensor | None]) -> float:
+    return math.hypot(*(float(torch.linalg.vector_norm(gradient, dtype=torch.float64)) for gradient in gradients if gradient is not None))
+
+
+def gradient_metrics(
+    network: Network, table: TokenTable, config: TrialConfig, rows: Sequence[int], term: Term | None = None, lambda_: float | None = None
+) -> dict[str, float]:
+    """`gradient_terms` under their names: diag_grad_cosine, diag_grad_ratio, and diag_grad_weighted, which is ratio * lambda / gamma.
+
+    `lambda_`: the weight at this step (`Term.lambda_at`); None: the term's, or the configuration's. diag_grad_weighted is nan where the
+    term is only monitored, its weight is not known or zero, or gamma is 0.
+    """
+    cosine, ratio = gradient_terms(network, table, config, rows, term)
+    objective, weighted = active_objective(config), float("nan")
+    if objective is not None and objective.control not in ("monitor", "zero"):
+        weight = lambda_ if lambda_ is not None else term.weight if term is not None else objective.fixed_lambda
+        weighted = ratio * weight / objective.gamma if weight and objective.gamma > 0 else weighted
+    return {"diag_grad_cosine": cosine, "diag_grad_ratio": ratio, "diag_grad_weighted": weighted}
+
+
+def reads_last_state(objective: ObjectiveConfig) -> bool:
+    """Whether the term compares the last token of Text (and predictor tokens) with that of Code, behind the final norm, in one network."""
+    here = objective.layout == "append" and objective.readout == "last" and objective.layer == 1 and objective.final_norm
+    return here and objective.target != "ema" and objective.control not in ("shuffled", "constant_target")
+
+
+def embeddings(
+    network: Network, table: TokenTable, config: TrialConfig, runtime: Runtime, rows: Sequence[int], split: str = "val"
+) -> list[dict[str, Any]]:
+    """Enc(Text), without predictor tokens, and Enc(Code) of the rows: lines of the embeddings table, a row's Text before its Code.
+
+    `vector` (D numbers) is rounded to half precision, three digits; beyond its range, 65,504, it is infinite.
+    """
+    size = config.evaluation.batch_size
+    lines = []
+    with undisturbed(network), torch.no_grad():
+        for start in range(0, len(rows), size):
+            chunk = rows[start : start + size]
+            part = _encode(network, table, chunk, config, 0, runtime)
+            for j, i in enumerate(chunk):
+                for view, states_PD in (("text", part.text_PD), ("code", part.code_PD)):
+                    vector = states_PD[j].half().tolist()
+                    lines.append({"split": split, "example_id": table.example_ids[i], "view": view, "vector": vector})
+    return lines
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    """Some rows' sums, and their states in fp32 on the CPU."""
+
+    ce_sum: float
+    num_labels: int
+    end_sum: float
+    text_PD: Tensor
+    pred_PD: Tensor
+    code_PD: Tensor
+
+
+def _encode(network: Network, table: TokenTable, rows: Sequence[int], config: TrialConfig, k: int, runtime: Runtime) -> _Encoded:
+    """One packed pass over training sequences and views."""
+    device, optim, n = torch.device(runtime.device), config.optim, len(rows)
+    # The end of turn is a label here even where it is not trained: its probability is asked for.
+    batch = make_batch(table, rows, backend=backend_of(config), k=k, loss_on=optim.loss_on)
+    starts = table.prompt_length[list(rows)] if optim.loss_on == "answer" else np.ones(n, dtype=np.int64)
+    last_P = torch.from_numpy(np.cumsum(table.lm.lengths[list(rows)] - starts) - 1)
+    nodes = batch.packed.nodes
+    text_P = [int(nodes[n + j][len(table.text[i]) - 1]) for j, i in enumerate(rows)]
+    pred_P, code_P = [int(path[-1]) for path in nodes[n : 2 * n]], [int(path[-1]) for path in nodes[2 * n : 3 * n]]
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=uses_bf16(config.model, device)):
+        on_device = DeviceBatch.of(batch, device)
+        hidden_XD = network.encode(on_device)
+        losses_N = _label_losses(network, hidden_XD, on_device)
+        pred_PD = hidden_XD[pred_P]
+        if network.head is not None and reads_last_state(config.objective or ObjectiveConfig()):
+            pred_PD = network.mapped(pred_PD)
+    end_P = losses_N[last_P]
+    trained = float(losses_N.sum()) - (0.0 if optim.train_end_of_turn else float(end_P.sum()))
+    return _Encoded(
+        ce_sum=trained,
+        num_labels=len(losses_N) - (0 if optim.train_end_of_turn else n),
+        end_sum=float((-end_P).exp().sum()),
+        text_PD=hidden_XD[text_P].float().cpu(),
+        pred_PD=pred_PD.float().cpu(),
+        code_PD=hidden_XD[code_P].float().cpu(),
+    )
+
+
+def _label_losses(network: Network, hidden_XD: Tensor, batch: DeviceBatch) -> Tensor:
+    """(N,) cross-entropy of each label, in fp64 on the CPU; logits are made of a slice at a time."""
+    slices = zip(batch.label_index_N.split(LOGIT_ROWS), batch.label_ids_N.split(LOGIT_ROWS), strict=True)
+    return torch.cat([F.cross_entropy(network.logits(hidden_XD[at]).float(), ids, reduction="none").double().cpu() for at, ids in slices])
+
+
+@contextmanager
+def undisturbed(network: Network) -> Iterator[None]:
+    """Evaluation mode within; afterwards the mode and torch's random states are as before."""
+    was_training = network.training
+    with torch.random.fork_rng(devices=[network.device] if network.device.type == "cuda" else []):
+        network.eval()
+        try:
+            yield
+        finally:
+            network.train(was_training)

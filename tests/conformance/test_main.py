@@ -1,0 +1,137 @@
+"""The command: one table, three exit codes, the family by model_type; and docs/families.md, which it writes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from jepa_ray.conformance import __main__
+from jepa_ray.conformance.network_checks import CHECKS
+from jepa_ray.conformance.text_checks import Found, Row, Subject
+from jepa_ray.models.families import FAMILIES
+
+FIRST = next(iter(FAMILIES))
+
+
+def test_every_check_passes_on_a_tiny_instance(capsys: pytest.CaptureFixture[str]) -> None:
+    assert __main__.main(["tiny", "--family", list(FAMILIES)[-1], "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [(row["check"], row["result"]) for row in rows] == [(name, "ok") for name in CHECKS]
+    assert all(row["found"] and not row["remedy"] and row["family"] == list(FAMILIES)[-1] for row in rows)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> list[Subject]:
+    """Two checks in the place of all, of which the second fails on a family's wish; the subjects that they saw."""
+    seen: list[Subject] = []
+
+    def first(subject: Subject) -> Found:
+        """It is there."""
+        seen.append(subject)
+        return Found("there", 1e-7)
+
+    def second(subject: Subject) -> Found:
+        """It is no folder called broken."""
+        if Path(subject.checkpoint).name == "broken":
+            raise ValueError("it is broken; mend it")
+        return Found("whole")
+
+    monkeypatch.setattr(__main__, "CHECKS", {"first": first, "second": second})
+    return seen
+
+
+def test_the_family_is_that_of_the_model_type(
+    tiny_checkpoints: dict[str, Path], quick: list[Subject], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, folder in tiny_checkpoints.items():
+        assert __main__.main([str(folder)]) == 0
+        assert quick[-1].family is FAMILIES[name] and quick[-1].checkpoint == str(folder)
+        assert f"family {name}" in capsys.readouterr().out
+    assert len(quick) == len(FAMILIES)
+
+
+def test_a_failure_is_told_with_its_remedy(
+    tiny_checkpoints: dict[str, Path], quick: list[Subject], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "broken").symlink_to(tiny_checkpoints[FIRST])
+    assert __main__.main([str(tmp_path / "broken")]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split() == ["first", "ok", "there", "(error", "<", "1e-4)"]
+    assert lines[2].split() == ["second", "FAILED", "it", "is", "broken"] and lines[3].split() == ["->", "mend", "it"]
+
+
+def test_bad_input(tiny_checkpoints: dict[str, Path], quick: list[Subject], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "config.json").write_text(json.dumps({"model_type": "gpt2"}), encoding="utf-8")
+    mismatch = next(name for name in FAMILIES if FAMILIES[name].model_type != FAMILIES[FIRST].model_type)
+    for arguments, sentence in (
+        ([], "give either a checkpoint"),
+        (["tiny", "--all"], "give either a checkpoint"),
+        (["tiny", "--family", FIRST, "--markdown"], "add --all"),
+        (["tiny"], "needs --family"),
+        (["tiny", "--family", "lama"], "unknown family 'lama'"),
+        ([str(tmp_path)], "no loadable checkpoint"),
+        (["nobody/no-such-model"], "neither a local folder nor reachable on the hub"),
+        ([str(other)], "'gpt2' model, which is no known family"),
+        ([str(tiny_checkpoints[FIRST]), "--family", mismatch], "but family"),
+    ):
+        assert __main__.main(arguments) == 2, arguments
+        out = capsys.readouterr()
+        assert sentence in out.err and not out.out, arguments
+    assert not quick
+
+
+def test_two_families_of_one_model_type_are_asked_apart(
+    tiny_checkpoints: dict[str, Path], quick: list[Subject], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(FAMILIES, "twin", FAMILIES[FIRST])
+    assert __main__.main([str(tiny_checkpoints[FIRST])]) == 2 and "more than one known family" in capsys.readouterr().err
+    assert __main__.main([str(tiny_checkpoints[FIRST]), "--family", FIRST]) == 0
+
+
+def test_the_page_has_one_row_per_family_and_is_the_same_each_time(quick: list[Subject], capsys: pytest.CaptureFixture[str]) -> None:
+    pages = []
+    for _ in range(2):
+        assert __main__.main(["--all", "--markdown"]) == 0
+        pages.append(capsys.readouterr().out)
+    assert pages[0] == pages[1] and table(pages[0]) == {name: {"first": "ok, < 1e-4", "second": "ok"} for name in FAMILIES}
+    assert "- **first**: It is there." in pages[0]
+
+
+def test_the_page_tells_what_failed() -> None:
+    row = Row("second", "FAILED", "it is broken", "mend it")
+    assert __main__.markdown({FIRST: [row]}).endswith(f"- {FIRST}, second: FAILED; it is broken\n")
+
+
+def table(page: str) -> dict[str, dict[str, str]]:
+    """family -> check -> cell."""
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if line.startswith("|")]
+    header, body = rows[0], rows[2:]
+    assert {len(row) for row in body} == {len(header)}
+    for row in body:
+        assert row[1] == f"`{FAMILIES[row[0]].model_type}`" and row[2] == f"`{FAMILIES[row[0]].paper_model}`"
+    return {row[0]: dict(zip(header[3:], row[3:], strict=True)) for row in body}
+
+
+def test_docs_families_has_the_rows_of_families_and_the_columns_of_the_checks(repository: Path) -> None:
+    """Not computed again here; `--all` takes longer than a test should. When it fails: make the page anew."""
+    page = (repository / "docs" / "families.md").read_text(encoding="utf-8")
+    assert f"`{__main__.PAGE_COMMAND} > docs/families.md`" in page
+    found = table(page)
+    assert list(found) == list(FAMILIES), f"run: {__main__.PAGE_COMMAND} > docs/families.md"
+    for name, cells in found.items():
+        assert list(cells) == list(CHECKS), f"run: {__main__.PAGE_COMMAND} > docs/families.md"
+        assert all(cell in ("ok", "ok, < 1e-4") for cell in cells.values()), (name, cells)
+    rows = {name: [Row(each, "ok", "x", bound=cell.partition(", ")[2]) for each, cell in cells.items()] for name, cells in found.items()}
+    assert __main__.markdown(rows) == page, "edited by hand, or the checks' docstrings have changed"
+
+
+def test_a_tiny_instance_is_gone_afterwards() -> None:
+    state = torch.get_rng_state()
+    with __main__.subject_of("tiny", FIRST) as subject:
+        assert (Path(subject.checkpoint) / "model.safetensors").is_file()
+    assert not Path(subject.checkpoint).exists() and torch.equal(torch.get_rng_state(), state)

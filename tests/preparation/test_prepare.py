@@ -1,0 +1,162 @@
+"""Before the first trial: a checkpoint without its weights is refused, and what was prepared is what every trial loads."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jepa_ray.config import ModelConfig, SweepConfig, arms
+from jepa_ray.masked.network import load_masked_lm
+from jepa_ray.masked.prepare import prepare_masked, write_tiny_encoder
+from jepa_ray.models import loading
+from jepa_ray.plan import trial_config
+from jepa_ray.preparation.prepare import Prepared, prepare
+from jepa_ray.training.trial import Runtime, run_trial
+
+COMMIT = "c0ffee" * 6 + "c0de"
+OTHER = "0" * 40
+
+
+@pytest.fixture
+def checkpoint(tiny_checkpoints: dict[str, Path], tmp_path: Path) -> Path:
+    """A copy, to be spoilt."""
+    return Path(shutil.copytree(tiny_checkpoints["llama3"], tmp_path / "checkpoint"))
+
+
+def sweep_of(checkpoint: str | Path, **changes: Any) -> SweepConfig:
+    tree: dict[str, Any] = {
+        "name": "x",
+        "families": ["llama3"],
+        "model": str(checkpoint),
+        "methods": {"base": "none"},
+        "data": {"num_train": 12, "num_val": 4, "num_test": 4},
+        "base": {"optim": {"num_epochs": 1, "batch_size": 4}, "evaluation": {"max_new_tokens": 4, "diagnostic_pairs": 0}},
+    }
+    return SweepConfig.model_validate(tree | changes)
+
+
+def prepared_from(checkpoint: str | Path, **changes: Any) -> Prepared:
+    return prepare(sweep_of(checkpoint, **changes), "llama3", "nl-rx")
+
+
+def test_a_checkpoint_without_weights_is_refused_before_any_trial(checkpoint: Path) -> None:
+    prepared_from(checkpoint)
+    (checkpoint / "model.safetensors").unlink()
+    (checkpoint / "pytorch_model.bin").write_bytes(b"pickled")
+    with pytest.raises(ValueError, match=r"checkpoint holds no \*\.safetensors, and pickled weights .*save_pretrained them") as caught:
+        prepared_from(checkpoint)
+    assert "\n" not in str(caught.value)
+    prepared_from(checkpoint, base={"model": {"init": "random"}})  # needs none
+
+
+@pytest.mark.parametrize(
+    ("index", "sentence"),
+    [
+        (
+            {"weight_map": {"a": "one.safetensors", "b": "two.safetensors", "c": "three.safetensors"}},
+            r"lacks 2 of .*three.*, two.*download",
+        ),
+        ({"weight_map": {}}, r"no loadable checkpoint \(model.safetensors.index.json names no file of weights\)"),
+        (["one.safetensors"], r"no loadable checkpoint \(model.safetensors.index.json is no index of weights\)"),
+    ],
+    ids=["shards", "empty", "list"],
+)
+def test_an_index_without_its_shards_is_refused(index: Any, sentence: str, checkpoint: Path) -> None:
+    (checkpoint / "model.safetensors").rename(checkpoint / "one.safetensors")
+    (checkpoint / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(ValueError, match=sentence):
+        prepared_from(checkpoint)
+    (checkpoint / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "one.safetensors"}}))
+    prepared_from(checkpoint)
+
+
+def test_a_masked_encoder_without_weights_is_refused(tmp_path: Path) -> None:
+    from jepa_ray.models.encoders import get_encoder
+
+    write_tiny_encoder(get_encoder("distilbert"), ["a good film", "a bad one"], tmp_path / "encoder")
+    (tmp_path / "encoder" / "model.safetensors").unlink()
+    data = {"num_train": 20, "num_val": 8, "num_test": 8}
+    changes = {"families": ["distilbert"], "task": "rotten-tomatoes", "data": data, "base": {"masked": {}}}
+    with pytest.raises(ValueError, match=r"encoder holds no \*\.safetensors"):
+        prepare_masked(sweep_of(tmp_path / "encoder", **changes), "distilbert", "rotten-tomatoes")
+
+
+class Hub:
+    """A repository of two commits: what was asked of which is remembered; everything that is not the first is another checkpoint."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder, self.head, self.asked = str(folder), COMMIT, list[tuple[str, str | None]]()
+        for name in ("AutoConfig", "AutoTokenizer", "PreTrainedTokenizerFast", "AutoModelForCausalLM"):
+            real = getattr(loading, name)
+            methods = {"from_pretrained": self._asking(name, real.from_pretrained)}
+            if hasattr(real, "from_config"):
+                methods["from_config"] = real.from_config
+            monkeypatch.setattr(loading, name, type(name, (), {key: staticmethod(method) for key, method in methods.items()}))
+        for name in ("cached_file", "has_file"):
+            monkeypatch.setattr(loading, name, self._asking(name, getattr(loading, name)))
+
+    def _asking(self, name: str, real: Any) -> Any:
+        def load(checkpoint: str, *arguments: Any, revision: str | None = None, **options: Any) -> Any:
+            assert checkpoint == "org/name"
+            self.asked.append((name, revision))
+            found = real(self.folder, *arguments, **options)
+            if name == "AutoConfig":
+                found._commit_hash = revision or self.head
+            return found
+
+        return load
+
+
+def test_every_load_of_a_hub_checkpoint_is_of_the_commit_that_was_prepared(
+    tiny_checkpoints: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = Hub(tiny_checkpoints["llama3"], monkeypatch)
+    sweep = sweep_of("org/name")
+    prepared = prepare(sweep, "llama3", "nl-rx")
+    assert prepared.revision == COMMIT and hub.asked[0] == ("AutoConfig", None)
+    assert {"PreTrainedTokenizerFast", "has_file"} <= {name for name, _ in hub.asked[1:]}
+    hub.head = OTHER  # somebody pushes
+    result = run_trial(trial_config(sweep, arms(sweep)[0], {}), prepared, Runtime(), lambda _: None, tmp_path)
+    assert result.state == "COMPLETE", result.error
+    assert {"AutoConfig", "AutoModelForCausalLM", "PreTrainedTokenizerFast"} <= {name for name, _ in hub.asked}
+    assert {revision for _, revision in hub.asked[1:]} == {COMMIT}, "not pinned"
+    assert prepare(sweep, "llama3", "nl-rx").identity != prepared.identity
+
+
+def test_a_network_that_breaks_off_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken(Exception):
+        """Of the HTTP client: neither OSError nor ValueError."""
+
+    def has_file(*_: Any, **__: Any) -> bool:
+        raise Broken("peer closed the connection")
+
+    monkeypatch.setattr(loading, "has_file", has_file)
+    model = ModelConfig(family="llama3", model="org/name")
+    with pytest.raises(ValueError, match=r"cannot load org/name: .*peer closed the connection.*check the name and network"):
+        loading.check_weights("org/name", model, COMMIT)
+
+
+def test_a_folder_has_no_commit(tiny_checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    """Not even one that lies where the hub's cache keeps a commit's files: what is loaded from there is the folder."""
+    snapshot = tmp_path / "snapshots" / COMMIT
+    shutil.copytree(tiny_checkpoints["llama3"], snapshot)
+    assert prepared_from(snapshot).revision is None
+
+
+def test_a_masked_encoder_is_of_its_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    from jepa_ray.masked import network
+
+    asked: list[str | None] = []
+
+    def load(checkpoint: str, *, revision: str | None = None, **options: Any) -> Any:
+        asked.append(revision)
+        raise OSError("not reachable")
+
+    monkeypatch.setattr(network, "AutoConfig", type("AutoConfig", (), {"from_pretrained": staticmethod(load)}))
+    with pytest.raises(ValueError, match="cannot load org/name"):
+        load_masked_lm("org/name", ModelConfig(family="distilbert", model="org/name"), 0, COMMIT)
+    assert asked == [COMMIT]

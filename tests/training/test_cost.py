@@ -1,0 +1,96 @@
+"""The FLOP model against what PyTorch counts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from jepa_ray.config import LoraConfig, ObjectiveConfig
+from jepa_ray.data.packing import make_batch
+from jepa_ray.models.families import FAMILIES
+from jepa_ray.training.cost import FlopModel
+from jepa_ray.training.step import StepTotals
+from tests import tiny_models as tiny
+
+ROWS = [0, 1, 2, 3, 4]
+
+
+@pytest.fixture(params=FAMILIES)
+def checkpoint(request: pytest.FixtureRequest, tiny_checkpoints: dict[str, Path]) -> Path:
+    return tiny_checkpoints[request.param]
+
+
+Matrix = tuple[int, int]
+GATED: list[Matrix] = [(64, 192), (64, 192), (192, 64)]
+LLAMA: list[Matrix] = [(64, 64), (64, 32), (64, 32), (64, 64), *GATED]
+MATRICES: dict[str, list[list[Matrix]]] = {
+    # OpenELM: q, k and v of 2 + 1 + 1 and of 4 + 2 + 2 heads in one; gate and value of 64 and of 192 in one.
+    "openelm": [[(64, 64), (32, 64), (64, 128), (64, 64)], [(64, 128), (64, 64), (64, 384), (192, 64)]],
+    "phi": 2 * [[*4 * [(64, 64)], (64, 256), (256, 64)]],
+}
+"""(in, out) of every matrix of each layer; those of the other families are LLAMA's."""
+FIRST_READERS = {"openelm": 64 * 64, "phi": 3 * 64 * 64 + 64 * 256}
+"""Weights of the matrices that read the first layer's input: q, k, v; in phi, whose two blocks are parallel, the MLP's first too."""
+HEADS = {"openelm": 2 + 4}
+"""Over both layers."""
+
+
+def matrices_of(checkpoint: Path) -> list[Matrix]:
+    return [matrix for layer in MATRICES.get(checkpoint.name, 2 * [LLAMA]) for matrix in layer]
+
+
+@pytest.mark.parametrize(
+    ("lora", "k"),
+    [(None, None), (None, 2), (LoraConfig(r=4, dropout=0.0), 2), (LoraConfig(r=4, dropout=0.0), None)],
+)
+def test_counts_are_pytorchs(checkpoint: Path, lora: LoraConfig | None, k: int | None) -> None:
+    # With adapters and without predictor tokens nothing below the first layer is trained, so its input needs no gradient: 2 of 4
+    # operations of the matrices that read it. For Llama that is 2 * 8,192 / (4 * 98,304) = 4 %, less what adapters and head add.
+    spared = 2 * FIRST_READERS.get(checkpoint.name, 64 * 64 + 2 * 64 * 32)
+    every = 4 * sum(rows * columns for rows, columns in matrices_of(checkpoint))
+    tolerance = 1.1 * spared / every if lora is not None and k is None else 1e-3
+    config = tiny.trial(checkpoint, lora=lora, objective=ObjectiveConfig(k=k) if k is not None else None)
+    network = tiny.network_of(config)
+    table = tiny.table_of(checkpoint, tiny.EXAMPLES[:5])
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        tiny.one_step(network, table, config, ROWS, backend="plain")
+    batch = make_batch(table, ROWS, backend="plain", k=k)
+    rows, width = batch.packed.input_ids.shape
+    # PyTorch counts what is computed: padding, and the half of each square that causality throws away.
+    computed = StepTotals(tokens=rows * width, attended=rows * width**2, num_labels=batch.num_labels)
+    wanted = FlopModel.of(network).train_flops(computed)
+    found = counter.get_total_flops()
+    assert found == pytest.approx(wanted, rel=tolerance)
+    assert found <= wanted * (1 + 1e-3)
+
+
+def test_by_hand(checkpoint: Path) -> None:
+    full, adapted = (FlopModel.of(tiny.network_of(tiny.trial(checkpoint, lora=lora))) for lora in (None, LoraConfig(r=4)))
+    weights = sum(rows * columns for rows, columns in matrices_of(checkpoint))
+    adapters = sum(4 * (rows + columns) for rows, columns in matrices_of(checkpoint))  # of rank 4
+    assert (full.per_token, adapted.per_token) == (6 * weights, 4 * weights + 6 * adapters)
+    assert full.per_pair == adapted.per_pair == 12 * 16 * HEADS.get(checkpoint.name, 4 * 2)  # head size, heads of all layers
+    words = tiny.network_of(tiny.trial(checkpoint)).causal_lm.config.vocab_size
+    assert (full.per_label, adapted.per_label) == (6 * 64 * words, 4 * 64 * words)
+
+
+def test_more_views_cost_more_and_a_trie_less(checkpoint: Path) -> None:
+    table = tiny.table_of(checkpoint, tiny.EXAMPLES[:5])
+    model = FlopModel.of(tiny.network_of(tiny.trial(checkpoint)))
+    cost = {}
+    for backend in tiny.BACKENDS:
+        for objective in (None, ObjectiveConfig(k=1)):
+            config = tiny.trial(checkpoint, objective=objective)
+            network = tiny.network_of(config)
+            totals = tiny.one_step(network, table, config, ROWS, backend=backend)
+            cost[backend, objective is None] = model.train_flops(totals)
+    assert cost["flat", True] == cost["plain", True] and cost["flat", False] == cost["plain", False], "padding is not counted"
+    assert cost["trie", True] < cost["flat", True] and cost["trie", False] < cost["flat", False]
+    assert cost["trie", True] < cost["trie", False]
+    assert all(isinstance(value, (int, np.integer)) for value in cost.values())
+    assert torch.get_num_threads() == 1
