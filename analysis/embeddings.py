@@ -1,7 +1,6 @@
 """Text and Code states of confirmed trials: reading them, how far apart they lie, and two pictures of them in the plane.
 
-Everything is of one trial at a time, whose states of all pairs fit in memory. May import: jepa_ray.results, numpy, pyarrow;
-scikit-learn, if it is there, for t-SNE.
+Everything is of one trial at a time, whose states of all pairs fit in memory.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Table 9: pretraining seeds, each with fine-tuning seeds of its own; how much of the spread is between the first and how much within.
 
 Fine-tunings that start from one checkpoint are not independent: what a claim rests on is the number of pretraining seeds. So the
-interval is over their means, and the two variances are shown apart. May import: analysis, jepa_ray.results, pandas, scipy.
+interval is over their means, and the two variances are shown apart.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     python -m analysis.panels results/NAME [results/other ...] [--metric test_accuracy] [--json]
 
 For every claim of `protocol/claims.py`: the mean difference over seeds, its 95 % interval by the paired t, how many seeds entered, what
-both arms had spent, and how they were made equal. May import: claims, equal, files, tables, jepa_ray.results.
+both arms had spent, and how they were made equal.
 """
 
 from __future__ import annotations

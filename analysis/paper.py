@@ -5,8 +5,7 @@
     python -m analysis.paper --markdown        docs/paper.md
 
 Prints the table, with the paper's numbers beside ours where it has them; of a figure, the table behind it. Several folders are shown as
-one, where that can be. Where a folder doesn't hold what is asked for, one sentence says what does. May import: analysis,
-jepa_ray.results. No torch, no Ray.
+one, where that can be. Where a folder doesn't hold what is asked for, one sentence says what does.
 """
 
 from __future__ import annotations

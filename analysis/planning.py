@@ -11,8 +11,6 @@ over seeds the mean of N examples varies by var_seed + var_residual / N. A share
 (var_example = r (q - var_seed)), the rest is chance of the run (var_residual), so that
 
     var_seed = (sd^2 - (1 - r) q / N) / (1 - (1 - r) / N)        0 where sd is below what the answers scatter by themselves
-
-May import: claims, crossed, files, measured, tables, jepa_ray.results.
 """
 
 from __future__ import annotations
@@ -188,7 +186,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Command line."""
     parser = argparse.ArgumentParser(
         prog="python -m analysis.planning",
-        description=(__doc__ or "").partition("May import")[0],
+        description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--examples", type=int, default=500, help="test examples (default 500)")

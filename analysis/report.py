@@ -4,7 +4,6 @@
 
 Writes `index.html` (self-contained) and `report.md` with its PNGs to results/NAME/report/. Every number comes from the tables of the
 folder and can be had again by the command below it. A sweep that is still running, and files that can't be read, are reported as such.
-May import: analysis, jepa_ray.results. No torch, no Ray.
 """
 
 from __future__ import annotations

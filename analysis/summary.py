@@ -7,8 +7,6 @@ over the confirmation's seeds, mean and sample standard deviation (ddof 1); agai
 difference seed by seed with a two-sided paired t-test. What is missing is said in a sentence, never dropped. A difference that is not
 shown is reported as plainly as one that is.
 A sweep's console ends with the same numbers (`summary_tables.brief`).
-
-May import: confirmed, declared, files, reading, statistics, summary_tables, tables, jepa_ray.results, pandas. No torch, no ray.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """The plain numbers of a summary, and their tables: in full for the command and the page, in brief for the end of a sweep.
 
-Cells are strings; shares are shown in percent, differences in points. Nothing is computed here. May import: tables,
-jepa_ray.results.
+Cells are strings; shares are shown in percent, differences in points. Nothing is computed here.
 """
 
 from __future__ import annotations

@@ -17,8 +17,6 @@ where it is
 not known what was planned (no sweep.yaml), or on answers that are not those the scores were made of. Seeds that the plan does not name
 (any more) enter nothing. A true difference of just the margin is `better` half of the time, however many seeds there are: plan for more.
 Controls are a family of their own. Every folder is one family. A null is an answer: the exit status is 0; 2 for bad input.
-
-May import: claims, files, measured, ruling, crossed, tables, jepa_ray.results.
 """
 
 from __future__ import annotations
@@ -240,7 +238,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Command line."""
     parser = argparse.ArgumentParser(
         prog="python -m analysis.verdict",
-        description=(__doc__ or "").partition("May import")[0],
+        description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("sweeps", nargs="+", type=Path, metavar="results/NAME")

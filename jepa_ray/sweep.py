@@ -10,29 +10,25 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
-import itertools
 import os
-import platform
-import re
 import shlex
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jepa_ray.config import SweepConfig, arms
+from jepa_ray.config import Arm, SweepConfig, arms, compared
 from jepa_ray.config.messages import folded
 from jepa_ray.orchestration.cluster import Interrupt
-from jepa_ray.plan.changes import by_family, changed, refusal, told
-from jepa_ray.plan.load import dump, load_sweep, parse, parse_resolved, unreadable_resolved
-from jepa_ray.system import atomic, full_disk
+from jepa_ray.orchestration.sweep_folder import lock_folder
+from jepa_ray.plan.load import load_sweep
+from jepa_ray.system import full_disk
 
 if TYPE_CHECKING:
-    from jepa_ray.orchestration.cluster import Prepare
-    from jepa_ray.orchestration.worker import RunTrial
+    from jepa_ray.orchestration.recipes import Prepare, RunTrial
+    from jepa_ray.plan import Estimate
 
 OK, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -52,9 +48,8 @@ def main(argv: Sequence[str] | None = None, prepare_one: Prepare | None = None, 
             return OK
         sweep = load_sweep(options.file, options.overrides)
         if options.dry_run:
-            from jepa_ray.advice import detectable
+            from jepa_ray.orchestration.recipes import estimate
             from jepa_ray.plan.arms import describe
-            from jepa_ray.preparation.estimate import estimate
 
             declared = arms(sweep)
             try:
@@ -64,7 +59,7 @@ def main(argv: Sequence[str] | None = None, prepare_one: Prepare | None = None, 
                 raise
             print(folded(describe(sweep, declared, estimates, facts, detectable(sweep, declared, estimates)), sys.stdout))
             return OK if len(estimates) == len(declared) else SOME_FAILED
-        with _signals() as interrupt, claim(sweep, extend=options.extend, fresh=options.fresh) as (claimed, folder):
+        with _signals() as interrupt, lock_folder(sweep, extend=options.extend, fresh=options.fresh) as (claimed, folder):
             again = _same_command(arguments, sweep, claimed)
             try:
                 return _run(claimed, folder, interrupt, prepare_one, run_trial)
@@ -128,7 +123,6 @@ def _run(sweep: SweepConfig, folder: Path, interrupt: Interrupt, prepare_one: Pr
     from rich.text import Text
 
     from jepa_ray import results
-    from jepa_ray.advice import race_rule, tables, verdict
     from jepa_ray.orchestration.console import Board, make_console, starting
     from jepa_ray.orchestration.run import run_sweep
     from jepa_ray.plan.arms import describe
@@ -158,118 +152,6 @@ def _run(sweep: SweepConfig, folder: Path, interrupt: Interrupt, prepare_one: Pr
     return SOME_FAILED if outcome.failed or outcome.unconfirmed else OK
 
 
-@contextlib.contextmanager
-def claim(sweep: SweepConfig, extend: bool = False, fresh: bool = False) -> Iterator[tuple[SweepConfig, Path]]:
-    """The sweep's folder, locked and with its sweep.yaml, and the sweep under the name it has there (`--fresh` gives a new one).
-
-    Raises ValueError where another process holds the folder, or where it holds another sweep of the same name.
-    """
-    if extend and fresh:
-        raise ValueError("--extend adds to the sweep that is there, --fresh leaves it alone: give one of the two")
-    if fresh:
-        names = itertools.chain([sweep.name], (f"{sweep.name}-{number}" for number in itertools.count(2)))
-        sweep = sweep.model_copy(update={"name": next(name for name in names if not _begun(Path(sweep.output) / name))})
-    folder = Path(sweep.output) / sweep.name
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        held = (folder / ".lock").open("a+")
-    except OSError as error:
-        raise ValueError(f"output: cannot write to {folder} ({error.strerror}); name another folder with output=...") from error
-    with held as lock:
-        holder = f"pid {os.getpid()} on {platform.node()}"
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            taken = False
-        except BlockingIOError:
-            taken = True
-        except OSError as error:  # a file system without locks: some of clusters
-            lock.seek(0)
-            taken = _lives(lock.read().strip())
-            if not taken:
-                no_locks = f"output: the file system of {folder} has no locks ({error.strerror})"
-                _warn([f"{no_locks}: see to it that no second process runs this sweep on another machine meanwhile"])
-        if taken:
-            lock.seek(0)
-            raise ValueError(
-                f"{folder} is in use by another process ({lock.read().strip() or 'unknown'}): wait for it, "
-                "or start a sweep of another name with name=..."
-            )
-        lock.truncate(0)
-        lock.write(holder)
-        lock.flush()
-        _write_yaml(sweep, folder, extend)
-        yield sweep, folder
-
-
-def _lives(holder: str) -> bool:
-    """Whether a lock file without a lock names another living process of this machine."""
-    found = re.fullmatch(r"pid (\d+) on (.*)", holder)
-    return found is not None and found[2] == platform.node() and int(found[1]) != os.getpid() and Path("/proc", found[1]).exists()
-
-
-def _begun(folder: Path) -> bool:
-    """Whether a search has been started there: a folder that bad input was refused in counts as empty."""
-    return (folder / "study.db").exists() or any((folder / "trials").glob("[!.]*.parquet"))
-
-
-def _write_yaml(sweep: SweepConfig, folder: Path, extend: bool) -> None:
-    """Write sweep.yaml and the arms table, if the sweep may go on in this folder; an earlier sweep.yaml is kept as sweep-N.yaml.
-
-    Files of the folder that cannot be read are set aside (`damaged.py`), those of them that say what the sweep is are refused.
-    """
-    from jepa_ray import results
-    from jepa_ray.results import damaged
-
-    path, new = folder / "sweep.yaml", dump(sweep)
-    if path.is_dir():
-        raise ValueError(unreadable_resolved(path, "it is a folder"))
-    damaged.check_folders(folder)
-    damaged.selections(folder)  # to be refused now, not when the search is over
-    if not _begun(folder):
-        atomic.write_text(path, new)
-        results.write_arms(folder, arms(sweep))
-        return
-    if path.exists():
-        old = parse_resolved(path)
-        changes = changed(old, parse(new))
-        if changes and new.startswith(path.read_text(encoding="utf-8")):
-            raise ValueError(unreadable_resolved(path, "it ends in the middle"))
-        reasons = (refusal(by_family(old), parse(new)["methods"], *change) for change in changes)
-        refused = list(dict.fromkeys(reason for reason in reasons if reason))
-        if changes and not extend:
-            remedy = (
-                "--fresh starts over in a new folder (--extend cannot add these)"
-                if refused
-                else "--extend adds to it, --fresh starts over in a new folder"
-            )
-            raise ValueError(
-                f"{folder} holds another sweep of the name {sweep.name!r}; changed since:\n"
-                + "\n".join(dict.fromkeys(f"  {told(old['methods'], parse(new)['methods'], *change)}" for change in changes))
-                + f"\n{remedy}; nothing is ever deleted"
-            )
-        if refused:
-            raise ValueError(
-                "--extend only adds trials:\n" + "\n".join(f"  {line}" for line in refused) + "\n--fresh starts over in a new folder"
-            )
-        if changes:
-            number = next(number for number in itertools.count(1) if not (folder / f"sweep-{number}.yaml").exists())
-            (folder / f"sweep-{number}.yaml").write_bytes(path.read_bytes())
-    _warn(damaged.mend_arms(folder))
-    if path.exists() and not (folder / "arms.parquet").exists():
-        # A folder of an earlier version, or one that lost them: what it compares is declared before anything is added.
-        results.write_arms(folder, results.read_arms(folder))
-    elif not path.exists() and (lost := {arm.name for arm in results.declared_before(folder)} - {arm.name for arm in arms(sweep)}):
-        raise ValueError(f"{folder} has arms that the given file lacks ({', '.join(sorted(lost))}): name the file that was last used there")
-    atomic.write_text(path, new)
-    results.declare_arms(folder, sweep)
-    _warn(damaged.mend(folder))
-
-
-def _warn(sentences: Sequence[str]) -> None:
-    for sentence in sentences:
-        print(folded(sentence, sys.stderr), file=sys.stderr)
-
-
 def _same_command(arguments: Sequence[str], asked: SweepConfig, claimed: SweepConfig) -> str:
     kept = [argument for argument in arguments if argument not in ("--extend", "--fresh") and not argument.startswith("name=")]
     names = [argument for argument in arguments if argument.startswith("name=")]
@@ -288,6 +170,88 @@ def _signals() -> Iterator[Interrupt]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def detectable(sweep: SweepConfig, arms: Sequence[Arm], estimates: Mapping[str, Estimate]) -> list[str]:
+    """Lines of the plan: the smallest difference that its seeds and test examples detect, task by task where their sizes differ.
+
+    Empty where nothing is compared with a baseline, or on fewer than two seeds. Raises ValueError where `confirm.pilot` cannot be used.
+    """
+    from analysis import planning
+
+    claims, seeds = compared(arms, controls=False), len(sweep.confirm.seeds)
+    if not claims or seeds < 2:
+        return []
+    sizes: dict[int, list[str]] = {}
+    for arm in arms:
+        if arm.name in claims and arm.name in estimates and estimates[arm.name].test_examples > 1:
+            names = sizes.setdefault(estimates[arm.name].test_examples, [])
+            names += [arm.task] if arm.task not in names else []
+    out = []
+    for examples, tasks in sizes.items():
+        confirm = sweep.confirm
+        if confirm.pilot is not None:
+            spread = planning.pilot(Path(confirm.pilot))
+        else:
+            spread = planning.stated(examples, confirm.sd_seed, confirm.discordance)
+        told = planning.lines(spread, seeds=seeds, examples=examples, claims=len(claims), margin=confirm.margin)
+        out += [f"{', '.join(tasks)}: {line}" if len(sizes) > 1 else line for line in told]
+    return out
+
+
+def tables(sweep: SweepConfig, folder: Path) -> list[str]:
+    """The tables that a sweep's output ends with: best of each arm, and the confirmation that counts (`analysis.summary`)."""
+    from analysis.inputs.sweep import read
+    from analysis.summary import summarise
+    from analysis.summary_tables import brief
+    from analysis.text_tables import text
+
+    found = summarise(read(folder, curves=()))
+    return [text(table) for table in brief(found, sweep.confirm.seeds)]
+
+
+def verdict(sweep: SweepConfig, folder: Path) -> list[str]:
+    """A sentence per claim, controls after them, with the difference at equal FLOPs, and per arm without a claim.
+
+    Empty without confirmation.
+    """
+    from jepa_ray import results
+
+    if not sweep.confirm.seeds or not compared(results.read_arms(folder)):
+        return []
+    from analysis.protocol.claims import gather
+    from analysis.verdict import judge
+
+    try:
+        found = judge(gather(folder))
+    except ValueError as error:
+        return [f"none: {error}"]
+    lines = []
+    for ruling in found.verdicts:
+        lines.append(f"{'control, ' if ruling.kind == 'control' else ''}{ruling.sentence}")
+        shown = [reason for reason in ruling.conditions if reason.name == "equal FLOPs" and ruling.kind == "claim"]
+        lines += [f"    {reason.name}: {reason.text}" for reason in shown]
+    return [*lines, *found.absent]
+
+
+def race_rule(sweep: SweepConfig, arms: Sequence[Arm]) -> Callable[[Sequence[float], int], tuple[bool, str]] | None:
+    """(paired differences, look) -> whether a comparison is run on more seeds, and why; None where `confirm.race` asks for no race.
+
+    The level is that of the smallest p in Holm's correction over all claims, so what is decided at a look stays so in the verdict.
+    """
+    if not sweep.confirm.race:
+        return None
+    from analysis.protocol.claim_statistics import LEVEL
+    from analysis.stats import sequential
+
+    looks, margin = sweep.confirm.race, sweep.confirm.margin
+    alpha = LEVEL / max(1, len(compared(arms, controls=False)))
+
+    def rule(differences: Sequence[float], look: int) -> tuple[bool, str]:
+        found = sequential.decide(differences, look, looks, margin, alpha)
+        return found.go_on, found.reason
+
+    return rule
 
 
 if __name__ == "__main__":

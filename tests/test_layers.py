@@ -10,7 +10,6 @@ import ast
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -18,41 +17,25 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# Low to high. A module imports from lower layers, and from its own layer as long as that makes no circle.
-# "data" stands for the package with all its modules; "search*" for search.py and every module whose name begins like it.
-LAYERS: tuple[tuple[str, ...], ...] = (
-    ("environment", "full_disk", "heartbeat", "atomic", "streams", "space", "config", "tables"),
-    ("messages", "results", "damaged"),
-    ("data",),
-    ("models",),
-    ("plan", "priors", "checks", "loading", "schema", "changes"),  # they look up tasks and families; torch stays out
-    ("objectives",),
-    ("evaluation",),
+# Low to high; the folder is the law. A module imports from lower rows and from its own folder, as long as that makes no circle.
+ROWS: tuple[tuple[str, ...], ...] = (
+    ("config", "system", "streams"),
+    ("data", "results"),
+    ("models", "objectives"),
+    ("evaluation", "plan"),
     ("training",),
-    ("jobs", "mailbox", "monitor"),
-    ("worker",),
-    ("cluster", "search*", "stages", "selection", "studies", "recovery", "scheduler", "console", "forecast"),
-    ("sweep", "advice", "models.check"),  # commands: models.check stands beside what it checks, above what it uses
+    ("preparation",),
+    ("masked", "conformance"),
+    ("orchestration",),
+    ("sweep",),
 )
-# Where Ray may be imported; and where torch and what loads it may not, so that a bad YAML file is refused in a moment.
-MAY_IMPORT_RAY = ("monitor", "worker", "cluster", "search*", "stages", "studies", "scheduler", "console", "sweep")
-TORCH_FREE = (
-    *("environment", "full_disk", "heartbeat", "atomic", "streams", "space", "config", "messages", "checks", "loading", "schema", "plan"),
-    *("priors", "results", "tables", "damaged", "changes"),
-    *(
-        "models.families",
-        "data",
-        "data.example",
-        "data.sources",
-        "data.report",
-        "data.tasks.task",
-        "data.tasks.nlrx",
-        "data.datasets",
-        "evaluation.judges",
-    ),
-)
+ROOT_FILES = {"__init__", "streams", "sweep"}
+"""Everything else is in a folder."""
+TORCH_FREE = ("config", "system", "streams", "data", "results", "plan", "sweep", "models.families", "models.encoders", "evaluation.judges")
+"""Importing these loads no torch, so that a bad YAML file is refused in a moment; a late import is allowed in `sweep` and `plan` only."""
+RAY, ANALYSIS = "orchestration", "sweep"
+"""Only this folder imports Ray; only this module imports `analysis`."""
 LOADS_TORCH = ("torch", "transformers", "peft", "safetensors.torch")
-MAY_IMPORT_ANALYSIS = ("advice",)  # for the command line: power of a plan, decisions of a race
 ANALYSIS_MAY_IMPORT = "jepa_ray.results"
 ABOVE = ("analysis", "benchmarks", "tests")  # they look at jepa_ray; it does not know of them
 
@@ -125,17 +108,19 @@ def _inside(name: str, package: str) -> bool:
     return name == package or name.startswith(package + ".")
 
 
-def _matches(short: str, patterns: tuple[str, ...]) -> bool:
-    """`short` is a name without "jepa_ray."."""
-    return any(fnmatchcase(short, pattern) for pattern in patterns)
+def _short(name: str) -> str:
+    """Dotted name without "jepa_ray."."""
+    return name.removeprefix("jepa_ray").removeprefix(".")
 
 
-def layer_of(name: str) -> int | None:
-    """Index in LAYERS; -1 for the root package, which holds the version only; None where LAYERS does not list the module."""
-    if name == "jepa_ray":
-        return -1
-    short = name.removeprefix("jepa_ray.")
-    return next((index for part in (short, short.split(".")[0]) for index, layer in enumerate(LAYERS) if _matches(part, layer)), None)
+def _torch_free(name: str) -> bool:
+    return any(_inside(_short(name), free) for free in TORCH_FREE)
+
+
+def row_of(name: str) -> int | None:
+    """Index in ROWS; -1 for the root package, which holds the version only; None where ROWS lists neither folder nor file."""
+    top = _short(name).split(".")[0]
+    return next((index for index, row in enumerate(ROWS) if top in row), None) if top else -1
 
 
 def _reached(name: str, modules: dict[str, Module]) -> dict[str, str]:
@@ -158,35 +143,31 @@ def violations(root: Path) -> list[str]:
     modules = read_modules(root)
     found = []
     for module in modules.values():
-        ours = _inside(module.name, "jepa_ray")
-        short = module.name.removeprefix("jepa_ray").removeprefix(".")
-        layer = layer_of(module.name) if ours else None
-        if ours and layer is None:
-            found.append(f"{module.name} is in no layer: add it to LAYERS in tests/test_layers.py, as low as what it imports allows")
+        ours, folder = _inside(module.name, "jepa_ray"), _short(module.name).split(".")[0]
+        row = row_of(module.name) if ours else None
+        if ours and row is None:
+            found.append(f"{module.name} is in no row: move it into a folder of ROWS in tests/test_layers.py, as low as its imports allow")
             continue
         for imported, line in module.imports:
             place = f"{module.path.relative_to(root)}:{line}: {module.name} imports {imported}"
+            inside, heavy = _inside(imported, "jepa_ray"), any(_inside(imported, library) for library in LOADS_TORCH)
             if not ours:
-                if _inside(imported, "jepa_ray") and not _inside(imported, ANALYSIS_MAY_IMPORT):
+                if inside and not _inside(imported, ANALYSIS_MAY_IMPORT):
                     found.append(
                         f"{place}; analysis may import {ANALYSIS_MAY_IMPORT} and nothing else of the package: read it from the tables"
                     )
-                if any(_inside(imported, library) for library in (*LOADS_TORCH, "ray", "benchmarks", "tests")):
+                if heavy or any(_inside(imported, library) for library in ("ray", "benchmarks", "tests")):
                     found.append(f"{place}; analysis knows pandas and the tables, not how they were made")
                 continue
-            if any(_inside(imported, package) for package in ABOVE) and not (
-                short in MAY_IMPORT_ANALYSIS and _inside(imported, "analysis")
-            ):
-                found.append(f"{place}, which stands above the package: move what is needed into jepa_ray")
-            if _inside(imported, "jepa_ray"):
-                target = layer_of(imported)
-                if target is not None and target > layer:
-                    found.append(f"{place}, which is a higher layer: move what is needed down, or pass it as an argument")
-            if _inside(imported, "ray") and not _matches(short.split(".")[0], MAY_IMPORT_RAY):
-                found.append(f"{place}; only {', '.join(MAY_IMPORT_RAY)} may: training runs without Ray")
-            if _matches(short, TORCH_FREE) and any(_inside(imported, library) for library in LOADS_TORCH):
+            if any(_inside(imported, package) for package in ABOVE) and not (folder == ANALYSIS and _inside(imported, "analysis")):
+                found.append(f"{place}, which is above the package: move what is needed into jepa_ray")
+            if inside and _short(imported).split(".")[0] not in ("", folder) and (row_of(imported) or 0) >= row:
+                found.append(f"{place}, which is not in a lower row: move what is needed down, or pass it as an argument")
+            if _inside(imported, "ray") and folder != RAY:
+                found.append(f"{place}; only {RAY}/ may: training runs without Ray")
+            if _torch_free(module.name) and heavy:
                 found.append(f"{place}; this module must work without torch: move the part that needs it up")
-        if not ours or short in TORCH_FREE:
+        if not ours or _torch_free(module.name):
             found += [
                 f"{module.path.relative_to(root)}: importing {module.name} loads {library} through {by}; import it late or move one of them"
                 for library, by in _reached(module.name, modules).items()
@@ -210,39 +191,42 @@ def test_the_checkout_was_really_read() -> None:
     edges = [imported for module in modules.values() for imported, _ in module.imports if _inside(imported, "jepa_ray")]
     assert len(modules) >= 20, sorted(modules)
     assert len(edges) >= 40, f"{len(edges)} imports inside the package; are they still recognised?"
-    seen = {layer_of(name) for name in modules if _inside(name, "jepa_ray")}
-    assert seen >= set(range(len(LAYERS))), f"no module in {[LAYERS[i] for i in range(len(LAYERS)) if i not in seen]}"
+    seen = {row_of(name) for name in modules if _inside(name, "jepa_ray")}
+    assert seen == {-1, *range(len(ROWS))}, f"no module in {[ROWS[i] for i in range(len(ROWS)) if i not in seen]}"
     outside = {imported.split(".")[0] for module in modules.values() for imported, _ in module.imports}
     assert {"torch", "ray", "pydantic"} <= outside, "neither torch nor Ray was seen anywhere; are `import` statements still recognised?"
-    assert {f"jepa_ray.{name}" for name in TORCH_FREE if name != "data"} <= set(modules), "TORCH_FREE names a module that is not there"
+    assert {f"jepa_ray.{name}" for name in TORCH_FREE} <= set(modules), "TORCH_FREE names a module that does not exist"
 
 
-def test_the_table_of_contributing_shows_these_layers() -> None:
-    """Every module in it, from the top down; a layer may take several rows."""
+def test_the_root_shows_where_to_go() -> None:
+    assert {path.stem for path in (ROOT / "jepa_ray").glob("*.py")} == ROOT_FILES
+    folders = {path.parent.name for path in (ROOT / "jepa_ray").glob("*/__init__.py")}
+    assert folders == {name for row in ROWS for name in row} - ROOT_FILES and len(folders) <= 13
+
+
+def test_the_table_of_contributing_shows_these_rows() -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     table = text.partition("## Where things are")[2].partition("\n## ")[0]
-    rows = [re.split(r"\s{2,}", line.strip())[0] for line in table.splitlines() if line.startswith("    ")]
-    shown = [name.strip(" /") for row in rows for name in row.split(",")]
-    layers = [layer_of(f"jepa_ray.{name}") for name in shown]
-    assert None not in layers, f"in no layer: {[name for name, layer in zip(shown, layers, strict=True) if layer is None]}"
-    assert layers == sorted(layers, reverse=True), f"not from the top down: {shown}"
-    assert sorted(shown) == sorted(name.rstrip("*") for layer in LAYERS for name in layer), "LAYERS and the table differ"
+    shown = re.findall(r"^    (\d)  ([\w/., ]*?)(?:  .*)?$", table, re.MULTILINE)
+    names = {int(number): tuple(re.sub(r"/|\.py", "", name).split(", ")) for number, name in shown}
+    assert names == {number: row for number, row in enumerate(ROWS, start=1)}
 
 
 # A sound little tree; each case below plants one fault into it.
 SOUND = {
     "jepa_ray/__init__.py": "__version__ = '0'",
-    "jepa_ray/config.py": "import json\nfrom jepa_ray.config.space import Distribution",
-    "jepa_ray/space.py": "",
-    "jepa_ray/results.py": "import pyarrow\nfrom jepa_ray.config import columns",
+    "jepa_ray/config/trial.py": "import json\nfrom jepa_ray.config.space import Distribution",
+    "jepa_ray/config/space.py": "",
+    "jepa_ray/results/__init__.py": "import pyarrow\nfrom jepa_ray.config.trial import columns",
     "jepa_ray/data/__init__.py": "",
     "jepa_ray/data/sources.py": "from jepa_ray.streams import stream",
-    "jepa_ray/data/views.py": "import torch",
     "jepa_ray/streams.py": "import numpy",
-    "jepa_ray/training/trial.py": "import torch\nfrom jepa_ray.data import sources, views",
-    "jepa_ray/worker.py": "import ray.train\nfrom .training.trial import run_trial",
-    "jepa_ray/search_arms.py": "from ray import tune",
-    "jepa_ray/sweep.py": "def main():\n    import ray\n    from jepa_ray import worker",
+    "jepa_ray/models/families.py": "",
+    "jepa_ray/models/loading.py": "import torch",
+    "jepa_ray/training/trial.py": "import torch\nfrom jepa_ray.data import sources",
+    "jepa_ray/plan/checks.py": "from jepa_ray.models import families",
+    "jepa_ray/orchestration/worker.py": "import ray.train\nfrom ..training.trial import run_trial",
+    "jepa_ray/sweep.py": "def main():\n    import analysis.verdict\n    from jepa_ray.orchestration import worker",
     "analysis/summary.py": "import pandas\nfrom jepa_ray.results import read_trials\nfrom jepa_ray import results",
 }
 
@@ -261,23 +245,33 @@ def test_a_sound_tree_passes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "text", "expected"),
     [
+        ("jepa_ray/config/trial.py", "from jepa_ray.results import finished", "imports jepa_ray.results, which is not in a lower row"),
         (
-            "jepa_ray/config.py",
-            "from jepa_ray.results import finished",
-            "jepa_ray.config imports jepa_ray.results, which is a higher layer",
+            "jepa_ray/config/trial.py",
+            "def f():\n    from ..training import trial",
+            "trial.py:2: jepa_ray.config.trial imports jepa_ray.training",
         ),
-        ("jepa_ray/config.py", "def f():\n    from .training import trial", "config.py:2: jepa_ray.config imports jepa_ray.training.trial"),
-        ("jepa_ray/results.py", "from . import sweep", "jepa_ray.results imports jepa_ray.sweep"),
-        ("jepa_ray/data/views.py", "from ..training.trial import run_trial", "jepa_ray.data.views imports jepa_ray.training.trial"),
+        ("jepa_ray/config/trial.py", "import jepa_ray.streams", "imports jepa_ray.streams, which is not in a lower row"),
+        ("jepa_ray/results/__init__.py", "from .. import sweep", "jepa_ray.results imports jepa_ray.sweep"),
+        ("jepa_ray/data/sources.py", "from ..training.trial import run_trial", "jepa_ray.data.sources imports jepa_ray.training.trial"),
         ("jepa_ray/training/trial.py", "try:\n    import ray\nexcept ImportError:\n    pass", "training runs without Ray"),
         ("jepa_ray/training/trial.py", "match 1:\n    case 1:\n        import ray.tune", "jepa_ray.training.trial imports ray.tune"),
+        ("jepa_ray/sweep.py", "import ray", "only orchestration/ may"),
         ("jepa_ray/data/sources.py", "def f():\n    import torch.nn", "must work without torch"),
-        ("jepa_ray/results.py", "from safetensors import torch", "jepa_ray.results imports safetensors.torch"),
-        ("jepa_ray/data/sources.py", "from jepa_ray.data import views", "jepa_ray.data.sources loads torch through jepa_ray.data.views"),
-        ("jepa_ray/data/__init__.py", "from jepa_ray.data import views", "jepa_ray.data.sources loads torch through jepa_ray.data.views"),
-        ("jepa_ray/sweep.py", "from analysis import summary", "stands above the package"),
-        ("jepa_ray/brand_new.py", "", "jepa_ray.brand_new is in no layer: add it to LAYERS"),
-        ("jepa_ray/space.py", "from jepa_ray.config import Record", "in a circle"),
+        ("jepa_ray/results/__init__.py", "from safetensors import torch", "jepa_ray.results imports safetensors.torch"),
+        (
+            "jepa_ray/plan/checks.py",
+            "from jepa_ray.models import loading",
+            "jepa_ray.plan.checks loads torch through jepa_ray.models.loading",
+        ),
+        (
+            "jepa_ray/models/__init__.py",
+            "from jepa_ray.models import loading",
+            "jepa_ray.plan.checks loads torch through jepa_ray.models.loading",
+        ),
+        ("jepa_ray/training/trial.py", "from analysis import summary", "is above the package"),
+        ("jepa_ray/brand_new.py", "", "jepa_ray.brand_new is in no row"),
+        ("jepa_ray/config/space.py", "from jepa_ray.config.trial import Record", "in a circle"),
         ("analysis/summary.py", "from jepa_ray.config import columns", "may import jepa_ray.results and nothing else"),
         ("analysis/summary.py", "import jepa_ray", "may import jepa_ray.results and nothing else"),
         ("analysis/summary.py", "if True:\n    import torch", "analysis knows pandas"),
@@ -290,6 +284,6 @@ def test_a_planted_fault_is_caught(tmp_path: Path, path: str, text: str, expecte
 
 def test_a_type_only_import_is_checked_but_loads_nothing(tmp_path: Path) -> None:
     lazy = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch\n"
-    assert violations(_plant(tmp_path, SOUND | {"jepa_ray/space.py": lazy})) != []
-    text = lazy.replace("torch", "jepa_ray.data.views")
-    assert violations(_plant(tmp_path, SOUND | {"jepa_ray/space.py": "", "jepa_ray/data/sources.py": text})) == []
+    assert violations(_plant(tmp_path, SOUND | {"jepa_ray/config/space.py": lazy})) != []
+    text = lazy.replace("torch", "jepa_ray.models.loading")
+    assert violations(_plant(tmp_path, SOUND | {"jepa_ray/config/space.py": "", "jepa_ray/plan/checks.py": text})) == []

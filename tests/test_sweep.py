@@ -22,6 +22,7 @@ from jepa_ray import results
 from jepa_ray import sweep as command
 from jepa_ray.config import ResourcesConfig, SweepConfig, canonical
 from jepa_ray.orchestration.cluster import Interrupt, _fit
+from jepa_ray.orchestration.sweep_folder import lock_folder
 from tests import fake_training as fake
 
 
@@ -33,7 +34,7 @@ def write(sweep: SweepConfig, folder: Path) -> str:
 
 def begin(sweep: SweepConfig) -> Path:
     """A folder in which a search has been started."""
-    with command.claim(sweep) as (_, folder):
+    with lock_folder(sweep) as (_, folder):
         (folder / "study.db").touch()
     return folder
 
@@ -93,7 +94,7 @@ def test_more_workers_than_the_cluster_has() -> None:
 
 def test_the_same_sweep_goes_on_wherever_it_runs(tmp_path: Path) -> None:
     folder = begin(fake.make_sweep(tmp_path))
-    with command.claim(fake.make_sweep(tmp_path, resources={"workers_per_trial": 2})) as (_, again):
+    with lock_folder(fake.make_sweep(tmp_path, resources={"workers_per_trial": 2})) as (_, again):
         assert again == folder
     assert yaml.safe_load((folder / "sweep.yaml").read_text())["resources"]["workers_per_trial"] == 2
 
@@ -104,20 +105,20 @@ def test_a_changed_sweep_is_refused_extended_or_started_afresh(tmp_path: Path) -
     changed = fake.make_sweep(tmp_path, search={"num_trials": 9}, confirm={"seeds": [5]})
     with (
         pytest.raises(ValueError, match=r"search.num_trials: 4 -> 9(.|\n)*--extend adds to it, --fresh starts over"),
-        command.claim(changed),
+        lock_folder(changed),
     ):
         pass
     assert (folder / "sweep.yaml").read_bytes() == before
 
-    with command.claim(changed, extend=True) as (_, extended):
+    with lock_folder(changed, extend=True) as (_, extended):
         assert extended == folder
     assert (folder / "sweep-1.yaml").read_bytes() == before
     assert yaml.safe_load((folder / "sweep.yaml").read_text())["search"]["num_trials"] == 9
 
-    with command.claim(fake.make_sweep(tmp_path), fresh=True) as (sweep, fresh):
+    with lock_folder(fake.make_sweep(tmp_path), fresh=True) as (sweep, fresh):
         assert (sweep.name, fresh) == ("fake-2", tmp_path / "fake-2")
         (fresh / "study.db").touch()
-    with command.claim(fake.make_sweep(tmp_path), fresh=True) as (sweep, fresh):
+    with lock_folder(fake.make_sweep(tmp_path), fresh=True) as (sweep, fresh):
         assert sweep.name == "fake-3"
     assert (
         command._same_command(["a.yaml", "--fresh", "name=fake"], fake.make_sweep(tmp_path), sweep)
@@ -131,7 +132,7 @@ def test_a_baseline_that_comes_or_goes_is_a_change(methods: dict[str, Any], tmp_
     folder = begin(fake.make_sweep(tmp_path))
     before = (folder / "sweep.yaml").read_bytes()
     changed = fake.make_sweep(tmp_path, methods=methods, cross_entropy={"other": {"loss_on": "all"}} if "other" in methods else {})
-    with pytest.raises(ValueError, match=r"methods\.(base is dropped|other is added)"), command.claim(changed):
+    with pytest.raises(ValueError, match=r"methods\.(base is dropped|other is added)"), lock_folder(changed):
         pass
     assert (folder / "sweep.yaml").read_bytes() == before
 
@@ -139,14 +140,14 @@ def test_a_baseline_that_comes_or_goes_is_a_change(methods: dict[str, Any], tmp_
 def test_only_what_would_work_is_recommended(tmp_path: Path) -> None:
     begin(fake.make_sweep(tmp_path))
     other = fake.make_sweep(tmp_path, base={"optim": {"num_epochs": 9}}, search={"num_trials": 9})
-    with pytest.raises(ValueError, match=r"--fresh starts over in a new folder \(--extend cannot add these\)"), command.claim(other):
+    with pytest.raises(ValueError, match=r"--fresh starts over in a new folder \(--extend cannot add these\)"), lock_folder(other):
         pass
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     sweep = fake.make_sweep(tmp_path / "file")
-    with pytest.raises(ValueError, match=r"output: cannot write to .*fake \(Not a directory\); name another"), command.claim(sweep):
+    with pytest.raises(ValueError, match=r"output: cannot write to .*fake \(Not a directory\); name another"), lock_folder(sweep):
         pass
 
 
@@ -173,10 +174,10 @@ def test_extending_only_adds(changes: dict[str, Any], allowed: bool, tmp_path: P
     folder = begin(fake.make_sweep(tmp_path))
     changed = fake.make_sweep(tmp_path, **changes)
     if allowed:
-        with command.claim(changed, extend=True):
+        with lock_folder(changed, extend=True):
             assert (folder / "sweep-1.yaml").exists()
     else:
-        with pytest.raises(ValueError, match="--extend only adds trials"), command.claim(changed, extend=True):
+        with pytest.raises(ValueError, match="--extend only adds trials"), lock_folder(changed, extend=True):
             pass
         assert not (folder / "sweep-1.yaml").exists()
 
@@ -196,7 +197,7 @@ def test_the_arms_table_grows_and_never_changes(tmp_path: Path) -> None:
         [("jepa/llama3", "base/llama3"), ("base/llama3", None), ("all/llama3", None), ("jepa-shuffled/llama3", "base/llama3")],
     ]
     for step, rows in zip(steps, wanted, strict=True):
-        with command.claim(fake.make_sweep(tmp_path, **step), extend=True):
+        with lock_folder(fake.make_sweep(tmp_path, **step), extend=True):
             assert [(arm.name, arm.baseline) for arm in results.read_arms(folder)] == rows
 
 
@@ -205,7 +206,7 @@ def test_a_folder_of_an_earlier_version_has_its_arms_derived_and_then_written(tm
     (folder / "arms.parquet").unlink()
     before = results.read_arms(folder)
     assert [(arm.name, arm.baseline) for arm in before] == [("base/llama3", None), ("jepa/llama3", "base/llama3")]
-    with command.claim(
+    with lock_folder(
         fake.make_sweep(tmp_path, methods={"new": "none", "base": "none", "jepa": {}}, cross_entropy={"new": {"loss_on": "all"}}),
         extend=True,
     ):
@@ -251,35 +252,35 @@ def test_a_sweep_file_of_the_folder_that_cannot_be_read_is_one_sentence(
         rf"sweep.yaml cannot be read \(({why}).*rename it and repeat the command with the file that this sweep was last", sentence
     )
     path.rename(folder / "sweep.yaml.damaged")
-    with command.claim(sweep):
+    with lock_folder(sweep):
         assert yaml.safe_load(path.read_text())["name"] == "fake"
 
 
 def test_a_file_that_lacks_arms_of_the_folder_does_not_take_the_place_of_a_lost_one(tmp_path: Path) -> None:
     begin(fake.make_sweep(tmp_path))
     grown = fake.make_sweep(tmp_path, methods={"base": "none", "jepa": {}, "strong": {"lambda": 4.0}})
-    with command.claim(grown, extend=True) as (_, folder):
+    with lock_folder(grown, extend=True) as (_, folder):
         declared = results.read_arms(folder)
     (folder / "sweep.yaml").unlink()
     with (
         pytest.raises(ValueError, match=r"arms that the given file lacks \(strong/llama3\): name"),
-        command.claim(fake.make_sweep(tmp_path)),
+        lock_folder(fake.make_sweep(tmp_path)),
     ):
         pass
     assert not (folder / "sweep.yaml").exists() and results.read_arms(folder) == declared
     (folder / "arms.parquet").unlink()  # both are gone: what earlier files declared comes first
-    with command.claim(grown):
+    with lock_folder(grown):
         assert results.read_arms(folder) == declared
 
 
 def test_a_method_that_comes_or_goes_is_one_line(tmp_path: Path) -> None:
     begin(fake.make_sweep(tmp_path))
     grown = fake.make_sweep(tmp_path, methods={"base": "none", "jepa": {}, "strong": {"lambda": 4.0}})
-    with pytest.raises(ValueError, match=r"methods\.strong is added") as refused, command.claim(grown):
+    with pytest.raises(ValueError, match=r"methods\.strong is added") as refused, lock_folder(grown):
         pass
     assert str(refused.value).count("strong") == 1
     fewer = fake.make_sweep(tmp_path, methods={"base": "none"})
-    with pytest.raises(ValueError, match=r"methods\.jepa would be dropped") as refused, command.claim(fewer, extend=True):
+    with pytest.raises(ValueError, match=r"methods\.jepa would be dropped") as refused, lock_folder(fewer, extend=True):
         pass
     assert str(refused.value).count("jepa") == 1
 
@@ -304,7 +305,7 @@ def test_arms_of_another_table_are_set_aside(rows: dict[str, Any], tmp_path: Pat
     pd.DataFrame(rows).to_parquet(folder / "arms.parquet")
     with pytest.raises(ValueError, match=r"arms.parquet cannot be read \(it lacks names\)"):
         results.read_arms(folder)
-    with command.claim(sweep):
+    with lock_folder(sweep):
         assert results.read_arms(folder) == declared and (folder / "arms.parquet.damaged").exists()
 
 
@@ -328,7 +329,7 @@ def test_damaged_arms_are_set_aside_and_declared_again_as_they_were(
     grown = fake.make_sweep(
         tmp_path, methods={"new": "none", "base": "none", "jepa": {}}, cross_entropy={"new": {"train_end_of_turn": True}}
     )
-    with command.claim(grown, extend=True) as (_, folder):
+    with lock_folder(grown, extend=True) as (_, folder):
         declared = results.read_arms(folder)
     path = folder / "arms.parquet"
     path.unlink()
@@ -336,16 +337,16 @@ def test_damaged_arms_are_set_aside_and_declared_again_as_they_were(
         path.mkdir()
     else:
         path.write_bytes(content)
-    with command.claim(grown):
+    with lock_folder(grown):
         assert results.read_arms(folder) == declared and (folder / "arms.parquet.damaged").exists()
     assert "arms.parquet.damaged, and made again" in capsys.readouterr().err
 
 
 def test_a_folder_is_held_by_one_process(tmp_path: Path) -> None:
     sweep = fake.make_sweep(tmp_path)
-    with command.claim(sweep), pytest.raises(ValueError, match="in use by another process"), command.claim(sweep):
+    with lock_folder(sweep), pytest.raises(ValueError, match="in use by another process"), lock_folder(sweep):
         pass
-    with command.claim(sweep):
+    with lock_folder(sweep):
         pass
 
 
@@ -393,11 +394,11 @@ def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(fcntl, "flock", no_locks)
     sweep = fake.make_sweep(tmp_path)
-    with command.claim(sweep) as (_, folder):
+    with lock_folder(sweep) as (_, folder):
         assert "has no locks (Function not implemented)" in capsys.readouterr().err
     (folder / ".lock").write_text(f"pid {os.getppid()} on {platform.node()}")
-    with pytest.raises(ValueError, match=rf"in use by another process \(pid {os.getppid()} on"), command.claim(sweep):
+    with pytest.raises(ValueError, match=rf"in use by another process \(pid {os.getppid()} on"), lock_folder(sweep):
         pass
     (folder / ".lock").write_text(f"pid {2**22 + 1} on {platform.node()}")  # no process has that number
-    with command.claim(sweep):
+    with lock_folder(sweep):
         pass

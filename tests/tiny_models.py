@@ -19,10 +19,10 @@ from jepa_ray.models.families import FAMILIES
 from jepa_ray.models.loading import load_network, load_tokenizer
 from jepa_ray.models.network import Network
 from jepa_ray.models.tiny import tiny_config
-from jepa_ray.preparation.prepare import Prepared
 from jepa_ray.preparation.tiny_base import base_tokenizer
 from jepa_ray.training.jepa_term import Term, active_objective, fit_network
 from jepa_ray.training.optimizer import make_optimizer
+from jepa_ray.training.prepared import Prepared
 from jepa_ray.training.step import Runtime, train_step
 
 SYSTEM = "Convert the sentence to a regular expression."

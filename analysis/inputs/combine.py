@@ -1,7 +1,6 @@
 """Several results folders as one: beside each other, each with panels of its own, or pooled as replicates of one design.
 
 Tables of the folders' files (answers, embeddings, studies) stay per folder; what is here joins trials and curves.
-May import: analysis.inputs.sweep, analysis.inputs.preregistration, analysis.text_tables, pandas.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a sweep has confirmed: the trials that count, their answers and learning curves.
 
 A confirmation is the COMPLETE trials of one configuration of one arm, one for each planned seed: the configuration that the selection
-froze last (`choose`). What is left out is a sentence. May import: declared, files, jepa_ray.results, pandas.
+froze last (`choose`). What is left out is a sentence.
 """
 
 from __future__ import annotations

@@ -2,8 +2,7 @@
 
 A family of claims, and the seeds that a verdict is about, are what was declared, not what has finished so far: counting what is there
 would let a sweep that is half done, or that lost a run, be tested by an easier rule. Arms come from the arms table (`results.read_arms`),
-the rest from `sweep.yaml`. May import: tables, jepa_ray.results,
-pandas, yaml.
+the rest from `sweep.yaml`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """A results folder as the analysis sees it: trials with their groups, curves, and a sentence for everything that isn't there.
 
 A half-written or damaged file costs its own trial only: the others are read and the file is named. Columns are read, not whole
-tables: metrics by name, predictions by trial. May import: confirmed, declared, files, tables,
-jepa_ray.results, pandas. No torch, no Ray.
+tables: metrics by name, predictions by trial.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 Nothing is written here: the sweep's own command sets such files aside. Commands whose answer is a number to rely on refuse a folder
 that has any (`refuse_damaged`); the page is made all the same, and says so.
-May import: jepa_ray.results, pandas, pyarrow. No torch, no Ray.
 """
 
 from __future__ import annotations

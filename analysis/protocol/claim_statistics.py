@@ -1,7 +1,6 @@
 """Every statistic of one claim, gathered in one record; `ruling.py` decides on it.
 
 What has no answer (one seed, no spread, NaN) is None in the record and a sentence in its notes.
-May import: claims, crossed, declared, resampling, sequential, statistics.
 """
 
 from __future__ import annotations

@@ -5,7 +5,6 @@
 
 The p that is corrected is the larger of the paired t over seeds and the test over seeds x examples. The first alone takes this test set for
 all; the second alone, uncorrected, would let a family of many claims through at 5 % each.
-May import: claims, declared, measured, statistics, tables.
 """
 
 from __future__ import annotations

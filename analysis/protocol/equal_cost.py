@@ -3,7 +3,7 @@
 Equal steps is the confirmation itself. At equal FLOPs the dearer arm was trained again with what the cheaper one had cost and a schedule
 that ends there (stage `matched`); without such runs, and for seconds, both arms are read off their validation curves at the cheaper one's
 end, by linear interpolation. The dearer arm's schedule runs on beyond that point (its learning rate is still higher there), which is to its
-disadvantage. May import: confirmed, declared, statistics, tables, jepa_ray.results, pandas, scipy.
+disadvantage.
 """
 
 from __future__ import annotations

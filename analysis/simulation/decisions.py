@@ -4,7 +4,6 @@ The world is that of `sweeps.py`. `family` and `raced` compute the tests of many
 each replicate to the functions that a user's tables go through (`sequential.decide`, then `ruling.rule`). A test holds the two together.
 
 A arms, the baseline first; R replicates, S seeds, N examples.
-May import: jepa_ray.results, numpy, claims, declared, equal, measured, ruling, sequential, sweeps.
 """
 
 from __future__ import annotations

@@ -11,8 +11,7 @@ What a seed does to both arms alike cancels in a paired difference and is left o
 `protocol` is ours: each arm's best of `cells` by validation on a tuning seed, frozen, then fresh seeds on a fresh test split, and the tests
 of `verdict.py`. `paper` is arXiv 2509.14252's: the best of `cells` by test accuracy, tested on the very runs that it was chosen from.
 
-R replicates, C cells, S seeds, N examples.
-May import: numpy, scipy, and crossed for the interval under test. Knows nothing of results folders.
+R replicates, C cells, S seeds, N examples. Knows nothing of results folders.
 """
 
 from __future__ import annotations

@@ -8,7 +8,6 @@ samples, and crossed: every seed is scored on the same test examples. The model 
 A t-test over seeds leaves var_example out: it speaks of these N examples only.
 
 S seeds, N examples. Every function says both and raises ValueError for one seed, one example, NaN, or no spread.
-May import: numpy, scipy.
 """
 
 from __future__ import annotations

@@ -6,7 +6,6 @@ SciPy does the arithmetic; Holm's step-down is ours because SciPy has none. Inte
 
 Every function says how many values it used (`n`) and raises ValueError, in one sentence, where it has no answer: fewer than two
 seeds, differences without spread, NaN.
-May import: numpy, scipy.
 """
 
 from __future__ import annotations

@@ -5,7 +5,6 @@ resampled within each task. Over the trials of one search, the best score to exp
 in the unbiased form without replacement of Tang et al. 2020, arXiv 2004.14355).
 
 Every result says how many tasks, runs or trials it used; ValueError for too few of them, NaN, or scores that are all the same.
-May import: numpy, scipy.
 """
 
 from __future__ import annotations

@@ -9,8 +9,6 @@ Turnbull 2000, chapter 3). That this holds with few seeds is simulated in tests 
 A race ends a comparison that is decided or hopeless (`decide`). Its final p is `overall`, the smallest alpha at which the boundary at the
 look where it ended would have been reached. Reaching it for alpha at any look happens with probability alpha whatever made the
 comparison stop, so this p is valid for every way of stopping at a planned look, and futility binds nobody.
-
-May import: numpy, scipy, statistics.
 """
 
 from __future__ import annotations

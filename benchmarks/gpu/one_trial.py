@@ -14,8 +14,9 @@ from typing import Any
 from benchmarks.gpu import data, models
 from benchmarks.gpu.form import Form, write
 from jepa_ray.config import EvaluationConfig, LoraConfig, ModelConfig, ObjectiveConfig, OptimConfig, SweepConfig, TrialConfig
-from jepa_ray.preparation.prepare import Prepared, prepare
+from jepa_ray.preparation.prepare import prepare
 from jepa_ray.results import TrialResult
+from jepa_ray.training.prepared import Prepared
 from jepa_ray.training.trial import run_trial
 
 EPOCHS = 3

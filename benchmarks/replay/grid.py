@@ -1,6 +1,6 @@
 """The table of a finished grid: every cell's validation curve and counted FLOPs, by seed; collected from sweeps, read for replays.
 
-May import jepa_ray's readers, pandas and pyarrow. Runs nothing.
+Runs nothing.
 """
 
 from __future__ import annotations

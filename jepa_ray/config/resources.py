@@ -5,7 +5,6 @@ from __future__ import annotations
 from pydantic import Field, field_validator, model_validator
 
 from jepa_ray.config.space import Record, show
-from jepa_ray.orchestration.environment import client_refused
 
 
 class ResourcesConfig(Record):
@@ -45,3 +44,11 @@ class ResourcesConfig(Record):
         if value is not None and value.startswith("ray://"):
             raise ValueError(f"got {show(value)}, but {client_refused()}")
         return value
+
+
+def client_refused() -> str:
+    """Why a sweep does not run through Ray Client, and what to do instead."""
+    return (
+        "Ray Client (ray://) cannot carry a sweep, which keeps its study and tables in this process; "
+        "start the sweep on a node of the cluster with resources.address=auto, or send it there with `ray job submit`"
+    )

@@ -2,8 +2,6 @@
 
 A task is one record in DATASETS (see `tasks/task.py`). All trials of a sweep share one
 `Splits`, which depends on DataConfig and the files' contents only: not on a trial's seed, nor on where the files lie.
-
-May import: streams, config, and data/ below. Not torch.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The reference's data format: JSON lines of `{"messages": [system, user, assistant]}`, the system message optional.
 
 Two halves: `json_lines` reads the rows of a file, whatever is in them; `from_messages` turns one row of this format into an
-example. Every error names the file, the line and what was expected there. May import: data/example. Not torch.
+example. Every error names the file, the line and what was expected there.
 """
 
 from __future__ import annotations

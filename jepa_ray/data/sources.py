@@ -8,8 +8,6 @@
 
 A row with `messages` is in the reference's format (`jsonl.py`), any other in the public source's, which the task knows. Nothing is
 unpickled, and no code that comes with a data set is run.
-
-May import: data/example, data/jsonl, data/tasks/task. Not torch.
 """
 
 from __future__ import annotations

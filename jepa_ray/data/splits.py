@@ -1,7 +1,4 @@
-"""Cutting a set of examples in two so that nothing leaks: whole groups of examples that share a text or an answer move together.
-
-May import: streams, data/example. Not torch.
-"""
+"""Cutting a set of examples in two so that nothing leaks: whole groups of examples that share a text or an answer move together."""
 
 from __future__ import annotations
 

@@ -1,8 +1,6 @@
 """Judges: when an answer is correct, task by task. One function each, named in JUDGES; tasks refer to them by name.
 
 Every judge compares as text, too (exact, prefix, contains). Where the paper's own script has another rule, its verdict is `paper_correct`.
-
-May import: config, and evaluation/ metrics, numbers, regexes, sql. Not torch.
 """
 
 from __future__ import annotations

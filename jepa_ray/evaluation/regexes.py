@@ -13,8 +13,6 @@ A line is matched as a whole, over printable ASCII. `^` and `$` are ordinary sig
 Both are walked in step, by their derivatives, until one accepts where the other does not (Hopcroft and Karp 1971). Automata from a
 library do the same but finish one operation after another, each possibly exponential and without a place to stop; here nothing is
 built that the comparison does not ask for, and every step is counted.
-
-May import: evaluation/derivatives.
 """
 
 from __future__ import annotations

@@ -6,8 +6,6 @@ query that crashes equals one without rows. Here a crash is an error and never c
 
 A prediction is whatever a model wrote, so it runs where it can do no harm: the file is opened read-only and immutable, an
 authorizer allows reading and nothing else, and time, rows and the size of values are bounded.
-
-May import: config, data/example, data/tasks, evaluation/metrics. Not torch.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
 """Writes docs/tasks.md: every task, when an answer to it is correct, and that its own references pass and a wrong answer does not.
 
-    python -m jepa_ray.evaluation.tasks_page > docs/tasks.md
-
-May import: config, data/, evaluation/judges. Not torch.
+python -m jepa_ray.evaluation.tasks_page > docs/tasks.md
 """
 
 from __future__ import annotations

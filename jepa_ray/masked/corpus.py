@@ -2,8 +2,6 @@
 
 Passages are the texts of the task's training split, or the lines of a text file; labels are the task's answers (the built-in
 reviews, say) and never enter training. Passages that validation or test have too are left out of a file.
-
-May import: config, streams, and data/ below. Not torch.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Which tokens of a passage are hidden: spans of exponential length, until a share of the tokens is reached.
 
 Only candidates (neither special tokens nor padding) are hidden. A span runs over the candidates in order, so that a special token
-inside a passage is stepped over. May import: data/corpus. Not torch.
+inside a passage is stepped over.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Legend: P pairs of this call, N pairs of the whole step (or of all that are to s
 Sources: LLM-JEPA, section 3 and table 3 (cosine, L2, MSE, InfoNCE); Huber 1964 (smooth L1); van den Oord et al., arXiv 1807.03748
 (InfoNCE).
 
-May import: config, torch. What is encoded and which side is trained is decided elsewhere: gradients flow into whatever requires them.
+What is encoded and which side is trained is decided elsewhere: gradients flow into whatever requires them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """An exponential moving average of what is trained: the weights of a target encoder of its own (`target: ema`).
 
 Averages what requires a gradient and nothing else: under LoRA the adapters, while the frozen weights are shared with the online network.
-Sources: Mean Teacher, arXiv 1703.01780; BYOL, arXiv 2006.07733, eq. 1; I-JEPA, arXiv 2301.08243. May import: torch.
+Sources: Mean Teacher, arXiv 1703.01780; BYOL, arXiv 2006.07733, eq. 1; I-JEPA, arXiv 2301.08243.
 """
 
 from __future__ import annotations

@@ -7,8 +7,6 @@
     tube, ...       states of the training sequence itself (`in_sequence.py`): of its question's and its answer's tokens
 
 What is drawn is drawn example by example, from streams of the step and the example, so it does not depend on micro-batches or workers.
-
-May import: config, data/, streams, in_sequence. Not torch.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ at random would send the first gradients into a pretrained network through an ar
 one without by that shock before it differs by anything trained. Semantic Tube (arXiv 2602.22617) has a linear predictor as an ablation; the
 mlp is what BYOL and I-JEPA (arXiv 2006.07733, 2301.08243) put there.
 
-Legend: P pairs, D width of a state, H hidden units. May import: config, streams, torch.
+Legend: P pairs, D width of a state, H hidden units.
 """
 
 from __future__ import annotations

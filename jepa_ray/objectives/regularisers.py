@@ -4,7 +4,7 @@ Legend: P states, D width, S slices, T grid points. All in fp32. Each is one num
 states that it is given. The training step gives it those of all workers (`training/jepa.py`).
 
 Sources: VICReg, Bardes, Ponce and LeCun, arXiv 2105.04906, eq. 1-4. SIGReg: LeJEPA, Balestriero and LeCun, arXiv 2511.08544, after the test
-of Epps and Pulley 1983. May import: config, torch.
+of Epps and Pulley 1983.
 """
 
 from __future__ import annotations

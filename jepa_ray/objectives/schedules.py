@@ -1,6 +1,6 @@
 """How much the JEPA term counts at a step, whether it is skipped there, and how fast its target encoder follows.
 
-Steps count from 0. Pure functions of the objective, the seed and the step, so every rank has the same answer. May import: config, streams.
+Steps count from 0. Pure functions of the objective, the seed and the step, so every rank has the same answer.
 """
 
 from __future__ import annotations

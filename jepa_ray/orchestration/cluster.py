@@ -1,6 +1,6 @@
 """Ray itself: quiet settings, a cluster to run on, how many trials fit on it, and prepared data in its object store.
 
-`settings()` must have run before `ray` is imported anywhere in the process. May import ray; knows nothing of trials' contents.
+`settings()` must have run before `ray` is imported anywhere in the process.
 """
 
 from __future__ import annotations
@@ -11,19 +11,17 @@ import logging
 import os
 import signal
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from jepa_ray.config import ResourcesConfig, SweepConfig
 from jepa_ray.orchestration.environment import allowed_cpus, check_home, cluster_address, short_folder
+from jepa_ray.orchestration.recipes import Prepare, preparation
 
 if TYPE_CHECKING:
     from jepa_ray.orchestration.jobs import Slot
-    from jepa_ray.preparation.prepare import Prepared
 
-Prepare = Callable[[SweepConfig, str, str], "Prepared"]
-"""(sweep, family, task) -> its data."""
 Pair = tuple[str, str]
 """Family and task."""
 
@@ -233,11 +231,8 @@ def _prepare(
     if prepare_one is None:
         import torch
 
-        from jepa_ray.masked.prepare import prepare_masked
-        from jepa_ray.preparation.prepare import prepare
-
         torch.set_num_threads(cpus)
-        prepare_one = cast(Prepare, prepare_masked) if sweep.base.masked is not None else prepare
+        prepare_one = preparation(sweep)
     try:
         with sending(mailbox, f"{family} {task}"):
             prepared = prepare_one(sweep, family, task)

@@ -11,6 +11,8 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from jepa_ray.config.resources import client_refused
+
 SOCKET_BYTES = 107 if sys.platform.startswith("linux") else 103
 """Longest path of a Unix socket: `sun_path` of unix(7), less its final NUL."""
 SOCKET = "/ray/session_2000-01-01_00-00-00_000000_4194304/sockets/plasma_store"
@@ -33,14 +35,6 @@ def cluster_address(said: str | None, environ: Mapping[str, str]) -> tuple[str |
     if address in ("", "local"):
         return None, None
     return address, f"Joining the Ray cluster at {address}, which RAY_ADDRESS names (resources.address=local starts one on this machine)."
-
-
-def client_refused() -> str:
-    """Why a sweep does not run through Ray Client, and what to do instead."""
-    return (
-        "Ray Client (ray://) cannot carry a sweep, which keeps its study and tables in this process; "
-        "start the sweep on a node of the cluster with resources.address=auto, or send it there with `ray job submit`"
-    )
 
 
 def allowed_cpus() -> int:

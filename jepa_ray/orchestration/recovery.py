@@ -2,7 +2,6 @@
 
 Parameters are read from a row's columns; they stand only if they come to the row's own configuration again. Suggestions that no row
 tells of (repeats, trials that were running) are asked for anew at their places, so that the search goes on as it would have.
-May import: config, plan, priors, results, space. Not torch, not ray, not optuna.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@
     matched   the dearer of each method and its baseline again, with the training FLOPs of the cheaper one
 
 Resuming needs no mode of its own: what the tables hold of a configuration is not run again, in any stage.
-May import ray. The console is told what happens; nothing is printed here.
+The console is told what happens; nothing is printed here.
 """
 
 from __future__ import annotations
@@ -24,14 +24,15 @@ from ray import tune
 
 from jepa_ray import plan, results
 from jepa_ray.config import Arm, SweepConfig, TrialConfig, config_id
-from jepa_ray.orchestration.cluster import Cluster, Interrupt, Pair, Prepare, prepare
+from jepa_ray.orchestration.cluster import Cluster, Interrupt, Pair, prepare
 from jepa_ray.orchestration.jobs import Job, ended, storage, write, written
 from jepa_ray.orchestration.mailbox import Mailbox
 from jepa_ray.orchestration.progress import Beats
+from jepa_ray.orchestration.recipes import Prepare, RunTrial
 from jepa_ray.orchestration.scheduler import ArmScheduler, Events, JobSearcher, Source
 from jepa_ray.orchestration.selection import Decide, confirmations, matched, race, select
 from jepa_ray.orchestration.stages import Identities, Listed, Listener, Search
-from jepa_ray.orchestration.worker import RunTrial, Stock, trainable
+from jepa_ray.orchestration.worker import Stock, trainable
 from jepa_ray.results import Stage
 
 

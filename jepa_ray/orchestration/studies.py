@@ -6,8 +6,7 @@ tables stay the truth: whatever they already hold of a configuration is told, no
 
     optuna-dashboard sqlite:///results/lora/study.db        shows the studies while they grow
 
-A new study whose arm has trials in the tables already (`study.db` was lost) begins with them. May import: config, optuna, plan, priors,
-recovery, space, streams. Not ray.
+A new study whose arm has trials in the tables already (`study.db` was lost) begins with them.
 """
 
 from __future__ import annotations

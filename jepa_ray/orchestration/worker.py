@@ -20,7 +20,6 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import pyarrow.parquet as pq
@@ -28,17 +27,15 @@ import ray
 from ray import tune
 
 from jepa_ray import results
-from jepa_ray.config import TrialConfig
 from jepa_ray.orchestration.jobs import Job, Metrics, Slot, ended, row_path, storage, write, written
 from jepa_ray.orchestration.progress import sending
-from jepa_ray.results import Stage, TrialResult
+from jepa_ray.orchestration.recipes import RunTrial, trial_runner
+from jepa_ray.results import Stage
 from jepa_ray.system import full_disk
 
 if TYPE_CHECKING:
-    from jepa_ray.preparation.prepare import Prepared
+    from jepa_ray.training.prepared import Prepared
     from jepa_ray.training.trial import Runtime
-
-RunTrial = Callable[[TrialConfig, "Prepared", "Runtime", Callable[[Metrics], None], Path], TrialResult]
 
 
 class TrialStopped(BaseException):
@@ -177,7 +174,7 @@ def _train(job: Job, stock: Stock, report: Callable[[Metrics], None]) -> None:
     """Run the trial on this worker; rank 0 writes its row."""
     from jepa_ray.training import device
 
-    run_trial = stock.run_trial or _run_trial(job.config)
+    run_trial = stock.run_trial or trial_runner(job.config)
     runtime = _runtime(stock.slot)
 
     def observed(metrics: Metrics) -> None:
@@ -230,16 +227,6 @@ def _runtime(slot: Slot) -> Runtime:
 
     context = ray.train.get_context()
     return Runtime(rank=context.get_world_rank(), world_size=context.get_world_size(), device=str(get_device()), num_threads=slot.cpus)
-
-
-def _run_trial(config: TrialConfig) -> RunTrial:
-    if config.masked is not None:
-        from jepa_ray.masked.trial import run_masked_trial
-
-        return cast(RunTrial, run_masked_trial)
-    from jepa_ray.training.trial import run_trial
-
-    return run_trial
 
 
 def _show(job: Job, values: Mapping[str, Any]) -> None:

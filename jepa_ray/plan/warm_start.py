@@ -3,8 +3,6 @@
 For each method the best configurations of the earlier sweeps' arms of that name are tried right after the method's own values, whatever
 algorithm goes on from there. Only ranks within an arm are compared: accuracies of another family, task or size mean nothing here.
 `benchmarks/warm_start.py` measures what that is worth, and what else was tried.
-
-May import: results, space. Not torch, not Ray.
 """
 
 from __future__ import annotations

@@ -18,7 +18,6 @@ from jepa_ray.data.example import Example
 from jepa_ray.data.packing import make_batch
 from jepa_ray.data.report import of_family, of_task
 from jepa_ray.data.views import TokenTable, tokenize_split
-from jepa_ray.masked.prepare import estimate_masked
 from jepa_ray.models.families import get_family
 from jepa_ray.models.loading import add_lora, check_rows, load_config, load_tokenizer
 from jepa_ray.models.network import Network
@@ -41,8 +40,6 @@ def estimate(sweep: SweepConfig) -> tuple[dict[str, Estimate], list[str]]:
 
     Arms whose data or checkpoint cannot be used have no estimate, and their reason is among the facts. ValueError where that is so of all.
     """
-    if sweep.base.masked is not None:
-        return estimate_masked(sweep)
     facts: list[str] = []
     tables: dict[tuple[str, str], tuple[TokenTable, TokenTable | None, FlopModel, FlopModel, int, int]] = {}
     refused: list[str] = []

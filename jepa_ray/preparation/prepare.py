@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,35 +19,7 @@ from jepa_ray.models.families import get_family
 from jepa_ray.models.loading import check_rows, check_weights, commit_of, load_config, load_tokenizer
 from jepa_ray.preparation.tiny_base import split_for_base, tiny_base
 from jepa_ray.system.heartbeat import HEARTBEAT
-from jepa_ray.training.first_stage import Pretrained
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """What every trial of a family and task shares; flat arrays inside, so that Ray's object store hands it out without copies."""
-
-    train: TokenTable
-    val: TokenTable
-    test: TokenTable | None
-    """None while searching: the test split is sealed."""
-    dataset_sha: str
-    """Digest of the splits' contents."""
-    checkpoint: str
-    """Folder or hub id that weights and tokenizer are read from."""
-    revision: str | None = None
-    """Of a hub id: the commit that `identity` names, which every trial loads."""
-    pretrain: TokenTable | None = None
-    """Training split of the first stage, where there is one."""
-    pretrain_sha: str = ""
-    """Digest of that stage's data."""
-    stage: Pretrained | None = None
-    """What the first stage handed on: filled in by the trial that has run it."""
-    identity: str = ""
-    """Digest of all that a trial's numbers depend on and its configuration does not hold: data of both stages, databases, weights."""
-    facts: dict[str, Any] = field(default_factory=dict)
-    """Columns of the trials table known before training: overlap, and examples dropped from any split."""
-    report: dict[str, Any] = field(default_factory=dict)
-    """The data report: `data.datasets.Splits.report`, and examples, dropped and token lengths per split and sequence."""
+from jepa_ray.training.prepared import Prepared
 
 
 def prepare(sweep: SweepConfig, family: str, task: str) -> Prepared:

@@ -7,7 +7,7 @@
     selection*.json                             refused: what was frozen is for the user to bring back, or to give up
 
 Set aside is renamed, never deleted: to a name beside its own that no reader takes for a table. Other commands than the sweep write
-nothing; they name the file and the sweep's command. May import: config, full_disk, tables, pyarrow. Not torch, not ray.
+nothing; they name the file and the sweep's command.
 """
 
 from __future__ import annotations

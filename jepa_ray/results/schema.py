@@ -1,13 +1,21 @@
 """Schemas of a sweep's tables: every column of trials, metrics, predictions, embeddings and arms, and its type.
 
-`results.py` writes and reads them, and hands their names on. May import: pyarrow. Not torch, not ray.
+`tables.py` writes and reads them, and hands their names on.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
+
+State = Literal["COMPLETE", "PRUNED", "FAILED", "RUNNING"]
+Stage = Literal["search", "confirm", "matched"]
+"""matched: the dearer of a method and its baseline, trained again with the FLOPs of the cheaper one (`confirm.equal_flops`)."""
+FLOPS_ALIKE = 0.02
+"""Training costs that differ by less than this share are equal."""
+JUDGED = "test_accuracy"
+"""What arms are compared by once they are confirmed: in a race, in the verdict and in the tables, whatever `search.metric` selects by."""
 
 TEXT, REAL, INTEGER, FLAG = pa.string(), pa.float64(), pa.int64(), pa.bool_()
 

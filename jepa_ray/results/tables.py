@@ -10,59 +10,29 @@ Every file of a table has the same explicit schema, so `pandas.read_parquet("res
 in whichever trial. A file appears by renaming a finished temporary file (its name starts with ".", which readers skip), and
 the `trials` row comes last: it is the commit. Without it a trial does not exist, whatever else a crash left behind.
 
-Columns and their types are in `tables.py`, what is done about damaged files in `damaged.py`.
+Columns and their types are in `schema.py`, what is done about damaged files in `damaged.py`.
 
-May import: atomic, config, damaged, messages, tables, pyarrow, pandas. Not torch, not ray. What to run again is the sweep's
-business.
+What to run again is the sweep's business.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-import platform
-import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
-import yaml
-from pydantic import ValidationError
 
-from jepa_ray import __version__
+from jepa_ray.config import TrialConfig, columns
+from jepa_ray.results.schema import CONFIG, EMBEDDINGS, METRICS, PREDICTIONS, REAL, SUMMARY, TEXT, TRIALS, Stage, State
 from jepa_ray.system import atomic
-from jepa_ray.config import VALIDATION_METRICS as VALIDATION_METRICS
-from jepa_ray.config import Arm as Arm
-from jepa_ray.config import SweepConfig, TrialConfig, arms, columns, grown
-from jepa_ray.results.damaged import damage as damage
-from jepa_ray.results.damaged import files as files
-from jepa_ray.results.damaged import unreadable as unreadable
-from jepa_ray.config.messages import finding
-from jepa_ray.results.schema import ARMS as ARMS
-from jepa_ray.results.schema import CONFIG as CONFIG
-from jepa_ray.results.schema import EMBEDDINGS as EMBEDDINGS
-from jepa_ray.results.schema import IDENTITY as IDENTITY
-from jepa_ray.results.schema import METRICS as METRICS
-from jepa_ray.results.schema import PREDICTIONS as PREDICTIONS
-from jepa_ray.results.schema import REAL, TEXT, unsound_arms
-from jepa_ray.results.schema import SUMMARY as SUMMARY
-from jepa_ray.results.schema import TRIALS as TRIALS
 
-State = Literal["COMPLETE", "PRUNED", "FAILED", "RUNNING"]
-Stage = Literal["search", "confirm", "matched"]
-"""matched: the dearer of a method and its baseline, trained again with the FLOPs of the cheaper one (`confirm.equal_flops`)."""
-FLOPS_ALIKE = 0.02
-"""Training costs that differ by less than this share are equal."""
-JUDGED = "test_accuracy"
-"""What arms are compared by once they are confirmed: in a race, in the verdict and in the tables, whatever `search.metric` selects by."""
 Filters = Sequence[tuple[str, str, Any]]
 
 
@@ -166,75 +136,6 @@ def read_embeddings(folder: Path, columns: Sequence[str] | None = None, filters:
     return _frame(_read(folder / "embeddings", EMBEDDINGS, columns, filters, committed=folder / "trials"))
 
 
-def declare_arms(folder: Path, sweep: SweepConfig) -> list[Arm]:
-    """The arms of a sweep, written down in its folder: those that it has declared before stay as they are, new ones follow."""
-    before = declared_before(folder)
-    declared = grown(before, arms(sweep))
-    if declared != before:
-        write_arms(folder, declared)
-    return declared
-
-
-def declared_before(folder: Path) -> list[Arm]:
-    """The arms table, or the arms of the folder's earlier files (`sweep-N.yaml`) where there is none."""
-    if (folder / "arms.parquet").exists():
-        return read_arms(folder)
-    declared: list[Arm] = []
-    for version in sorted(folder.glob("sweep-*.yaml"), key=lambda path: (len(path.name), path.name)):
-        with contextlib.suppress(OSError, yaml.YAMLError, ValueError):
-            declared = grown(declared, _arms_of(version))
-    return declared
-
-
-def write_arms(folder: Path, declared: Sequence[Arm]) -> None:
-    """Replace the arms table of the sweep in `folder`."""
-    rows = [{**asdict(arm), "arm": arm.name} for arm in declared]
-    with atomic.whole_file(folder / "arms.parquet") as temporary:
-        pq.write_table(pa.Table.from_pylist(rows, schema=ARMS), temporary)
-
-
-def read_arms(folder: Path) -> list[Arm]:
-    """The arms that the sweep in `folder` has declared, in order, each with the arm that it is compared with.
-
-    Without that table they are those of sweep.yaml, each as the first version of the file that names it (`sweep-N.yaml`) declared it.
-    Raises ValueError where neither can be read.
-    """
-    path, plan = folder / "arms.parquet", folder / "sweep.yaml"
-    try:
-        rows = pq.read_table(path, schema=ARMS).to_pylist()
-        why = unsound_arms(rows)
-    except FileNotFoundError:
-        rows, why = None, None
-    except (pa.ArrowException, OSError) as error:
-        rows, why = None, str(error).splitlines()[0]
-    if why is not None:
-        raise ValueError(
-            f"{path} cannot be read ({why}); `python -m jepa_ray.sweep FILE`, with the file of this sweep, sets it aside and makes it "
-            "again from sweep.yaml"
-        )
-    if rows is not None:
-        return [Arm(name=row.pop("arm"), **row) for row in rows]
-    try:
-        return grown(declared_before(folder), _arms_of(plan))
-    except ValidationError as error:
-        place, law = finding(error.errors()[0])
-        said = f"{'.'.join(map(str, place))}: {law}" if place else law
-        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        raise ValueError(
-            f"{folder} has no arms.parquet, and its sweep.yaml is refused: {said}{more}. "
-            f"So it is not known which arms are compared; correct sweep.yaml there, which changes no trial"
-        ) from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError) as error:
-        why = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({type(error).__name__})"
-        raise ValueError(
-            f"{folder} has no arms.parquet, and its sweep.yaml {why}: it is not known which arms are compared; put the sweep's file there"
-        ) from error
-
-
-def _arms_of(plan: Path) -> list[Arm]:
-    return arms(SweepConfig.model_validate(yaml.safe_load(plan.read_text(encoding="utf-8"))))
-
-
 def finished(folder: Path) -> dict[str, dict[str, Any]]:
     """config_id -> row of `trials` (None for null), the last attempt where there are several."""
     rows: list[dict[str, Any]] = _read(folder / "trials", TRIALS).to_pylist()
@@ -256,41 +157,6 @@ def attempt_id(config_id: str, attempt: int) -> str:
     """Trial id of the attempt-th try (from 1) of a configuration: `<config_id>`, then `<config_id>-2`, `<config_id>-3`, ..."""
     assert attempt >= 1 and "-" not in config_id, (config_id, attempt)
     return config_id if attempt == 1 else f"{config_id}-{attempt}"
-
-
-def provenance() -> dict[str, str | None]:
-    """Where numbers come from: git_sha (None outside a checkout; `-dirty` with uncommitted changes), versions, started_at."""
-    return {"git_sha": _git_sha(Path(__file__).resolve().parent), "versions": json.dumps(_versions(), sort_keys=True), "started_at": now()}
-
-
-def now() -> str:
-    """This moment, UTC, ISO 8601, to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _versions() -> dict[str, str | None]:
-    versions: dict[str, str | None] = {"python": platform.python_version(), "jepa_ray": __version__}
-    for name in ("torch", "ray", "transformers", "peft", "optuna"):
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            versions[name] = None
-    return versions
-
-
-def _git_sha(package: Path) -> str | None:
-    def git(*arguments: str) -> str | None:
-        try:
-            done = subprocess.run(["git", "-C", str(package), *arguments], capture_output=True, text=True, timeout=10, check=False)
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    # Inside somebody else's checkout (a virtual environment in a repository) the commit would say nothing about this package.
-    if git("ls-files", "--error-unmatch", "__init__.py") is None:
-        return None
-    sha = git("rev-parse", "HEAD")
-    return f"{sha}-dirty" if sha and git("status", "--porcelain", "--untracked-files=no") else sha
 
 
 def _plain(value: Any) -> Any:

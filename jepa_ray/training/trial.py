@@ -28,7 +28,6 @@ from jepa_ray.data.views import TokenTable
 from jepa_ray.evaluation.metrics import guessing
 from jepa_ray.models.loading import load_tokenizer, uses_bf16
 from jepa_ray.models.network import Network
-from jepa_ray.preparation.prepare import Prepared
 from jepa_ray.results import TrialResult, load_progress, now, provenance, save_progress
 from jepa_ray.system.heartbeat import HEARTBEAT
 from jepa_ray.training.cost import FlopModel
@@ -40,6 +39,7 @@ from jepa_ray.training.first_stage import pretrain, stages
 from jepa_ray.training.flops_budget import affordable
 from jepa_ray.training.jepa_term import active_objective
 from jepa_ray.training.packing_check import PackingError, attention_error
+from jepa_ray.training.prepared import Prepared
 from jepa_ray.training.spent import cost_so_far, spent_columns
 from jepa_ray.training.state import build
 from jepa_ray.training.step import (

@@ -14,7 +14,8 @@ from jepa_ray.masked.network import load_masked_lm
 from jepa_ray.masked.prepare import prepare_masked, write_tiny_encoder
 from jepa_ray.models import loading
 from jepa_ray.plan import trial_config
-from jepa_ray.preparation.prepare import Prepared, prepare
+from jepa_ray.preparation.prepare import prepare
+from jepa_ray.training.prepared import Prepared
 from jepa_ray.training.trial import Runtime, run_trial
 
 COMMIT = "c0ffee" * 6 + "c0de"

@@ -185,7 +185,7 @@ def test_provenance_names_versions_and_fits_the_summary() -> None:
 def test_git_sha_only_of_a_checkout_that_holds_the_package(tmp_path: Path) -> None:
     def git(*arguments: str) -> None:
         identity = ["-c", "user.name=t", "-c", "user.email=t@t"]
-        results.subprocess.run(["git", *identity, "-C", str(tmp_path), *arguments], check=True, capture_output=True)
+        subprocess.run(["git", *identity, "-C", str(tmp_path), *arguments], check=True, capture_output=True)
 
     git("init", "-q")
     (tmp_path / ".gitignore").write_text("venv\n")
@@ -194,12 +194,12 @@ def test_git_sha_only_of_a_checkout_that_holds_the_package(tmp_path: Path) -> No
         (tmp_path / folder / "__init__.py").write_text("x = 1\n")
     git("add", ".")
     git("commit", "-qm", "first")
-    sha = results._git_sha(tmp_path / "package")
+    sha = provenance._git_sha(tmp_path / "package")
     assert sha is not None and len(sha) == 40
     (tmp_path / "package" / "__init__.py").write_text("x = 2\n")
-    assert results._git_sha(tmp_path / "package") == f"{sha}-dirty"
+    assert provenance._git_sha(tmp_path / "package") == f"{sha}-dirty"
     # Installed into an environment that lies inside a repository: its commit says nothing about the package.
-    assert results._git_sha(tmp_path / "venv") is None
+    assert provenance._git_sha(tmp_path / "venv") is None
 
 
 def test_of_equally_good_trials_the_one_suggested_first_is_best(tmp_path: Path) -> None:

@@ -16,10 +16,11 @@ from jepa_ray.data.datasets import load_splits
 from jepa_ray.evaluation.metrics import without_leaked
 from jepa_ray.models.families import FAMILIES
 from jepa_ray.plan import trial_config
-from jepa_ray.preparation.prepare import Prepared, prepare
+from jepa_ray.preparation.prepare import prepare
 from jepa_ray.results import SUMMARY, TrialResult, load_progress, read_predictions, write_trial
 from jepa_ray.training import checkpoint as checkpoints
 from jepa_ray.training import trial
+from jepa_ray.training.prepared import Prepared
 from jepa_ray.training.step import Runtime
 from tests import tiny_models as tiny
 

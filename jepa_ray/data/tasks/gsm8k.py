@@ -2,8 +2,6 @@
 
 The built-in problems have one or two steps with small numbers, from the forms below. Their solutions are in GSM8K's style,
 calculator annotations `<<3+4=7>>` included, but they are far easier: what a model learns on them says nothing about real ones.
-
-May import: streams, data/example, data/tasks/task. Not torch.
 """
 
 from __future__ import annotations

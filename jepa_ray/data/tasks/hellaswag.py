@@ -10,8 +10,6 @@ The built-in questions are of that form: the place names one of a few scenes, an
 Of the other endings, most name something that fits no scene at all, the rest something of another scene. So there are two steps:
 dropping what never fits, which needs no context and which a tiny model learns in some hundred steps, and matching the scene, which
 it learns far later. What a model learns on them says nothing about the real questions.
-
-May import: streams, data/example, data/tasks/literals, data/tasks/task. Not torch.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Lists of strings in rows: given as such, or, where a format has strings only (CSV), as text that holds a list literal.
-
-May import: nothing of the package. Not torch.
-"""
+"""Lists of strings in rows: given as such, or, where a format has strings only (CSV), as text that holds a list literal."""
 
 from __future__ import annotations
 

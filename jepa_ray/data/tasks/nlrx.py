@@ -12,8 +12,6 @@ the usual reading of their sentence. Here the English determines the regex. The 
 `before` binds loosest (but `words with` spans it), then a preposition and its whole group, then a repetition and its whole
 group, then `or` and `and`, then `followed by`. Like there, the regex is a target string, not a careful program: `|` stands
 unparenthesised beside `.*`, and `&` and `~` are the paper's and and not.
-
-May import: streams, data/example, data/tasks/task. Not torch.
 """
 
 from __future__ import annotations

@@ -8,8 +8,6 @@ The built-in pairs are those of nl-rx's grammar, seed for seed and split for spl
 A sentence is an opening, a noun, a verb phrase that agrees with it, and the rest; each part is put in other words, and the two sides
 of "before" may change places. No wording stands for two things, so a reworded sentence still has one regex: undoing the tables gives
 the synthetic sentence back (tested). Real workers are freer than this, and now and then wrong.
-
-May import: streams, data/example, data/tasks/nlrx, data/tasks/task. Not torch.
 """
 
 from __future__ import annotations

@@ -3,8 +3,6 @@
 The built-in questions ask after invented towns. What is true of a town depends on the seed and not on the split, and every fact
 can be asked in many ways: a model answers test questions from facts that it saw in training under other wordings. Nothing can be
 answered from the question alone.
-
-May import: streams, data/example, data/tasks/literals, data/tasks/task. Not torch.
 """
 
 from __future__ import annotations

@@ -2,8 +2,6 @@
 
 The built-in sentences say who did what to what, when and where, in six wordings of a fixed order. So the next wording follows from
 the one before, and a small model can learn it.
-
-May import: streams, data/example, data/tasks/literals, data/tasks/task. Not torch.
 """
 
 from __future__ import annotations

@@ -3,8 +3,6 @@
 The built-in reviews are two or three clauses about aspects of a film or a shop. Each clause says a mood
 in a word that carries it, or denies the opposite ("was not dull"). What makes them not quite easy: denials, clauses that point the
 other way, and, at a fixed share, a review whose label is one step off, as raters' are.
-
-May import: streams, data/example, data/tasks/task. Not torch.
 """
 
 from __future__ import annotations

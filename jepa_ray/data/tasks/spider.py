@@ -2,8 +2,6 @@
 
 The Text view is `For db_id:[x]`, an empty line and the question, as in the paper; the schema is not shown. The public release has
 the queries in `train_spider.json` and the databases, which judging needs, in its folder `database`.
-
-May import: data/example, data/tasks. Not torch.
 """
 
 from __future__ import annotations

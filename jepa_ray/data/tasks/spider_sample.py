@@ -9,8 +9,6 @@ A query is put together from parts that mean the same in English and in SQL, eac
 
 The conditions of a query are true of one row, its witness, so that most queries have rows to return. What differs from the real
 data, on purpose: the English says the columns by their names, few words are used, and no question needs more than one join.
-
-May import: streams, data/example. Not torch, nor sqlite3: the databases are scripts.
 """
 
 from __future__ import annotations

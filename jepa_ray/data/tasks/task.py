@@ -1,7 +1,4 @@
-"""The record that describes a task. Everything peculiar to one is data of its record, or a function of its own module beside this one.
-
-May import: data/example. Not torch.
-"""
+"""The record that describes a task. Everything peculiar to one is data of its record, or a function of its own module beside this one."""
 
 from __future__ import annotations
 

@@ -11,9 +11,9 @@ import pytest
 from analysis import planning
 from analysis.stats import sequential
 from jepa_ray import plan
-from jepa_ray.advice import detectable, race_rule, verdict
 from jepa_ray.config import SweepConfig, arms
 from jepa_ray.plan.load import dump
+from jepa_ray.sweep import detectable, race_rule, verdict
 from tests import fake_training as fake
 from tests.analysis import sweeps
 

@@ -1,0 +1,131 @@
+"""The results folder of a sweep: locked by one process, and with its sweep.yaml, which says what may go on in it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import itertools
+import os
+import platform
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from jepa_ray.config import SweepConfig, arms
+from jepa_ray.config.messages import folded
+from jepa_ray.plan.changes import by_family, changed, refusal, told
+from jepa_ray.plan.load import dump, parse, parse_resolved, unreadable_resolved
+from jepa_ray.system import atomic
+
+
+@contextlib.contextmanager
+def lock_folder(sweep: SweepConfig, extend: bool = False, fresh: bool = False) -> Iterator[tuple[SweepConfig, Path]]:
+    """The sweep's folder, locked and with its sweep.yaml, and the sweep under the name it has there (`--fresh` gives a new one).
+
+    Raises ValueError where another process holds the folder, or where it holds another sweep of the same name.
+    """
+    if extend and fresh:
+        raise ValueError("--extend adds to the sweep that is there, --fresh leaves it alone: give one of the two")
+    if fresh:
+        names = itertools.chain([sweep.name], (f"{sweep.name}-{number}" for number in itertools.count(2)))
+        sweep = sweep.model_copy(update={"name": next(name for name in names if not _begun(Path(sweep.output) / name))})
+    folder = Path(sweep.output) / sweep.name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        held = (folder / ".lock").open("a+")
+    except OSError as error:
+        raise ValueError(f"output: cannot write to {folder} ({error.strerror}); name another folder with output=...") from error
+    with held as lock:
+        holder = f"pid {os.getpid()} on {platform.node()}"
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            taken = False
+        except BlockingIOError:
+            taken = True
+        except OSError as error:  # a file system without locks: some of clusters
+            lock.seek(0)
+            taken = _lives(lock.read().strip())
+            if not taken:
+                no_locks = f"output: the file system of {folder} has no locks ({error.strerror})"
+                _warn([f"{no_locks}: see to it that no second process runs this sweep on another machine meanwhile"])
+        if taken:
+            lock.seek(0)
+            raise ValueError(
+                f"{folder} is in use by another process ({lock.read().strip() or 'unknown'}): wait for it, "
+                "or start a sweep of another name with name=..."
+            )
+        lock.truncate(0)
+        lock.write(holder)
+        lock.flush()
+        _write_yaml(sweep, folder, extend)
+        yield sweep, folder
+
+
+def _lives(holder: str) -> bool:
+    """Whether a lock file without a lock names another living process of this machine."""
+    found = re.fullmatch(r"pid (\d+) on (.*)", holder)
+    return found is not None and found[2] == platform.node() and int(found[1]) != os.getpid() and Path("/proc", found[1]).exists()
+
+
+def _begun(folder: Path) -> bool:
+    """Whether a search has been started there: a folder that bad input was refused in counts as empty."""
+    return (folder / "study.db").exists() or any((folder / "trials").glob("[!.]*.parquet"))
+
+
+def _write_yaml(sweep: SweepConfig, folder: Path, extend: bool) -> None:
+    """Write sweep.yaml and the arms table, if the sweep may go on in this folder; an earlier sweep.yaml is kept as sweep-N.yaml.
+
+    Files of the folder that cannot be read are set aside (`damaged.py`), those of them that say what the sweep is are refused.
+    """
+    from jepa_ray import results
+    from jepa_ray.results import damaged
+
+    path, new = folder / "sweep.yaml", dump(sweep)
+    if path.is_dir():
+        raise ValueError(unreadable_resolved(path, "it is a folder"))
+    damaged.check_folders(folder)
+    damaged.selections(folder)  # to be refused now, not when the search is over
+    if not _begun(folder):
+        atomic.write_text(path, new)
+        results.write_arms(folder, arms(sweep))
+        return
+    if path.exists():
+        old = parse_resolved(path)
+        changes = changed(old, parse(new))
+        if changes and new.startswith(path.read_text(encoding="utf-8")):
+            raise ValueError(unreadable_resolved(path, "it ends in the middle"))
+        reasons = (refusal(by_family(old), parse(new)["methods"], *change) for change in changes)
+        refused = list(dict.fromkeys(reason for reason in reasons if reason))
+        if changes and not extend:
+            remedy = (
+                "--fresh starts over in a new folder (--extend cannot add these)"
+                if refused
+                else "--extend adds to it, --fresh starts over in a new folder"
+            )
+            raise ValueError(
+                f"{folder} holds another sweep of the name {sweep.name!r}; changed since:\n"
+                + "\n".join(dict.fromkeys(f"  {told(old['methods'], parse(new)['methods'], *change)}" for change in changes))
+                + f"\n{remedy}; nothing is ever deleted"
+            )
+        if refused:
+            raise ValueError(
+                "--extend only adds trials:\n" + "\n".join(f"  {line}" for line in refused) + "\n--fresh starts over in a new folder"
+            )
+        if changes:
+            number = next(number for number in itertools.count(1) if not (folder / f"sweep-{number}.yaml").exists())
+            (folder / f"sweep-{number}.yaml").write_bytes(path.read_bytes())
+    _warn(damaged.mend_arms(folder))
+    if path.exists() and not (folder / "arms.parquet").exists():
+        # A folder of an earlier version, or one that lost them: what it compares is declared before anything is added.
+        results.write_arms(folder, results.read_arms(folder))
+    elif not path.exists() and (lost := {arm.name for arm in results.declared_before(folder)} - {arm.name for arm in arms(sweep)}):
+        raise ValueError(f"{folder} has arms that the given file lacks ({', '.join(sorted(lost))}): name the file that was last used there")
+    atomic.write_text(path, new)
+    results.declare_arms(folder, sweep)
+    _warn(damaged.mend(folder))
+
+
+def _warn(sentences: Sequence[str]) -> None:
+    for sentence in sentences:
+        print(folded(sentence, sys.stderr), file=sys.stderr)
