@@ -88,7 +88,7 @@ def test_more_workers_than_the_cluster_has() -> None:
     with pytest.raises(ValueError, match="1 GPUs each"):
         fit(gpus_per_worker=1)
     gpus = [{"Alive": True, "Resources": {"CPU": 8.0, "GPU": 2.0}}]
-    assert _fit(ResourcesConfig(), gpus, None, local=True).slot.gpus == 1.0
+    assert _fit(ResourcesConfig(), gpus, None, local=True).resources.gpus == 1.0
     assert _fit(ResourcesConfig(gpus_per_worker=0.25), gpus, None, local=True).max_concurrent == 8
 
 
@@ -354,10 +354,10 @@ def test_signal_waits_for_the_loop_once() -> None:
     interrupt = Interrupt()
     with pytest.raises(KeyboardInterrupt):
         interrupt._handle(signal.SIGINT, None)
-    interrupt.armed = True
+    interrupt.enabled = True
     interrupt._handle(signal.SIGINT, None)
     with pytest.raises(KeyboardInterrupt):
-        interrupt.take_up()
+        interrupt.check()
     with pytest.raises(KeyboardInterrupt):
         interrupt._handle(signal.SIGINT, None)
 

@@ -20,9 +20,9 @@ from jepa_ray.orchestration.environment import allowed_cpus, check_home, cluster
 from jepa_ray.orchestration.recipes import Prepare, preparation
 
 if TYPE_CHECKING:
-    from jepa_ray.orchestration.jobs import Slot
+    from jepa_ray.orchestration.jobs import TrialResources
 
-Pair = tuple[str, str]
+Workload = tuple[str, str]
 """Family and task."""
 
 SETTINGS = {
@@ -53,24 +53,24 @@ def settings() -> None:
 
 
 class Interrupt:
-    """Ctrl-C and SIGTERM. While Tune's loop runs (`armed`) they wait for its next turn, where nothing is half done."""
+    """Ctrl-C and SIGTERM. While Tune's loop runs (`enabled`) they wait for its next turn, where nothing is half done."""
 
     def __init__(self) -> None:
-        self.wanted = self.armed = False
+        self.requested = self.enabled = False
 
     def install(self) -> None:
         """Take over both signals; to be repeated after `ray.init`, which installs a handler of its own."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._handle)
 
-    def take_up(self) -> None:
+    def check(self) -> None:
         """Called at every turn of the loop."""
-        if self.wanted:
+        if self.requested:
             raise KeyboardInterrupt
 
     def _handle(self, number: int, frame: Any) -> None:
-        if self.armed and not self.wanted:
-            self.wanted = True
+        if self.enabled and not self.requested:
+            self.requested = True
         else:
             raise KeyboardInterrupt
 
@@ -79,7 +79,7 @@ class Interrupt:
 class Cluster:
     """A cluster that we are connected to, and what fits on it."""
 
-    slot: Slot
+    resources: TrialResources
     max_concurrent: int
     """Trials at once."""
     address: str | None
@@ -162,23 +162,23 @@ def _join(address: str) -> str | None:
 
 
 def _fit(resources: ResourcesConfig, nodes: list[dict[str, Any]], address: str | None, local: bool) -> Cluster:
-    from jepa_ray.orchestration.jobs import Slot
+    from jepa_ray.orchestration.jobs import TrialResources
 
     alive = [node["Resources"] for node in nodes if node["Alive"]]
     all_gpus = sum(node.get("GPU", 0.0) for node in alive)
     gpus = resources.gpus_per_worker if resources.gpus_per_worker is not None else (1.0 if all_gpus else 0.0)
-    slot = Slot(workers=resources.workers_per_trial, cpus=resources.cpus_per_worker, gpus=gpus)
+    trial = TrialResources(workers=resources.workers_per_trial, cpus=resources.cpus_per_worker, gpus=gpus)
     # A worker lies on one node: three nodes with 3 CPUs each hold three workers of 2 CPUs, not four.
-    places = sum(min(_times(node.get("CPU", 0.0), slot.cpus), _times(node.get("GPU", 0.0), gpus)) for node in alive)
-    fit = places // slot.workers
+    places = sum(min(_times(node.get("CPU", 0.0), trial.cpus), _times(node.get("GPU", 0.0), gpus)) for node in alive)
+    fit = places // trial.workers
     if fit < 1:
         cpus = sum(node.get("CPU", 0.0) for node in alive)
         raise ValueError(
-            f"resources: a trial needs workers_per_trial = {slot.workers} workers of {slot.cpus} CPUs and {gpus:g} GPUs each, "
+            f"resources: a trial needs workers_per_trial = {trial.workers} workers of {trial.cpus} CPUs and {gpus:g} GPUs each, "
             f"but there is room for {places} ({cpus:g} CPUs and {all_gpus:g} GPUs on {len(alive)} node{'s' if len(alive) != 1 else ''}); "
             "lower workers_per_trial, cpus_per_worker or gpus_per_worker, or join a larger cluster with resources.address"
         )
-    return Cluster(slot=slot, max_concurrent=min(fit, resources.max_concurrent or fit), address=address, local=local)
+    return Cluster(resources=trial, max_concurrent=min(fit, resources.max_concurrent or fit), address=address, local=local)
 
 
 def _times(have: float, need: float) -> int:
@@ -198,7 +198,7 @@ class Stored:
 
 def prepare(
     sweep: SweepConfig, cluster: Cluster, prepare_one: Prepare | None = None, mailbox: Any = None
-) -> tuple[dict[Pair, Stored], dict[Pair, str]]:
+) -> tuple[dict[Workload, Stored], dict[Workload, str]]:
     """Tokenise (and for `model: tiny` pre-train the base of) all families and tasks at once, on the cluster, into its object store.
 
     How far each is goes to the Mailbox actor `mailbox`.
@@ -207,23 +207,23 @@ def prepare(
     """
     import ray
 
-    pairs = [(family, task) for family in sweep.families for task in sweep.tasks]
-    cpus = max(1, int(ray.cluster_resources().get("CPU", 1)) // len(pairs))
+    workloads = [(family, task) for family in sweep.families for task in sweep.tasks]
+    cpus = max(1, int(ray.cluster_resources().get("CPU", 1)) // len(workloads))
     task: Any = ray.remote(num_cpus=cpus, num_returns=3, max_retries=1)(_prepare)
-    others = (cpus, cluster.slot, prepare_one, mailbox)
-    tasks = {pair: task.options(name=f"prepare {' '.join(pair)}").remote(sweep, *pair, *others) for pair in pairs}
+    others = (cpus, cluster.resources, prepare_one, mailbox)
+    tasks = {workload: task.options(name=f"prepare {' '.join(workload)}").remote(sweep, *workload, *others) for workload in workloads}
     stored, refused = {}, {}
-    for pair, (facts, data, test) in tasks.items():
+    for workload, (facts, data, test) in tasks.items():
         identity, report = ray.get(facts)
         if isinstance(report, str):
-            refused[pair] = report
+            refused[workload] = report
         else:
-            stored[pair] = Stored(identity=identity, report=report, references=[data, test])
+            stored[workload] = Stored(identity=identity, report=report, references=[data, test])
     return stored, refused
 
 
 def _prepare(
-    sweep: SweepConfig, family: str, task: str, cpus: int, slot: Slot, prepare_one: Prepare | None, mailbox: Any
+    sweep: SweepConfig, family: str, task: str, cpus: int, resources: TrialResources, prepare_one: Prepare | None, mailbox: Any
 ) -> tuple[Any, Any, Any]:
     from jepa_ray.orchestration.progress import sending
     from jepa_ray.system.heartbeat import HEARTBEAT
@@ -240,5 +240,7 @@ def _prepare(
     except (ValueError, OSError) as error:
         return ("", str(error)), None, None
     # Also what the configuration does not hold of where it runs: precision and the streams of dropout depend on it.
-    identity = prepared.identity + (f" {slot.workers} workers" if slot.workers > 1 else "") + (" on GPUs" if slot.gpus else "")
-    return (identity, prepared.report), dataclasses.replace(prepared, test=None), prepared.test
+    identity = (
+        prepared.identity + (f" {resources.workers} workers" if resources.workers > 1 else "") + (" on GPUs" if resources.gpus else "")
+    )
+    return (prepared.identity + where, prepared.report), dataclasses.replace(prepared, test=None), prepared.test

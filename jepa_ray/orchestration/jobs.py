@@ -53,7 +53,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Slot:
+class TrialResources:
     """What one trial occupies."""
 
     workers: int = 1

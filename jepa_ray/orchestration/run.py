@@ -24,15 +24,15 @@ from ray import tune
 
 from jepa_ray import plan, results
 from jepa_ray.config import Arm, SweepConfig, TrialConfig, config_id
-from jepa_ray.orchestration.cluster import Cluster, Interrupt, Pair, prepare
+from jepa_ray.orchestration.cluster import Cluster, Interrupt, Workload, prepare
 from jepa_ray.orchestration.jobs import Job, ended, storage, write, written
 from jepa_ray.orchestration.mailbox import Mailbox
 from jepa_ray.orchestration.progress import Beats
 from jepa_ray.orchestration.recipes import Prepare, RunTrial
-from jepa_ray.orchestration.scheduler import ArmScheduler, Events, JobSearcher, Source
+from jepa_ray.orchestration.scheduler import ArmScheduler, Events, JobSearcher, JobSource
 from jepa_ray.orchestration.selection import Decide, confirmations, matched, race, select
-from jepa_ray.orchestration.stages import Identities, Listed, Listener, Search
-from jepa_ray.orchestration.worker import Stock, trainable
+from jepa_ray.orchestration.stages import FixedJobs, Identities, Listener, Search
+from jepa_ray.orchestration.worker import SharedInputs, trainable
 from jepa_ray.results import Stage
 
 
@@ -75,26 +75,26 @@ def run_sweep(
     stored, refused = prepare(sweep, cluster, prepare_one, mailbox)
     if not stored:
         raise ValueError("\n".join(dict.fromkeys(refused.values())))
-    for pair, data in stored.items():
-        listener.prepared(_name(pair, sweep), data.report)
-        _write_report(folder, pair, data.report)
-    for pair, reason in refused.items():
-        listener.say(f"{_name(pair, sweep)}: {reason}; its arms are FAILED, the others go on")
+    for workload, data in stored.items():
+        listener.prepared(_name(workload, sweep), data.report)
+        _write_report(folder, workload, data.report)
+    for workload, reason in refused.items():
+        listener.say(f"{_name(workload, sweep)}: {reason}; its arms are FAILED, the others go on")
     unprepared = _refuse(sweep, folder, arms, refused)
     try:
-        stock = Stock(cluster.slot, {pair: data.references for pair, data in stored.items()}, run_trial, mailbox)
+        shared = SharedInputs(cluster.resources, {workload: data.references for workload, data in stored.items()}, run_trial, mailbox)
         identify = Identities(folder, stored)
         search = Search(sweep, folder, [arm for arm in arms if (arm.family, arm.task) in stored], identify, listener, interrupt)
         listener.stage("search", search.total, search.done, cluster.max_concurrent)
-        _tune(search, cluster, stock, search.scheduler(mailbox), folder, sweep.resources.max_failures, interrupt)
+        _tune(search, cluster, shared, search.scheduler(mailbox), folder, sweep.resources.max_failures, interrupt)
         selection: dict[str, TrialConfig] = {}
         if sweep.confirm.seeds:
             selection = select(sweep, folder, search, listener)
 
             def run_list(stage: Stage, wanted: list[tuple[str, TrialConfig]]) -> None:
-                jobs = Listed(sweep, folder, identify, stage, wanted, listener, interrupt)
+                jobs = FixedJobs(sweep, folder, identify, stage, wanted, listener, interrupt)
                 listener.stage(stage, jobs.total, jobs.done, cluster.max_concurrent)
-                _tune(jobs, cluster, stock, None, folder, sweep.resources.max_failures, interrupt)
+                _tune(jobs, cluster, shared, None, folder, sweep.resources.max_failures, interrupt)
 
             going = list(selection)
             looks = sweep.confirm.race if decide is not None else ()
@@ -116,17 +116,17 @@ def run_sweep(
     return Outcome(failed=failed, unconfirmed=missing)
 
 
-def _name(pair: Pair, sweep: SweepConfig) -> str:
-    return pair[0] if len(sweep.tasks) == 1 else " ".join(pair)
+def _name(workload: Workload, sweep: SweepConfig) -> str:
+    return workload[0] if len(sweep.tasks) == 1 else " ".join(workload)
 
 
-def _write_report(folder: Path, pair: Pair, report: dict[str, Any]) -> None:
-    path = folder / "data" / f"{pair[0]}-{pair[1]}.json"
+def _write_report(folder: Path, workload: Workload, report: dict[str, Any]) -> None:
+    path = folder / "data" / f"{workload[0]}-{workload[1]}.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
-def _refuse(sweep: SweepConfig, folder: Path, arms: Sequence[Arm], refused: dict[Pair, str]) -> set[str]:
+def _refuse(sweep: SweepConfig, folder: Path, arms: Sequence[Arm], refused: dict[Workload, str]) -> set[str]:
     """A FAILED row for every arm whose data or model could not be prepared; ids of such rows that are of the past."""
     past = set()
     for arm in arms:
@@ -142,14 +142,20 @@ def _refuse(sweep: SweepConfig, folder: Path, arms: Sequence[Arm], refused: dict
 
 
 def _tune(
-    source: Source, cluster: Cluster, stock: Stock, scheduler: ArmScheduler | None, folder: Path, max_failures: int, interrupt: Interrupt
+    source: JobSource,
+    cluster: Cluster,
+    shared: SharedInputs,
+    scheduler: ArmScheduler | None,
+    folder: Path,
+    max_failures: int,
+    interrupt: Interrupt,
 ) -> None:
     """Run a stage's jobs to the last one."""
     first = source.next()
     if first is None:
         return  # nothing left to run: Tune would take a second to find that out
     tuner = tune.Tuner(
-        tune.with_resources(tune.with_parameters(trainable, stock=stock), cluster.slot.trial_resources()),
+        tune.with_resources(tune.with_parameters(trainable, shared=shared), cluster.resources.trial_resources()),
         tune_config=tune.TuneConfig(
             search_alg=JobSearcher(source, first),
             scheduler=scheduler,
@@ -167,11 +173,11 @@ def _tune(
             failure_config=tune.FailureConfig(max_failures=max_failures),
         ),
     )
-    interrupt.armed = True
+    interrupt.enabled = True
     try:
         tuner.fit()
     finally:
-        interrupt.armed = False
+        interrupt.enabled = False
 
 
 def _trial_name(trial: Any) -> str:

@@ -30,7 +30,7 @@ NUM_RUNGS = 20
 """Rungs at grace_period * reduction_factor ** 0, 1, ...: more than any trial climbs, so that no end needs to be known in advance."""
 
 
-class Source(Protocol):
+class JobSource(Protocol):
     """Where jobs come from, and where their outcome goes: a stage of the sweep (`search.py`)."""
 
     def next(self) -> Job | None:
@@ -68,7 +68,7 @@ class _NotSaved:
 class JobSearcher(_NotSaved, Searcher):
     """Serves a source's jobs to Tune. The outcome takes the way of `Events`, which also sees why a process died."""
 
-    def __init__(self, source: Source, first: Job) -> None:
+    def __init__(self, source: JobSource, first: Job) -> None:
         super().__init__()
         self._source, self._first = source, [first]
 
@@ -89,7 +89,7 @@ class JobSearcher(_NotSaved, Searcher):
 class Events(_NotSaved, Callback):
     """Passes what happens to trials on to the source."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: JobSource) -> None:
         self._source = source
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:

@@ -16,7 +16,7 @@ from optuna.trial import TrialState
 from jepa_ray import plan, results
 from jepa_ray.config import Arm, SweepConfig, TrialConfig, config_id
 from jepa_ray.orchestration import recovery
-from jepa_ray.orchestration.cluster import Interrupt, Pair, Stored
+from jepa_ray.orchestration.cluster import Interrupt, Stored, Workload
 from jepa_ray.orchestration.jobs import Job, ended, write, written
 from jepa_ray.orchestration.scheduler import ArmScheduler
 from jepa_ray.orchestration.studies import ArmStudy, digest, open_storage
@@ -46,7 +46,7 @@ class Identities:
     other runs it under an id of its own: each arm's rows are then complete, and no confirmation is missing in one of the two.
     """
 
-    def __init__(self, folder: Path, stored: Mapping[Pair, Stored]) -> None:
+    def __init__(self, folder: Path, stored: Mapping[Workload, Stored]) -> None:
         self._stored = stored
         rows = results.read_trials(folder, ["config_id", "arm"])
         self._owners = dict(zip(rows["config_id"], rows["arm"], strict=True))
@@ -105,7 +105,7 @@ class _Jobs:
         self.finished(job, results.finished(self._folder)[job.config_id])
 
     def step(self) -> None:
-        self._interrupt.take_up()
+        self._interrupt.check()
 
 
 class Search(_Jobs):
@@ -250,7 +250,7 @@ def _last_epoch(row: dict[str, Any]) -> int | None:
     return int(done) if row["state"] == "COMPLETE" and done is not None and done == done else None
 
 
-class Listed(_Jobs):
+class FixedJobs(_Jobs):
     """Jobs of a list that is known in advance, each COMPLETE once: what is not is tried again when the sweep is run again."""
 
     def __init__(

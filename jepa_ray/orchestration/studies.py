@@ -39,7 +39,7 @@ TOLD = {"COMPLETE": TrialState.COMPLETE, "PRUNED": TrialState.PRUNED, "FAILED": 
 
 
 @dataclass(frozen=True)
-class Asked:
+class PendingTrial:
     """A suggestion: the study's trial number and the value of every parameter of the arm's space that applies."""
 
     number: int
@@ -86,7 +86,7 @@ class ArmStudy:
         """Trials that an earlier process left unfinished and that have not been served again yet."""
         return len(self._orphans)
 
-    def ask(self) -> Asked | None:
+    def ask(self) -> PendingTrial | None:
         """The next suggestion, or None when the arm is exhausted. Interrupted trials come first, as they were."""
         place = self._gaps[0] if self._gaps else self.taken + 1
         self._study.sampler = sampler(self._sweep.search, self._arm.name, place - 1, conditional=any(d.when for d in self._space.values()))
@@ -105,7 +105,7 @@ class ArmStudy:
         self._live[trial.number] = trial
         place = trial.user_attrs.get("place", place)  # an interrupted trial keeps its own
         trial.set_user_attr("place", place)
-        return Asked(trial.number, draw(self._space, trial), int(place))
+        return PendingTrial(trial.number, draw(self._space, trial), int(place))
 
     def found(self) -> list[str]:
         """config_ids in the order in which they were first suggested."""

@@ -27,7 +27,7 @@ import ray
 from ray import tune
 
 from jepa_ray import results
-from jepa_ray.orchestration.jobs import Job, Metrics, Slot, ended, row_path, storage, write, written
+from jepa_ray.orchestration.jobs import Job, Metrics, TrialResources, ended, row_path, storage, write, written
 from jepa_ray.orchestration.progress import sending
 from jepa_ray.orchestration.recipes import RunTrial, trial_runner
 from jepa_ray.results import Stage
@@ -55,10 +55,10 @@ LABELS = ("sweep", "stage", "arm", "seed", "trial")
 
 
 @dataclass(frozen=True)
-class Stock:
+class SharedInputs:
     """What every trial of a stage shares."""
 
-    slot: Slot
+    resources: TrialResources
     prepared: dict[tuple[str, str], list[Any]]
     """(family, task) -> [tokenised training and validation data, test table or None], in the object store once."""
     run_trial: RunTrial | None
@@ -67,14 +67,14 @@ class Stock:
     """Handle of the sweep's Mailbox actor."""
 
 
-def trainable(config: dict[str, Any], stock: Stock) -> None:
+def trainable(config: dict[str, Any], shared: SharedInputs) -> None:
     """Run one trial; Tune calls this in the trial's process. Raises only what a new attempt may cure: a process that died."""
     job = Job.from_json(config["job"])
     if not written(job):
-        if stock.slot.workers > 1:
-            _run_group(job, stock)
+        if shared.resources.workers > 1:
+            _run_group(job, shared)
         else:
-            _run_here(job, stock)
+            _run_here(job, shared)
     row = pq.read_table(row_path(job)).to_pylist()[0]
     tune.report({"final": True, "state": row["state"], "error": row["error"], "alarms": row["alarms"], **_numbers(row)})
 
@@ -84,35 +84,35 @@ def _numbers(row: dict[str, Any]) -> Metrics:
     return {name: float(row[name]) for name in names if isinstance(row[name], (int, float))}
 
 
-def _run_here(job: Job, stock: Stock) -> None:
+def _run_here(job: Job, shared: SharedInputs) -> None:
     """One worker, in this process."""
     from ray.train import ScalingConfig
     from ray.train.torch import TorchTrainer
 
     def report(metrics: Metrics) -> None:
         tune.report(metrics)  # returns when the driver has processed it, and so has decided
-        if ray.get(stock.mailbox.stopped.remote(job.trial_id)):
+        if ray.get(shared.mailbox.stopped.remote(job.trial_id)):
             raise TrialStopped
 
-    TorchTrainer(lambda: _train(job, stock, report), scaling_config=ScalingConfig(num_workers=0)).fit()
+    TorchTrainer(lambda: _train(job, shared, report), scaling_config=ScalingConfig(num_workers=0)).fit()
 
 
-def _run_group(job: Job, stock: Stock) -> None:
+def _run_group(job: Job, shared: SharedInputs) -> None:
     """Several workers, in a Train worker group of their own; this process passes their reports on to Tune."""
     from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.train.v2.api.config import FailureConfig
 
-    slot, mailbox, run = stock.slot, stock.mailbox, uuid.uuid4().hex
+    resources, mailbox, run = shared.resources, shared.mailbox, uuid.uuid4().hex
     (job.scratch / "failed.json").unlink(missing_ok=True)  # of an attempt in which a process died
     trainer = TorchTrainer(
         _group_loop,
-        train_loop_config={"job": job.to_json(), "stock": stock, "run": run},
-        torch_config=TorchConfig(backend="nccl" if slot.gpus else "gloo"),
+        train_loop_config={"job": job.to_json(), "shared": shared, "run": run},
+        torch_config=TorchConfig(backend="nccl" if resources.gpus else "gloo"),
         scaling_config=ScalingConfig(
-            num_workers=slot.workers,
-            use_gpu=slot.gpus > 0,
-            resources_per_worker={"CPU": slot.cpus, **({"GPU": slot.gpus} if slot.gpus else {})},
+            num_workers=resources.workers,
+            use_gpu=resources.gpus > 0,
+            resources_per_worker={"CPU": resources.cpus, **({"GPU": resources.gpus} if resources.gpus else {})},
         ),
         run_config=RunConfig(
             name=f"{job.trial_id}-{run[:8]}",
@@ -156,36 +156,36 @@ def _cause(error: Exception) -> BaseException:
 
 def _group_loop(config: dict[str, Any]) -> None:
     """Body of one worker of a group."""
-    job, stock, run = Job.from_json(config["job"]), cast(Stock, config["stock"]), cast(str, config["run"])
+    job, shared, run = Job.from_json(config["job"]), cast(SharedInputs, config["shared"]), cast(str, config["run"])
     rank = ray.train.get_context().get_world_rank()
     numbers = iter(range(1_000_000_000))
 
     def report(metrics: Metrics) -> None:
         number = next(numbers)
         if rank == 0:
-            ray.get(stock.mailbox.post.remote(run, metrics))
-        if ray.get(stock.mailbox.wait.remote(run, number)):
+            ray.get(shared.mailbox.post.remote(run, metrics))
+        if ray.get(shared.mailbox.wait.remote(run, number)):
             raise TrialStopped
 
-    _train(job, stock, report)
+    _train(job, shared, report)
 
 
-def _train(job: Job, stock: Stock, report: Callable[[Metrics], None]) -> None:
+def _train(job: Job, shared: SharedInputs, report: Callable[[Metrics], None]) -> None:
     """Run the trial on this worker; rank 0 writes its row."""
     from jepa_ray.training import device
 
-    run_trial = stock.run_trial or trial_runner(job.config)
-    runtime = _runtime(stock.slot)
+    run_trial = shared.run_trial or trial_runner(job.config)
+    runtime = _runtime(shared.resources)
 
     def observed(metrics: Metrics) -> None:
         if runtime.rank == 0:
             _show(job, metrics)
         report(metrics)
 
-    watched = sending(stock.mailbox, job.trial_id, phase="load") if runtime.rank == 0 else contextlib.nullcontext()
+    watched = sending(shared.mailbox, job.trial_id, phase="load") if runtime.rank == 0 else contextlib.nullcontext()
     try:
         with watched:
-            data = _prepared(stock.prepared[job.config.model.family, job.config.data.task], job.stage)
+            data = _prepared(shared.prepared[job.config.model.family, job.config.data.task], job.stage)
             result = run_trial(job.config, data, runtime, observed, job.scratch)
     except TrialStopped:
         result = ended(job, "PRUNED")
@@ -215,18 +215,18 @@ def _prepared(references: list[Any], stage: Stage) -> Prepared:
     return cast("Prepared", replace(prepared, test=ray.get(references[1])) if stage != "search" else prepared)
 
 
-def _runtime(slot: Slot) -> Runtime:
+def _runtime(resources: TrialResources) -> Runtime:
     import torch
 
     from jepa_ray.training.trial import Runtime
 
-    torch.set_num_threads(slot.cpus)
-    if slot.workers == 1:  # Train's context is out of reach inside a Tune trial
-        return Runtime(rank=0, world_size=1, device="cuda" if slot.gpus else "cpu", num_threads=slot.cpus)
+    torch.set_num_threads(resources.cpus)
+    if resources.workers == 1:  # Train's context is out of reach inside a Tune trial
+        return Runtime(rank=0, world_size=1, device="cuda" if resources.gpus else "cpu", num_threads=resources.cpus)
     from ray.train.torch import get_device
 
     context = ray.train.get_context()
-    return Runtime(rank=context.get_world_rank(), world_size=context.get_world_size(), device=str(get_device()), num_threads=slot.cpus)
+    return Runtime(rank=context.get_world_rank(), world_size=context.get_world_size(), device=str(get_device()), num_threads=resources.cpus)
 
 
 def _show(job: Job, values: Mapping[str, Any]) -> None:
