@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None, prepare_one: Prepare | None = None, 
         sweep = load_sweep(options.file, options.overrides)
         if options.dry_run:
             from jepa_ray.orchestration.recipes import estimate
-            from jepa_ray.plan.arms import describe
+            from jepa_ray.plan.describe import describe
 
             declared = arms(sweep)
             try:
@@ -125,7 +125,7 @@ def _run(sweep: SweepConfig, folder: Path, interrupt: Interrupt, prepare_one: Pr
     from jepa_ray import results
     from jepa_ray.orchestration.console import Board, make_console, starting
     from jepa_ray.orchestration.run import run_sweep
-    from jepa_ray.plan.arms import describe
+    from jepa_ray.plan.describe import describe
 
     console, declared = make_console(), results.read_arms(folder)
     console.print(Text(describe(sweep, declared)))

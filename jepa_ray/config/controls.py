@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from jepa_ray.config.objective import ObjectiveConfig
-from jepa_ray.config.space import is_none
+from jepa_ray.config.record import is_none
 
 CONTROLS = {"lambda_zero": "zero", "monitor": "monitor", "shuffled": "shuffled", "constant_target": "constant_target"}
 """Name under `controls` -> the objective's `control`."""

@@ -14,7 +14,8 @@ from typing import Any, TextIO
 from pydantic import BaseModel
 
 from jepa_ray.config import CrossEntropyConfig, LoraConfig, MaskingConfig, ObjectiveConfig, OptimConfig, StageConfig, SweepConfig
-from jepa_ray.config.space import Distribution, Record, show
+from jepa_ray.config.record import Record, show
+from jepa_ray.config.space import Distribution
 
 SEARCHABLE: dict[str, type[Record]] = {
     "optim": OptimConfig,

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from jepa_ray.config.space import Record, show
+from jepa_ray.config.record import Record, show
 
 
 class GradRatio(Record):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, field_validator, model_validator
 
-from jepa_ray.config.space import Record, show
+from jepa_ray.config.record import Record, show
 
 
 class ResourcesConfig(Record):

@@ -12,8 +12,9 @@ from pydantic import Field, field_serializer, field_validator, model_validator
 
 from jepa_ray.config.controls import add_controls
 from jepa_ray.config.objective import ObjectiveConfig
+from jepa_ray.config.record import Record, show
 from jepa_ray.config.resources import ResourcesConfig
-from jepa_ray.config.space import Distribution, Record, show
+from jepa_ray.config.space import Distribution
 from jepa_ray.config.trial import (
     DataConfig,
     EvaluationConfig,

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from jepa_ray.config.objective import ObjectiveConfig, masked_misfit
-from jepa_ray.config.space import Record
+from jepa_ray.config.record import Record
 
 
 class LoraConfig(Record):

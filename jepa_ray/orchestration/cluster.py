@@ -240,7 +240,5 @@ def _prepare(
     except (ValueError, OSError) as error:
         return ("", str(error)), None, None
     # Also what the configuration does not hold of where it runs: precision and the streams of dropout depend on it.
-    identity = (
-        prepared.identity + (f" {resources.workers} workers" if resources.workers > 1 else "") + (" on GPUs" if resources.gpus else "")
-    )
+    where = (f" {resources.workers} workers" if resources.workers > 1 else "") + (" on GPUs" if resources.gpus else "")
     return (prepared.identity + where, prepared.report), dataclasses.replace(prepared, test=None), prepared.test

@@ -15,7 +15,8 @@ from pathlib import Path
 from jepa_ray.config import SweepConfig, arms
 from jepa_ray.config.messages import folded
 from jepa_ray.plan.changes import by_family, changed, refusal, told
-from jepa_ray.plan.load import dump, parse, parse_resolved, unreadable_resolved
+from jepa_ray.plan.load import dump, parse_resolved, unreadable_resolved
+from jepa_ray.plan.strict_yaml import parse
 from jepa_ray.system import atomic
 
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
-from collections.abc import Collection, Hashable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,9 @@ from pydantic import ValidationError
 
 from jepa_ray.config import SweepConfig, canonical
 from jepa_ray.config.messages import Finding, Place, finding, full_path
-from jepa_ray.config.space import is_none, show
+from jepa_ray.config.record import is_none, show
 from jepa_ray.plan.checks import check
+from jepa_ray.plan.strict_yaml import Dumper, Loader, parse
 
 _SECTIONS = ("data", "space", "search", "resources", "base")
 _SECTIONS_OF_BASE = ("model", "optim", "evaluation")
@@ -37,57 +37,6 @@ class ConfigError(ValueError):
         self.messages = list(messages)
         many = f"{len(self.messages)} errors" if len(self.messages) > 1 else "an error"
         super().__init__("\n".join([f"{source}: {many}; nothing was started", *(f"  {message}" for message in self.messages)]))
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.2's numbers (`1e-4` is one, `1:30` and `2025-01-31` are not), 1.1's booleans; no key twice, no alias inside its own anchor."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self._open: set[str | None] = set()  # anchors of the nodes that are being read
-
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        event = self.peek_event()  # type: ignore[no-untyped-call]
-        if isinstance(event, yaml.AliasEvent) and event.anchor in self._open:
-            problem = f"the alias *{event.anchor} stands inside what it names, so it has no end; write that part out"
-            raise yaml.composer.ComposerError(None, None, problem, getattr(event, "start_mark", None))
-        anchor: str | None = getattr(event, "anchor", None)
-        self._open.add(anchor)
-        node = super().compose_node(parent, index)
-        self._open.discard(anchor)
-        return node
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            if not isinstance(key_node, yaml.ScalarNode):
-                problem = "a key is a word, not a list or mapping (text that holds braces or brackets needs quotes)"
-                raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
-            key = (key_node.tag, key_node.value)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key_node.value!r} stands twice", key_node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-class _Dumper(yaml.SafeDumper):
-    """Quotes what _Loader would not read back as text."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
-
-
-_Loader.yaml_implicit_resolvers = {}
-_Dumper.yaml_implicit_resolvers = {}
-for _tag, _pattern, _first in (
-    ("bool", r"(?i:true|false|yes|no|on|off)", "tTfFyYnNoO"),
-    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
-    ("merge", r"<<", "<"),
-    ("int", r"[-+]?(0|[1-9][0-9_]*)", "-+0123456789"),
-    ("float", r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+|[-+]?(\d+\.\d*|\.\d+)|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", "-+0123456789."),
-):
-    for _yaml in (_Loader, _Dumper):
-        _yaml.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first))
 
 
 def load_sweep(
@@ -126,14 +75,6 @@ def load_sweep(
     return sweep
 
 
-def parse(text: str) -> Any:
-    """What YAML text holds, as a sweep file is read. Raises yaml.YAMLError."""
-    try:
-        return yaml.load(text, _Loader)  # _Loader is a SafeLoader
-    except RecursionError:
-        raise yaml.YAMLError("it is nested too deeply") from None
-
-
 def parse_resolved(path: Path) -> dict[str, Any]:
     """The tree of the sweep.yaml that a results folder holds. Raises ValueError, one sentence, where it is not what a sweep writes."""
     try:
@@ -166,7 +107,7 @@ def _misshapen(tree: dict[str, Any]) -> str | None:
 
 def dump(sweep: SweepConfig) -> str:
     """YAML text that `load_sweep` reads back as an equal sweep."""
-    return str(yaml.dump(canonical(sweep), Dumper=_Dumper, sort_keys=False, allow_unicode=True))
+    return str(yaml.dump(canonical(sweep), Dumper=Dumper, sort_keys=False, allow_unicode=True))
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[tuple[str, ...], int]]:
@@ -180,7 +121,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[tuple[str, ...], int]]:
     except OSError as error:
         raise ConfigError(str(path), [f"cannot be read ({error.strerror}); give a YAML file"]) from None
     try:
-        tree, node = parse(text), yaml.compose(text, _Loader)
+        tree, node = parse(text), yaml.compose(text, Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""
@@ -312,6 +253,3 @@ def _full_names(tree: dict[str, Any], lines: dict[tuple[str, ...], int]) -> Iter
         if keys[0] == "space" and len(keys) > 1:
             lines.setdefault(("space", full_path(keys[1]), *keys[2:]), line)
     tree["space"] = resolved
-
-
-__all__ = ["ConfigError", "dump", "load_sweep", "parse", "parse_resolved", "unreadable_resolved"]

@@ -18,7 +18,7 @@ from typing import Any
 
 from jepa_ray.config import SweepConfig
 from jepa_ray.config.messages import SEARCHABLE, full_path, leaves_of
-from jepa_ray.config.space import Record
+from jepa_ray.config.record import Record
 from jepa_ray.config.sweep import VALIDATION_METRICS
 from jepa_ray.data.datasets import DATASETS
 from jepa_ray.models.encoders import ENCODERS

@@ -9,15 +9,15 @@ import pytest
 from jepa_ray import plan
 from jepa_ray.config import Arm, SweepConfig, arms, canonical, config_id
 from jepa_ray.data.datasets import DATASETS
-from jepa_ray.plan import Estimate
+from jepa_ray.plan import Estimate, describe
 
 
 def describe(sweep: SweepConfig, *more: Any, **named: Any) -> str:
-    return plan.describe(sweep, arms(sweep), *more, **named)
+    return describe.describe(sweep, arms(sweep), *more, **named)
 
 
 def notes(sweep: SweepConfig) -> list[str]:
-    return plan.notes(sweep, arms(sweep))
+    return describe.notes(sweep, arms(sweep))
 
 
 def make(**changes: Any) -> SweepConfig:

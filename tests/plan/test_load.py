@@ -14,7 +14,7 @@ import yaml
 
 from jepa_ray import plan
 from jepa_ray.config import SweepConfig, arms
-from jepa_ray.plan import load
+from jepa_ray.plan import describe, strict_yaml
 from jepa_ray.plan.load import ConfigError, dump, load_sweep
 from jepa_ray.plan.schema import json_schema
 from tests.sweep_files import SOUND, Write, refused, refused_once, writer
@@ -23,7 +23,7 @@ SPACES = sorted(Path(__file__).resolve().parents[2].glob("search_spaces/**/*.yam
 
 
 def describe(sweep: SweepConfig, *more: Any, **named: Any) -> str:
-    return plan.describe(sweep, arms(sweep), *more, **named)
+    return describe.describe(sweep, arms(sweep), *more, **named)
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_sound_file_and_its_short_names(write: Write) -> None:
     ],
 )
 def test_scalars(text: str, value: Any) -> None:
-    read = yaml.load(f"key: {text}", load._Loader)["key"]
+    read = yaml.load(f"key: {text}", strict_yaml.Loader)["key"]
     assert read == value and type(read) is type(value)
 
 
@@ -99,7 +99,7 @@ def test_committed_search_spaces(path: Path, write: Write, tmp_path: Path, monke
             name for name, distribution in plan.space(sweep, arm).items() if distribution.when is None
         }
     assert load_sweep(write(dump(sweep))) == sweep
-    jsonschema.validate(yaml.load(path.read_text(encoding="utf-8"), load._Loader), json_schema())
+    jsonschema.validate(yaml.load(path.read_text(encoding="utf-8"), strict_yaml.Loader), json_schema())
 
 
 def test_there_are_search_spaces() -> None:
@@ -123,7 +123,7 @@ def test_every_family_and_task_has_a_search_space_at_either_scale() -> None:
     from jepa_ray.data.datasets import DATASETS
     from jepa_ray.models.families import FAMILIES
 
-    trees = {path: yaml.load(path.read_text(encoding="utf-8"), load._Loader) for path in SPACES}
+    trees = {path: yaml.load(path.read_text(encoding="utf-8"), strict_yaml.Loader) for path in SPACES}
     tiny = {path.stem: tree for path, tree in trees.items() if path.parent.name != "paper"}
     assert set(tiny["families"]["families"]) == set(FAMILIES) and set(tiny["tasks"]["task"]) == set(DATASETS)
     paper = [tree for path, tree in trees.items() if path.parent.name == "paper"]
@@ -135,7 +135,7 @@ def test_every_family_and_task_has_a_search_space_at_either_scale() -> None:
 def test_schema_accepts_shorthands_and_refuses_errors() -> None:
     jsonschema.Draft202012Validator.check_schema(json_schema())
     validator = jsonschema.Draft202012Validator(json_schema())
-    sound = yaml.load(SOUND, load._Loader)
+    sound = yaml.load(SOUND, strict_yaml.Loader)
     for more in ({}, {"scheduler": "none"}, {"confirm": "none"}, {"families": "gemma2"}, {"model": {"llama3": "paper"}}):
         assert validator.is_valid(sound | more), more
     assert validator.is_valid(sound | {"space": {"k": {"int": [0, 2], "when": {"lambda": 1}}}})
@@ -351,7 +351,7 @@ def test_dump_of_every_kind_of_distribution(write: Write) -> None:
     )
     text = dump(sweep)
     assert load_sweep(write(text)) == sweep
-    space = yaml.load(text, load._Loader)["space"]
+    space = yaml.load(text, strict_yaml.Loader)["space"]
     assert space["objective.k"] == {"int": [0, 4], "step": 2, "log": False}, "what is not given is not written"
     assert space["optim.max_grad_norm"]["choice"] == [None, 1.0]
 
@@ -385,7 +385,7 @@ def test_every_value_of_every_axis_has_a_trial_in_a_search_space() -> None:
 
     used: set[tuple[str, object]] = set()
     for path in SPACES:
-        methods = yaml.load(path.read_text(encoding="utf-8"), load._Loader)["methods"]
+        methods = yaml.load(path.read_text(encoding="utf-8"), strict_yaml.Loader)["methods"]
         for said in methods.values():
             if isinstance(said, dict):
                 objective = ObjectiveConfig.model_validate(said)

@@ -13,7 +13,7 @@ import yaml
 from jepa_ray.config.messages import full_path
 from jepa_ray.data.datasets import DATASETS
 from jepa_ray.models.families import FAMILIES
-from jepa_ray.plan import load, schema
+from jepa_ray.plan import schema
 
 FOUND = sorted((Path(__file__).resolve().parents[2] / "search_spaces").rglob("*.yaml"))
 SOUND: dict[str, Any] = {"name": "a", "methods": {"base": "none", "jepa": {}}}
@@ -73,7 +73,7 @@ def test_an_editor_marks_a_typo_in_a_closed_list(typo: dict[str, Any]) -> None:
 def test_what_loads_is_valid(sound: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "sweep.yaml"
     path.write_text(yaml.safe_dump(SOUND | sound, sort_keys=False), encoding="utf-8")
-    load.load_sweep(path)
+    load_sweep(path)
     assert valid(sound)
 
 

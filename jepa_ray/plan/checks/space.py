@@ -12,7 +12,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from jepa_ray.config import CrossEntropyConfig, ObjectiveConfig, OptimConfig
 from jepa_ray.config.messages import SEARCHABLE, Finding, law, leaves_of, near_to, suggestion
-from jepa_ray.config.space import Distribution, enumerate_grid, show
+from jepa_ray.config.record import show
+from jepa_ray.config.space import Distribution, enumerate_grid
 from jepa_ray.plan import accepts
 from jepa_ray.plan.checks.tree import at
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from jepa_ray.config.space import is_none
+from jepa_ray.config.record import is_none
 
 
 def at(tree: Any, *path: str, default: Any = None) -> Any:

@@ -1,0 +1,191 @@
+"""The plan as text: what a sweep would run, what that costs, and what is odd about it. Printed before anything expensive starts."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from jepa_ray.config import Arm, ObjectiveConfig, SweepConfig, canonical
+from jepa_ray.config.record import show
+from jepa_ray.config.space import enumerate_grid
+from jepa_ray.plan import warm_start
+from jepa_ray.plan.arms import Estimate, canonical_without_none, defaults, method_tree, most_matched, own_value, space, total_trials
+
+
+def notes(sweep: SweepConfig, declared: Sequence[Arm]) -> list[str]:
+    """Repeated and no-op configurations that the space contains, each with its reason."""
+    out = []
+    for arm in declared:
+        own = space(sweep, arm)
+        try:
+            size = sum(1 for _ in itertools.islice(enumerate_grid(own), sweep.search.num_trials))
+        except ValueError:
+            continue
+        if size < sweep.search.num_trials:
+            ending = "the arm ends early" if sweep.search.algorithm == "grid" else "repeats are answered from the table, not run again"
+            out.append(f"{arm.name}: only {_count(size, 'distinct configuration')} for {sweep.search.num_trials} trials; {ending}")
+    for arm in declared:
+        own, first, tree = space(sweep, arm), defaults(sweep, arm), method_tree(sweep, arm)
+        for path, distribution in sweep.space.items():
+            absent = [name for name in distribution.when or {} if name not in own]
+            if absent and not path.startswith("objective."):
+                out.append(
+                    f"{arm.name}: {path} is never searched, for its `when` looks at {', '.join(absent)}, which this arm does not have"
+                )
+        for path, distribution in own.items():
+            if path not in first and distribution.applies(first):
+                values = distribution.model_copy(update={"when": None}).text()
+                out.append(
+                    f"{arm.name}: its own {path} = {show(own_value(tree, path))} lies outside {values}; the first trial draws one instead"
+                )
+    for path, distribution in sweep.space.items():
+        probes = distribution.probes()
+        if len(probes) == 1:
+            out.append(f"{path} has a single value ({show(probes[0])}): nothing is searched")
+        if path == "objective.lambda" and 0 in probes:
+            out.append("objective.lambda = 0 is the baseline, whatever the other knobs of the objective")
+    for name, objective in sweep.methods.items():
+        if objective is not None and objective.fixed_lambda == 0 and objective.control == "none" and "objective.lambda" not in sweep.space:
+            searched = [path for path in sweep.space if path.startswith("objective.")]
+            also = f"; searching {', '.join(searched)} changes nothing" if searched else ""
+            out.append(f"method {name}: lambda = 0 equals the baseline bit for bit{also}")
+    if idle := idle_early_stopping(sweep):
+        out.append(idle)
+    return out
+
+
+def idle_early_stopping(sweep: SweepConfig) -> str | None:
+    """Why ASHA can never stop a trial of this sweep; None where it can, where there is none, or where it counts FLOPs.
+
+    A trial is stopped after a validation before its last epoch, and not before `grace_period`.
+    """
+    scheduler, every = sweep.scheduler, sweep.base.evaluation.every
+    if scheduler.name == "none" or scheduler.time_attr != "epoch":
+        return None
+    searched = sweep.space.get("optim.num_epochs")
+    lengths = (searched.int_ or searched.choice or ()) if searched is not None else ()
+    epochs = max([sweep.base.optim.num_epochs, *(length for length in lengths if isinstance(length, int))])
+    latest = (epochs - 1) // every * every
+    if latest >= scheduler.grace_period:
+        return None
+    when = f"the last validation before the end is after epoch {latest}" if latest else "there is no validation before the end"
+    return (
+        f"early stopping has no effect: trials have {_count(epochs, 'epoch')}, {when}, and scheduler.grace_period is "
+        f"{scheduler.grace_period:g}; lower it, train longer, or set scheduler=none"
+    )
+
+
+def describe(
+    sweep: SweepConfig,
+    declared: Sequence[Arm],
+    estimates: Mapping[str, Estimate] | None = None,
+    facts: Sequence[str] = (),
+    power: Sequence[str] = (),
+) -> str:
+    """The plan as text: arms, space, budget, confirmation, notes; with estimates also tokens, FLOPs and disk.
+
+    `declared`: the sweep's arms, with what each is compared with. `power`: what the confirmation can detect, in words.
+    """
+    search = sweep.search
+
+    def source(task: str) -> str:
+        return f"{task} from {sweep.data_of(task).train or 'built-in generator'}"
+
+    model = sweep.model if isinstance(sweep.model, str) else ", ".join(f"{family}: {name}" for family, name in sweep.model.items())
+    trained = "full fine-tuning" if sweep.base.masked is None else "masked encoder, trained whole"
+    adapters = f"LoRA r = {sweep.base.lora.r}" if sweep.base.lora is not None else trained
+    optim = sweep.base.optim
+    scheduler = sweep.scheduler
+    stopping = f"ASHA on {scheduler.time_attr}, keeps 1/{scheduler.reduction_factor:g} after {scheduler.grace_period:g}"
+    stopping = "none" if scheduler.name == "none" or idle_early_stopping(sweep) else stopping
+    seeds = sweep.confirm.seeds
+    total = f"{_count(len(declared), 'arm')} x {_count(search.num_trials, 'trial')}"
+    total += f" + {len(declared)} x {_count(len(seeds), 'confirmation')}" if seeds else ""
+    most = most_matched(sweep, declared)
+    again = f"; up to {most} more at equal FLOPs" if most else ""
+    searched = [(f"    {path}", distribution.text()) for path, distribution in sweep.space.items()]
+    lines = [
+        f"Sweep {sweep.name}   ->   {sweep.output}/{sweep.name}",
+        f"  {'task ' if len(sweep.tasks) == 1 else 'tasks'}     {', '.join(map(source, sweep.tasks))}; model {model}, {adapters}; "
+        f"{_count(optim.num_epochs, 'epoch')}, batch {optim.batch_size}, {optim.schedule} schedule",
+        *_pretraining(sweep),
+        f"  search    {search.algorithm}, {_count(search.num_trials, 'trial')} per arm, by {search.metric} ({search.mode}); "
+        f"seed {sweep.base.seed}; early stopping: {stopping}",
+        f"  confirm   best of each arm on seeds {', '.join(map(str, seeds))}, test split opened once" if seeds else "  confirm   no",
+        f"  total     {total} = {_count(total_trials(sweep, declared), 'run')}{again}",
+        "  space",
+        *_table(searched or [("    (empty)", "every trial of an arm is the same")]),
+        "  arms",
+        *_table(_arm_rows(sweep, declared, estimates)),
+    ]
+    if estimates:
+        flops = sum(estimates[arm.name].train_flops * (search.num_trials + len(seeds)) for arm in declared if arm.name in estimates)
+        lines.append(
+            f"  cost      about {flops:.3g} computed FLOPs of training, an estimate at the methods' defaults; early stopping spends less"
+        )
+    lines += [f"  begins    {line}" for line in _warm_start(sweep, declared)]
+    lines += [f"  power     {line}" for line in power]
+    lines += [f"  data      {fact}" for fact in facts]
+    lines += [f"  note      {note}" for note in notes(sweep, declared)]
+    return "\n".join(lines)
+
+
+def _warm_start(sweep: SweepConfig, own: Sequence[Arm]) -> list[str]:
+    """What each method takes from earlier sweeps."""
+    search, firsts = sweep.search, {arm.method: arm for arm in reversed(own)}
+    if not search.warm_start:
+        return []
+    read = {name: warm_start.read(search.warm_start, name, space(sweep, arm), search.metric, search.mode) for name, arm in firsts.items()}
+    gone = [folder for folder in search.warm_start if not Path(folder).is_dir()]
+    lines = [f"{name}: {found.text()}" for name, found in reversed(read.items())] if len(gone) < len(search.warm_start) else []
+    return [*lines, *(f"{folder} is gone; arms that have begun keep what it suggested" for folder in gone)]
+
+
+def _pretraining(sweep: SweepConfig) -> list[str]:
+    if sweep.pretrain is None:
+        return []
+    stage = sweep.pretrain
+    where = {"pretrain": "in this stage only", "finetune": "not in this stage", "both": "in both stages"}[stage.objective_in]
+    source = stage.data.train or "built-in generator"
+    return [f"  pretrain  {stage.data.task} from {source}; {_count(stage.num_epochs, 'epoch')}, batch {stage.batch_size}; JEPA {where}"]
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("s" if number != 1 else "")
+
+
+def _arm_rows(sweep: SweepConfig, own: Iterable[Arm], estimates: Mapping[str, Estimate] | None) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = []
+    for arm in own:
+        objective = sweep.methods[arm.method]
+        tokens = "next-token" if sweep.base.masked is None else "masked-token"
+        method = f"{tokens} loss only" if objective is None else objective_text(objective)
+        method += "".join(f", {key} {show(value)}" for key, value in canonical_without_none(sweep.cross_entropy.get(arm.method)).items())
+        row: tuple[str, ...] = (f"    {arm.name}", method, f"{len(space(sweep, arm))} searched")
+        if estimates and arm.name not in estimates:
+            row += ("cannot be run: see below",)
+        elif estimates:
+            estimate = estimates[arm.name]
+            row += (
+                f"{estimate.train_examples} examples, {estimate.train_tokens:.3g} tokens, "
+                f"{estimate.train_flops:.3g} computed FLOPs a trial, {estimate.checkpoint_bytes / 1e6:.1f} MB working checkpoint",
+            )
+        rows.append(row)
+    return rows
+
+
+def objective_text(objective: ObjectiveConfig) -> str:
+    """An objective in a few words: its distance, weight and predictor tokens, and whatever else is not as in the paper."""
+    weight = f"lambda {objective.fixed_lambda:.3g}" if objective.fixed_lambda is not None else "lambda from gradients"
+    own = canonical(objective)
+    usual = canonical(ObjectiveConfig())
+    told = ("distance", "lambda", "lambda_effective", "k")
+    rest = [f"{name} {show(value)}" for name, value in own.items() if name not in told and value != usual[name]]
+    return ", ".join([objective.distance, weight, f"k {objective.k}", *rest]).replace("'", "")
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Rows with their columns aligned."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
