@@ -13,11 +13,11 @@ from jepa_ray.plan import Estimate, describe
 
 
 def describe(sweep: SweepConfig, *more: Any, **named: Any) -> str:
-    return describe.describe(sweep, arms(sweep), *more, **named)
+    return planned.describe(sweep, arms(sweep), *more, **named)
 
 
 def notes(sweep: SweepConfig) -> list[str]:
-    return describe.notes(sweep, arms(sweep))
+    return planned.notes(sweep, arms(sweep))
 
 
 def make(**changes: Any) -> SweepConfig:

@@ -14,7 +14,8 @@ import yaml
 
 from jepa_ray import plan
 from jepa_ray.config import SweepConfig, arms
-from jepa_ray.plan import describe, strict_yaml
+from jepa_ray.plan import describe as planned
+from jepa_ray.plan import strict_yaml
 from jepa_ray.plan.load import ConfigError, dump, load_sweep
 from jepa_ray.plan.schema import json_schema
 from tests.sweep_files import SOUND, Write, refused, refused_once, writer
@@ -23,7 +24,7 @@ SPACES = sorted(Path(__file__).resolve().parents[2].glob("search_spaces/**/*.yam
 
 
 def describe(sweep: SweepConfig, *more: Any, **named: Any) -> str:
-    return describe.describe(sweep, arms(sweep), *more, **named)
+    return planned.describe(sweep, arms(sweep), *more, **named)
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from jepa_ray.config.messages import full_path
 from jepa_ray.data.datasets import DATASETS
 from jepa_ray.models.families import FAMILIES
 from jepa_ray.plan import schema
+from jepa_ray.plan.load import load_sweep
 
 FOUND = sorted((Path(__file__).resolve().parents[2] / "search_spaces").rglob("*.yaml"))
 SOUND: dict[str, Any] = {"name": "a", "methods": {"base": "none", "jepa": {}}}

@@ -14,7 +14,8 @@ from jepa_ray.config import SweepConfig, arms, columns
 from jepa_ray.config.messages import SEARCHABLE, leaves_of
 from jepa_ray.config.space import Distribution
 from jepa_ray.orchestration.studies import ArmStudy, open_storage
-from jepa_ray.plan import describe, warm_start
+from jepa_ray.plan import describe as planned
+from jepa_ray.plan import warm_start
 from jepa_ray.plan.load import ConfigError, dump, load_sweep
 from jepa_ray.plan.warm_start import Earlier, best, column_of, misfit, nearest, place
 from jepa_ray.results import TrialResult
@@ -25,7 +26,7 @@ SPACE = {"optim.learning_rate": {"float": [0.001, 0.1], "log": True}, "objective
 
 
 def describe(sweep: SweepConfig, *more: Any, **named: Any) -> str:
-    return describe.describe(sweep, arms(sweep), *more, **named)
+    return planned.describe(sweep, arms(sweep), *more, **named)
 
 
 def earlier(folder: Path, trials: Sequence[tuple[float, int, float, str]], name: str = "old", method: str = "jepa") -> str:
