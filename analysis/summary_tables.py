@@ -18,7 +18,7 @@ SOMETIMES = ("paper", "equivalent", "errors", "accuracy_clean", "retrieval", "ac
 CLEAN = "test_accuracy_clean"
 """Without the test examples that are also in training; shown where that makes a difference."""
 STAGES = ("search", "confirm", "matched")
-"""What trials are for; matched ones are trained to equal FLOPs (`protocol/equal.py`) and enter no table here but the counts and costs."""
+"""What trials are for; matched ones are trained to equal FLOPs (`protocol/equal_cost.py`) and appear only in counts and costs."""
 STATES = ("COMPLETE", "PRUNED", "FAILED")
 _NAMES = {"learning_rate": "learning rate", "pretrain_learning_rate": "first stage's", "lambda_grad_ratio": "grad. ratio"}
 _NAMES |= {"loss_dropout": "loss dropout"}

@@ -23,7 +23,9 @@ from jepa_ray.data.example import Example
 from jepa_ray.data.sources import read
 from jepa_ray.training.jepa_term import Term, fit_network
 from jepa_ray.training.optimizer import make_optimizer
-from jepa_ray.training.step import Runtime, train_step
+from jepa_ray.training.runtime import Runtime
+from jepa_ray.training.state import TrainState
+from jepa_ray.training.step import train_step
 
 PAPER = "cosine"
 OBJECTIVES: dict[str, dict[str, Any]] = {
@@ -94,11 +96,12 @@ def measure(examples: Sequence[Example], gpu: bool, rounds: int) -> dict[str, fl
             needed = torch.zeros(objective.k, network.causal_lm.config.hidden_size, device=device)
             fitted.predictor = torch.nn.Parameter(needed) if objective.k else None
         optimizer, term = make_optimizer(fitted, config), Term.of(config, fitted)
+        state = TrainState(config=config, table=table, network=network, optimizer=optimizer, term=term, runtime=runtime, packing="trie")
         head, predictor, depth = fitted.head, fitted.predictor, fitted.depth
 
         def call() -> None:
             network.head, network.predictor, network.depth = head, predictor, depth
-            train_step(network, optimizer, table, rows, config, 0, 10, "trie", runtime, term)
+            train_step(state, rows, 0, 10)
             if gpu:
                 torch.cuda.synchronize()
 

@@ -96,7 +96,8 @@ def measure(folder: Path, num_trials: int) -> dict[str, Any]:
     sweep_s = (clock.last - clock.warm) / num_trials
 
     from jepa_ray.preparation.prepare import prepare
-    from jepa_ray.training.trial import Runtime, run_trial
+    from jepa_ray.training.runtime import Runtime
+    from jepa_ray.training.trial import run_trial
 
     prepared = prepare(sweep, "llama3", "nl-rx")
     seconds = []

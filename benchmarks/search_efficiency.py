@@ -8,8 +8,8 @@ seeds at random. A search sees validation curves of the search seeds and pays th
 is valued by the cell's mean final accuracy on the held-out seeds. The reference is the grid's best cell by its mean over the search
 seeds, valued likewise, so that nobody gains from luck on the seeds that selected. Nothing is trained and no GPU is needed.
 
-Searches are the product's own (`studies.py`, `scheduler.py`), two trials at a time, over ranges; a drawn configuration gets the nearest
-cell's record, and is paid for again when it falls on a cell that has been run. Each begins at a random cell: the user knows nothing. The
+Searches are the product's own (`orchestration/studies.py`, `orchestration/scheduler.py`), two trials at a time, over ranges; a drawn
+configuration gets the nearest cell's record, and is paid for again when it falls on a cell that has been run. Each begins at a random cell: the user knows nothing. The
 paper's protocol is the learning rate that is best for the baseline, then 20 cells at it, all on every search seed, in random order.
 
 `to 1 pp`: FLOPs, in multiples of the paper's whole protocol, from which on the mean over replays is within one percentage point of the

@@ -42,7 +42,9 @@ from jepa_ray.preparation.tiny_base import base_tokenizer
 from jepa_ray.training.jepa_term import Term
 from jepa_ray.training.optimizer import make_optimizer
 from jepa_ray.training.packing_check import separate_pass
-from jepa_ray.training.step import Runtime, loss_of_sums, losses, train_step
+from jepa_ray.training.runtime import Runtime
+from jepa_ray.training.state import TrainState
+from jepa_ray.training.step import loss_of_sums, losses, train_step
 
 PADDED = 512
 K = 1
@@ -155,7 +157,9 @@ def measure(examples: Sequence[Example], gpu: bool, rounds: int) -> dict[str, fl
 
     def ours(settings: TrialConfig, how: Backend) -> Any:
         def call() -> None:
-            train_step(network, optimizer, table, order[:size], settings, 0, 10, how, runtime, Term.of(settings, network))
+            term = Term.of(settings, network)
+            state = TrainState(config=settings, table=table, network=network, optimizer=optimizer, term=term, runtime=runtime, packing=how)
+            train_step(state, order[:size], 0, 10)
             if gpu:
                 torch.cuda.synchronize()
 

@@ -23,7 +23,9 @@ from jepa_ray.preparation.tiny_base import base_tokenizer
 from jepa_ray.training.jepa_term import Term, active_objective, fit_network
 from jepa_ray.training.optimizer import make_optimizer
 from jepa_ray.training.prepared import Prepared
-from jepa_ray.training.step import Runtime, train_step
+from jepa_ray.training.runtime import Runtime, data_parallel
+from jepa_ray.training.state import StepInputs, TrainState
+from jepa_ray.training.step import train_step
 
 SYSTEM = "Convert the sentence to a regular expression."
 EXAMPLES = tuple(Example(f"e{i}", SYSTEM, e.text, e.code) for i, e in enumerate(nlrx.generate(200, 0, "train")))
@@ -108,8 +110,16 @@ def one_step(
     network: Network, table: TokenTable, config: TrialConfig, rows: Sequence[int], backend: Backend = "trie", step: int = 0, total: int = 10
 ) -> Any:
     """One optimizer step with a fresh optimizer."""
-    optimizer, term = make_optimizer(network, config), Term.of(config, network, weight=1.0)
-    return train_step(network, optimizer, table, np.asarray(rows), config, step, total, backend, Runtime(), term)
+    return train_step(state_of(network, table, config, backend, Term.of(config, network, weight=1.0)), np.asarray(rows), step, total)
+
+
+def state_of(network: Network, table: TokenTable, config: TrialConfig, backend: Backend = "trie", term: Term | None = None) -> TrainState:
+    """The network with a fresh optimizer, on one worker."""
+    return TrainState(config=config, table=table, network=network, optimizer=make_optimizer(network, config), term=term, packing=backend)
+
+
+def inputs_of(table: TokenTable, config: TrialConfig, backend: Backend = "trie", runtime: Runtime | None = None) -> StepInputs:
+    return StepInputs(config=config, table=table, runtime=runtime or Runtime(), packing=backend)
 
 
 def largest_error(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> float:
@@ -136,11 +146,9 @@ def data_parallel_case(case: Case, runtime: Runtime) -> dict[str, Any]:
     objective = ObjectiveConfig(**{"k": 2, "loss_dropout": 0.5 if step else 0.0, **changes})
     config = trial(checkpoint, lora=lora, objective=objective, optim__micro_batch_size=size)
     network = network_of(config)
-    model = network if runtime.world_size == 1 else torch.nn.parallel.DistributedDataParallel(network)
-    table = table_of(checkpoint, EXAMPLES[:8])
-    totals = train_step(
-        model, make_optimizer(network, config), table, np.array(rows), config, step, 100, "trie", runtime, Term.of(config, network, 1.0)
-    )
+    state = state_of(network, table_of(checkpoint, EXAMPLES[:8]), config, term=Term.of(config, network, 1.0))
+    state.runtime, state.parallel = runtime, data_parallel(network, runtime)
+    totals = train_step(state, np.array(rows), step, 100)
     return {"gradients": gradients(network), "weights": weights(network), "totals": vars(totals)}
 
 
@@ -155,7 +163,7 @@ def small_trial(checkpoint: Path, scratch: Path, runtime: Runtime) -> dict[str, 
     return {"metrics": {name: result.summary[name] for name in names}, "predictions": result.predictions}
 
 
-def data_parallel(rank: int, folder: Path, cases: list[Case], checkpoint: Path) -> None:
+def run_data_parallel(rank: int, folder: Path, cases: list[Case], checkpoint: Path) -> None:
     """Body of one of two workers: every case and the trial, results written to `folder`."""
     import torch.distributed as dist
 

@@ -1,4 +1,4 @@
-"""Every statistic of one claim, gathered in one record; `ruling.py` decides on it.
+"""Every statistic of one claim, gathered in one record; `decision.py` decides on it.
 
 What has no answer (one seed, no spread, NaN) is None in the record and a sentence in its notes.
 """

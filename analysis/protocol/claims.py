@@ -3,7 +3,7 @@
 Which arms are compared is what the sweep declared (`results.read_arms`); which trials are an arm's confirmation is `confirmed.choose`.
 What is missing, left out or cannot be paired is a sentence in `notes` of the claim or of the sweep.
 
-Decides nothing; `ruling.py` does.
+Decides nothing; `decision.py` does.
 """
 
 from __future__ import annotations

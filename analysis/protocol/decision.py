@@ -1,7 +1,7 @@
 """From statistics to a ruling: Holm over the declared family, and the conditions of `better`, `equivalent` and `worse`.
 
 `rule` is all that decides; `verdict.py` puts it into sentences and adds what is there for reading. It is simulated as it stands
-(`simulation/rulings.py`): at no effect a single claim is significant 5 % of the time, and any claim of a family no more often.
+(`simulation/decisions.py`): at no effect a single claim is significant 5 % of the time, and any claim of a family no more often.
 
 The p that is corrected is the larger of the paired t over seeds and the test over seeds x examples. The first alone takes this test set for
 all; the second alone, uncorrected, would let a family of many claims through at 5 % each.

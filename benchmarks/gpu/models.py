@@ -28,7 +28,7 @@ from jepa_ray.models.tiny import tiny_config
 from jepa_ray.preparation.tiny_base import base_tokenizer
 from jepa_ray.training.device import make_ready
 from jepa_ray.training.jepa_term import active_objective, fit_network
-from jepa_ray.training.step import Runtime
+from jepa_ray.training.runtime import Runtime
 
 TOKENIZER = "the family's tiny one; its ids stay below the model's vocabulary"
 MAX_LENGTH = 512

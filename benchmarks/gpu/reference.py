@@ -27,8 +27,8 @@ from jepa_ray.data.packing import count_labels
 from jepa_ray.data.views import TokenTable
 from jepa_ray.models.loading import uses_bf16
 from jepa_ray.models.network import Network
+from jepa_ray.training.epochs import epoch_steps
 from jepa_ray.training.optimizer import make_optimizer
-from jepa_ray.training.step import epoch_steps
 
 ROUNDS = 5
 PADDED_MICRO, PLAIN_MICRO = 4, 16

@@ -24,9 +24,12 @@ from jepa_ray.data.views import TokenTable
 from jepa_ray.models.network import Network
 from jepa_ray.training import device
 from jepa_ray.training.cost import FlopModel
+from jepa_ray.training.epochs import epoch_steps
 from jepa_ray.training.jepa_term import Term
 from jepa_ray.training.optimizer import make_optimizer
-from jepa_ray.training.step import Runtime, StepTotals, backend_of, default_size, epoch_steps, train_step
+from jepa_ray.training.runtime import Runtime, StepTotals
+from jepa_ray.training.state import TrainState
+from jepa_ray.training.step import default_size, train_step
 
 STEPS = 200
 PROFILED = 3
@@ -161,10 +164,15 @@ class Arm:
         """(seconds, sums) of the next step; None where it ran out of memory. (The exception, gone on return, holds the tensors.)"""
         began = time.perf_counter()
         try:
-            totals = train_step(
-                self.network, self.optimizer, self.table, self.batches[self.step], self.config, self.step, self.total,
-                backend_of(self.config), self.runtime, self.term,
-            )  # fmt: skip
+            state = TrainState(
+                config=self.config,
+                table=self.table,
+                network=self.network,
+                optimizer=self.optimizer,
+                term=self.term,
+                runtime=self.runtime,
+            )
+            totals = train_step(state, self.batches[self.step], self.step, self.total)
             if self.runtime.device == "cuda":
                 torch.cuda.synchronize()
         except torch.OutOfMemoryError:

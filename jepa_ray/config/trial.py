@@ -165,7 +165,7 @@ class MaskingConfig(Record):
 class MaskedConfig(MaskingConfig):
     """A masked encoder is trained instead of a causal model: cross-entropy (weight gamma) and JEPA term (lambda) at hidden tokens.
 
-    The baseline, `none`, is masked-language-model training at the same positions. See `training/masked.py`.
+    The baseline, `none`, is masked-language-model training at the same positions. See `masked/trial.py`.
     """
 
     corpus: str | None = None

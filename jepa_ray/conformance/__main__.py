@@ -1,7 +1,7 @@
 """Command line: does a checkpoint do all that a number trained on it rests on?  `python -m jepa_ray.conformance PATH_OR_ID`
 
 Prints one row per check; exits with 0 if all pass, 1 if any fails, 2 if there is nothing to check. The checks themselves are
-`training/conformance.py` and `training/numerics.py`. Stands above training/, as every command does; nothing imports it.
+`text_checks.py` and `network_checks.py`. Stands above training/, as every command does; nothing imports it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Checks of a checkpoint that run its network; the frame, and the checks of its text, are `conformance.py`.
+"""Checks of a checkpoint that run its network; the frame, and the checks of its text, are `text_checks.py`.
 
 Everything is computed in fp32 on a few examples, network by network, so that models of billions of parameters go through one GPU;
 of gradients only one set is ever held. Legend: N labels, D width.
@@ -41,7 +41,9 @@ from jepa_ray.training import checkpoint
 from jepa_ray.training.jepa_term import Term
 from jepa_ray.training.optimizer import make_optimizer
 from jepa_ray.training.packing_check import attention_error, separate_pass
-from jepa_ray.training.step import Runtime, losses, train_step
+from jepa_ray.training.runtime import Runtime
+from jepa_ray.training.state import TrainState
+from jepa_ray.training.step import losses, train_step
 
 LORA = LoraConfig(r=4, dropout=0.0)
 ROWS = (0, 1, 2)
@@ -189,19 +191,16 @@ def check_predictor(subject: Subject) -> Found:
         objective=ObjectiveConfig(k=PREDICTORS),
         optim=OptimConfig(learning_rate=1e-3, batch_size=len(ROWS)),
     )
-    optimizer = make_optimizer(network, config)
-    train_step(
-        network,
-        optimizer,
-        subject.table,
-        np.array(ROWS),
-        config,
-        0,
-        2,
-        "trie",
-        Runtime(device=str(subject.device)),
-        Term.of(config, network),
+    state = TrainState(
+        config=config,
+        table=subject.table,
+        network=network,
+        optimizer=make_optimizer(network, config),
+        term=Term.of(config, network),
+        runtime=Runtime(device=str(subject.device)),
+        packing="trie",
     )
+    train_step(state, np.array(ROWS), 0, 2)
     moved = (network.predictor.detach() - before).abs().amax(dim=1)
     if not bool(((moved > 0) & torch.isfinite(moved)).all()):
         raise ValueError(f"{int((moved > 0).sum())} of {PREDICTORS} predictor tokens move in a training step; {_REPORT}")
@@ -209,8 +208,8 @@ def check_predictor(subject: Subject) -> Found:
         raise ValueError(f"the vocabulary's embeddings are trained under LoRA; {_REPORT}")
     wanted = {name: p.detach().clone() for name, p in network.named_parameters() if p.requires_grad}
     with tempfile.TemporaryDirectory() as scratch:
-        checkpoint.save(Path(scratch), network, optimizer)
-        del network, optimizer
+        state.save(Path(scratch))
+        del network, state
         again = subject.network(LORA, k=PREDICTORS)
         checkpoint.load(Path(scratch), again, make_optimizer(again, config))
     found = dict(again.named_parameters())

@@ -3,7 +3,7 @@
 Each function takes a Subject and returns what it found, or raises ValueError with a sentence "what is wrong; what to do". `run_checks`
 makes a row of either, so that one failure does not hide the next. What is right is derived anew here (from decoded text, from
 the rule of the packed row, from passes over one sequence at a time), not read from the code under test. Checks of the text
-stand in this module, those that run the network in `numerics.py`; the command is `python -m jepa_ray.conformance`.
+stand in this module, those that run the network in `network_checks.py`; the command is `python -m jepa_ray.conformance`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What pairs of embeddings look like: how far apart, how spread out, whether one side predicts or finds the other.
 
 Legend: N examples, D dimensions, float64; row i of `text_ND` and row i of `code_ND` belong to the same example. Pure functions, each
-with its formula and source; `describe` puts them into one record. Which states go in, and when, is `training/diagnose.py`.
+with its formula and source; `describe` puts them into one record. Which states go in, and when, is `training/diagnostics/measure.py`.
 
 Degenerate input never raises or warns. A row of zeros has no direction: scaled to length 1 it stays zero, and its cosine with anything
 is 0. The value is nan where an entry is not finite or the formula is 0 / 0; each docstring says what that means for it.

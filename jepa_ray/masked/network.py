@@ -4,7 +4,7 @@
     logits  = head(context)                                        the masked-language model's own head, for the cross-entropy
     source  = predictor(context)                                   an MLP of its own width, for the JEPA term
 
-The target encoder, an average of the encoder that sees the intact passage, is no part of the network: see `training/masked_step.py`.
+The target encoder, an average of the encoder that sees the intact passage, is no part of the network: see `step.py`.
 """
 
 from __future__ import annotations

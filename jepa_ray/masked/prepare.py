@@ -36,7 +36,8 @@ from jepa_ray.preparation.tiny_base import cache_folder
 from jepa_ray.streams import derive_seed
 from jepa_ray.system import atomic
 from jepa_ray.system.heartbeat import HEARTBEAT
-from jepa_ray.training.step import StepTotals, epoch_steps
+from jepa_ray.training.epochs import epoch_steps
+from jepa_ray.training.runtime import StepTotals
 
 SAMPLE = 256
 """Passages that are masked to estimate the hidden tokens per passage."""

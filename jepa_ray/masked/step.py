@@ -15,7 +15,7 @@ from __future__ import annotations
 import copy
 import math
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -35,7 +35,8 @@ from jepa_ray.objectives.predictors import make_head
 from jepa_ray.objectives.schedules import ema_momentum
 from jepa_ray.streams import derive_seed, stream
 from jepa_ray.training.optimizer import clip_gradients, lr_factor
-from jepa_ray.training.step import NonFinite, Runtime, StepTotals, bare, read_sums
+from jepa_ray.training.runtime import NonFinite, Runtime, StepTotals, finite_everywhere
+from jepa_ray.training.step import read_sums
 
 
 @dataclass(frozen=True)
@@ -95,26 +96,35 @@ def make_masked_optimizer(network: MaskedNetwork, optim: OptimConfig, predictor_
     return torch.optim.AdamW(groups, lr=optim.learning_rate, betas=(optim.beta1, optim.beta2), fused=True)
 
 
-def masked_step(
-    model: nn.Module,
-    target: TargetEncoder | None,
-    optimizer: torch.optim.Optimizer,
-    passages: Passages,
-    rows: NDArray[np.int64],
-    config: TrialConfig,
-    step: int,
-    total_steps: int,
-    ids: TokenIds,
-    runtime: Runtime,
-) -> StepTotals:
-    """One optimizer step on the passages `rows`, of which this rank takes every world_size-th.
+@dataclass(kw_only=True)
+class MaskedState:
+    """What a step changes, next to what it reads."""
 
-    Args:
-        model: a MaskedNetwork, or the same wrapped in DistributedDataParallel.
-        target: the target encoder; None where there is no JEPA term. It follows after the step.
+    config: TrialConfig
+    passages: Passages
+    ids: TokenIds
+    network: MaskedNetwork
+    optimizer: torch.optim.Optimizer
+    target: TargetEncoder | None = None
+    """The target encoder, which follows after each step; None where there is no JEPA term."""
+    runtime: Runtime = field(default_factory=Runtime)
+    parallel: nn.Module | None = None
+    """The network in DistributedDataParallel, where there are several workers."""
+
+    @property
+    def model(self) -> nn.Module:
+        """What the forward pass calls."""
+        return self.network if self.parallel is None else self.parallel
+
+
+def masked_step(state: MaskedState, rows: NDArray[np.int64], step: int, total_steps: int) -> StepTotals:
+    """One optimizer step on the passages `rows`, of which this rank takes every world_size-th. `step` counts from 0.
+
     Raises:
         NonFinite: the loss or the gradient norm is not finite; names the step.
     """
+    config, passages, runtime = state.config, state.passages, state.runtime
+    model, optimizer, target, ids = state.model, state.optimizer, state.target, state.ids
     optim, objective, device = config.optim, config.objective, torch.device(runtime.device)
     hidden = draw_hidden(passages, rows, config, step)
     num_hidden = sum(int(mask_T.sum()) for mask_T in hidden)
@@ -155,11 +165,7 @@ def masked_step(
     norm = clip_gradients(model, optim.max_grad_norm)
     totals.ce_sum, totals.jepa_sum = read_sums(sums)
     finite = math.isfinite(totals.ce_sum) and math.isfinite(totals.jepa_sum) and math.isfinite(norm)
-    if runtime.world_size > 1:  # all ranks must leave together, or the others would wait for this one
-        everywhere = torch.tensor(float(finite), device=device)
-        torch.distributed.all_reduce(everywhere, torch.distributed.ReduceOp.MIN)
-        finite = bool(everywhere > 0)
-    if not finite:
+    if not finite_everywhere(finite, runtime):
         raise NonFinite(f"step {step + 1}: cross-entropy sum {totals.ce_sum:g}, JEPA sum {totals.jepa_sum:g}, gradient norm {norm:g}")
     rate = optim.learning_rate * lr_factor(step, total_steps, optim)
     for group in optimizer.param_groups:
@@ -167,9 +173,7 @@ def masked_step(
     optimizer.step()
     if target is not None:
         assert objective is not None
-        network = bare(model)
-        assert isinstance(network, MaskedNetwork)
-        target.follow(network, ema_momentum(objective, step, total_steps))
+        target.follow(state.network, ema_momentum(objective, step, total_steps))
     return totals
 
 
@@ -184,7 +188,7 @@ def loss_sums(
 
 @dataclass(frozen=True)
 class MaskedFlops:
-    """Operations of training, counted from shapes as in `flops.py`; the target encoder's forward pass is part of them."""
+    """Operations of training, counted from shapes as in `training/cost.py`; the target encoder's forward pass is part of them."""
 
     per_token: int
     per_pair: int
@@ -209,3 +213,7 @@ class MaskedFlops:
     def train_flops(self, totals: StepTotals) -> int:
         hidden = max(totals.num_labels, totals.num_pairs)
         return self.per_token * totals.tokens + self.per_pair * totals.attended + self.per_hidden * hidden
+
+    def unpacked_flops(self, totals: StepTotals) -> int:
+        """The same: passages are padded, not packed, and padding is not counted."""
+        return self.train_flops(totals)

@@ -4,7 +4,7 @@
     probe the untrained encoder
     for each epoch:
         for each batch of the epoch's order:
-            hide spans; one step on  gamma * CE(hidden tokens) + lambda * (1 - cos(Pred(Enc(hidden)), EMA(intact)))   (`masked_step.py`)
+            hide spans; one step on  gamma * CE(hidden tokens) + lambda * (1 - cos(Pred(Enc(hidden)), EMA(intact)))   (`step.py`)
         probe on validation; save; report
     at the end, in the confirmation stage only: probe once on the sealed test split; keep encoders, predictor and optimizer
 
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ from jepa_ray.masked.probe import linear_probe, nearest
 from jepa_ray.masked.spans import masked_batch
 from jepa_ray.masked.step import (
     MaskedFlops,
+    MaskedState,
     TargetEncoder,
     TokenIds,
     make_masked_optimizer,
@@ -45,10 +46,11 @@ from jepa_ray.masked.step import (
 from jepa_ray.models.loading import uses_bf16
 from jepa_ray.results import TrialResult, load_progress, now, provenance, save_progress
 from jepa_ray.system.heartbeat import HEARTBEAT
+from jepa_ray.training.cost import Spent
 from jepa_ray.training.device import make_ready
+from jepa_ray.training.epochs import all_epochs, train_epoch
 from jepa_ray.training.packing_check import TOLERANCE, PackingError
-from jepa_ray.training.spent import cost_so_far, spent_columns
-from jepa_ray.training.step import NonFinite, Runtime, StepTotals, data_parallel, epoch_steps, over_ranks
+from jepa_ray.training.runtime import NonFinite, Runtime, data_parallel
 
 Report = Callable[[dict[str, float]], None]
 States = NDArray[np.float64]
@@ -60,21 +62,25 @@ def run_masked_trial(config: TrialConfig, prepared: MaskedPrepared, runtime: Run
     make_ready(runtime.device)
     progress = _start(config, prepared, runtime, scratch)
     try:
-        return _train(config, prepared, runtime, report, scratch, progress, began)
+        return _train(Run(config, prepared, runtime, report, scratch), progress, began)
     except (NonFinite, PackingError, torch.OutOfMemoryError, ValueError) as error:
         latest = load_progress(scratch / "progress.json") or progress
         return replace(latest, state="FAILED", error=f"{type(error).__name__}: {error}", summary=latest.summary | {"finished_at": now()})
 
 
-def _train(
-    config: TrialConfig,
-    prepared: MaskedPrepared,
-    runtime: Runtime,
-    report: Report,
-    scratch: Path,
-    progress: TrialResult,
-    began: float,
-) -> TrialResult:
+@dataclass(frozen=True)
+class Run:
+    """What `run_masked_trial` was given."""
+
+    config: TrialConfig
+    prepared: MaskedPrepared
+    runtime: Runtime
+    report: Report
+    scratch: Path
+
+
+def _train(run: Run, progress: TrialResult, began: float) -> TrialResult:
+    config, prepared, runtime = run.config, run.prepared, run.runtime
     assert config.masked is not None
     torch.set_num_threads(runtime.num_threads)
     bf16, optim, objective = uses_bf16(config.model, torch.device(runtime.device)), config.optim, config.objective
@@ -90,41 +96,42 @@ def _train(
     summary["num_parameters"] = sum(parameter.numel() for parameter in network.parameters())
     summary["num_trainable"] = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
 
-    saved = load_working(scratch, network, target, optimizer)
+    saved = load_working(run.scratch, network, target, optimizer)
     progress = replace(progress, metrics=[], predictions=[]) if saved is None else TrialResult.from_json(saved["progress"])
     metrics, predictions = list(progress.metrics), list(progress.predictions)
-    spent: dict[str, Any] = {"epoch": 0, "step": 0, "tokens": 0, "flops": 0, "train_seconds": 0.0, "val_seconds": 0.0, "wall": 0.0}
     if saved is not None:
-        spent, summary = saved["spent"], {**summary, **progress.summary}
+        # An older version's checkpoint counts the epochs among what was spent, and not the FLOPs twice.
+        spent = Spent.of({"unpacked": saved["spent"]["flops"], **saved["spent"]})
+        first_epoch, summary = saved.get("epoch") or saved["spent"]["epoch"], {**summary, **progress.summary}
     else:
+        spent, first_epoch = Spent(), 0
         untrained, _ = judge(network, prepared.val, "val")
         summary |= _untrained(untrained)
-        metrics += _rows(untrained, 0, 0, cost_so_far({**spent, "unpacked": 0}))
+        metrics += _rows(untrained, 0, 0, spent.cost())
         if config.evaluation.test:
             scores, _ = judge(network, _test(prepared), "test")
             summary |= _untrained(scores)
-    earlier = spent["wall"]
-    model = data_parallel(network, runtime)
+    earlier = spent.wall
+    state = MaskedState(
+        config=config,
+        passages=prepared.passages,
+        ids=ids,
+        network=network,
+        optimizer=optimizer,
+        target=target,
+        runtime=runtime,
+        parallel=data_parallel(network, runtime),
+    )
 
-    epochs = [epoch_steps(len(prepared.passages), optim, config.seed, epoch) for epoch in range(optim.num_epochs)]
+    epochs = all_epochs(len(prepared.passages), optim, config.seed)
     total_steps = sum(map(len, epochs))
-    rounds = sum(_validated(config, epoch) for epoch in range(spent["epoch"], optim.num_epochs)) + config.evaluation.test
-    HEARTBEAT.plan(total_steps - spent["step"], rounds)  # of an evaluation as a whole: the probe is fitted anew each time
-    for epoch in range(spent["epoch"], optim.num_epochs):
+    rounds = sum(_validated(config, epoch) for epoch in range(first_epoch, optim.num_epochs)) + config.evaluation.test
+    HEARTBEAT.plan(total_steps - spent.step, rounds)  # of an evaluation as a whole: the probe is fitted anew each time
+    for epoch, steps in enumerate(epochs[first_epoch:], start=first_epoch):
         started = time.perf_counter()
         network.train()
-        totals = StepTotals()
-        HEARTBEAT.enter("train")
-        for rows in epochs[epoch]:
-            of_step = masked_step(model, target, optimizer, prepared.passages, rows, config, spent["step"], total_steps, ids, runtime)
-            totals.add(of_step)
-            spent["step"] += 1
-            HEARTBEAT.trained(*(spent["step"], total_steps), *of_step.shown(runtime))
-        totals = over_ranks(totals, runtime)
-        spent["tokens"] += totals.tokens
-        spent["flops"] += flop_model.train_flops(totals)
-        spent["train_seconds"] += time.perf_counter() - started
-        spent["epoch"] = epoch + 1
+        totals = train_epoch(lambda rows, step: masked_step(state, rows, step, total_steps), steps, spent.step, total_steps, runtime)
+        spent.train(totals, flop_model, len(steps), time.perf_counter() - started)
 
         values = {"train_ce": totals.ce_sum / totals.num_labels} if totals.num_labels else {}
         if totals.num_pairs:
@@ -133,21 +140,19 @@ def _train(
         if validated := _validated(config, epoch):
             started = time.perf_counter()
             scores, predictions = judge(network, prepared.val, "val")
-            spent["val_seconds"] += time.perf_counter() - started
+            spent.val_seconds += time.perf_counter() - started
             values |= scores
-        spent["wall"] = earlier + time.perf_counter() - began
+        spent.wall = earlier + time.perf_counter() - began
 
-        cost = cost_so_far({**spent, "unpacked": spent["flops"]})  # passages are padded, not packed, and padding is not counted
-        metrics += _rows(values, spent["step"], epoch + 1, cost)
-        summary |= values | cost
-        summary |= spent_columns(spent, epoch + 1, runtime)
+        metrics += _rows(values, spent.step, epoch + 1, spent.cost())
+        summary |= values | spent.cost() | spent.columns(epoch + 1, runtime)
         progress = replace(progress, summary=dict(summary), metrics=metrics, predictions=predictions)
         HEARTBEAT.enter("save")
         if runtime.rank == 0:
-            save_working(scratch, network, target, optimizer, spent=spent, progress=progress.to_json())
-            save_progress(scratch / "progress.json", progress)
+            save_working(run.scratch, network, target, optimizer, epoch=epoch + 1, spent=asdict(spent), progress=progress.to_json())
+            save_progress(run.scratch / "progress.json", progress)
         if validated and not last:
-            report({"epoch": epoch + 1, "step": spent["step"], **cost, **values})
+            run.report({"epoch": epoch + 1, "step": spent.step, **spent.cost(), **values})
 
     if config.evaluation.test:
         started = time.perf_counter()
@@ -156,13 +161,13 @@ def _train(
         progress = replace(
             progress,
             summary={**progress.summary, **scores, "test_seconds": time.perf_counter() - started},
-            metrics=[*progress.metrics, *_rows(scores, spent["step"], optim.num_epochs, cost)],
+            metrics=[*progress.metrics, *_rows(scores, spent.step, optim.num_epochs, cost)],
             predictions=[*progress.predictions, *rows_of_test],
         )
     keep = config.masked.keep_checkpoints
     if runtime.rank == 0 and (keep == "all" or (keep == "confirmed" and config.evaluation.test)):
-        folder = checkpoint_folder(scratch)
-        save_final(folder, config, network, target, optimizer, tokenizer, epoch=spent["epoch"], step=spent["step"])
+        folder = checkpoint_folder(run.scratch)
+        save_final(folder, config, network, target, optimizer, tokenizer, epoch=len(epochs), step=spent.step)
     final = {**progress.summary, "wall_seconds": earlier + time.perf_counter() - began, "finished_at": now()}
     return replace(progress, state="COMPLETE", summary=final)
 

@@ -1,6 +1,6 @@
 """One record per family of masked encoders: the counterpart of `families.py`, without templates and turns.
 
-Loading and training them is `masked.py`. Imports neither torch nor Transformers.
+Loading and training them is `masked/`. Imports neither torch nor Transformers.
 """
 
 from __future__ import annotations

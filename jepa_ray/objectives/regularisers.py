@@ -1,7 +1,7 @@
 """Terms on the states of a step as a cloud of points, against collapse: VICReg's variance and covariance, and SIGReg.
 
 Legend: P states, D width, S slices, T grid points. All in fp32. Each is one number per call and no sum over pairs: a statistic of just the
-states that it is given. The training step gives it those of all workers (`training/jepa.py`).
+states that it is given. The training step gives it those of all workers (`training/jepa_term.py`).
 
 Sources: VICReg, Bardes, Ponce and LeCun, arXiv 2105.04906, eq. 1-4. SIGReg: LeJEPA, Balestriero and LeCun, arXiv 2511.08544, after the test
 of Epps and Pulley 1983.

@@ -1,6 +1,6 @@
 """Messages between the driver, a trial's process and its worker group: the body of one asynchronous Ray actor per sweep.
 
-Imports no Ray: `search.py` makes an actor of it.
+Imports no Ray: `run.py` makes an actor of it.
 """
 
 from __future__ import annotations

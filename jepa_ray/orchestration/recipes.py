@@ -16,7 +16,7 @@ from jepa_ray.results import TrialResult
 if TYPE_CHECKING:
     from jepa_ray.plan import Estimate
     from jepa_ray.training.prepared import Prepared
-    from jepa_ray.training.step import Runtime
+    from jepa_ray.training.runtime import Runtime
 
 Prepare = Callable[[SweepConfig, str, str], "Prepared"]
 """(sweep, family, task) -> what every trial of that family and task shares."""

@@ -31,7 +31,7 @@ NUM_RUNGS = 20
 
 
 class JobSource(Protocol):
-    """Where jobs come from, and where their outcome goes: a stage of the sweep (`search.py`)."""
+    """Where jobs come from, and where their outcome goes: a stage of the sweep (`run.py`)."""
 
     def next(self) -> Job | None:
         """The next job; None: no more, ever."""

@@ -77,7 +77,7 @@ def _begun(folder: Path) -> bool:
 def _write_yaml(sweep: SweepConfig, folder: Path, extend: bool) -> None:
     """Write sweep.yaml and the arms table, if the sweep may go on in this folder; an earlier sweep.yaml is kept as sweep-N.yaml.
 
-    Files of the folder that cannot be read are set aside (`damaged.py`), those of them that say what the sweep is are refused.
+    Files of the folder that cannot be read are set aside (`results/damaged.py`), those of them that say what the sweep is are refused.
     """
     from jepa_ray import results
     from jepa_ray.results import damaged

@@ -5,7 +5,7 @@ trial). With several, a nested Train worker group does, and this process only pa
 
 Who writes what: rank 0 writes the trial's row, whatever its state, before its last report. A trial that the scheduler cuts is
 *told* so by its next `report()` and then ends by itself, in order: no process is killed, so no placement group leaks and no row
-is written twice. Only a trial whose process died too often gets its FAILED row from the driver (`search.py`).
+is written twice. Only a trial whose process died too often gets its FAILED row from the driver (`run.py`).
 
 Imports torch and the training code late, inside the worker: the driver stays light. Knows nothing of Optuna or the console.
 """
@@ -35,7 +35,7 @@ from jepa_ray.system import full_disk
 
 if TYPE_CHECKING:
     from jepa_ray.training.prepared import Prepared
-    from jepa_ray.training.trial import Runtime
+    from jepa_ray.training.runtime import Runtime
 
 
 class TrialStopped(BaseException):
@@ -218,7 +218,7 @@ def _prepared(references: list[Any], stage: Stage) -> Prepared:
 def _runtime(resources: TrialResources) -> Runtime:
     import torch
 
-    from jepa_ray.training.trial import Runtime
+    from jepa_ray.training.runtime import Runtime
 
     torch.set_num_threads(resources.cpus)
     if resources.workers == 1:  # Train's context is out of reach inside a Tune trial

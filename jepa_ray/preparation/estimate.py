@@ -29,7 +29,9 @@ from jepa_ray.preparation.tiny_base import base_tokenizer, split_for_base
 from jepa_ray.training.cost import FlopModel
 from jepa_ray.training.first_stage import stages
 from jepa_ray.training.jepa_term import active_objective
-from jepa_ray.training.step import StepTotals, backend_of, totals_of
+from jepa_ray.training.runtime import StepTotals
+from jepa_ray.training.state import backend_of
+from jepa_ray.training.step import totals_of
 
 SAMPLE = 256
 """Examples that are packed to estimate the tokens per example."""

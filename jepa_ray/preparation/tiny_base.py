@@ -27,8 +27,10 @@ from jepa_ray.models.tiny import VOCAB_SIZE, tiny_config, tiny_tokenizer
 from jepa_ray.streams import derive_seed
 from jepa_ray.system import atomic, full_disk
 from jepa_ray.system.heartbeat import HEARTBEAT
+from jepa_ray.training.epochs import all_epochs, train_epoch
 from jepa_ray.training.optimizer import make_optimizer
-from jepa_ray.training.step import Runtime, backend_of, epoch_steps, train_step
+from jepa_ray.training.state import TrainState
+from jepa_ray.training.step import train_step
 
 SEED = 0
 STEPS = 300
@@ -94,15 +96,14 @@ def _pretrain(family: ModelFamily, examples: Sequence[Example], max_length: int,
     optim = OPTIM.model_copy(update={"num_epochs": -(-steps * OPTIM.batch_size // len(table))})
     config = TrialConfig(model=ModelConfig(family=family.name, model=str(folder), precision="fp32"), optim=optim, seed=SEED)
     network = load_network(str(folder), config.model, None, k=0, seed=SEED)
-    optimizer = make_optimizer(network, config)
+    state = TrainState(config=config, table=table, network=network, optimizer=make_optimizer(network, config))
     network.train()
-    batches = [rows for epoch in range(optim.num_epochs) for rows in epoch_steps(len(table), optim, SEED, epoch)][:steps]
-    HEARTBEAT.enter("train the tiny base")
+    batches = [rows for steps_of_epoch in all_epochs(len(table), optim, SEED) for rows in steps_of_epoch][:steps]
     HEARTBEAT.plan(len(batches), 0)
     try:
-        for step, rows in enumerate(batches):
-            done = train_step(network, optimizer, table, rows, config, step, len(batches), backend_of(config), Runtime())
-            HEARTBEAT.trained(step + 1, len(batches), *done.shown(Runtime()))
+        train_epoch(
+            lambda rows, step: train_step(state, rows, step, len(batches)), batches, 0, len(batches), state.runtime, "train the tiny base"
+        )
     finally:
         torch.set_num_threads(before)
     network.causal_lm.save_pretrained(folder)

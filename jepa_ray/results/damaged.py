@@ -3,7 +3,7 @@
     trials/ID.parquet                           set aside; the trial is run again
     metrics/, predictions/, embeddings/         set aside, and with the file the row of its trial, which is run again
     arms.parquet                                set aside, and made again from sweep.yaml
-    study.db                                    set aside, and made again from trials/ (`recovery.py`)
+    study.db                                    set aside, and made again from trials/ (`orchestration/recovery.py`)
     selection*.json                             refused: what was frozen is for the user to bring back, or to give up
 
 Set aside is renamed, never deleted: to a name beside its own that no reader takes for a table. Other commands than the sweep write

@@ -1,7 +1,7 @@
 """How far a process is: what a trial (or the preparation of data and models) reports about itself while it runs.
 
 The training code writes plain numbers into `HEARTBEAT`, numbers that the host has already: no synchronisation with the device, no
-communication, and nothing here raises. Another thread of the process reads them and sends them on (`monitor.py`).
+communication, and nothing here raises. Another thread of the process reads them and sends them on (`orchestration/progress.py`).
 
 Left out: everything that decides or is stored. Metrics go through `report`; what is here is only shown.
 """

@@ -11,12 +11,24 @@ et al. 2020, section 2.1, with the terms written out.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Protocol
 
 from torch import nn
 
 from jepa_ray.models.network import Network
-from jepa_ray.training.step import StepTotals
+from jepa_ray.training.device import peak_memory
+from jepa_ray.training.runtime import Runtime, StepTotals
+
+
+class CountsFlops(Protocol):
+    """Operations by what a step carried."""
+
+    def train_flops(self, totals: StepTotals) -> int: ...
+
+    def unpacked_flops(self, totals: StepTotals) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -58,3 +70,48 @@ class FlopModel:
         """What the same training costs with every sequence and view encoded by itself; whatever the packing, micro-batches and workers."""
         trained = self.per_token * totals.path_tokens + self.per_pair * totals.path_attended + self.per_label * totals.num_labels
         return trained + self.per_token_forward * totals.frozen_path_tokens + self.per_pair // 3 * totals.frozen_path_attended
+
+
+@dataclass
+class Spent:
+    """What a trial has spent so far; the same for causal models and masked encoders."""
+
+    step: int = 0
+    """Optimizer steps."""
+    tokens: int = 0
+    flops: int = 0
+    unpacked: float = 0
+    """FLOPs with every sequence and view by itself; nan where a checkpoint of an older version does not say."""
+    train_seconds: float = 0.0
+    val_seconds: float = 0.0
+    wall: float = 0.0
+    """Seconds since the trial began, all its attempts together."""
+
+    @classmethod
+    def of(cls, saved: Mapping[str, Any]) -> Spent:
+        """What a working checkpoint says; other keys are left alone."""
+        names = [field.name for field in fields(cls) if field.name in saved]
+        return cls(**{"unpacked": math.nan, **{name: saved[name] for name in names}})
+
+    def train(self, totals: StepTotals, flop_model: CountsFlops, steps: int, seconds: float) -> None:
+        """Add an epoch."""
+        self.step += steps
+        self.tokens += totals.tokens
+        self.flops += flop_model.train_flops(totals)
+        self.unpacked += flop_model.unpacked_flops(totals)
+        self.train_seconds += seconds
+
+    def cost(self) -> dict[str, float]:
+        """What training has cost by now, as each point of a curve and the row of `trials` say it."""
+        return {"train_flops": float(self.flops), "train_flops_unpacked": float(self.unpacked), "train_seconds": self.train_seconds}
+
+    def columns(self, epochs_done: int, runtime: Runtime) -> dict[str, Any]:
+        """Further columns of `trials`: tokens, seconds, optimizer steps, epochs, memory."""
+        return {
+            "train_tokens": float(self.tokens),
+            "val_seconds": self.val_seconds,
+            "wall_seconds": self.wall,
+            "peak_memory_bytes": peak_memory(runtime.device),
+            "epochs_done": epochs_done,
+            "steps": self.step,
+        }

@@ -18,7 +18,7 @@ from jepa_ray.models.families import get_family
 from jepa_ray.models.loading import uses_bf16
 from jepa_ray.models.network import Network
 from jepa_ray.system.heartbeat import HEARTBEAT
-from jepa_ray.training.step import Runtime
+from jepa_ray.training.runtime import Runtime
 
 
 def evaluate(

@@ -8,52 +8,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import shutil
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from jepa_ray.config import TrialConfig, canonical
-from jepa_ray.data.views import TokenTable
 from jepa_ray.models.loading import load_tokenizer
 from jepa_ray.system import atomic
-from jepa_ray.system.heartbeat import HEARTBEAT
-from jepa_ray.training.cost import FlopModel
+from jepa_ray.training.build import build
+from jepa_ray.training.cost import FlopModel, Spent
+from jepa_ray.training.epochs import all_epochs, train_epoch
 from jepa_ray.training.jepa_term import active_objective
-from jepa_ray.training.state import build
-from jepa_ray.training.step import (
-    Runtime,
-    StepTotals,
-    backend_of,
-    epoch_steps,
-    over_ranks,
-    train_step,
-)
+from jepa_ray.training.prepared import Prepared, Pretrained
+from jepa_ray.training.runtime import Runtime
+from jepa_ray.training.step import train_step
 
 _FACTS = "stage.json"
-
-
-@dataclass(frozen=True)
-class Pretrained:
-    """What a first stage hands on."""
-
-    folder: str
-    """An ordinary checkpoint folder."""
-    sha: str
-    """SHA-256 of its weights."""
-    tokens: int
-    flops: int
-    seconds: float
-    """What training it cost, also where another trial had trained it."""
-    losses: list[dict[str, float]]
-    """By epoch: `pretrain_ce`, and `pretrain_jepa` where it had the term."""
-    unpacked_flops: float = math.nan
-    """As `flops`, with every sequence and view by itself; nan where an older version trained it."""
 
 
 def stages(config: TrialConfig) -> tuple[TrialConfig | None, TrialConfig]:
@@ -77,20 +51,18 @@ def stages(config: TrialConfig) -> tuple[TrialConfig | None, TrialConfig]:
     return config.model_copy(update=first), config.model_copy(update=second)
 
 
-def pretrain(
-    config: TrialConfig, table: TokenTable, checkpoint: str, data_sha: str, runtime: Runtime, scratch: Path, revision: str | None = None
-) -> Pretrained:
+def pretrain(config: TrialConfig, prepared: Prepared, runtime: Runtime, scratch: Path) -> Pretrained:
     """Train the stage that `config` describes (a trial of its own), or find it done.
 
-    Called by every rank. Goes on from the last finished epoch under `scratch`. `revision`: the commit of a checkpoint on the hub.
-    ValueError where a stored checkpoint's weights are not those whose digest was noted.
+    Called by every rank. Goes on from the last finished epoch under `scratch`. ValueError where a stored checkpoint's weights are not those
+    whose digest was noted.
     """
-    folder = scratch.parent / "pretrained" / _key(config, checkpoint, data_sha, revision)
+    folder = scratch.parent / "pretrained" / _key(config, prepared)
     done = torch.tensor(float((folder / _FACTS).exists()), device=runtime.device)
     if runtime.world_size > 1:  # rank 0 decides: another trial may finish the same stage while this one looks
         dist.broadcast(done, 0)
     if not done:
-        _train(config, table, checkpoint, runtime, scratch / "pretrain", folder, revision)
+        _train(config, prepared, runtime, scratch / "pretrain", folder)
         if runtime.world_size > 1:
             dist.barrier()
     found = _read(folder)
@@ -98,50 +70,48 @@ def pretrain(
     return found
 
 
-def _train(
-    config: TrialConfig, table: TokenTable, checkpoint: str, runtime: Runtime, scratch: Path, folder: Path, revision: str | None
-) -> None:
-    training = build(config, checkpoint, table, runtime, scratch, revision)
-    network, flop_model, backend = training.network, FlopModel.of(training.network), backend_of(config)
-    start: dict[str, Any] = {"epoch": 0, "step": 0, "tokens": 0, "flops": 0, "unpacked": 0, "seconds": 0.0, "losses": []}
-    saved = start if training.saved is None else {name: training.saved.get(name, math.nan) for name in start}
-    epochs = [epoch_steps(len(table), config.optim, config.seed, epoch) for epoch in range(config.optim.num_epochs)]
-    network.train()
+def _train(config: TrialConfig, prepared: Prepared, runtime: Runtime, scratch: Path, folder: Path) -> None:
+    table = prepared.pretrain
+    assert table is not None, "the first stage's data were not prepared"
+    state = build(config, prepared.checkpoint, table, runtime, scratch, prepared.revision)
+    saved, flop_model = state.saved or {"epoch": 0, "losses": [], "spent": asdict(Spent())}, FlopModel.of(state.network)
+    # An older version's checkpoint has what was spent among the rest.
+    spent, losses = Spent.of(saved.get("spent") or {**saved, "train_seconds": saved["seconds"]}), list(saved["losses"])
+    epochs = all_epochs(len(table), config.optim, config.seed)
+    total_steps = sum(map(len, epochs))
+    state.network.train()
     for epoch in range(saved["epoch"], len(epochs)):
-        started, totals = time.perf_counter(), StepTotals()
-        HEARTBEAT.enter("first stage")
-        for rows in epochs[epoch]:
-            at = (saved["step"], sum(map(len, epochs)))
-            of_step = train_step(training.model, training.optimizer, table, rows, config, *at, backend, runtime, training.term)
-            totals.add(of_step)
-            saved["step"] += 1
-            HEARTBEAT.trained(saved["step"], at[1], *of_step.shown(runtime))
-        totals = over_ranks(totals, runtime)
-        saved["tokens"] += totals.tokens
-        saved["flops"] += flop_model.train_flops(totals)
-        saved["unpacked"] += flop_model.unpacked_flops(totals)
-        saved["seconds"] += time.perf_counter() - started
-        saved["epoch"] = epoch + 1
-        losses = {"pretrain_ce": totals.ce_sum / max(1, totals.num_labels)}
-        saved["losses"] = [*saved["losses"], losses | ({"pretrain_jepa": totals.jepa_sum / totals.num_pairs} if totals.num_pairs else {})]
+        started = time.perf_counter()
+        totals = train_epoch(
+            lambda rows, step: train_step(state, rows, step, total_steps), epochs[epoch], spent.step, total_steps, runtime, "first stage"
+        )
+        spent.train(totals, flop_model, len(epochs[epoch]), time.perf_counter() - started)
+        means = {"pretrain_ce": totals.ce_sum / max(1, totals.num_labels)}
+        losses.append(means | ({"pretrain_jepa": totals.jepa_sum / totals.num_pairs} if totals.num_pairs else {}))
         if runtime.rank == 0:
-            training.save(scratch, **saved)
+            state.save(scratch, epoch=epoch + 1, losses=losses, spent=asdict(spent))
     if runtime.rank == 0:
         with atomic.whole_folder(folder) as building:  # another trial of the same first stage may be faster
-            network.causal_lm.save_pretrained(building)
-            load_tokenizer(checkpoint, config.model, revision).save_pretrained(building)
-            cost = {"tokens": saved["tokens"], "flops": saved["flops"], "unpacked_flops": saved["unpacked"], "seconds": saved["seconds"]}
-            facts = Pretrained(folder=str(folder), sha=_weights_sha(building), **cost, losses=saved["losses"])
+            state.network.causal_lm.save_pretrained(building)
+            load_tokenizer(prepared.checkpoint, config.model, prepared.revision).save_pretrained(building)
+            facts = Pretrained(
+                folder=str(folder),
+                sha=_weights_sha(building),
+                tokens=spent.tokens,
+                flops=spent.flops,
+                unpacked_flops=spent.unpacked,
+                seconds=spent.train_seconds,
+                losses=losses,
+            )
             (building / _FACTS).write_text(json.dumps(asdict(facts), indent=2) + "\n", encoding="utf-8")
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _key(config: TrialConfig, checkpoint: str, data_sha: str, revision: str | None) -> str:
+def _key(config: TrialConfig, prepared: Prepared) -> str:
     tree = canonical(config.model_copy(update={"objective": active_objective(config)}))
     parts = [tree[name] for name in ("model", "data", "optim", "objective", "seed")]
-    return hashlib.sha256(
-        json.dumps([*parts, checkpoint, *([revision] if revision else []), data_sha], sort_keys=True).encode()
-    ).hexdigest()[:16]
+    where = [prepared.checkpoint, *([prepared.revision] if prepared.revision else []), prepared.pretrain_sha]
+    return hashlib.sha256(json.dumps([*parts, *where], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _read(folder: Path) -> Pretrained | None:

@@ -17,7 +17,9 @@ from jepa_ray.config import TrialConfig
 from jepa_ray.data.views import TokenTable
 from jepa_ray.training.cost import FlopModel
 from jepa_ray.training.jepa_term import Term
-from jepa_ray.training.step import Runtime, StepTotals, micro_batches, totals_of
+from jepa_ray.training.runtime import StepTotals
+from jepa_ray.training.state import StepInputs
+from jepa_ray.training.step import micro_batches, totals_of
 
 Epochs = list[list[NDArray[np.int64]]]
 
@@ -32,7 +34,7 @@ def affordable(
     """The leading steps of `epochs` that `optim.max_train_flops` pays for, epoch by epoch; all of them where there is no budget.
 
     Args:
-        epochs: example indices of every step, as `step.epoch_steps` gives them.
+        epochs: example indices of every step, as `epochs.epoch_steps` gives them.
         term: the trial's JEPA term; None: it has none.
     Raises:
         ValueError: the budget pays for no step at all.
@@ -65,9 +67,10 @@ def step_flops(
     term: Term | None,
 ) -> Iterator[int]:
     """Operations of each step, `FlopModel.unpacked_flops`."""
+    inputs = StepInputs(config=config, table=table, packing="flat")
     for step, rows in enumerate(steps):
         active = None if term is None or term.is_dropped(step) else term
         totals = StepTotals()
-        for batch in micro_batches(table, rows, config, step, "flat", Runtime(), active):
+        for batch in micro_batches(inputs, rows, step, active):
             totals.add(totals_of(batch))
         yield flop_model.unpacked_flops(totals)

@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
 from jepa_ray.data.views import TokenTable
-from jepa_ray.training.first_stage import Pretrained
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """What a first stage hands on."""
+
+    folder: str
+    """An ordinary checkpoint folder."""
+    sha: str
+    """SHA-256 of its weights."""
+    tokens: int
+    flops: int
+    seconds: float
+    """What training it cost, also where another trial had trained it."""
+    losses: list[dict[str, float]]
+    """By epoch: `pretrain_ce`, and `pretrain_jepa` where it had the term."""
+    unpacked_flops: float = math.nan
+    """As `flops`, with every sequence and view by itself; nan where an older version trained it."""
 
 
 @dataclass(frozen=True)

@@ -1,74 +1,78 @@
-"""What a trial trains: the network with everything its objective adds, the term, and the optimizer, new or from a working checkpoint."""
+"""What training works on, resolved once: the data of its steps, the network, its optimizer and its JEPA term."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
-from jepa_ray.config import GradRatio, TrialConfig
+from jepa_ray.config import ObjectiveConfig, TrialConfig
+from jepa_ray.data.packing import Backend, count_labels
 from jepa_ray.data.views import TokenTable
-from jepa_ray.models.loading import load_network
 from jepa_ray.models.network import Network
-from jepa_ray.training import checkpoint as working
-from jepa_ray.training.jepa_term import Term, active_objective, fit_network
-from jepa_ray.training.optimizer import make_optimizer
-from jepa_ray.training.step import Runtime, backend_of, data_parallel, epoch_steps, lambda_from_gradients
+from jepa_ray.training import checkpoint
+from jepa_ray.training.jepa_term import Term, active_objective
+from jepa_ray.training.runtime import Runtime
 
 
-@dataclass
-class Training:
-    """The moving parts of a trial."""
+def backend_of(config: TrialConfig) -> Backend:
+    """The packing backend. A trie holds no more tokens than any other and attends over the same paths, so it is what `auto` means."""
+    return "trie" if config.model.packing == "auto" else config.model.packing
+
+
+@dataclass(kw_only=True)
+class StepInputs:
+    """What decides the micro-batches of a step."""
+
+    config: TrialConfig
+    table: TokenTable
+    """The examples that are trained on."""
+    runtime: Runtime = field(default_factory=Runtime)
+    packing: Backend | None = None
+    """How token paths are packed (see `data/packing.py`); None: as the configuration says."""
+
+    @property
+    def backend(self) -> Backend:
+        return self.packing or backend_of(self.config)
+
+    @property
+    def objective(self) -> ObjectiveConfig | None:
+        """None where there is no JEPA term, or its weight is 0."""
+        return active_objective(self.config)
+
+    def count_labels(self, rows: NDArray[np.int64]) -> int:
+        """Labels of a step over all ranks, what its cross-entropy is divided by; at least 1."""
+        optim = self.config.optim
+        return max(1, count_labels(self.table, rows.tolist(), loss_on=optim.loss_on, train_end_of_turn=optim.train_end_of_turn))
+
+
+@dataclass(kw_only=True)
+class TrainState(StepInputs):
+    """What a step changes, next to what it reads."""
 
     network: Network
-    model: nn.Module
-    """The network, or it in DistributedDataParallel."""
-    optimizer: torch.optim.AdamW
-    term: Term | None
-    saved: dict[str, Any] | None
-    """What the working checkpoint held besides; None: the trial begins."""
+    optimizer: torch.optim.Optimizer
+    term: Term | None = None
+    """None: next-token training alone."""
+    parallel: nn.Module | None = None
+    """The network in DistributedDataParallel, where there are several workers."""
+    saved: dict[str, Any] | None = None
+    """What else the working checkpoint held; None: training begins."""
 
-    def save(self, scratch: Path, **state: Any) -> None:
+    @property
+    def model(self) -> nn.Module:
+        """What the forward pass calls."""
+        return self.network if self.parallel is None else self.parallel
+
+    def save(self, scratch: Path, **more: Any) -> None:
         """Write the working checkpoint."""
         if self.term is not None:
-            state |= {"lambda": self.term.weight}
+            more |= {"lambda": self.term.weight}
             if self.term.average is not None:
-                state |= {"average": self.term.average.state_dict()}
-        working.save(scratch, self.network, self.optimizer, **state)
-
-
-def build(
-    config: TrialConfig, checkpoint: str, table: TokenTable, runtime: Runtime, scratch: Path, revision: str | None = None
-) -> Training:
-    """Load, or go on from `scratch`. Called by every rank. `table` is what is trained on (its first step may set lambda).
-
-    `revision`: the commit of a checkpoint on the hub.
-    """
-    objective = active_objective(config)
-    network = load_network(
-        checkpoint,
-        config.model,
-        config.lora,
-        k=objective.k if objective is not None else 0,
-        seed=config.seed,
-        device=runtime.device,
-        revision=revision,
-    )
-    fit_network(network, objective, config.seed)
-    optimizer = make_optimizer(network, config)
-    saved = working.load(scratch, network, optimizer)
-    model = data_parallel(network, runtime)
-    weight = None
-    if objective is not None and isinstance(objective.lambda_, GradRatio):
-        rows = epoch_steps(len(table), config.optim, config.seed, 0)[0]
-        backend = backend_of(config)
-        weight = (
-            saved["lambda"] if saved else lambda_from_gradients(model, table, rows, config, backend, runtime, objective.lambda_.grad_ratio)
-        )
-    term = Term.of(config, network, weight)
-    if term is not None and term.average is not None and saved is not None:
-        term.average.load_state_dict(saved["average"])
-    return Training(network, model, optimizer, term, saved)
+                more |= {"average": self.term.average.state_dict()}
+        checkpoint.save(scratch, self.network, self.optimizer, **more)

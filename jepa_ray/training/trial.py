@@ -13,10 +13,9 @@ checkpoint under `scratch`; the caller owns the tables.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,28 +29,20 @@ from jepa_ray.models.loading import load_tokenizer, uses_bf16
 from jepa_ray.models.network import Network
 from jepa_ray.results import TrialResult, load_progress, now, provenance, save_progress
 from jepa_ray.system.heartbeat import HEARTBEAT
-from jepa_ray.training.cost import FlopModel
+from jepa_ray.training.build import build
+from jepa_ray.training.cost import FlopModel, Spent
 from jepa_ray.training.device import make_ready
 from jepa_ray.training.diagnostics.alarms import add_alarm
 from jepa_ray.training.diagnostics.monitor import Watch
+from jepa_ray.training.epochs import all_epochs, train_epoch
 from jepa_ray.training.evaluate import evaluate
 from jepa_ray.training.first_stage import pretrain, stages
 from jepa_ray.training.flops_budget import affordable
-from jepa_ray.training.jepa_term import active_objective
 from jepa_ray.training.packing_check import PackingError, attention_error
 from jepa_ray.training.prepared import Prepared
-from jepa_ray.training.spent import cost_so_far, spent_columns
-from jepa_ray.training.state import build
-from jepa_ray.training.step import (
-    NonFinite,
-    Runtime,
-    StepTotals,
-    backend_of,
-    epoch_steps,
-    over_ranks,
-    train_step,
-    unwrap,
-)
+from jepa_ray.training.runtime import NonFinite, Runtime
+from jepa_ray.training.state import TrainState
+from jepa_ray.training.step import train_step
 
 Report = Callable[[dict[str, float]], None]
 
@@ -72,7 +63,7 @@ def run_trial(config: TrialConfig, prepared: Prepared, runtime: Runtime, report:
         first, config = stages(config)
         if first is not None:
             prepared, progress = _first_stage(first, prepared, runtime, scratch, progress)
-        return _train(config, prepared, runtime, report, scratch, progress, began)
+        return _train(Run(config, prepared, runtime, report, scratch), progress, began)
     except (NonFinite, PackingError, torch.OutOfMemoryError, ValueError) as error:
         latest = load_progress(scratch / "progress.json") or progress
         last = {name: value for name, value in latest.summary.items() if name in ("train_ce", "train_jepa", "val_accuracy")}
@@ -81,104 +72,100 @@ def run_trial(config: TrialConfig, prepared: Prepared, runtime: Runtime, report:
         return replace(latest, state="FAILED", error=text, summary=latest.summary | alarms | {"finished_at": now()})
 
 
-def _train(
-    config: TrialConfig, prepared: Prepared, runtime: Runtime, report: Report, scratch: Path, progress: TrialResult, began: float
-) -> TrialResult:
-    torch.set_num_threads(runtime.num_threads)
-    objective = active_objective(config)
-    bf16 = uses_bf16(config.model, torch.device(runtime.device))
+@dataclass(frozen=True)
+class Run:
+    """What `run_trial` was given, and the fine-tuning starts from."""
 
+    config: TrialConfig
+    prepared: Prepared
+    runtime: Runtime
+    report: Report
+    scratch: Path
+
+
+def _train(run: Run, progress: TrialResult, began: float) -> TrialResult:
+    config, prepared, runtime = run.config, run.prepared, run.runtime
+    torch.set_num_threads(runtime.num_threads)
     tokenizer = load_tokenizer(prepared.checkpoint, config.model, prepared.revision)
-    backend = backend_of(config)
-    training = build(config, prepared.checkpoint, prepared.train, runtime, scratch, prepared.revision)
-    network, saved = training.network, training.saved
-    flop_model = FlopModel.of(network)
-    error = attention_error(network, prepared.train, backend, objective=objective, bf16=bf16)
-    first_epoch = saved["epoch"] if saved is not None else 0
+    state = build(config, prepared.checkpoint, prepared.train, runtime, run.scratch, prepared.revision)
+    network, saved, flop_model = state.network, state.saved, FlopModel.of(state.network)
     # The checkpoint holds its own progress, so that the two cannot disagree after a kill; progress.json is for others to read.
     progress = replace(progress, metrics=[], predictions=[]) if saved is None else TrialResult.from_json(saved["progress"])
-    summary = {
-        "attention_error": error,  # of the weights that training starts from
-        "packing_used": backend,
-        "num_parameters": sum(parameter.numel() for parameter in network.parameters()),
-        "num_trainable": sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad),
-        "lambda_used": training.term.weight if training.term is not None and training.term.is_weighed else 0.0,
-        **progress.summary,
-    }
+    summary = {**_of_network(state), **progress.summary}
     metrics, predictions = list(progress.metrics), list(progress.predictions)
-    spent: dict[str, Any] = {"step": 0, "tokens": 0, "flops": 0, "unpacked": 0, "train_seconds": 0.0, "val_seconds": 0.0, "wall": 0.0}
-    if saved is not None:
-        spent = {"unpacked": math.nan, **saved["spent"]}  # an older version's checkpoint does not know it
-    elif prepared.stage is not None:
-        spent |= {"tokens": prepared.stage.tokens, "flops": prepared.stage.flops, "unpacked": prepared.stage.unpacked_flops}
-        spent["train_seconds"] = prepared.stage.seconds
-    earlier = spent["wall"]
-    epochs = [epoch_steps(len(prepared.train), config.optim, config.seed, epoch) for epoch in range(config.optim.num_epochs)]
-    epochs = affordable(epochs, prepared.train, config, flop_model, training.term)
+    spent = Spent.of(saved["spent"]) if saved is not None else _spent_before(prepared)
+    first_epoch, earlier = saved["epoch"] if saved is not None else 0, spent.wall
+    epochs = affordable(all_epochs(len(prepared.train), config.optim, config.seed), prepared.train, config, flop_model, state.term)
+    total_steps = sum(map(len, epochs))
     config = config.model_copy(update={"optim": config.optim.model_copy(update={"num_epochs": len(epochs)})})
+    state.config = config
     watch = Watch(config, prepared.train, prepared.val, runtime, flop_model.per_token)
     if saved is not None:
         watch.resume(saved["watch"])
-
-    total_steps = sum(map(len, epochs))
-    HEARTBEAT.plan(total_steps - spent["step"], _to_evaluate(config, prepared, first_epoch) // runtime.world_size)
+    HEARTBEAT.plan(total_steps - spent.step, _to_evaluate(config, prepared, first_epoch) // runtime.world_size)
     if saved is None:
-        for before, losses in enumerate(prepared.stage.losses if prepared.stage is not None else (), start=1):
-            metrics += _lines(losses, 0, before - len(prepared.stage.losses), cost_so_far(spent))  # type: ignore[union-attr]
-        values = watch.look(0, training, 0, total_steps, 0.0)
-        metrics += _lines(values, 0, 0, cost_so_far(spent))
-    for epoch in range(first_epoch, config.optim.num_epochs):
+        losses = prepared.stage.losses if prepared.stage is not None else []
+        for before, of_epoch in enumerate(losses, start=1):
+            metrics += _lines(of_epoch, 0, before - len(losses), spent.cost())
+        metrics += _lines(watch.look(0, state, 0, total_steps, 0.0), 0, 0, spent.cost())
+
+    for epoch, steps in enumerate(epochs[first_epoch:], start=first_epoch):
         started = time.perf_counter()
         network.train()
-        totals = StepTotals()
-        HEARTBEAT.enter("train")
-        for rows in epochs[epoch]:
-            try:
-                at = (spent["step"], total_steps)
-                of_step = train_step(training.model, training.optimizer, prepared.train, rows, config, *at, backend, runtime, training.term)
-            except NonFinite as error:
-                raise NonFinite(f"{error}; {_means(totals)}") from error
-            totals.add(of_step)
-            spent["step"] += 1
-            HEARTBEAT.trained(*(spent["step"], total_steps), *of_step.shown(runtime))
-        totals = over_ranks(totals, runtime)
-        spent["tokens"] += totals.tokens
-        spent["flops"] += flop_model.train_flops(totals)
-        spent["unpacked"] += flop_model.unpacked_flops(totals)
-        spent["train_seconds"] += time.perf_counter() - started
-
+        totals = train_epoch(lambda rows, step: train_step(state, rows, step, total_steps), steps, spent.step, total_steps, runtime)
+        spent.train(totals, flop_model, len(steps), time.perf_counter() - started)
         values = {"train_ce": totals.ce_sum / max(1, totals.num_labels)}
         if totals.num_pairs:
             values["train_jepa"] = totals.jepa_sum / totals.num_pairs
-        last = epoch + 1 == config.optim.num_epochs
+        last = epoch + 1 == len(epochs)
         if last or (epoch + 1) % config.evaluation.every == 0:
             started = time.perf_counter()
-            scores, rows_of_epoch = evaluate(network, tokenizer, prepared.val, "val", config, runtime)
-            spent["val_seconds"] += time.perf_counter() - started
+            scores, predictions = evaluate(network, tokenizer, prepared.val, "val", config, runtime)
+            spent.val_seconds += time.perf_counter() - started
             values |= scores
-            predictions = rows_of_epoch
         HEARTBEAT.enter("diagnose")
-        diagnostics = watch.look(epoch + 1, training, spent["step"], total_steps, float(spent["flops"]))
-        spent["wall"] = earlier + time.perf_counter() - began
+        diagnostics = watch.look(epoch + 1, state, spent.step, total_steps, float(spent.flops))
+        spent.wall = earlier + time.perf_counter() - began
 
-        cost = cost_so_far(spent)
-        metrics += _lines(values | diagnostics, spent["step"], epoch + 1, cost)
-        summary |= values | cost | watch.columns()
-        summary |= spent_columns(spent, epoch + 1, runtime)
+        metrics += _lines(values | diagnostics, spent.step, epoch + 1, spent.cost())
+        summary |= values | spent.cost() | watch.columns() | spent.columns(epoch + 1, runtime)
         progress = replace(progress, summary=dict(summary), metrics=metrics, predictions=predictions)
         HEARTBEAT.enter("save")
         if runtime.rank == 0:
-            training.save(scratch, epoch=epoch + 1, spent=spent, progress=progress.to_json(), watch=watch.state())
-            save_progress(scratch / "progress.json", progress)
+            state.save(run.scratch, epoch=epoch + 1, spent=asdict(spent), progress=progress.to_json(), watch=watch.state())
+            save_progress(run.scratch / "progress.json", progress)
         if "val_accuracy" in values and not last:
-            report({"epoch": epoch + 1, "step": spent["step"], **cost, **values})
+            run.report({"epoch": epoch + 1, "step": spent.step, **spent.cost(), **values})
 
     if config.evaluation.test:  # after the loop: also where a crash came between the last epoch and here
         progress = _score_test(progress, network, tokenizer, prepared, config, runtime)
-        progress = replace(progress, embeddings=watch.keep(training))
+        progress = replace(progress, embeddings=watch.keep(state))
         progress = replace(progress, summary=progress.summary | watch.columns())
     final = {**progress.summary, "wall_seconds": earlier + time.perf_counter() - began, "finished_at": now()}
     return replace(progress, state="COMPLETE", summary=final)
+
+
+def _of_network(state: TrainState) -> dict[str, Any]:
+    """Columns of `trials` that the network alone decides; raises PackingError where packed rows would not train as separate ones."""
+    bf16 = uses_bf16(state.config.model, torch.device(state.runtime.device))
+    # Of the weights that training starts from.
+    error = attention_error(state.network, state.table, state.backend, objective=state.objective, bf16=bf16)
+    parameters = list(state.network.parameters())
+    return {
+        "attention_error": error,
+        "packing_used": state.backend,
+        "num_parameters": sum(parameter.numel() for parameter in parameters),
+        "num_trainable": sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
+        "lambda_used": state.term.weight if state.term is not None and state.term.is_weighed else 0.0,
+    }
+
+
+def _spent_before(prepared: Prepared) -> Spent:
+    """What the first stage has cost, where there was one."""
+    stage = prepared.stage
+    if stage is None:
+        return Spent()
+    return Spent(tokens=stage.tokens, flops=stage.flops, unpacked=stage.unpacked_flops, train_seconds=stage.seconds)
 
 
 def _to_evaluate(config: TrialConfig, prepared: Prepared, first_epoch: int) -> int:
@@ -200,9 +187,8 @@ def _first_stage(
     first: TrialConfig, prepared: Prepared, runtime: Runtime, scratch: Path, progress: TrialResult
 ) -> tuple[Prepared, TrialResult]:
     """The data and the record for the fine-tuning, which starts from the checkpoint of the first stage."""
-    assert prepared.pretrain is not None, "the first stage's data were not prepared"
     torch.set_num_threads(runtime.num_threads)
-    stage = pretrain(first, prepared.pretrain, prepared.checkpoint, prepared.pretrain_sha, runtime, scratch, prepared.revision)
+    stage = pretrain(first, prepared, runtime, scratch)
     summary = {**progress.summary, "pretrained_sha": stage.sha, **stage.losses[-1]}
     progress = replace(progress, summary=summary)
     return replace(prepared, checkpoint=stage.folder, revision=None, stage=stage), progress
@@ -251,14 +237,3 @@ def _start(config: TrialConfig, prepared: Prepared, runtime: Runtime, scratch: P
         **prepared.facts,
     }
     return TrialResult(state="RUNNING", error=None, summary={**provenance(), **facts}, metrics=[], predictions=[])
-
-
-def _means(totals: StepTotals) -> str:
-    """Mean losses of an epoch's steps so far, in words: the last finite values."""
-    if not totals.num_labels:
-        return "it was the first step of its epoch"
-    jepa = f", JEPA {totals.jepa_sum / totals.num_pairs:.4g}" if totals.num_pairs else ""
-    return f"the steps before it in its epoch were finite (mean cross-entropy {totals.ce_sum / totals.num_labels:.4g}{jepa})"
-
-
-__all__ = ["NonFinite", "Report", "Runtime", "run_trial", "unwrap"]

@@ -41,7 +41,8 @@ for artefact in ARTEFACTS:
 def run(sweep: SweepConfig, folder: Path) -> None:
     """Search (the arm's defaults, or every point of its grid) and confirmation, without Ray and without selection."""
     from jepa_ray.preparation.prepare import prepare
-    from jepa_ray.training.trial import Runtime, run_trial
+    from jepa_ray.training.runtime import Runtime
+    from jepa_ray.training.trial import run_trial
 
     prepared = {(arm.family, arm.task): prepare(sweep, arm.family, arm.task) for arm in arms(sweep)}
     for arm in arms(sweep):

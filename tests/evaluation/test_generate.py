@@ -15,8 +15,7 @@ from jepa_ray.evaluation.generate import Generation, generate
 from jepa_ray.models.families import FAMILIES
 from jepa_ray.models.loading import load_tokenizer
 from jepa_ray.models.network import Network
-from jepa_ray.training.optimizer import make_optimizer
-from jepa_ray.training.step import Runtime, train_step
+from jepa_ray.training.step import train_step
 from tests import tiny_models as tiny
 
 Trained = tuple[Network, Any, TokenTable, str]
@@ -28,9 +27,9 @@ def trained(request: pytest.FixtureRequest, tiny_checkpoints: dict[str, Path]) -
     checkpoint = tiny_checkpoints[request.param]
     config = tiny.trial(checkpoint, optim__learning_rate=6e-3, optim__beta2=0.95)
     network, table = tiny.network_of(config), tiny.table_of(checkpoint, tiny.EXAMPLES[:12])
-    optimizer = make_optimizer(network, config)
+    state = tiny.state_of(network, table, config)
     for step in range(60):
-        train_step(network, optimizer, table, np.arange(6), config, step, 60, "trie", Runtime())
+        train_step(state, np.arange(6), step, 60)
     return network, load_tokenizer(str(checkpoint), config.model), table, FAMILIES[request.param].turn_end
 
 

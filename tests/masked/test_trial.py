@@ -19,6 +19,7 @@ from jepa_ray.masked import trial
 from jepa_ray.masked.network import MaskedNetwork, load_encoder_tokenizer, load_masked_lm
 from jepa_ray.masked.prepare import MaskedPrepared, estimate_masked, prepare_masked
 from jepa_ray.masked.step import (
+    MaskedState,
     TargetEncoder,
     TokenIds,
     draw_hidden,
@@ -32,7 +33,7 @@ from jepa_ray.models.encoders import ENCODERS
 from jepa_ray.plan import trial_config
 from jepa_ray.results import SUMMARY, TrialResult, write_trial
 from jepa_ray.training.packing_check import PackingError
-from jepa_ray.training.step import NonFinite, Runtime, StepTotals
+from jepa_ray.training.runtime import NonFinite, Runtime, StepTotals
 
 TIMES = {"train_seconds", "val_seconds", "test_seconds", "wall_seconds", "peak_memory_bytes", "started_at", "finished_at"}
 JEPA = {"gamma": 0, "target": "ema", "predictor": "mlp", "k": 0, "ema_momentum": 0.9, "predictor_width": 24}
@@ -96,15 +97,28 @@ def built(config: TrialConfig, prepared: MaskedPrepared) -> tuple[MaskedNetwork,
     return network, target, make_masked_optimizer(network, config.optim, 1.0), TokenIds(tokenizer.mask_token_id, tokenizer.pad_token_id)
 
 
+def state_of(config: TrialConfig, prepared: MaskedPrepared, runtime: Runtime | None = None) -> MaskedState:
+    network, target, optimizer, ids = built(config, prepared)
+    return MaskedState(
+        config=config,
+        passages=prepared.passages,
+        ids=ids,
+        network=network,
+        optimizer=optimizer,
+        target=target,
+        runtime=runtime or Runtime(),
+    )
+
+
 def gradients(
     config: TrialConfig, prepared: MaskedPrepared, rows: Any, runtime: Runtime | None = None
 ) -> tuple[StepTotals, dict[str, Any]]:
     """Totals and gradients of one step whose learning rate is as good as zero."""
     config = config.model_copy(update={"optim": config.optim.model_copy(update={"max_grad_norm": None})})
-    network, target, optimizer, ids = built(config, prepared)
-    network.eval()  # no dropout: how a step is cut must not matter
-    totals = masked_step(network, target, optimizer, prepared.passages, np.asarray(rows), config, 0, 10, ids, runtime or Runtime())
-    return totals, {name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None}
+    state = state_of(config, prepared, runtime)
+    state.network.eval()  # no dropout: how a step is cut must not matter
+    totals = masked_step(state, np.asarray(rows), 0, 10)
+    return totals, {name: p.grad.clone() for name, p in state.network.named_parameters() if p.grad is not None}
 
 
 def numbers(result: TrialResult) -> dict[str, Any]:
@@ -187,13 +201,14 @@ def test_ranks_agree_on_what_is_hidden_and_their_mean_is_the_whole_step(
 
 def test_no_gradient_into_the_target_and_the_average_by_hand(sweep: SweepConfig, prepared: MaskedPrepared) -> None:
     config = config_of(sweep, "jepa")
-    network, target, optimizer, ids = built(config, prepared)
+    state = state_of(config, prepared)
+    network, target = state.network, state.target
     assert target is not None
     before = {name: parameter.clone() for name, parameter in target.encoder.named_parameters()}
     context = dict(network.encoder.named_parameters())
     assert all(torch.equal(before[name], context[name]) for name in before), "it starts as the context encoder"
     network.train()
-    masked_step(network, target, optimizer, prepared.passages, np.arange(16), config, 0, 10, ids, Runtime())
+    masked_step(state, np.arange(16), 0, 10)
     moved = 0
     for name, parameter in target.encoder.named_parameters():
         assert parameter.grad is None and not parameter.requires_grad
@@ -380,17 +395,17 @@ def test_failures_are_rows(sweep: SweepConfig, prepared: MaskedPrepared, tmp_pat
 
     monkeypatch.setattr(trial, "masked_step", broken)
     failed = run_masked_trial(config_of(sweep, "mlm"), prepared, Runtime(), lambda _: None, tmp_path / "scratch" / "b")
-    assert failed.state == "FAILED" and failed.error == "NonFinite: step 1: it is no number"
+    assert failed.state == "FAILED" and failed.error == "NonFinite: step 1: it is no number; it was the first step of its epoch"
     write_trial(tmp_path, "1" * 16, config_of(sweep, "mlm"), "mlm/x", "search", failed)
 
 
 def test_a_loss_that_is_no_number_names_its_step(sweep: SweepConfig, prepared: MaskedPrepared) -> None:
     config = config_of(sweep, "mlm")
-    network, target, optimizer, ids = built(config, prepared)
+    state = state_of(config, prepared)
     with torch.no_grad():
-        next(network.encoder.parameters()).fill_(float("nan"))
+        next(state.network.encoder.parameters()).fill_(float("nan"))
     with pytest.raises(NonFinite, match="step 5"):
-        masked_step(network, target, optimizer, prepared.passages, np.arange(4), config, 4, 10, ids, Runtime())
+        masked_step(state, np.arange(4), 4, 10)
 
 
 def test_the_estimate_is_what_is_trained(sweep: SweepConfig, prepared: MaskedPrepared, tmp_path: Path) -> None:

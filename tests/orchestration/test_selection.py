@@ -1,4 +1,4 @@
-"""What is run after the search: the seeds of a race, and pairs at equal FLOPs. (Selection itself: tests/test_search.py.)"""
+"""What is run after the search: the seeds of a race, and pairs at equal FLOPs. (Selection itself: test_run.py.)"""
 
 from __future__ import annotations
 

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from jepa_ray import plan
-from jepa_ray.plan import describe as planned
 from jepa_ray.config import Arm, SweepConfig, arms, canonical, config_id
 from jepa_ray.data.datasets import DATASETS
 from jepa_ray.plan import Estimate
+from jepa_ray.plan import describe as planned
 
 
 def describe(sweep: SweepConfig, *more: Any, **named: Any) -> str:

@@ -16,7 +16,8 @@ from jepa_ray.models import loading
 from jepa_ray.plan import trial_config
 from jepa_ray.preparation.prepare import prepare
 from jepa_ray.training.prepared import Prepared
-from jepa_ray.training.trial import Runtime, run_trial
+from jepa_ray.training.runtime import Runtime
+from jepa_ray.training.trial import run_trial
 
 COMMIT = "c0ffee" * 6 + "c0de"
 OTHER = "0" * 40

@@ -14,7 +14,7 @@ from jepa_ray.config import LoraConfig, ObjectiveConfig
 from jepa_ray.data.packing import make_batch
 from jepa_ray.models.families import FAMILIES
 from jepa_ray.training.cost import FlopModel
-from jepa_ray.training.step import StepTotals
+from jepa_ray.training.runtime import StepTotals
 from tests import tiny_models as tiny
 
 ROWS = [0, 1, 2, 3, 4]

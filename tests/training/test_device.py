@@ -16,7 +16,8 @@ from jepa_ray.config import LoraConfig, ObjectiveConfig
 from jepa_ray.models import attention
 from jepa_ray.training import device, step, trial
 from jepa_ray.training.diagnostics import measure, monitor
-from jepa_ray.training.step import Runtime, micro_batches
+from jepa_ray.training.runtime import Runtime
+from jepa_ray.training.step import micro_batches
 from tests import tiny_models as tiny
 
 READS = ("aten::_local_scalar_dense", "aten::nonzero", "aten::is_nonzero")
@@ -112,7 +113,7 @@ def test_on_a_gpu_a_step_is_cut_by_tokens_unless_it_is_told_otherwise(llama: Pat
 
     def sizes(where: str, objective: ObjectiveConfig | None, term: Any, **changes: Any) -> list[int]:
         config = tiny.trial(llama, objective=objective, **changes)
-        batches = micro_batches(table, rows, config, 0, "trie", Runtime(device=where), term)
+        batches = micro_batches(tiny.inputs_of(table, config, runtime=Runtime(device=where)), rows, 0, term)
         return [batch.num_labels for batch in batches]
 
     assert len(sizes("cpu", None, None)) == 1, "on a CPU a step goes through whole"

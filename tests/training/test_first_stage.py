@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from jepa_ray.config import DataConfig, ObjectiveConfig, PretrainConfig
 from jepa_ray.results import TrialResult
 from jepa_ray.training.first_stage import stages
-from jepa_ray.training.step import Runtime
+from jepa_ray.training.runtime import Runtime
 from jepa_ray.training.trial import run_trial
 from tests import tiny_models
 
@@ -74,11 +74,11 @@ def test_the_first_stage_is_a_plain_trial_of_its_own(tiny_checkpoints: dict[str,
     assert first is not None
     network = tiny_models.network_of(first)
     table = tiny_models.table_of(checkpoint, tiny_models.EXAMPLES[50:62])
-    optimizer, term = tiny_models.make_optimizer(network, first), tiny_models.Term.of(first, network)
-    from jepa_ray.training.step import epoch_steps
+    state = tiny_models.state_of(network, table, first, term=tiny_models.Term.of(first, network))
+    from jepa_ray.training.epochs import epoch_steps
 
     for step, rows in enumerate(epoch_steps(12, first.optim, first.seed, 0)):
-        tiny_models.train_step(network, optimizer, table, rows, first, step, 3, "trie", Runtime(), term)
+        tiny_models.train_step(state, rows, step, 3)
     saved = load_file(folder / "model.safetensors")
     wanted = network.causal_lm.state_dict()
     assert saved.keys() <= wanted.keys() and len(saved) > 5

@@ -14,9 +14,10 @@ from jepa_ray.data.packing import Backend
 from jepa_ray.training import step as steps
 from jepa_ray.training import trial
 from jepa_ray.training.cost import FlopModel
+from jepa_ray.training.epochs import epoch_steps
 from jepa_ray.training.flops_budget import affordable, step_flops
 from jepa_ray.training.jepa_term import Term
-from jepa_ray.training.step import Runtime, epoch_steps
+from jepa_ray.training.runtime import Runtime
 from tests import tiny_models as tiny
 
 OBJECTIVES = {
@@ -75,7 +76,7 @@ def counted(config: TrialConfig, checkpoint: Path, backend: Backend, world_size:
     term, totals = Term.of(config, network, weight=1.0), steps.StepTotals()
     for rank in range(world_size):
         runtime = Runtime(rank=rank, world_size=world_size)
-        for batch in steps.micro_batches(table, np.arange(12), config, 3, backend, runtime, term):
+        for batch in steps.micro_batches(tiny.inputs_of(table, config, backend, runtime), np.arange(12), 3, term):
             totals.add(steps.totals_of(batch))
     model = FlopModel.of(network)
     return model.train_flops(totals), model.unpacked_flops(totals)

@@ -19,9 +19,8 @@ from jepa_ray.objectives.in_sequence import points
 from jepa_ray.objectives.layouts import content, exchange, num_pairs
 from jepa_ray.streams import stream
 from jepa_ray.training.jepa_term import Term
-from jepa_ray.training.optimizer import make_optimizer
 from jepa_ray.training.packing_check import separate_pass
-from jepa_ray.training.step import Runtime, lambda_from_gradients, losses, micro_batches, train_step
+from jepa_ray.training.step import lambda_from_gradients, losses, micro_batches, train_step
 from tests import tiny_models as tiny
 
 CPU = torch.device("cpu")
@@ -144,7 +143,7 @@ def separate(network: Network, table: TokenTable, objective: ObjectiveConfig, se
 @pytest.mark.parametrize("name", VARIANTS)
 def test_packed_equals_separate_in_loss_and_gradients(checkpoint: Path, table: TokenTable, name: str, backend: Any) -> None:
     config, network, term = setting(checkpoint, VARIANTS[name])
-    (batch,) = micro_batches(table, np.array(ROWS), config, 0, backend, Runtime(), term)
+    (batch,) = micro_batches(tiny.inputs_of(table, config, backend), np.array(ROWS), 0, term)
     assert batch.num_pairs == num_pairs(term.objective, table, ROWS) >= len(ROWS)
     _, found = losses(network, batch, config, CPU, term)
     found.backward()
@@ -164,13 +163,13 @@ def test_nothing_flows_into_what_is_stopped(checkpoint: Path, table: TokenTable)
     """Predictor tokens stand in the source: they have a gradient whatever stops the target. What is averaged has none."""
     for target, has in (("stop_target", True), ("ema", True), ("online", True)):
         config, network, term = setting(checkpoint, {"target": target, "k": 2})
-        (batch,) = micro_batches(table, np.array(ROWS), config, 0, "trie", Runtime(), term)
+        (batch,) = micro_batches(tiny.inputs_of(table, config), np.array(ROWS), 0, term)
         losses(network, batch, config, CPU, term)[1].backward()
         assert network.predictor is not None and network.predictor.grad is not None
         assert bool(network.predictor.grad.any()) == has, target
     # Of a constant target and a constant source nothing is left to train: the target side alone has no gradient under ema.
     config, network, term = setting(checkpoint, {"target": "ema", "k": 1})
-    (batch,) = micro_batches(table, np.array(ROWS), config, 0, "trie", Runtime(), term)
+    (batch,) = micro_batches(tiny.inputs_of(table, config), np.array(ROWS), 0, term)
     assert batch.frozen is not None and term.average is not None
     assert not any(average.requires_grad for average in term.average.parameters().values())
 
@@ -178,7 +177,7 @@ def test_nothing_flows_into_what_is_stopped(checkpoint: Path, table: TokenTable)
 def test_the_moving_average_follows_the_trained_weights(checkpoint: Path, table: TokenTable) -> None:
     config, network, term = setting(checkpoint, {"target": "ema", "ema_momentum": 0.75, "k": 1})
     before = {name: value.clone() for name, value in term.average.parameters().items()}  # type: ignore[union-attr]
-    train_step(network, make_optimizer(network, config), table, np.array(ROWS), config, 0, 4, "trie", Runtime(), term)
+    train_step(tiny.state_of(network, table, config, term=term), np.array(ROWS), 0, 4)
     after = {name: p.detach() for name, p in network.named_parameters() if name in before}
     assert before.keys() == {name for name, _ in network.named_parameters() if name.startswith("lm.")}
     for name, average in term.average.parameters().items():  # type: ignore[union-attr]
@@ -206,14 +205,14 @@ def test_controls(checkpoint: Path, table: TokenTable) -> None:
     wanted = tiny.weights(baseline)
     for control in ("monitor", "zero"):
         config, network, term = setting(checkpoint, {"control": control, "k": 1})
-        totals = train_step(network, make_optimizer(network, config), table, np.array(ROWS), config, 0, 10, "trie", Runtime(), term)
+        totals = train_step(tiny.state_of(network, table, config, term=term), np.array(ROWS), 0, 10)
         assert totals.jepa_sum > 0
         found = tiny.weights(network)
         assert max(float((found[name] - wanted[name]).abs().max()) for name in wanted) < 1e-5
     sums = {}
     for control in ("none", "shuffled", "constant_target"):
         config, network, term = setting(checkpoint, {"control": control, "k": 1})
-        (batch,) = micro_batches(table, np.array(ROWS), config, 0, "trie", Runtime(), term)
+        (batch,) = micro_batches(tiny.inputs_of(table, config), np.array(ROWS), 0, term)
         sums[control] = float(losses(network, batch, config, CPU, term)[1].detach())
     assert len(set(sums.values())) == 3
     partner = exchange(ROWS, 1, 0)
@@ -223,10 +222,10 @@ def test_controls(checkpoint: Path, table: TokenTable) -> None:
 def test_lambda_from_the_gradients_gives_the_ratio_that_was_asked_for(checkpoint: Path, table: TokenTable) -> None:
     config = tiny.trial(checkpoint, objective=ObjectiveConfig.model_validate({"lambda": {"grad_ratio": 0.5}, "gamma": 2.0}))
     network = tiny.network_of(config)
-    weight = lambda_from_gradients(network, table, np.array(ROWS), config, "trie", Runtime(), 0.5)
+    weight = lambda_from_gradients(tiny.state_of(network, table, config), np.array(ROWS), 0.5)
     term = Term.of(config, network, weight)
     assert term is not None and term.lambda_at(0, 10) == weight
-    (batch,) = micro_batches(table, np.array(ROWS), config, 0, "trie", Runtime(), term)
+    (batch,) = micro_batches(tiny.inputs_of(table, config), np.array(ROWS), 0, term)
     norms = []
     for which in (0, 1):
         network.zero_grad(set_to_none=True)

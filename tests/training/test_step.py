@@ -17,10 +17,12 @@ from jepa_ray.models import attention
 from jepa_ray.models.families import FAMILIES
 from jepa_ray.models.network import DeviceBatch
 from jepa_ray.objectives.schedules import is_dropped
+from jepa_ray.training.epochs import epoch_steps
 from jepa_ray.training.jepa_term import Term
 from jepa_ray.training.optimizer import lr_factor, make_optimizer
 from jepa_ray.training.packing_check import PackingError, attention_error
-from jepa_ray.training.step import NonFinite, Runtime, StepTotals, attended_pairs, epoch_steps, micro_batches, train_step
+from jepa_ray.training.runtime import NonFinite, Runtime, StepTotals
+from jepa_ray.training.step import attended_pairs, micro_batches, train_step
 from tests import tiny_models as tiny
 
 
@@ -94,7 +96,7 @@ def test_two_workers_change_nothing_but_rounding(tiny_checkpoints: dict[str, Pat
         (tiny_checkpoints[names[0]], None, [2], None, 0, {"variance": 1.0, "sigreg": 0.5, "predictor": "mlp"}),  # one worker has no state
         (tiny_checkpoints[names[0]], None, ROWS, None, 0, {"layout": "tube", "k": 0, "sigreg": 0.5, "covariance": 1.0}),
     ]
-    torch.multiprocessing.spawn(tiny.data_parallel, (tmp_path, cases, tiny_checkpoints[names[0]]), nprocs=2)  # type: ignore[no-untyped-call]
+    torch.multiprocessing.spawn(tiny.run_data_parallel, (tmp_path, cases, tiny_checkpoints[names[0]]), nprocs=2)  # type: ignore[no-untyped-call]
     for number, case in enumerate(cases):
         wanted = tiny.data_parallel_case(case, Runtime())
         for rank in range(2):
@@ -138,8 +140,8 @@ def test_lambda_zero_is_the_baseline_bit_for_bit(checkpoint: Path) -> None:
     for objective in (None, ObjectiveConfig(k=2, **{"lambda": 0.0})):  # type: ignore[arg-type]
         config = tiny.trial(checkpoint, lora=LoraConfig(r=2, dropout=0.1), objective=objective)
         network = tiny.network_of(config, k=0)
-        optimizer = make_optimizer(network, config)
-        totals = [train_step(network, optimizer, table, np.array(ROWS), config, step, 5, "trie", Runtime()) for step in range(4)]
+        state = tiny.state_of(network, table, config)
+        totals = [train_step(state, np.array(ROWS), step, 5) for step in range(4)]
         runs.append((tiny.weights(network), totals))
     assert runs[0][1] == runs[1][1] and all(torch.equal(runs[0][0][name], runs[1][0][name]) for name in runs[0][0])
 
@@ -173,7 +175,10 @@ def test_all_ranks_have_equally_many_micro_batches_and_share_the_step(checkpoint
     for world, size, count in ((2, 2, 2), (3, None, 1), (8, None, 1), (2, 1, 4)):
         config = tiny.trial(checkpoint, objective=JEPA, optim__micro_batch_size=size)
         term = Term.of(config, tiny.network_of(config))
-        per_rank = [list(micro_batches(table, np.array(ROWS), config, 0, "trie", Runtime(rank, world), term)) for rank in range(world)]
+        per_rank = [
+            list(micro_batches(tiny.inputs_of(table, config, runtime=Runtime(rank, world)), np.array(ROWS), 0, term))
+            for rank in range(world)
+        ]
         assert {len(batches) for batches in per_rank} == {count}
         assert sum(batch.num_pairs for batches in per_rank for batch in batches) == len(ROWS)
 

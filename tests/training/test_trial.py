@@ -21,7 +21,7 @@ from jepa_ray.results import SUMMARY, TrialResult, load_progress, read_predictio
 from jepa_ray.training import checkpoint as checkpoints
 from jepa_ray.training import trial
 from jepa_ray.training.prepared import Prepared
-from jepa_ray.training.step import Runtime
+from jepa_ray.training.runtime import Runtime
 from tests import tiny_models as tiny
 
 DROPOUT = LoraConfig(r=2, dropout=0.3)
@@ -39,7 +39,7 @@ def checkpoint(request: pytest.FixtureRequest, tiny_checkpoints: dict[str, Path]
 
 @pytest.fixture(autouse=True)
 def _no_git(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A commit between two trials of a test would show as a difference; `tests/test_results.py` looks at provenance."""
+    """A commit between two trials of a test would show as a difference; `tests/results/test_tables.py` looks at provenance."""
     monkeypatch.setattr(trial, "provenance", lambda: {"git_sha": None, "versions": "{}", "started_at": "then"})
 
 
@@ -125,9 +125,9 @@ def test_the_objective_does_not_change_the_data(llama: Path, tmp_path: Path, mon
     seen: list[list[int]] = []
     real = trial.train_step
 
-    def spy(model: Any, optimizer: Any, table: Any, rows: np.ndarray, *rest: Any) -> Any:
+    def spy(state: Any, rows: np.ndarray, *rest: Any) -> Any:
         seen.append(rows.tolist())
-        return real(model, optimizer, table, rows, *rest)
+        return real(state, rows, *rest)
 
     monkeypatch.setattr(trial, "train_step", spy)
     orders = []
@@ -192,10 +192,10 @@ def test_a_non_finite_loss_fails_the_trial_with_its_step_and_the_last_finite_val
     real = trial.train_step
 
     def poisoned(at: int) -> Any:
-        def step(model: Any, optimizer: Any, table: Any, rows: Any, config: Any, number: int, *rest: Any) -> Any:
+        def step(state: Any, rows: Any, number: int, total_steps: int) -> Any:
             if number == at:
-                next(p for p in model.parameters() if p.requires_grad and p.ndim == 2).data.fill_(float("inf"))
-            return real(model, optimizer, table, rows, config, number, *rest)
+                next(p for p in state.network.parameters() if p.requires_grad and p.ndim == 2).data.fill_(float("inf"))
+            return real(state, rows, number, total_steps)
 
         return step
 

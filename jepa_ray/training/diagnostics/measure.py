@@ -32,7 +32,9 @@ from jepa_ray.models.network import DeviceBatch, Network
 from jepa_ray.objectives.distances import cosine, distance
 from jepa_ray.streams import stream
 from jepa_ray.training.jepa_term import Term, active_objective, constant_target
-from jepa_ray.training.step import Runtime, backend_of, default_size, losses, states
+from jepa_ray.training.runtime import Runtime
+from jepa_ray.training.state import backend_of
+from jepa_ray.training.step import default_size, losses, states
 
 PAIRS = 128
 """Validation pairs that are looked at."""

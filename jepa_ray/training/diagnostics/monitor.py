@@ -22,8 +22,8 @@ from jepa_ray.data.views import TokenTable
 from jepa_ray.training.device import clear, works
 from jepa_ray.training.diagnostics.alarms import UNDIAGNOSED, add_alarm, alarms, names
 from jepa_ray.training.diagnostics.measure import diagnose, diagnostic_rows, due, embeddings, gradient_metrics
-from jepa_ray.training.state import Training
-from jepa_ray.training.step import NonFinite, Runtime
+from jepa_ray.training.runtime import NonFinite, Runtime
+from jepa_ray.training.state import TrainState
 
 FEWEST = 32
 """Pairs that embeddings can be judged by at all."""
@@ -65,16 +65,16 @@ class Watch:
         val, train = (float((table.lm.lengths + table.text.lengths + table.code.lengths).mean()) for table in (self.val, self.train))
         return pairs * (val / 3 + GRADIENT_SHARE * train * 5 / 3)
 
-    def look(self, epoch: int, training: Training, step: int, total_steps: int, train_flops: float) -> dict[str, float]:
+    def look(self, epoch: int, state: TrainState, step: int, total_steps: int, train_flops: float) -> dict[str, float]:
         """Metrics `diag_*` after `epoch` epochs (0: before training); none where it is not their turn. NonFinite where a loss is not."""
         evaluation = self.config.evaluation
         wanted = due(epoch, self.config.optim.num_epochs, train_flops, self.flops, evaluation.diagnostic_share)
         if not self.pairs or not wanted:
             return {}
         # The step's gradients are as large as the weights, and gone by the next step: room for those that are compared here.
-        training.optimizer.zero_grad(set_to_none=True)
+        state.optimizer.zero_grad(set_to_none=True)
         started = time.perf_counter()
-        found = self._guarded(lambda: self._measured(training))
+        found = self._guarded(lambda: self._measured(state))
         self.seconds += time.perf_counter() - started
         self.flops += self.flops_per_token * self._tokens(self.pairs)
         self.complete = bool(found)
@@ -86,13 +86,13 @@ class Watch:
             raise NonFinite(f"diagnostics after epoch {epoch}: cross-entropy {found['diag_val_ce']:g}, JEPA {found['diag_val_jepa']:g}")
         return found
 
-    def _measured(self, training: Training) -> dict[str, float]:
+    def _measured(self, state: TrainState) -> dict[str, float]:
         rows = diagnostic_rows(len(self.val), self.pairs, self.config.data.split_seed)
         few = diagnostic_rows(len(self.train), max(1, round(self.pairs * GRADIENT_SHARE)), self.config.data.split_seed)
-        term = training.term
+        term = state.term
         weight = term.weight if term is not None else None  # before its schedule: a warm-up is meant
-        found = diagnose(training.network, self.val, self.config, self.runtime, rows, term)
-        return found | gradient_metrics(training.network, self.train, self.config, few, term, weight)
+        found = diagnose(state.network, self.val, self.config, self.runtime, rows, term)
+        return found | gradient_metrics(state.network, self.train, self.config, few, term, weight)
 
     def _guarded(self, look: Callable[[], Measured]) -> Measured | None:
         """What `look` measures; None, and the alarm `undiagnosed`, where it fails: a look needs memory that training did not, and no trial
@@ -107,13 +107,13 @@ class Watch:
         logging.getLogger(__name__).warning("a diagnosis failed, and training goes on: %s", self.failure)
         return None
 
-    def keep(self, training: Training) -> list[dict[str, Any]]:
+    def keep(self, state: TrainState) -> list[dict[str, Any]]:
         """Lines of the embeddings table: of confirmed trials, after training, where `evaluation.embeddings` asks for them."""
         evaluation = self.config.evaluation
         if not (evaluation.test and evaluation.embeddings):
             return []
         rows = diagnostic_rows(len(self.val), evaluation.embeddings, self.config.data.split_seed)
-        return self._guarded(lambda: embeddings(training.network, self.val, self.config, self.runtime, rows)) or []
+        return self._guarded(lambda: embeddings(state.network, self.val, self.config, self.runtime, rows)) or []
 
     def columns(self) -> dict[str, float | str | None]:
         """What the trials table holds of them: losses on validation, time, alarms."""

@@ -24,6 +24,7 @@ from jepa_ray.data.packing import count_labels
 from jepa_ray.models.families import FAMILIES
 from jepa_ray.training.optimizer import make_optimizer
 from jepa_ray.training.packing_check import PackingError
+from jepa_ray.training.state import TrainState
 from jepa_ray.training.step import train_step
 
 STEP = {"data", "examples", "tokenizer", "batch_size", "lora_r", "baseline", "jepa"}
@@ -198,7 +199,7 @@ def test_200_batches_of_a_trial_are_all_different() -> None:
 
 def test_a_step_that_does_not_fit_is_run_again_in_smaller_micro_batches(form: Form, monkeypatch: pytest.MonkeyPatch) -> None:
     def little_memory(*arguments: Any) -> Any:
-        if (arguments[4].optim.micro_batch_size or 8) > 2:
+        if (arguments[0].config.optim.micro_batch_size or 8) > 2:
             raise torch.OutOfMemoryError("out of memory")
         return train_step(*arguments)
 
@@ -240,7 +241,8 @@ def test_the_plain_loop_trains_on_the_labels_of_the_trial() -> None:
         if plain:
             losses.append(reference.plain_step(network, optimizer, table, rows.tolist(), 4, bf16=False))
         else:
-            totals = train_step(network, optimizer, table, rows, config, 0, 10, "trie", models.runtime(Form(Path())))
+            state = TrainState(config=config, table=table, network=network, optimizer=optimizer, runtime=models.runtime(Form(Path())))
+            totals = train_step(state, rows, 0, 10)
             assert totals.num_labels == count_labels(table, rows.tolist(), loss_on="answer", train_end_of_turn=True)
             losses.append(totals.ce_sum / totals.num_labels)
         weights.append(network.causal_lm.base_model.layers[0].mlp.up_proj.weight.detach())

@@ -33,7 +33,7 @@ from jepa_ray.training.diagnostics.measure import (
 from jepa_ray.training.evaluate import evaluate
 from jepa_ray.training.jepa_term import Term
 from jepa_ray.training.packing_check import separate_pass
-from jepa_ray.training.step import Runtime
+from jepa_ray.training.runtime import Runtime
 from tests import tiny_models as tiny
 
 ROWS = [5, 0, 3, 7, 1, 6, 2, 4, 9, 8]

@@ -1,0 +1,55 @@
+"""Build the state of a trial: load the network, add what its objective needs, and go on from a working checkpoint where there is one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jepa_ray.config import GradRatio, TrialConfig
+from jepa_ray.data.views import TokenTable
+from jepa_ray.models.loading import load_network
+from jepa_ray.training import checkpoint as working
+from jepa_ray.training.epochs import epoch_steps
+from jepa_ray.training.jepa_term import Term, active_objective, fit_network
+from jepa_ray.training.optimizer import make_optimizer
+from jepa_ray.training.runtime import Runtime, data_parallel
+from jepa_ray.training.state import TrainState
+from jepa_ray.training.step import lambda_from_gradients
+
+
+def build(
+    config: TrialConfig, checkpoint: str, table: TokenTable, runtime: Runtime, scratch: Path, revision: str | None = None
+) -> TrainState:
+    """Load, or go on from `scratch`. Called by every rank. `table` is what is trained on (its first step may set lambda).
+
+    `revision`: the commit of a checkpoint on the hub.
+    """
+    objective = active_objective(config)
+    network = load_network(
+        checkpoint,
+        config.model,
+        config.lora,
+        k=objective.k if objective is not None else 0,
+        seed=config.seed,
+        device=runtime.device,
+        revision=revision,
+    )
+    fit_network(network, objective, config.seed)
+    optimizer = make_optimizer(network, config)
+    saved = working.load(scratch, network, optimizer)
+    state = TrainState(
+        config=config,
+        table=table,
+        runtime=runtime,
+        network=network,
+        optimizer=optimizer,
+        parallel=data_parallel(network, runtime),
+        saved=saved,
+    )
+    weight = None
+    if objective is not None and isinstance(objective.lambda_, GradRatio):
+        first = epoch_steps(len(table), config.optim, config.seed, 0)[0]
+        weight = saved["lambda"] if saved is not None else lambda_from_gradients(state, first, objective.lambda_.grad_ratio)
+    state.term = Term.of(config, network, weight)
+    if state.term is not None and state.term.average is not None and saved is not None:
+        state.term.average.load_state_dict(saved["average"])
+    return state
