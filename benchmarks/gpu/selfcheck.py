@@ -1,7 +1,7 @@
 """Is the packed step right on this card? Every family's tiny network, then networks of one to two billion random weights.
 
 States: the trial's own start-up check, in bf16 (`training.packing_check.attention_error`), for trie and flat rows. Losses and gradients:
-packed against one row per sequence (`plain`), in fp32, where a leak stands out from rounding; and, if time is left, in bf16, for the record.
+packed against one row per sequence (`plain`), in fp32, where a leak stands out from rounding; and, if time is left, in bf16.
 """
 
 from __future__ import annotations

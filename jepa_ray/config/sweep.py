@@ -102,7 +102,7 @@ class SearchConfig(Record):
     train_flops: float | None = Field(None, gt=0)
     """Training FLOPs per arm: no further trial of an arm starts once its trials have spent them. None: `num_trials` alone decides."""
     warm_start: tuple[str, ...] = ()
-    """Folders of earlier sweeps (`results/OTHER`): their best configurations are tried right after each method's own (`plan/warm_start.py`)."""
+    """Folders of earlier sweeps (`results/OTHER`): their best configurations follow each method's own (`plan/warm_start.py`)."""
     metric: str = "val_accuracy"
     """Column of the trials table that selects; always measured on validation."""
     mode: Literal["max", "min"] = "max"

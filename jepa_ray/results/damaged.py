@@ -23,9 +23,9 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from jepa_ray.system import full_disk
 from jepa_ray.config import TrialConfig
 from jepa_ray.results.schema import ARMS, EMBEDDINGS, METRICS, PREDICTIONS, TRIALS, unsound_arms
+from jepa_ray.system import full_disk
 
 SCHEMAS = {"trials": TRIALS, "metrics": METRICS, "predictions": PREDICTIONS, "embeddings": EMBEDDINGS}
 ALWAYS = ("metrics", "predictions")

@@ -13,9 +13,8 @@ import pandas as pd
 import pytest
 
 from jepa_ray import results
-from jepa_ray.results import damaged
 from jepa_ray.config import TrialConfig, canonical
-from jepa_ray.results import TrialResult
+from jepa_ray.results import TrialResult, damaged
 
 CONFIG = TrialConfig.model_validate({"model": {"family": "llama3"}})
 IDS = ("a" * 16, "b" * 16, "c" * 16)

@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from jepa_ray import results
-from jepa_ray.system import atomic
 from jepa_ray.config import LoraConfig, ModelConfig, ObjectiveConfig, TrialConfig, columns, config_id
 from jepa_ray.results import TrialResult
+from jepa_ray.system import atomic
 
 BASELINE = TrialConfig(model=ModelConfig(family="llama3"))
 JEPA = TrialConfig(model=ModelConfig(family="llama3"), objective=ObjectiveConfig(k=2), lora=LoraConfig(r=8))
