@@ -10,7 +10,8 @@ seeds, valued likewise, so that nobody gains from luck on the seeds that selecte
 
 Searches are the product's own (`orchestration/studies.py`, `orchestration/scheduler.py`), two trials at a time, over ranges; a drawn
 configuration gets the nearest cell's record, and is paid for again when it falls on a cell that has been run. Each begins at a random
-cell: the user knows nothing. The paper's protocol is the learning rate that is best for the baseline, then 20 cells at it, all on every search seed, in random order.
+cell: the user knows nothing. The paper's protocol is the learning rate that is best for the baseline, then 20 cells at it, all on every
+search seed, in random order.
 
 `to 1 pp`: FLOPs, in multiples of the paper's whole protocol, from which on the mean over replays is within one percentage point of the
 reference and stays there; `smooth`: of the cell that is best together with its neighbours; `as good`: from which on it is at least what the

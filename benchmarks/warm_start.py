@@ -6,7 +6,8 @@ Reads the grid of `benchmarks.search_efficiency`. In each replay the product's d
 family is searched from there. `none`: as if they were not there. `first m`: their best m configurations by relative rank are tried after
 the method's own values (`jepa_ray/plan/warm_start.py`; the product's `search.warm_start` is m = 3). `injected`: all of their finished
 trials are put into the sampler's study as if they were the new arm's, with scores standardised within their arm and brought to the new
-arm's mean and spread, which a real search cannot know before its own trials are in; here they are read off the grid, which favours `injected`.
+arm's mean and spread, which a real search cannot know before its own trials are in; here they are read off the grid, in favour of
+`injected`.
 
 `after x`: worth of the choice (accuracy on held-out seeds) once a search has paid the share x of what `none` pays in all, in points above
 `none` at the same cost; `+-`: its standard error over replays, pair by pair. Exits 1 where the product's way gains

@@ -94,8 +94,8 @@ reaches of it, measured on the labels of the split that was judged last; 0 where
 masked encoder `*_accuracy` is a linear probe's, `*_retrieval` the share of nearest neighbours with the same label, and `*_untrained` the
 same before the first step. `pretrained_sha` is the digest of the weights that a first stage handed on; its tokens,
 FLOPs and seconds are part of `train_*`. `lambda_used` is lambda before its schedule, `val_ce` and `val_jepa` are the last diagnosed
-losses on validation, `alarms` the names of what they and the embeddings raised (`training/diagnostics/alarms.py`). `packing_used` is the packing that
-`packing: auto` came to. `attention_error` is the largest difference that the start-up self-check saw between packed and separate passes.
+losses on validation, `alarms` the names of what they and the embeddings raised (`training/diagnostics/alarms.py`). `packing_used` is
+what `packing: auto` chose. `attention_error` is the largest difference that the start-up self-check saw between packed and separate passes.
 `overlap_text` is the number of test examples whose Text is also one of training's or validation's, `test_accuracy_clean` the accuracy
 without them, on `test_clean_examples`. `train_flops` is what was computed; `train_flops_unpacked` what the same training costs with every
 sequence and view encoded by itself, whatever the packing, micro-batches and workers: budgets and comparisons at equal FLOPs use it.

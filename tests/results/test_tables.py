@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 from jepa_ray import results
 from jepa_ray.config import LoraConfig, ModelConfig, ObjectiveConfig, TrialConfig, columns, config_id
 from jepa_ray.results import TrialResult
+from jepa_ray.results.provenance import _git_sha
 from jepa_ray.system import atomic
 
 BASELINE = TrialConfig(model=ModelConfig(family="llama3"))
@@ -194,12 +196,12 @@ def test_git_sha_only_of_a_checkout_that_holds_the_package(tmp_path: Path) -> No
         (tmp_path / folder / "__init__.py").write_text("x = 1\n")
     git("add", ".")
     git("commit", "-qm", "first")
-    sha = provenance._git_sha(tmp_path / "package")
+    sha = _git_sha(tmp_path / "package")
     assert sha is not None and len(sha) == 40
     (tmp_path / "package" / "__init__.py").write_text("x = 2\n")
-    assert provenance._git_sha(tmp_path / "package") == f"{sha}-dirty"
+    assert _git_sha(tmp_path / "package") == f"{sha}-dirty"
     # Installed into an environment that lies inside a repository: its commit says nothing about the package.
-    assert provenance._git_sha(tmp_path / "venv") is None
+    assert _git_sha(tmp_path / "venv") is None
 
 
 def test_of_equally_good_trials_the_one_suggested_first_is_best(tmp_path: Path) -> None:
