@@ -130,7 +130,7 @@ def test_what_is_cited_exists(source: Path) -> None:
 
 def test_a_planted_citation_is_caught() -> None:
     here = Path("jepa_ray/training/step.py")
-    prose = "see `jepa.py`, `training/jepa.py`, gone.py, `evaluation/gone.md` and results/lora/sweep.yaml"
+    prose = "see `jepa_term.py`, `training/jepa_term.py`, gone.py, `evaluation/gone.md` and results/lora/sweep.yaml"
     assert list(missing_files(prose, here)) == ["evaluation/gone.md", "gone.py"]
     prose = "`training.trial.run_trial`, `trial.run_trial`, `search.metric`, `pandas.read_parquet`, `search.Listener`, `jepa_ray.gone`"
     assert list(missing_names(prose)) == ["jepa_ray.gone", "search.Listener"]

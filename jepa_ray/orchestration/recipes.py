@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from jepa_ray.config import SweepConfig, TrialConfig
-from jepa_ray.results import TrialResult
 
 if TYPE_CHECKING:
     from jepa_ray.plan import Estimate
+    from jepa_ray.results import TrialResult
     from jepa_ray.training.prepared import Prepared
     from jepa_ray.training.runtime import Runtime
 
 Prepare = Callable[[SweepConfig, str, str], "Prepared"]
 """(sweep, family, task) -> what every trial of that family and task shares."""
-RunTrial = Callable[[TrialConfig, "Prepared", "Runtime", Callable[[dict[str, float]], None], Path], TrialResult]
+RunTrial = Callable[[TrialConfig, "Prepared", "Runtime", Callable[[dict[str, float]], None], Path], "TrialResult"]
 """(configuration, prepared data, this worker, report of an epoch's metrics, scratch folder) -> the trial's result."""
 
 

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from jepa_ray.config import DataConfig, SweepConfig
+from jepa_ray.data.datasets import load_splits
 from jepa_ray.models.families import FAMILIES, ModelFamily
 from jepa_ray.preparation import tiny_base as module
 from jepa_ray.preparation.prepare import prepare
@@ -117,7 +118,7 @@ def test_the_halves_are_disjoint_and_the_base_sees_one_of_them(family: ModelFami
     sweep = SweepConfig.model_validate(
         {"name": "x", "families": [family.name], "methods": {"base": "none"}, "data": {"num_train": 60, "num_val": 8, "num_test": 8}}
     )
-    splits = module.load_splits(sweep.data)
+    splits = load_splits(sweep.data)
     prepared = prepare(sweep, family.name, "nl-rx")
     in_base, rest = split_for_base(splits.train, sweep.data)
     assert {example.id for example in seen} == {example.id for example in in_base}

@@ -114,7 +114,7 @@ def test_several_at_once_in_a_fixed_order() -> None:
     assert names(found) == "non-finite;trivial;gradient-ratio;contraction" and all(": " in alarm for alarm in found)
 
 
-STORED = Path(__file__).parent / "diagnostics"
+STORED = Path(__file__).parent
 """`diag_*` of real trials, checks in order: `search_spaces/lora.yaml` with other methods (cosine and l2 at lambda 1 and 0.1 collapse)."""
 
 
