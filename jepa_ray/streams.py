@@ -1,7 +1,7 @@
 """Named random streams: every draw in the project comes from one of these.
 
-A stream is the pair (seed, purpose). Streams of different purposes are independent, so that switching loss dropout on
-does not change the order of the data, and all ranks that ask for the same stream draw the same numbers.
+A stream is the pair (seed, purpose). Streams of different purposes are independent, so switching loss dropout on
+does not change the order of the data, and all ranks that use the same stream draw the same numbers.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 
 
 def derive_seed(seed: int, *purpose: str | int) -> int:
-    """63-bit seed of the stream `(seed, *purpose)`; the same on every machine and in every process.
+    """Return the 63-bit seed of the stream `(seed, *purpose)`; the same on every machine and in every process.
 
     >>> derive_seed(82, "data order", 0) == derive_seed(82, "data order", 0)
     True
@@ -24,5 +24,5 @@ def derive_seed(seed: int, *purpose: str | int) -> int:
 
 
 def stream(seed: int, *purpose: str | int) -> np.random.Generator:
-    """A fresh NumPy generator at the start of the stream `(seed, *purpose)`."""
+    """Return a new NumPy generator at the start of the stream `(seed, *purpose)`."""
     return np.random.default_rng(derive_seed(seed, *purpose))

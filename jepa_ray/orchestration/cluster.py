@@ -1,6 +1,6 @@
 """Ray itself: quiet settings, a cluster to run on, how many trials fit on it, and prepared data in its object store.
 
-`settings()` must have run before `ray` is imported anywhere in the process.
+Call `settings()` before `ray` is imported anywhere in the process.
 """
 
 from __future__ import annotations
@@ -26,45 +26,45 @@ Workload = tuple[str, str]
 """Family and task."""
 
 SETTINGS = {
-    "RAY_AIR_NEW_OUTPUT": "0",  # with verbose=0: no progress tables of Tune's
+    "RAY_AIR_NEW_OUTPUT": "0",  # with verbose=0: no progress tables from Tune
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # no CSV, JSON and TensorBoard files
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours
-    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # the console says what failed, once
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # we handle Ctrl-C
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # the console reports failures, once
     "TUNE_RESULT_BUFFER_LENGTH": "1",
-    "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # no snapshots of the experiment: the tables are the truth
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # no snapshots of the experiment: the tables are authoritative
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths in the YAML mean what they say
-    "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",  # Train runs on the dashboard
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # keeps relative paths in the YAML valid
+    "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",  # shows Train runs on the dashboard
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # one process less per worker group
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # saves one process per worker group
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_DEDUP_LOGS_SKIP_REGEX": "A worker died or was killed",  # the console says so in the trial's own terms
+    "RAY_DEDUP_LOGS_SKIP_REGEX": "A worker died or was killed",  # the console reports it in terms of the trial
 }
 
 
 def settings() -> None:
-    """Set Ray's environment variables, where the user has not; workers inherit them."""
+    """Set those of Ray's environment variables that the user has not set; workers inherit them."""
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
 
 
 class Interrupt:
-    """Ctrl-C and SIGTERM. While Tune's loop runs (`enabled`) they wait for its next turn, where nothing is half done."""
+    """Ctrl-C and SIGTERM. While Tune's loop runs (`enabled`), they wait for its next turn, when nothing is half done."""
 
     def __init__(self) -> None:
         self.requested = self.enabled = False
 
     def install(self) -> None:
-        """Take over both signals; to be repeated after `ray.init`, which installs a handler of its own."""
+        """Handle both signals; call again after `ray.init`, which installs its own handler."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._handle)
 
     def check(self) -> None:
-        """Called at every turn of the loop."""
+        """Called in every turn of the loop; raises KeyboardInterrupt if a signal has arrived."""
         if self.requested:
             raise KeyboardInterrupt
 
@@ -77,31 +77,31 @@ class Interrupt:
 
 @dataclass(frozen=True)
 class Cluster:
-    """A cluster that we are connected to, and what fits on it."""
+    """The connected cluster and its capacity for trials."""
 
     resources: TrialResources
     max_concurrent: int
-    """Trials at once."""
+    """Number of trials that run at the same time."""
     address: str | None
-    """Dashboard, without http://; None where it is switched off."""
+    """Address of the dashboard, without http://; None if it is switched off."""
     local: bool
-    """Whether we started it."""
+    """Whether we started the cluster."""
     notes: tuple[str, ...] = ()
-    """What the user should know of how we came to it."""
+    """Sentences for the user about the choice of the cluster."""
 
 
 @contextlib.contextmanager
 def connect(resources: ResourcesConfig, num_cpus: int | None = None) -> Iterator[Cluster]:
-    """Start Ray on this machine, or join `resources.address` or RAY_ADDRESS; on leaving, what was started is shut down.
+    """Start Ray on this machine, or join `resources.address` or RAY_ADDRESS; shut down on exit what was started.
 
-    Inside a process that is connected already (tests), that cluster is used and left alone. `num_cpus` None: those that this process may
-    use. Raises ValueError where a single trial needs more than the cluster has, the address leads nowhere, or Ray cannot start.
+    If the process is already connected (tests), that cluster is used and not shut down. `num_cpus` None: all CPUs that this process may
+    use. Raises ValueError if a single trial needs more than the cluster has, the address cannot be reached, or Ray cannot start.
     """
     settings()
     import ray
 
     logging.getLogger("ray").setLevel(logging.ERROR)
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what fails is in the tables, and the console says so, once
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures are in the tables, and the console reports them once
     warnings.filterwarnings("ignore", module=r"ray\..*")
     ours = not ray.is_initialized()
     join, dashboard = resources.address, None
@@ -126,7 +126,7 @@ QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR,
 
 
 def _start(dashboard: bool, num_cpus: int | None) -> tuple[str | None, tuple[str, ...]]:
-    """Start a cluster on this machine; address of its dashboard, and notes for the user."""
+    """Start a cluster on this machine; return the address of its dashboard, and notes for the user."""
     import ray
     from ray._private.utils import get_num_cpus
 
@@ -135,29 +135,29 @@ def _start(dashboard: bool, num_cpus: int | None) -> tuple[str | None, tuple[str
     if num_cpus is None:  # Ray knows the quota of a container, but not this process's CPU affinity
         num_cpus = max(1, min(allowed_cpus(), int(get_num_cpus(override_docker_cpu_warning=True))))
     try:
-        # "local": a cluster of our own, also where a running `ray start` would lead to another.
+        # "local": always our own cluster, even if `ray start` has started another one.
         started = ray.init(**QUIET, address="local", include_dashboard=dashboard, num_cpus=num_cpus, _temp_dir=folder)
     except (OSError, RuntimeError) as error:
         first = str(error).strip().partition("\n")[0]
-        raise ValueError(f"Ray cannot start on this machine ({first}); RAY_TMPDIR names the folder it writes to") from error
-    notes = (f"The folder for temporary files has too long a path for Ray's sockets: Ray writes to {folder}.",) if folder else ()
+        raise ValueError(f"Ray cannot start on this machine ({first}); to let it write to another folder, set RAY_TMPDIR") from error
+    notes = (f"The path of the temporary folder is too long for Ray's sockets. Ray writes to {folder} instead.",) if folder else ()
     return started.dashboard_url or None, notes
 
 
 def _join(address: str) -> str | None:
-    """Join a running cluster; address of its dashboard."""
+    """Join a running cluster; return the address of its dashboard."""
     import ray
     from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
 
-    # `ray start` asks for a token as soon as there is one in ~/.ray; a client shows it by itself for the address "auto" only.
+    # `ray start` requires a token as soon as ~/.ray contains one; a client sends it on its own only for the address "auto".
     maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
     try:
         return ray.init(**QUIET, address=address, runtime_env={"env_vars": SETTINGS}).dashboard_url or None
     except (ConnectionError, RuntimeError, ray.exceptions.AuthenticationError) as error:
         raise ValueError(
             f"resources.address: cannot reach a Ray cluster at {address!r} ({str(error).strip().partition(chr(10))[0]}); "
-            "start one with `ray start --head`, or run on this machine with resources.address=local (where a cluster of another user or "
-            "machine asks for a token, RAY_AUTH_TOKEN_PATH names the file that holds it)"
+            "start one with `ray start --head`, or run on this machine with resources.address=local (if a cluster of another user or "
+            "machine requires a token, set RAY_AUTH_TOKEN_PATH to the file that contains it)"
         ) from error
 
 
@@ -168,7 +168,7 @@ def _fit(resources: ResourcesConfig, nodes: list[dict[str, Any]], address: str |
     all_gpus = sum(node.get("GPU", 0.0) for node in alive)
     gpus = resources.gpus_per_worker if resources.gpus_per_worker is not None else (1.0 if all_gpus else 0.0)
     trial = TrialResources(workers=resources.workers_per_trial, cpus=resources.cpus_per_worker, gpus=gpus)
-    # A worker lies on one node: three nodes with 3 CPUs each hold three workers of 2 CPUs, not four.
+    # A worker does not span nodes: three nodes with 3 CPUs each have room for three workers of 2 CPUs, not four.
     places = sum(min(_times(node.get("CPU", 0.0), trial.cpus), _times(node.get("GPU", 0.0), gpus)) for node in alive)
     fit = places // trial.workers
     if fit < 1:
@@ -187,23 +187,23 @@ def _times(have: float, need: float) -> int:
 
 @dataclass(frozen=True)
 class Stored:
-    """Prepared data of a family and task: small facts here, arrays in the object store."""
+    """Prepared data of a family and task: small values here, arrays in the object store."""
 
     identity: str
-    """Of everything that trials' numbers depend on and their configurations do not hold: `Prepared.identity`, workers, GPUs."""
+    """Identifies the inputs that determine a trial's results but are not in its config: `Prepared.identity`, workers, GPUs."""
     report: dict[str, Any]
     references: list[Any]
-    """Of the data without its test table, and of the test table: the search stage is never even given the second."""
+    """References to the data without its test table, and to the test table, which the search stage never fetches."""
 
 
 def prepare(
     sweep: SweepConfig, cluster: Cluster, prepare_one: Prepare | None = None, mailbox: Any = None
 ) -> tuple[dict[Workload, Stored], dict[Workload, str]]:
-    """Tokenise (and for `model: tiny` pre-train the base of) all families and tasks at once, on the cluster, into its object store.
+    """Tokenise all families and tasks in parallel on the cluster, into its object store; for `model: tiny`, also pre-train the base.
 
-    How far each is goes to the Mailbox actor `mailbox`.
+    Progress goes to the Mailbox actor `mailbox`.
 
-    Returns what could be prepared, and for what could not the sentence that says why: the other arms of the sweep can go on.
+    Returns the prepared workloads and, for each of the others, the reason as a sentence: the rest of the sweep can continue.
     """
     import ray
 
@@ -239,6 +239,6 @@ def _prepare(
             HEARTBEAT.enter("ready")
     except (ValueError, OSError) as error:
         return ("", str(error)), None, None
-    # Also what the configuration does not hold of where it runs: precision and the streams of dropout depend on it.
+    # Workers and device are not in the configuration, but precision and the streams of dropout depend on them.
     where = (f" {resources.workers} workers" if resources.workers > 1 else "") + (" on GPUs" if resources.gpus else "")
     return (prepared.identity + where, prepared.report), dataclasses.replace(prepared, test=None), prepared.test

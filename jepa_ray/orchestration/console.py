@@ -1,7 +1,7 @@
-"""What a sweep prints: one line per finished trial, on a terminal above a live table; at the end both stages side by side.
+"""The output of a running sweep: one line per finished trial and, on a terminal, a live table below these lines.
 
-Only this module and the command line print. It learns what happens as a listener (`stages.Listener`); how far running trials are it
-asks of the heartbeats (`watch`), without waiting for them. Ray is not known here.
+Only this module and the command line print. It receives events as a listener (`stages.Listener`) and reads the progress of running
+trials from their heartbeats (`watch`), without waiting for them. Knows nothing of Ray.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ from jepa_ray.results import Stage
 from jepa_ray.system.heartbeat import Beat
 
 SHOWN = 16
-"""Running trials in the live table; more are counted in its last line."""
+"""Maximum number of running trials in the live table; the last line counts the others."""
 NARROW = 130
-"""Columns below which the live table leaves out what a trial searches over: the line of the finished trial has it."""
+"""Terminal width in characters below which the live table omits the searched parameters; the line of the finished trial has them."""
 
 
 def make_console() -> Console:
-    """Standard output. A terminal's lines wrap at words; a file or a pipe has no width, so lines stay whole and tables take 160 columns."""
+    """Standard output. On a terminal, lines wrap at words; for a file or a pipe, lines stay whole and tables are 160 columns wide."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, soft_wrap=True, width=160)
 
 
 def starting(console: Console) -> AbstractContextManager[object]:
-    """A spinner while Ray starts; on a terminal only."""
+    """A spinner while Ray starts, on a terminal only."""
     return console.status("Starting Ray", spinner="line") if console.is_terminal else nullcontext()
 
 
 _STAGES: dict[Stage, str] = {
     "search": "Search",
     "confirm": "Confirmation on fresh seeds and the sealed test split",
-    "matched": "Equal FLOPs, the more expensive of each pair with the budget of the other",
+    "matched": "Equal FLOPs: the more expensive of each pair with the other's budget",
 }
 
 
@@ -60,7 +60,7 @@ class _Running:
 
 @dataclass
 class Board:
-    """State of the sweep as far as it is shown. Its methods are those of `stages.Listener`."""
+    """The displayed state of the sweep. Implements `stages.Listener`."""
 
     sweep: SweepConfig
     console: Console = field(default_factory=lambda: make_console())
@@ -78,7 +78,7 @@ class Board:
 
     @contextmanager
     def shown(self) -> Iterator[Board]:
-        """The live table, while inside; on a terminal only."""
+        """Show the live table within the block, on a terminal only."""
         if not self.console.is_terminal:
             yield self
             return
@@ -86,31 +86,31 @@ class Board:
             yield self
 
     def watch(self, beats: Callable[[], Mapping[str, Beat]]) -> None:
-        """Where the latest heartbeats come from, by trial id, or by family and task while those are prepared. Must not wait."""
+        """Set the source of the latest heartbeats, by trial id, or by family and task during preparation. It must not wait."""
         self._beats = beats
 
     def prepared(self, name: str, report: dict[str, Any]) -> None:
-        """The data report of a family and task."""
+        """Print the data report of a family and task."""
         for sentence in [*of_task(report), *of_family(report)] if report else ():
             self.say(f"{name}: {sentence}")
 
     def stage(self, stage: Stage, total: int, done: int, concurrent: int) -> None:
         self._stage, self._total, self._done, self._concurrent = stage, total, done, concurrent
-        if stage != "search":  # its values are another seed's; those of the search may come from an earlier run
+        if stage != "search":  # other seeds have other values; those of the search may come from an earlier run
             self._best.clear()
         self._running.clear()
         self._lists[stage] = self._lists.get(stage, -1) + 1
         self._spinner.update(text="Starting trials")
         if total == 0:
             return
-        going_on = f"continuing: {done} of {total} done" if done else f"{total} trials"
-        self.say(f"{_STAGES[stage]}: {going_on}, {concurrent} at a time")
+        progress = f"continuing: {done} of {total} done" if done else f"{total} trials"
+        self.say(f"{_STAGES[stage]}: {progress}, {concurrent} at a time")
 
     def best_before(self, rows: pd.DataFrame) -> None:
-        """What earlier runs of the sweep found counts for "best so far"."""
+        """Include results of earlier runs of the sweep in "best so far"."""
         metric = self.sweep.search.metric
-        known = rows[(rows["stage"] == "search") & (rows["state"] == "COMPLETE")].dropna(subset=[metric])
-        for arm, value in zip(known["arm"], known[metric], strict=True):
+        complete = rows[(rows["stage"] == "search") & (rows["state"] == "COMPLETE")].dropna(subset=[metric])
+        for arm, value in zip(complete["arm"], complete[metric], strict=True):
             self._improve(str(arm), float(value))
 
     def started(self, job: Job) -> None:
@@ -128,16 +128,16 @@ class Board:
         self._count(job, outcome, f"{seconds:.1f} s" if seconds is not None else "")
 
     def repeated(self, job: Job, outcome: dict[str, Any]) -> None:
-        self._count(job, outcome, "known already, not run again")
+        self._count(job, outcome, "already known, not run again")
 
     def restarted(self, job: Job, reason: str) -> None:
-        self.say(f"{job.arm} {job.trial_id}: its process died, it goes on from its last epoch ({reason})")
+        self.say(f"{job.arm} {job.trial_id}: its process died; it resumes from its last epoch ({reason})")
 
     def say(self, sentence: str) -> None:
         self.console.print(Text(sentence))
 
     def table(self) -> RenderableType:
-        """What is shown live: the running trials, how far each is and what is left; before the first, the stages of the preparation."""
+        """The live display: running trials, their progress and the remaining time; before the first, the phases of the preparation."""
         beats = self._beats()
         if not self._lists:
             lines = [Text(f"  {name}: {_phase(beat)}") for name, beat in sorted(beats.items())]
@@ -178,7 +178,7 @@ class Board:
         return f"{self._stage}: {self._done} of {self._total} done{failed}{more}{eta}"
 
     def seconds_left(self, beats: Mapping[str, Beat] | None = None) -> float | None:
-        """Until the end of the whole sweep, all stages; None before anything is known of how long a trial takes."""
+        """Seconds until the end of the whole sweep, all stages; None while no trial duration is known."""
         beats = beats if beats is not None else self._beats()
         running = [(time.monotonic() - one.since, _left(one, beats.get(one.job.trial_id))) for one in list(self._running.values())]
         waiting = max(0, self._total - self._done - len(running)) + self._later()
@@ -211,7 +211,7 @@ class Board:
 
 
 def _left(running: _Running, beat: Beat | None) -> float | None:
-    """Seconds that a running trial still takes: by its own report, else by its finished epochs."""
+    """Remaining seconds of a running trial, from its own report or else from its finished epochs."""
     if beat is not None and beat.seconds_left is not None:
         return beat.seconds_left
     if not running.epoch:
@@ -220,13 +220,13 @@ def _left(running: _Running, beat: Beat | None) -> float | None:
 
 
 def _phase(beat: Beat) -> str:
-    """A stage of the preparation in words."""
+    """A phase of the preparation in words."""
     steps = f", step {beat.done} of {beat.total}" if beat.total else ""
     return beat.phase + steps + (f", {_duration(beat.seconds_left)} left" if beat.seconds_left is not None else "")
 
 
 def _column(table: Table, name: str, sweep: SweepConfig) -> None:
-    """On a narrow terminal headers wrap at their words; arms and numbers stay whole."""
+    """Add a column; on a narrow terminal, headers wrap at words, while arms and numbers stay whole."""
     if name == "arm":
         table.add_column(name, no_wrap=True, min_width=max(map(len, _arms(sweep))))
     else:
@@ -242,7 +242,7 @@ def _settings(config: TrialConfig) -> tuple[str, str, str, str]:
 
 
 def _shown(row: Any) -> tuple[str, str, str, str]:
-    """lambda, k, learning rate and loss dropout of a row of the trials table; a dash where there is no JEPA term."""
+    """lambda, k, learning rate and loss dropout of a row of the trials table; a dash if there is no JEPA term."""
     jepa = row["objective"] != "none"
     return (
         _lambda(row) if jepa else "-",
@@ -253,7 +253,7 @@ def _shown(row: Any) -> tuple[str, str, str, str]:
 
 
 def _lambda(row: Any) -> str:
-    """As a number, or the ratio of gradients that decides it."""
+    """lambda as a number, or the ratio of gradients that determines it."""
     value = row["lambda"]
     return f"{value:.3g}" if value is not None and value == value else f"at ratio {row['lambda_grad_ratio']:.3g}"
 

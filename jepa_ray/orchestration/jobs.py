@@ -1,6 +1,6 @@
-"""A trial as a job of the sweep: its names and folders, what it occupies, and its rows in the results.
+"""A trial as a job of the sweep: its names and folders, its resources, and its rows in the results.
 
-Used by both sides, the driver that hands jobs out and the workers that run them. Imports neither Ray nor torch.
+Used by the driver, which hands out jobs, and by the workers, which run them. Imports neither Ray nor torch.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ Metrics = dict[str, float]
 
 @dataclass(frozen=True)
 class Job:
-    """One trial to run: which configuration, and under which name its results go where."""
+    """One trial to run: its configuration, and the names and the folder of its results."""
 
     trial_id: str
     config_id: str
     arm: str
     stage: Stage
     folder: Path
-    """The sweep's folder; on a cluster, on a file system that all nodes share."""
+    """The sweep's folder; on a cluster, it is on a file system that all nodes share."""
     config: TrialConfig
     number: int | None = None
-    """Of a search trial: its place among the suggestions of its arm, from 1."""
+    """For a search trial: its place among the suggestions of its arm, from 1."""
 
     @property
     def scratch(self) -> Path:
@@ -42,7 +42,7 @@ class Job:
         return self.scratch / "progress.json"
 
     def to_json(self) -> str:
-        """Text form: Tune copies, merges and flattens configurations, and must find nothing to take apart."""
+        """Text form, because Tune copies, merges and flattens configurations and must not take a job apart."""
         fields = {name: getattr(self, name) for name in ("trial_id", "config_id", "arm", "stage", "number")}
         return json.dumps({**fields, "folder": str(self.folder), "config": canonical(self.config)})
 
@@ -54,7 +54,7 @@ class Job:
 
 @dataclass(frozen=True)
 class TrialResources:
-    """What one trial occupies."""
+    """The resources of one trial."""
 
     workers: int = 1
     cpus: int = 1
@@ -63,35 +63,35 @@ class TrialResources:
     """Per worker."""
 
     def trial_resources(self) -> dict[str, float]:
-        """For Tune. The process of a trial with several workers only waits; Tune refuses a request for nothing at all."""
+        """Tune's request. The process of a trial with several workers only waits, but Tune refuses an empty request."""
         return {"cpu": 0, "memory": 10**6} if self.workers > 1 else {"cpu": self.cpus, "gpu": self.gpus}
 
 
 def written(job: Job) -> bool:
-    """Whether the trial's row stands: an attempt that was killed after writing it must not write it again."""
+    """Whether the trial's row exists: if an attempt was killed after writing it, the next one must not write it again."""
     return row_path(job).exists()
 
 
 def write(job: Job, result: TrialResult) -> None:
-    """The trial's rows, then away with its checkpoints."""
-    # A process of a sweep that was killed may finish the trial in the moment before it notices: its row is as good.
+    """Write the trial's rows, then remove its checkpoints."""
+    # A process of a killed sweep may finish the trial just before it notices; its row is as good as this one.
     with contextlib.suppress(FileExistsError):
         results.write_trial(job.folder, job.trial_id, job.config, job.arm, job.stage, result, job.number)
     shutil.rmtree(job.scratch, ignore_errors=True)
 
 
 def ended(job: Job, state: results.State, error: str | None = None) -> TrialResult:
-    """The progress so far as the result of a trial that did not reach its last epoch."""
+    """The progress so far, as the result of a trial that did not reach its last epoch."""
     reached = results.load_progress(job.progress)
     reached = reached or TrialResult(state=state)
     return replace(reached, state=state, error=error, summary={**reached.summary, "finished_at": results.now()})
 
 
 def row_path(job: Job) -> Path:
-    """Where the trial's row stands."""
+    """The file with the trial's row."""
     return job.folder / "trials" / f"{job.trial_id}.parquet"
 
 
 def storage(folder: Path) -> Path:
-    """Where Tune and Train keep their own books while a sweep runs. Ours are the tables: this is removed at the end."""
+    """Folder in which Tune and Train keep their own files while a sweep runs; removed at the end, because the tables are ours."""
     return folder.resolve() / "scratch" / ".ray"

@@ -1,6 +1,6 @@
 """Messages between the driver, a trial's process and its worker group: the body of one asynchronous Ray actor per sweep.
 
-Imports no Ray: `run.py` makes an actor of it.
+Does not import Ray: `run.py` turns the class into an actor.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from jepa_ray.orchestration.jobs import Metrics
 from jepa_ray.system.heartbeat import Beat
 
 KEPT_BEATS = 256
-"""More than trials run at once."""
+"""More than the number of trials that run at the same time."""
 
 
 class Mailbox:
-    """How the driver tells a running trial to stop, and how a worker group hands its reports to the trial's process.
+    """Lets the driver tell a running trial to stop, and a worker group hand its reports to the trial's process.
 
-    One asynchronous actor per sweep. Tune's own reporting goes one way only, and Train's does not reach Tune.
+    One asynchronous actor per sweep. Tune's own reporting goes one way only, and Train's reports do not reach Tune.
     """
 
     def __init__(self) -> None:
@@ -30,10 +30,10 @@ class Mailbox:
         self._changed = asyncio.Condition()
 
     async def beat(self, name: str, beat: Beat) -> None:
-        """How far a trial or a preparation is; only its latest is kept."""
+        """Store the progress of a trial or a preparation; only the latest heartbeat of each is kept."""
         self._beats.pop(name, None)
         self._beats[name] = beat
-        while len(self._beats) > KEPT_BEATS:  # of those that have ended; running ones move to the end of the dict
+        while len(self._beats) > KEPT_BEATS:  # drops ended ones; running ones move to the end of the dict
             del self._beats[next(iter(self._beats))]
 
     async def beats(self) -> dict[str, Beat]:
@@ -55,7 +55,7 @@ class Mailbox:
             self._changed.notify_all()
 
     async def collect(self, run: str, number: int, timeout_s: float) -> Metrics | None:
-        """Report `number` (from 0) of a group, or None when it has not come within the time."""
+        """Report `number` (from 0) of a group, or None if it does not arrive in time."""
         await self._until(lambda: len(self._posts.get(run, [])) > number, timeout_s)
         posts = self._posts.get(run, [])
         return posts[number] if len(posts) > number else None
@@ -67,12 +67,12 @@ class Mailbox:
             self._changed.notify_all()
 
     async def wait(self, run: str, number: int) -> bool:
-        """Every rank waits here for the answer to report `number`: True means stop. All ranks so leave at the same step."""
+        """Every rank waits here for the answer to report `number`; True means stop. All ranks therefore stop at the same step."""
         await self._until(lambda: len(self._answers.get(run, [])) > number, None)
         return self._answers[run][number]
 
     async def forget(self, run: str) -> None:
-        """Drop what is kept of a group that has ended."""
+        """Drop the reports and answers of a group that has ended."""
         self._posts.pop(run, None)
         self._answers.pop(run, None)
 

@@ -1,6 +1,6 @@
-"""Heartbeats on their way from the processes that work to the console: a thread sends them, the console asks for the latest.
+"""Transports heartbeats from the working processes to the console: a thread sends them, the console requests the latest.
 
-Neither side waits for the other. A message that cannot be sent is dropped: a trial is never slowed or failed by being watched.
+Neither side waits for the other. A message that cannot be sent is dropped: monitoring never slows a trial or makes it fail.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ import ray
 from jepa_ray.system.heartbeat import HEARTBEAT, Beat
 
 EVERY_S = 2.0
-"""Between two heartbeats of a process."""
+"""Seconds between two heartbeats of a process."""
 
 
 @contextmanager
 def sending(mailbox: Any, name: str, phase: str = "start", every_s: float = EVERY_S) -> Iterator[None]:
-    """While inside, this process's heartbeat goes to the Mailbox actor `mailbox` under `name`, at once and every `every_s` seconds."""
+    """Within the block, send this process's heartbeat to the Mailbox actor `mailbox` as `name`, at once and every `every_s` seconds."""
     HEARTBEAT.start(phase)
     ended = threading.Event()
 
     def send() -> None:
-        with contextlib.suppress(Exception):  # whatever Ray has against it: the work must not suffer, and the next beat may get through
-            mailbox.beat.remote(name, HEARTBEAT.beat())  # the reference is dropped: nobody waits for an answer
+        with contextlib.suppress(Exception):  # no error of Ray's may disturb the work, and the next beat may succeed
+            mailbox.beat.remote(name, HEARTBEAT.beat())  # the reference is dropped, as nobody waits for an answer
 
     def work() -> None:
         while not ended.wait(every_s):
@@ -40,12 +40,12 @@ def sending(mailbox: Any, name: str, phase: str = "start", every_s: float = EVER
         yield
     finally:
         ended.set()
-        thread.join(5)  # or a beat of before could come last; bounded, as Ray may be on its way out
+        thread.join(5)  # so that no earlier beat arrives last; bounded, because Ray may be shutting down
         send()
 
 
 class Beats:
-    """The latest heartbeats, without ever waiting: one request is under way at a time, its answer is taken when it has come."""
+    """The latest heartbeats, without ever waiting: one request is pending at a time, and its answer is read once it has arrived."""
 
     def __init__(self, mailbox: Any) -> None:
         self._mailbox, self._request = mailbox, None
@@ -61,6 +61,6 @@ class Beats:
                 self._latest = ray.get(answer)
             if self._request is None:
                 self._request = self._mailbox.beats.remote()
-        except Exception:  # the mailbox is starting again, or Ray is shutting down: what is known stays on the screen
+        except Exception:  # the mailbox is restarting or Ray is shutting down; keep the latest heartbeats
             self._request = None
         return self._latest

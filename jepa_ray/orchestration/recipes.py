@@ -1,7 +1,7 @@
 """The two recipes, causal models and masked encoders: which functions prepare, estimate and run the trials of a sweep.
 
-The only place that asks which of the two a sweep is. Each function is imported when it is asked for: a bad YAML file is refused
-before torch is loaded, and a worker loads its own recipe only.
+The only place that distinguishes the two. Each function is imported when it is requested, so a bad YAML file is refused
+before torch is loaded, and a worker loads only its own recipe.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from jepa_ray.training.runtime import Runtime
 
 Prepare = Callable[[SweepConfig, str, str], "Prepared"]
-"""(sweep, family, task) -> what every trial of that family and task shares."""
+"""(sweep, family, task) -> the inputs that all trials of that family and task share."""
 RunTrial = Callable[[TrialConfig, "Prepared", "Runtime", Callable[[dict[str, float]], None], Path], "TrialResult"]
 """(configuration, prepared data, this worker, report of an epoch's metrics, scratch folder) -> the trial's result."""
 
@@ -29,7 +29,7 @@ def preparation(sweep: SweepConfig) -> Prepare:
     if sweep.base.masked is not None:
         from jepa_ray.masked.prepare import prepare_masked
 
-        return cast(Prepare, prepare_masked)  # a MaskedPrepared, which only run_masked_trial reads
+        return cast(Prepare, prepare_masked)  # returns a MaskedPrepared, which only run_masked_trial reads
     from jepa_ray.preparation.prepare import prepare
 
     return prepare
@@ -47,7 +47,7 @@ def trial_runner(config: TrialConfig) -> RunTrial:
 
 
 def estimate(sweep: SweepConfig) -> tuple[dict[str, Estimate], list[str]]:
-    """Estimates by arm name, and facts about the data in words; see `preparation.estimate`."""
+    """Estimates by arm name, and sentences about the data; see `preparation.estimate`."""
     if sweep.base.masked is not None:
         from jepa_ray.masked.prepare import estimate_masked
 

@@ -1,7 +1,7 @@
-"""What a lost study.db held, as far as the tables tell it: an arm's search trials, with their values, curves and places.
+"""Recovers from the tables what a lost study.db contained: an arm's search trials, with their values, curves and places.
 
-Parameters are read from a row's columns; they stand only if they come to the row's own configuration again. Suggestions that no row
-tells of (repeats, trials that were running) are asked for anew at their places, so that the search goes on as it would have.
+Parameters are read from a row's columns and accepted only if they lead to the row's configuration again. Suggestions without a row
+(repeats, trials that were running) are drawn anew at their places, so the search continues as it would have.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from jepa_ray.config.space import Distribution
 from jepa_ray.plan import warm_start
 
 StandsFor = Callable[[str, str, TrialConfig], bool]
-"""(config_id, arm, configuration) -> whether it is the arm's configuration."""
+"""(config_id, arm, configuration) -> whether the id is that of the arm's configuration."""
 Curve = Mapping[int, float]
 """Epoch -> value of the search's metric."""
 
 
 @dataclass(frozen=True)
 class Told:
-    """A search trial of the tables, as a study would know it."""
+    """A search trial from the tables, in the terms of a study."""
 
     row: Mapping[str, Any]
     place: int
     params: Mapping[str, Any] | None
-    """None: the row is none of this space's configurations; its place is taken all the same."""
+    """None if the row's configuration is not in this space; its place is taken all the same."""
     curve: Curve = field(default_factory=dict)
 
 
@@ -43,17 +43,17 @@ def told(
     stands_for: StandsFor,
 ) -> list[Told]:
     """The arm's search trials, by place. `rows`: those of `results.finished`; `curves`: by trial_id."""
-    own = [row for row in rows.values() if row["arm"] == arm.name and row["stage"] == "search"]
-    own.sort(key=lambda row: (row["number"] is None, row["number"] or 0, str(row["started_at"]), str(row["trial_id"])))
-    found: list[Told] = []
-    for row in own:
+    searched = [row for row in rows.values() if row["arm"] == arm.name and row["stage"] == "search"]
+    searched.sort(key=lambda row: (row["number"] is None, row["number"] or 0, str(row["started_at"]), str(row["trial_id"])))
+    trials: list[Told] = []
+    for row in searched:
         params = _params(sweep, arm, space, row, stands_for)
         if params is None and row["number"] is None:
-            continue  # that of an arm that could not be prepared, say: no suggestion
-        last = found[-1].place if found else 0
+            continue  # not a suggestion: the row of an arm that could not be prepared, for example
+        last = trials[-1].place if trials else 0
         place = int(row["number"]) if row["number"] is not None else last + 1
-        found.append(Told(row, place, params, curves.get(str(row["trial_id"]), {})))
-    return found
+        trials.append(Told(row, place, params, curves.get(str(row["trial_id"]), {})))
+    return trials
 
 
 def curves(folder: Path, metric: str) -> dict[str, Curve]:

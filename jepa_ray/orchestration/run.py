@@ -2,11 +2,11 @@
 
     search    every arm's study proposes configurations, arms in turn, so that their budgets stay equal
     select    the best COMPLETE trial of each arm by `search.metric`, on validation only, frozen in selection.json
-    confirm   each arm's best on every fresh seed (or as many as a race needs), scored once on the sealed test split
-    matched   the dearer of each method and its baseline again, with the training FLOPs of the cheaper one
+    confirm   each arm's best configuration on every fresh seed (or as many as a race needs), scored once on the sealed test split
+    matched   the more expensive of each method and its baseline again, with the training FLOPs of the cheaper one
 
-Resuming needs no mode of its own: what the tables hold of a configuration is not run again, in any stage.
-The console is told what happens; nothing is printed here.
+Resuming needs no separate mode: no stage runs a configuration again whose results are already in the tables.
+Events go to the listener (the console); this module prints nothing.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ from jepa_ray.results import Stage
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a sweep came to."""
+    """The outcome of a sweep."""
 
     failed: list[dict[str, Any]]
-    """Rows of trials whose last attempt is FAILED."""
+    """Rows of trials whose last attempt FAILED."""
     unconfirmed: list[str]
-    """Arms without a COMPLETE trial, which therefore have no best one to confirm."""
+    """Arms without a COMPLETE trial, and hence without a best one to confirm."""
 
 
 def run_sweep(
@@ -56,18 +56,18 @@ def run_sweep(
     run_trial: RunTrial | None = None,
     decide: Decide | None = None,
 ) -> Outcome:
-    """Run, or go on with, the whole sweep.
+    """Run the whole sweep, or resume it.
 
-    `prepare_one` and `run_trial` replace training's own (tests, benchmarks). `decide` is what a race stops comparisons by; without it all
-    arms run on all seeds.
+    `prepare_one` and `run_trial` replace the real functions (tests, benchmarks). `decide` is a race's rule for stopping comparisons;
+    without it, all arms run on all seeds.
     """
     interrupt = interrupt or Interrupt()
     arms = results.declare_arms(folder, sweep)
-    shutil.rmtree(storage(folder), ignore_errors=True)  # of a run that was killed
+    shutil.rmtree(storage(folder), ignore_errors=True)  # left by a run that was killed
     models = {sweep.model} if isinstance(sweep.model, str) else set(sweep.model.values())
     listener.say(
         "Preparing data and models"
-        + (" (a tiny base that is not in the cache is trained first: about a minute)" if "tiny" in models else "")
+        + (" (a tiny base that is not cached is trained first, which takes about a minute)" if "tiny" in models else "")
     )
     name = f"mailbox of {sweep.name}, {uuid.uuid4().hex[:8]}"  # for the dashboard; the same process may run a sweep twice
     mailbox = ray.remote(num_cpus=0, max_restarts=-1)(Mailbox).options(name=name).remote()
@@ -79,7 +79,7 @@ def run_sweep(
         listener.prepared(_name(workload, sweep), data.report)
         _write_report(folder, workload, data.report)
     for workload, reason in refused.items():
-        listener.say(f"{_name(workload, sweep)}: {reason}; its arms are FAILED, the others go on")
+        listener.say(f"{_name(workload, sweep)}: {reason}; its arms are FAILED, the others continue")
     unprepared = _refuse(sweep, folder, arms, refused)
     try:
         shared = SharedInputs(cluster.resources, {workload: data.references for workload, data in stored.items()}, run_trial, mailbox)
@@ -101,11 +101,11 @@ def run_sweep(
             for look in looks or (len(sweep.confirm.seeds),):
                 run_list("confirm", confirmations(selection, going, sweep.confirm.seeds[:look]))
                 if decide is not None and look < len(sweep.confirm.seeds):
-                    going, said = race(sweep, folder, selection, going, look, identify, decide)
-                    for sentence in said:
+                    going, sentences = race(sweep, folder, selection, going, look, identify, decide)
+                    for sentence in sentences:
                         listener.say(sentence)
-            pairs, said = matched(sweep, folder, selection, identify) if sweep.confirm.equal_flops else ([], [])
-            for sentence in said:
+            pairs, sentences = matched(sweep, folder, selection, identify) if sweep.confirm.equal_flops else ([], [])
+            for sentence in sentences:
                 listener.say(sentence)
             if pairs:
                 run_list("matched", pairs)
@@ -127,7 +127,7 @@ def _write_report(folder: Path, workload: Workload, report: dict[str, Any]) -> N
 
 
 def _refuse(sweep: SweepConfig, folder: Path, arms: Sequence[Arm], refused: dict[Workload, str]) -> set[str]:
-    """A FAILED row for every arm whose data or model could not be prepared; ids of such rows that are of the past."""
+    """Write a FAILED row for every arm whose data or model could not be prepared; return the ids of such rows that are out of date."""
     past = set()
     for arm in arms:
         config = plan.trial_config(sweep, arm, {})
@@ -150,10 +150,10 @@ def _tune(
     max_failures: int,
     interrupt: Interrupt,
 ) -> None:
-    """Run a stage's jobs to the last one."""
+    """Run all jobs of a stage."""
     first = source.next()
     if first is None:
-        return  # nothing left to run: Tune would take a second to find that out
+        return  # nothing left to run; Tune would take a second to find out
     tuner = tune.Tuner(
         tune.with_resources(tune.with_parameters(trainable, shared=shared), cluster.resources.trial_resources()),
         tune_config=tune.TuneConfig(

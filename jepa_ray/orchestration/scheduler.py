@@ -1,9 +1,9 @@
-"""The three things Tune asks of us: what to run next (searcher), when to stop (scheduler), whom to tell (callback).
+"""The three parts that Tune needs: what to run next (searcher), when to stop (scheduler), where events go (callback).
 
-Early stopping is one asynchronous successive halving (ASHA) per arm, so that arms never cut each other. The decision is Ray's
-AsyncHyperBandScheduler; added here are one instance per arm, rungs that survive a restart of the sweep (rebuilt from the
-tables), and a last epoch that always counts as finished, not as cut. A stop is not carried out by Tune, which would kill the
-process: the trial is told so and ends by itself (see `worker.py`).
+Early stopping is one asynchronous successive halving (ASHA) per arm, so arms never cut each other. Ray's AsyncHyperBandScheduler
+decides; this module adds one instance per arm, rungs that survive a restart of the sweep (rebuilt from the tables), and a last epoch
+that always counts as finished, not as cut. Tune does not carry out a stop, because it would kill the process: the trial learns of the
+stop and ends on its own (see `worker.py`).
 """
 
 from __future__ import annotations
@@ -27,36 +27,36 @@ if TYPE_CHECKING:
     from ray.tune.experiment import Trial
 
 NUM_RUNGS = 20
-"""Rungs at grace_period * reduction_factor ** 0, 1, ...: more than any trial climbs, so that no end needs to be known in advance."""
+"""Rungs at grace_period * reduction_factor ** 0, 1, ...: more than any trial reaches, so the last rung need not be known."""
 
 
 class JobSource(Protocol):
-    """Where jobs come from, and where their outcome goes: a stage of the sweep (`run.py`)."""
+    """Where jobs come from and where their outcomes go: a stage of the sweep (`stages.py`)."""
 
     def next(self) -> Job | None:
-        """The next job; None: no more, ever."""
+        """The next job; None if there will never be another."""
 
     def started(self, job: Job) -> None:
-        """Its process is up."""
+        """The job's process has started."""
 
     def progress(self, job: Job, metrics: dict[str, Any]) -> None:
         """An epoch has ended."""
 
     def finished(self, job: Job, outcome: dict[str, Any]) -> None:
-        """Its row is written; `outcome` has its `state`, `error` and final metrics."""
+        """The job's row is written; `outcome` has `state`, `error` and the final metrics."""
 
     def restarted(self, job: Job, reason: str) -> None:
-        """Its process died; it goes on from its last epoch in a new one."""
+        """The job's process died; the job resumes from its last epoch in a new one."""
 
     def died(self, job: Job, reason: str) -> None:
-        """Its process died once too often. No row is written yet."""
+        """The job's process died more than `max_failures` times. No row is written yet."""
 
     def step(self) -> None:
-        """Called at every turn of Tune's loop; may raise KeyboardInterrupt to leave it in order."""
+        """Called in every turn of Tune's loop; may raise KeyboardInterrupt to leave the loop cleanly."""
 
 
 class _NotSaved:
-    """`Tuner` pickles all that it is given, for a restore of its own that is never used here: `study.db` and the tables hold the state."""
+    """`Tuner` pickles everything it receives for its own restore, which is not used here: `study.db` and the tables keep the state."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -66,7 +66,7 @@ class _NotSaved:
 
 
 class JobSearcher(_NotSaved, Searcher):
-    """Serves a source's jobs to Tune. The outcome takes the way of `Events`, which also sees why a process died."""
+    """Serves a source's jobs to Tune. Outcomes go through `Events`, which also learns why a process died."""
 
     def __init__(self, source: JobSource, first: Job) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ class JobSearcher(_NotSaved, Searcher):
 
 
 class Events(_NotSaved, Callback):
-    """Passes what happens to trials on to the source."""
+    """Passes the events of trials on to the source."""
 
     def __init__(self, source: JobSource) -> None:
         self._source = source
@@ -113,7 +113,7 @@ class Events(_NotSaved, Callback):
 
 
 class ArmScheduler(_NotSaved, FIFOScheduler):
-    """Trials run in the order in which the searcher serves them; ASHA decides, arm by arm, which of them stop early."""
+    """Runs trials in the order in which the searcher serves them; ASHA decides, arm by arm, which ones stop early."""
 
     def __init__(self, config: SchedulerConfig, metric: str, mode: str, stop: Callable[[Job], None]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -122,7 +122,7 @@ class ArmScheduler(_NotSaved, FIFOScheduler):
         self._cut: set[str] = set()
 
     def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
-        """Metric and mode are ours already. (Tune would otherwise insist that every report carries the metric.)"""
+        """Keep our own metric and mode. (Otherwise Tune would insist that every report contains the metric.)"""
         return True
 
     def remember(self, arm: str, trial_id: str, curve: Iterable[tuple[float, float]]) -> None:
@@ -149,7 +149,7 @@ class ArmScheduler(_NotSaved, FIFOScheduler):
         return str(TrialScheduler.CONTINUE)
 
     def on_trial_complete(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> None:
-        """Nothing: its last epoch is on its rung already."""
+        """Nothing: the last epoch is on its rung already."""
 
     def on_trial_remove(self, tune_controller: TuneController, trial: Trial) -> None:
         """Nothing: a trial that never ran is on no rung."""
@@ -159,7 +159,7 @@ class ArmScheduler(_NotSaved, FIFOScheduler):
 
     def _halving(self, arm: str) -> AsyncHyperBandScheduler:
         if arm not in self._arms:
-            # Ray says int, and takes any number.
+            # Ray annotates int but accepts any number.
             grace, factor = cast(int, self._config.grace_period), self._config.reduction_factor
             self._arms[arm] = AsyncHyperBandScheduler(
                 time_attr=self._config.time_attr,
@@ -178,10 +178,10 @@ def _job(trial: Trial) -> Job:
 
 
 def _reason(trial: Trial) -> str:
-    """What Ray says about the end of a trial's process, in one line."""
-    # Tune keeps the exception in a file of its own storage (get_pickled_error() looks where it has not been copied to yet).
+    """Why a trial's process ended, according to Ray, in one line."""
+    # Tune keeps the exception in a file in its storage (get_pickled_error() looks in a place to which it has not been copied yet).
     path = Path(trial.pickled_error_file) if trial.pickled_error_file else None
     error = pickle.loads(path.read_bytes()) if path is not None and path.exists() else None
     cause = getattr(error, "cause", None) or error
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
-    return f"{type(cause).__name__}: {lines[0]}" if cause is not None and lines else "no further word from Ray"
+    return f"{type(cause).__name__}: {lines[0]}" if cause is not None and lines else "Ray gives no reason"

@@ -1,6 +1,6 @@
-"""What is run after the search, and why: the best configuration of each arm, frozen; the seeds of a race; pairs at equal FLOPs.
+"""Decides what runs after the search: the best configuration of each arm, frozen; the seeds of a race; pairs at equal FLOPs.
 
-Nothing here starts a trial. Selection sees validation only; a race and the pairs see the confirmation's tables.
+Nothing here starts a trial. Selection reads validation results only; the race and the pairs read the confirmation's results.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from jepa_ray.results import damaged
 from jepa_ray.system import atomic
 
 Decide = Callable[[Sequence[float], int], tuple[bool, str]]
-"""(paired differences by seed, look in seeds) -> whether the comparison goes on, and why."""
+"""(paired differences by seed, look in seeds) -> whether the comparison continues, and why."""
 Identify = Callable[[str, TrialConfig], str]
-"""The config_id of an arm's configuration."""
+"""(arm, configuration) -> config_id."""
 
 
 def confirmation(best: TrialConfig, seed: int) -> TrialConfig:
-    """A selected configuration on a fresh seed, scored on the test split as well."""
+    """A selected configuration with a fresh seed, to be scored on the test split as well."""
     return best.model_copy(update={"seed": seed, "evaluation": best.evaluation.model_copy(update={"test": True})})
 
 
 def select(sweep: SweepConfig, folder: Path, search: Search, listener: Listener) -> dict[str, TrialConfig]:
     """Arm -> its best configuration by the validation metric, frozen in a file before the test split is opened.
 
-    A selection that was made for this very sweep is read back, not made again. After `--extend` a new one is made beside the old; the
-    file written last is the one that counts, so going back to an earlier sweep writes that sweep's selection once more.
+    A selection that was made for exactly this sweep is read back, not made again. After `--extend` a new file is written next to the
+    old one. The file written last counts, so returning to an earlier sweep writes that sweep's selection once more.
     """
     earlier = damaged.selections(folder)
     files = list(earlier)
@@ -43,24 +43,24 @@ def select(sweep: SweepConfig, folder: Path, search: Search, listener: Listener)
     last: dict[str, Any] = {arm: best for selection in earlier.values() for arm, best in selection["arms"].items()}
     metric = sweep.search.metric
     arms = dict(kept)
-    if set(search.studies) - set(kept):  # an arm that could not be run before is added to them, and they stay as they were frozen
+    if set(search.studies) - set(kept):  # arms that could not run before are added; the others stay as frozen
         for arm, (row, config) in search.best().items():
             if arm not in kept:
-                found = {"trial_id": row["trial_id"], "config_id": row["config_id"], metric: float(row[metric])}
-                arms[arm] = {**found, "config": canonical(config)}
+                trial = {"trial_id": row["trial_id"], "config_id": row["config_id"], metric: float(row[metric])}
+                arms[arm] = {**trial, "config": canonical(config)}
     if not last and (opened := _scored(folder) & set(arms)):
         listener.say(
-            f"The test split has been opened before: {', '.join(sorted(opened))} has test figures, and no selection file is left. If what "
-            "is now frozen is not what was, report it as exploratory, or confirm on a test split that is still sealed."
+            f"The test split has been opened before: {', '.join(sorted(opened))} has test scores, but no selection file is left. If this "
+            "selection differs from the lost one, report the results as exploratory, or confirm on a test split that is still sealed."
         )
     again = {arm for arm, best in arms.items() if arm in last and best["config"] != last[arm]["config"]}
     if again and source is None:
         listener.say(
-            f"The test split has been opened before ({files[-1]}), and {', '.join(sorted(again))} is now frozen to another "
-            "configuration, after its numbers could be seen. Report it as exploratory, or confirm on a test split that is still sealed."
+            f"The test split has been opened before ({files[-1]}), and {', '.join(sorted(again))} is now frozen to another configuration, "
+            "chosen when test scores could be seen. Report its results as exploratory, or confirm on a test split that is still sealed."
         )
     elif again:
-        listener.say(f"This is again the sweep of {source}: its selection counts again.")
+        listener.say(f"This is again the sweep of {source}, so its selection counts again.")
     if source is None or arms.keys() != kept.keys() or source != files[-1]:
         frozen = {
             "sweep": this,
@@ -75,18 +75,18 @@ def select(sweep: SweepConfig, folder: Path, search: Search, listener: Listener)
 
 
 def _next_name(folder: Path) -> str:
-    """Behind every selection that there ever was: one that was set aside keeps its number."""
-    numbers = [int(found[1] or 1) for path in folder.iterdir() if (found := re.match(r"selection(?:-(\d+))?\.json", path.name))]
+    """The next free number: a selection that was set aside keeps its own."""
+    numbers = [int(match[1] or 1) for path in folder.iterdir() if (match := re.match(r"selection(?:-(\d+))?\.json", path.name))]
     return f"selection-{max(numbers) + 1}.json" if numbers else "selection.json"
 
 
 def _scored(folder: Path) -> set[str]:
-    """Arms of which a model has been scored on the test split."""
+    """Arms with a model that has been scored on the test split."""
     return {row["arm"] for row in results.finished(folder).values() if row["stage"] != "search" and row[results.JUDGED] is not None}
 
 
 def confirmations(selection: Mapping[str, TrialConfig], arms: Collection[str], seeds: Sequence[int]) -> list[tuple[str, TrialConfig]]:
-    """Arm and configuration of every confirmation: all arms on a seed before the next."""
+    """Arm and configuration of every confirmation: all arms on one seed, then on the next."""
     return [(arm, confirmation(best, seed)) for seed in seeds for arm, best in selection.items() if arm in arms]
 
 
@@ -99,64 +99,64 @@ def race(
     identify: Identify,
     decide: Decide,
 ) -> tuple[list[str], list[str]]:
-    """The arms of `going` that are run on more seeds after `look` of them, and a sentence for each comparison that ends.
+    """The arms of `going` that run on more seeds after the first `look` seeds, and a sentence for each comparison that ends.
 
-    A baseline goes on as long as one of its comparisons does; an arm without a baseline always does. Differences are of what the verdict
-    will judge by, whatever the search selected by.
+    A baseline continues as long as one of its comparisons does; an arm without a baseline always continues. Differences are in the
+    verdict's metric, regardless of the metric that the search selected by.
     """
     rows, seeds = results.finished(folder), sweep.confirm.seeds[:look]
 
     def scores(arm: str) -> dict[int, float]:
-        found = {seed: rows.get(identify(arm, confirmation(selection[arm], seed)), {}) for seed in seeds}
-        complete = {seed: row[results.JUDGED] for seed, row in found.items() if row.get("state") == "COMPLETE"}
+        by_seed = {seed: rows.get(identify(arm, confirmation(selection[arm], seed)), {}) for seed in seeds}
+        complete = {seed: row[results.JUDGED] for seed, row in by_seed.items() if row.get("state") == "COMPLETE"}
         return {seed: score for seed, score in complete.items() if score is not None}
 
-    said, on = [], set()
+    sentences, on = [], set()
     pairs = {arm: twin for arm, twin in compared(results.read_arms(folder)).items() if arm in going and twin in selection}
     for arm, twin in pairs.items():
         ours, theirs = scores(arm), scores(twin)
         differences = [ours[seed] - theirs[seed] for seed in seeds if seed in ours and seed in theirs]
-        goes_on, reason = decide(differences, look)
-        if goes_on:
+        continues, reason = decide(differences, look)
+        if continues:
             on |= {arm, twin}
         else:
-            said.append(f"{arm} against {twin} ends after {look} of {len(sweep.confirm.seeds)} seeds: {reason}")
+            sentences.append(f"{arm} against {twin} ends after {look} of {len(sweep.confirm.seeds)} seeds: {reason}")
     on |= {arm for arm in going if arm not in pairs and arm not in pairs.values()}
-    return [arm for arm in going if arm in on], said
+    return [arm for arm in going if arm in on], sentences
 
 
 def matched(
     sweep: SweepConfig, folder: Path, selection: Mapping[str, TrialConfig], identify: Identify
 ) -> tuple[list[tuple[str, TrialConfig]], list[str]]:
-    """The dearer of every method and its baseline, seed by seed, with the training FLOPs of the cheaper one as its budget.
+    """For each seed, the more expensive of every method and its baseline, with the training FLOPs of the cheaper one as its budget.
 
-    And a sentence for each pair that cannot be matched, as its trials do not say what a budget is counted in (`train_flops_unpacked`). Not
-    for controls, not where the two cost the same within `results.FLOPS_ALIKE`, and not with a first stage or masked encoders.
+    Also returns a sentence for each pair that cannot be matched because its trials lack `train_flops_unpacked`, the unit of budgets.
+    Excluded: controls, pairs whose costs agree within `results.FLOPS_ALIKE`, and sweeps with a first stage or masked encoders.
     """
     if sweep.pretrain is not None or sweep.base.masked is not None:
-        return [], []  # two stages share one budget in no obvious way; masked encoders have none
+        return [], []  # there is no obvious way to split a budget over two stages; masked encoders have none
     rows, out = results.finished(folder), []
-    untold: dict[tuple[str, str], list[int]] = {}
+    uncounted: dict[tuple[str, str], list[int]] = {}
     claims = compared(results.read_arms(folder), controls=False)
     claims = {arm: twin for arm, twin in claims.items() if arm in selection and twin in selection}
     for seed in sweep.confirm.seeds:
         for arm, twin in claims.items():
             configs = {name: confirmation(selection[name], seed) for name in (arm, twin)}
-            found = {name: rows.get(identify(name, config), {}) for name, config in configs.items()}
-            if any(row.get("state") != "COMPLETE" for row in found.values()):
+            pair = {name: rows.get(identify(name, config), {}) for name, config in configs.items()}
+            if any(row.get("state") != "COMPLETE" for row in pair.values()):
                 continue
-            spent = {name: float(row["train_flops_unpacked"] or 0) for name, row in found.items()}
+            spent = {name: float(row["train_flops_unpacked"] or 0) for name, row in pair.items()}
             if not all(spent.values()):
-                untold.setdefault((arm, twin), []).append(seed)
+                uncounted.setdefault((arm, twin), []).append(seed)
                 continue
             if max(spent.values()) <= (1 + results.FLOPS_ALIKE) * min(spent.values()):
                 continue
-            dearer = max(spent, key=lambda name: spent[name])
-            optim = configs[dearer].optim.model_copy(update={"max_train_flops": min(spent.values())})
-            out.append((dearer, configs[dearer].model_copy(update={"optim": optim})))
-    said = [
+            expensive = max(spent, key=lambda name: spent[name])
+            optim = configs[expensive].optim.model_copy(update={"max_train_flops": min(spent.values())})
+            out.append((expensive, configs[expensive].model_copy(update={"optim": optim})))
+    sentences = [
         f"{arm} against {twin}: not matched at equal FLOPs on {'seeds' if len(seeds) > 1 else 'seed'} {', '.join(map(str, seeds))}, as not "
-        "both trials have train_flops_unpacked, which budgets are counted in (earlier versions did not write it)."
-        for (arm, twin), seeds in untold.items()
+        "both trials have train_flops_unpacked, the unit of FLOPs budgets (earlier versions did not write it)."
+        for (arm, twin), seeds in uncounted.items()
     ]
-    return out, said
+    return out, sentences

@@ -1,6 +1,6 @@
 """The stages of a sweep as sources of jobs: the search, which asks the arms' studies, and lists that are known in advance.
 
-What jobs come to is told to the listener and, in the search, to the studies. Ray is imported for the mailbox that stops trials.
+Outcomes go to the listener and, in the search, to the studies. Ray is imported only for the mailbox that stops trials.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from jepa_ray.system.heartbeat import Beat
 
 
 class Listener(Protocol):
-    """Who is told what happens (the console)."""
+    """Receives the events of a sweep (the console)."""
 
     def watch(self, beats: Callable[[], Mapping[str, Beat]]) -> None: ...
     def prepared(self, name: str, report: dict[str, Any]) -> None: ...
@@ -40,10 +40,10 @@ class Listener(Protocol):
 
 
 class Identities:
-    """config_ids of trials. They also stand for the data that a trial runs on, and a trial belongs to one arm.
+    """config_ids of trials. An id also identifies the data that the trial runs on, and every trial belongs to one arm.
 
-    Where the spaces of two arms overlap, both may come to the same configuration. The arm that came first has it under its plain id, the
-    other runs it under an id of its own: each arm's rows are then complete, and no confirmation is missing in one of the two.
+    If the spaces of two arms overlap, both may propose the same configuration. The first arm gets it under its plain id, the other one
+    runs it under a separate id. Each arm's rows are then complete, and neither lacks a confirmation.
     """
 
     def __init__(self, folder: Path, stored: Mapping[Workload, Stored]) -> None:
@@ -52,11 +52,11 @@ class Identities:
         self._owners = dict(zip(rows["config_id"], rows["arm"], strict=True))
 
     def stands_for(self, identity: str, arm: str, config: TrialConfig) -> bool:
-        """Whether it is the arm's configuration; in folders of earlier versions arms that met shared the plain one."""
+        """Whether the id is that of the arm's configuration; in earlier versions, arms with equal configurations shared the plain id."""
         return identity in (self(arm, config), config_id(config, self._stored[config.model.family, config.data.task].identity))
 
     def was_of(self, identity: str, arm: str, config: TrialConfig) -> bool:
-        """The same of an identity whose row is lost: if it is the plain one, it is the arm's from now on."""
+        """The same for an id whose row is lost; a plain id without an owner is assigned to the arm."""
         if identity == config_id(config, self._stored[config.model.family, config.data.task].identity):
             self._owners.setdefault(identity, arm)
         return self.stands_for(identity, arm, config)
@@ -68,7 +68,7 @@ class Identities:
 
 
 class _Jobs:
-    """What both stages do with a job: tell the listener, and write the row of one whose process died too often."""
+    """Common to both stages: tell the listener, and write the row of a job whose process died more than `max_failures` times."""
 
     def __init__(self, sweep: SweepConfig, folder: Path, identify: Identities, listener: Listener, interrupt: Interrupt) -> None:
         self._sweep, self._folder, self._identify, self._listener, self._interrupt = sweep, folder, identify, listener, interrupt
@@ -124,7 +124,7 @@ class Search(_Jobs):
             return recovery.told(sweep, arm, plan.space(sweep, arm), self._known, curves(), identify.stands_for)
 
         frozen: dict[str, Any] = next((kept["arms"] for kept in damaged.selections(folder).values() if kept["sweep"] == digest(sweep)), {})
-        if any((folder / "trials").glob("_*")):  # rows were set aside: what no row tells of may have been one of theirs
+        if any((folder / "trials").glob("_*")):  # rows were set aside: a suggestion without a row may be one of them
             frozen = {}
         self.studies = {
             name: ArmStudy(sweep, arm, database, functools.partial(recover, arm), over=name in frozen) for name, arm in self._arms.items()
@@ -138,9 +138,9 @@ class Search(_Jobs):
         self.done = sum(study.taken - study.interrupted for study in self.studies.values()) - len(self._lost)
 
     def _find_lost(self) -> tuple[dict[str, Job], set[str]]:
-        """Trials whose end a study knows and whose row is gone, to be run again, by config_id; and which of them were COMPLETE.
+        """Jobs to run again, by config_id, because the study has the trial's outcome but its row is lost; and which were COMPLETE.
 
-        Their outcome goes to the tables only: to the study it is told already.
+        Their new outcome goes to the tables only: the study already has one.
         """
         jobs: dict[str, Job] = {}
         whole = set()
@@ -155,16 +155,13 @@ class Search(_Jobs):
         return jobs, whole
 
     def next(self) -> Job | None:
-        """The next configuration that has to be run; those whose outcome is known are told to their study on the way.
-
-        First those whose rows are lost.
-        """
+        """The next configuration to run: first those whose rows are lost. Outcomes that are already known go to the study without a run."""
         for job in self._lost.values():
             if job.config_id not in self._known and job.config_id not in self._running:
                 self._running[job.config_id] = []
                 return job
         while open_arms := [name for name, study in self.studies.items() if not study.exhausted and self._affords(name)]:
-            # Interrupted trials first; then the arm that has had the fewest trials.
+            # Interrupted trials first, then the arm with the fewest trials.
             arm = min(open_arms, key=lambda name: (not self.studies[name].interrupted, self.studies[name].taken))
             study = self.studies[arm]
             asked = study.ask()
@@ -177,14 +174,14 @@ class Search(_Jobs):
                 study.tell(asked.number, row["state"], row[self._sweep.search.metric], _last_epoch(row))
                 self._listener.repeated(job, row)
             elif job.config_id in self._running:
-                self._running[job.config_id].append((arm, asked.number))  # told when its twin ends
+                self._running[job.config_id].append((arm, asked.number))  # its study is told when the twin ends
             else:
                 self._running[job.config_id] = [(arm, asked.number)]
                 return job
         return None
 
     def _affords(self, arm: str) -> bool:
-        """Whether another trial of the arm may start; one that an earlier process left unfinished is taken up in any case."""
+        """Whether another trial of the arm may start; one that an earlier process left unfinished is always resumed."""
         limit = self._sweep.search.train_flops
         return limit is None or self._spent[arm] < limit or bool(self.studies[arm].interrupted)
 
@@ -211,13 +208,13 @@ class Search(_Jobs):
             self._listener.repeated(job, outcome)
 
     def best(self) -> dict[str, tuple[dict[str, Any], TrialConfig]]:
-        """Arm -> row and configuration of its best COMPLETE trial by the validation metric, the first found of equals."""
+        """Arm -> row and configuration of its best COMPLETE trial by the validation metric; among equals, the first suggested."""
         search, trials = self._sweep.search, results.read_trials(self._folder)
         best = {}
         for arm, study in self.studies.items():
             row = results.best_trial(trials[trials["config_id"].isin(study.found())], search.metric, search.mode)
             if row is None:
-                self._listener.say(f"Arm {arm} has no COMPLETE trial, so that there is nothing to confirm; the other arms go on.")
+                self._listener.say(f"Arm {arm} has no COMPLETE trial, so there is nothing to confirm; the other arms continue.")
                 continue
             key = str(row["config_id"])
             config = plan.trial_config(self._sweep, self._arms[arm], study.params(key))
@@ -226,11 +223,11 @@ class Search(_Jobs):
         return best
 
     def scheduler(self, mailbox: Any) -> ArmScheduler:
-        """ASHA per arm, its rungs as the tables of earlier runs left them."""
+        """ASHA per arm, with rungs rebuilt from the tables of earlier runs."""
         search, time = self._sweep.search, self._sweep.scheduler.time_attr
 
         def stop(job: Job) -> None:
-            if job.config_id not in self._whole:  # what was COMPLETE and is run again is not cut
+            if job.config_id not in self._whole:  # a trial that was COMPLETE and is run again is not cut
                 ray.get(mailbox.stop.remote(job.trial_id))
 
         scheduler = ArmScheduler(self._sweep.scheduler, search.metric, search.mode, stop)
@@ -245,13 +242,13 @@ class Search(_Jobs):
 
 
 def _last_epoch(row: dict[str, Any]) -> int | None:
-    """The last epoch of a COMPLETE trial: it is not reported, its value is the row's."""
+    """The last epoch of a COMPLETE trial: it is not reported, so its value comes from the row."""
     done = row.get("epochs_done")
     return int(done) if row["state"] == "COMPLETE" and done is not None and done == done else None
 
 
 class FixedJobs(_Jobs):
-    """Jobs of a list that is known in advance, each COMPLETE once: what is not is tried again when the sweep is run again."""
+    """Jobs of a list that is known in advance. Those that are not COMPLETE are tried again when the sweep is run again."""
 
     def __init__(
         self,
@@ -266,7 +263,7 @@ class FixedJobs(_Jobs):
         super().__init__(sweep, folder, identify, listener, interrupt)
         attempts = results.read_trials(folder, ["trial_id", "config_id", "state"])
         complete = set(attempts.loc[attempts["state"] == "COMPLETE", "config_id"])
-        # Not how many there are: the row of an earlier attempt may be lost, and the id of a later one is taken.
+        # The highest attempt, not the number of rows: an earlier row may be lost while the id of a later attempt is taken.
         tries: dict[str, int] = {}
         for trial_id, identity in zip(attempts["trial_id"], attempts["config_id"], strict=True):
             tries[identity] = max(tries.get(identity, 0), results.attempt_of(trial_id))

@@ -1,12 +1,12 @@
-"""One Optuna study per arm, by ask and tell, on the sweep's `study.db`; nothing here runs a trial.
+"""One Optuna study per arm, used through ask and tell and stored in the sweep's `study.db`; nothing here runs a trial.
 
-A study remembers what was asked and how it ended: COMPLETE with its value, PRUNED when cut early (with the intermediate values
-up to there), FAIL when there is no finite value. What a killed process left RUNNING is served again under its own number. The
-tables stay the truth: whatever they already hold of a configuration is told, not run.
+A study records every suggestion and how its trial ended: COMPLETE with its value, PRUNED if cut early (with the intermediate
+values so far), FAIL if there is no finite value. A trial that a killed process left RUNNING is served again under its own number.
+The tables are authoritative: a configuration whose outcome they contain is not run; the study gets that outcome.
 
     optuna-dashboard sqlite:///results/lora/study.db        shows the studies while they grow
 
-A new study whose arm has trials in the tables already (`study.db` was lost) begins with them.
+If the arm of a new study already has trials in the tables (`study.db` was lost), the study begins with them.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class PendingTrial:
     number: int
     params: dict[str, Any]
     place: int
-    """Among all suggestions of the arm, from 1; unlike `number` it goes on where `--extend` has changed the space."""
+    """Position among all suggestions of the arm, from 1; unlike `number`, it keeps counting after `--extend` has changed the space."""
 
 
 def open_storage(folder: Path) -> BaseStorage:
@@ -57,15 +57,15 @@ def open_storage(folder: Path) -> BaseStorage:
 class ArmStudy:
     """The study of one arm.
 
-    `taken` counts its trials that were started (a repeated suggestion counts as one), over all runs of the sweep, and
-    `exhausted` is True when no further one is due: the budget is spent, or its grid is.
+    `taken` counts the trials started over all runs of the sweep, repeated suggestions included. `exhausted` is True when no further
+    trial is due, because the budget or the grid is used up.
     """
 
     def __init__(
         self, sweep: SweepConfig, arm: Arm, storage: BaseStorage, recover: Callable[[], list[Told]] = list, *, over: bool = False
     ) -> None:
-        """`recover`: the arm's search trials as the tables have them, which a new study begins with. `over`: those were all, as the best of
-        them was frozen; suggestions that no row tells of were repeats.
+        """`recover` returns the arm's search trials from the tables, for a new study to begin with. `over`: the search has ended, because
+        its best trial is frozen; suggestions without a row were repeats.
         """
         self._sweep, self._arm, self._storage = sweep, arm, storage
         self._space = plan.space(sweep, arm)
@@ -87,7 +87,7 @@ class ArmStudy:
         return len(self._orphans)
 
     def ask(self) -> PendingTrial | None:
-        """The next suggestion, or None when the arm is exhausted. Interrupted trials come first, as they were."""
+        """The next suggestion, or None when the arm is exhausted. Interrupted trials come first, unchanged."""
         place = self._gaps[0] if self._gaps else self.taken + 1
         self._study.sampler = sampler(self._sweep.search, self._arm.name, place - 1, conditional=any(d.when for d in self._space.values()))
         if self._orphans:
@@ -103,17 +103,17 @@ class ArmStudy:
             self.taken += 1
         self.exhausted = self.taken >= self._sweep.search.num_trials and not self._orphans
         self._live[trial.number] = trial
-        place = trial.user_attrs.get("place", place)  # an interrupted trial keeps its own
+        place = trial.user_attrs.get("place", place)  # an interrupted trial keeps its place
         trial.set_user_attr("place", place)
         return PendingTrial(trial.number, draw(self._space, trial), int(place))
 
     def found(self) -> list[str]:
-        """config_ids in the order in which they were first suggested."""
+        """config_ids in the order of their first suggestion."""
         trials = self._study.get_trials(deepcopy=False)
         return list(dict.fromkeys(trial.user_attrs["config_id"] for trial in trials if "config_id" in trial.user_attrs))
 
     def ended(self) -> dict[str, FrozenTrial]:
-        """config_id -> first trial of every configuration that the study knows the end of."""
+        """config_id -> first finished trial of the configuration."""
         out: dict[str, FrozenTrial] = {}
         for trial in self._study.get_trials(deepcopy=False):
             if "config_id" in trial.user_attrs and trial.state.is_finished():
@@ -121,7 +121,7 @@ class ArmStudy:
         return out
 
     def params(self, config_id: str) -> dict[str, Any]:
-        """Parameters of the first suggestion that came to this configuration."""
+        """Parameters of the first suggestion that led to this configuration."""
         trials = self._study.get_trials(deepcopy=False)
         return next(dict(trial.params) for trial in trials if trial.user_attrs.get("config_id") == config_id)
 
@@ -131,29 +131,29 @@ class ArmStudy:
             self._live[number].set_user_attr(name, value)
 
     def report(self, number: int, value: float, epoch: int) -> None:
-        """An intermediate value. An epoch that a restarted trial reports again is already there."""
+        """Store an intermediate value; an epoch that a restarted trial reports again keeps its first value."""
         trial = self._live[number]
         if math.isfinite(value) and epoch not in self._storage.get_trial(trial._trial_id).intermediate_values:
             trial.report(value, epoch)
 
     def tell(self, number: int, state: str, value: float | None, epoch: int | None = None) -> None:
-        """How a trial ended: a state of the results tables. COMPLETE without a finite value is a failure to the sampler.
+        """Record how a trial ended. `state` is one of the results tables; COMPLETE without a finite value is a failure for the sampler.
 
-        `epoch`: its last one, whose value ends the trial's curve.
+        `epoch`: the last one, with which the trial's curve ends.
         """
-        told = TOLD[state]
+        outcome = TOLD[state]
         if value is not None and epoch and number in self._live:
             self.report(number, value, epoch)
-        if told == TrialState.COMPLETE and (value is None or not math.isfinite(value)):
-            told = TrialState.FAIL
-        self._study.tell(number, value if told == TrialState.COMPLETE else None, state=told, skip_if_finished=True)
+        if outcome == TrialState.COMPLETE and (value is None or not math.isfinite(value)):
+            outcome = TrialState.FAIL
+        self._study.tell(number, value if outcome == TrialState.COMPLETE else None, state=outcome, skip_if_finished=True)
         self._live.pop(number, None)
 
     def _open(self) -> Study:
-        """The arm's study; a new one that continues the old where the space has changed.
+        """The arm's study; if the space has changed, a new one that continues the old.
 
-        Optuna cannot change a parameter's kind or choices within a study. When `--extend` has changed the space, the arm goes on
-        in `<arm> #2`: finished trials are copied as far as they lie in the new space, interrupted ones are enqueued.
+        Optuna cannot change a parameter's kind or choices within a study. When `--extend` has changed the space, the arm continues
+        in `<arm> #2`: finished trials that fit into the new space are copied, interrupted ones are enqueued.
         """
         space = json.dumps({path: canonical(distribution) for path, distribution in self._space.items()}, sort_keys=True)
         names = set(optuna.get_all_study_names(self._storage))
@@ -175,36 +175,36 @@ class ArmStudy:
         return self._named(study)
 
     def _recover(self, rows: list[Told], over: bool) -> None:
-        """Begin with trials of the tables. Killed in the middle, it goes on where it was."""
-        known = set(self.found())
-        for told in rows:
-            if told.params is not None and told.row["config_id"] not in known:
-                self._study.add_trial(self._recovered(told))
-        places = {told.place for told in rows}
+        """Begin with the trials in the tables. If the process is killed halfway, the next one continues from there."""
+        present = set(self.found())
+        for trial in rows:
+            if trial.params is not None and trial.row["config_id"] not in present:
+                self._study.add_trial(self._recovered(trial))
+        places = {trial.place for trial in rows}
         gaps = [] if over else [place for place in range(1, max(places, default=0)) if place not in places]
-        added = sum(told.params is not None for told in rows)
+        added = sum(trial.params is not None for trial in rows)
         self._study.set_user_attr("taken_before", self._sweep.search.num_trials - added if over else len(rows) - added)
         self._study.set_user_attr("gaps", gaps)
         self._study.set_user_attr("unfilled", False)
 
-    def _recovered(self, told: Told) -> FrozenTrial:
-        value, state = told.row[self._sweep.search.metric], TOLD[told.row["state"]]
-        params = dict(told.params or {})
+    def _recovered(self, trial: Told) -> FrozenTrial:
+        value, state = trial.row[self._sweep.search.metric], TOLD[trial.row["state"]]
+        params = dict(trial.params or {})
         if state == TrialState.COMPLETE and (value is None or not math.isfinite(value)):
             state = TrialState.FAIL
-        if state == TrialState.PRUNED:  # as Optuna has it
-            value = told.curve[max(told.curve)] if told.curve else None
+        if state == TrialState.PRUNED:  # Optuna takes the last intermediate value
+            value = trial.curve[max(trial.curve)] if trial.curve else None
         return optuna.trial.create_trial(
             state=state,
             value=value if state != TrialState.FAIL else None,
             params=params,
             distributions={path: self._space[path].to_optuna() for path in params},
-            intermediate_values=dict(told.curve),
-            user_attrs={"config_id": told.row["config_id"], "trial_id": told.row["trial_id"], "place": told.place},
+            intermediate_values=dict(trial.curve),
+            user_attrs={"config_id": trial.row["config_id"], "trial_id": trial.row["trial_id"], "place": trial.place},
         )
 
     def _named(self, study: Study) -> Study:
-        """With the metric's name for optuna-dashboard, which says "Objective 0" otherwise."""
+        """Set the metric's name, for optuna-dashboard, which otherwise shows "Objective 0"."""
         if study.metric_names != [self._sweep.search.metric]:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -212,7 +212,7 @@ class ArmStudy:
         return study
 
     def _moved(self, trial: FrozenTrial) -> FrozenTrial | None:
-        """A finished trial of the arm's former space for the study of its new one; None where it lies outside."""
+        """A finished trial of the arm's former space, for the study of the new one; None if it is outside the new space."""
         distributions = {path: self._space[path].to_optuna() for path in trial.params if path in self._space}
         if len(distributions) < len(trial.params) or not all(_contains(distributions[path], value) for path, value in trial.params.items()):
             return None
@@ -226,12 +226,12 @@ class ArmStudy:
         )
 
     def _enqueue(self) -> None:
-        """The defaults first, so that no search ends below them; then what earlier sweeps found, or the grid where one was asked for."""
+        """Enqueue the defaults, so that no search ends below them, then the suggestions of earlier sweeps, or the grid for `grid`."""
         search, first = self._sweep.search, plan.defaults(self._sweep, self._arm)
         queue = [*([first] if first else []), *self._earlier()]
         if search.algorithm == "grid":
             points = plan.grid(self._sweep, self._arm)
-            if len(points) > search.num_trials:  # a part of the grid: a fair sample of it rather than one corner
+            if len(points) > search.num_trials:  # only part of the grid fits: sample it fairly instead of taking one corner
                 order = stream(search.seed, "grid order", self._arm.name).permutation(len(points))
                 points = [points[index] for index in order]
             queue = sorted(points, key=lambda point: point != first)
@@ -239,36 +239,36 @@ class ArmStudy:
             self._study.enqueue_trial(params, skip_if_exists=True)
 
     def _earlier(self) -> list[dict[str, Any]]:
-        """Suggestions from `search.warm_start`, as they were when the arm began: what those sweeps find later changes nothing here."""
+        """Suggestions from `search.warm_start` as of the arm's start: later results of those sweeps change nothing here."""
         search = self._sweep.search
         noted = self._study.user_attrs.get("warm_start", {"folders": []})
         if search.warm_start and noted["folders"] != list(search.warm_start):
-            found = warm_start.read(search.warm_start, self._arm.method, self._space, search.metric, search.mode)
+            history = warm_start.read(search.warm_start, self._arm.method, self._space, search.metric, search.mode)
             noted = {
                 "folders": list(search.warm_start),
-                "trials": len(found.trials),
-                "suggestions": found.suggestions,
-                "text": found.text(),
+                "trials": len(history.trials),
+                "suggestions": history.suggestions,
+                "text": history.text(),
             }
             self._study.set_user_attr("warm_start", noted)
         return list(noted["suggestions"]) if search.warm_start else []
 
 
 def identity(sweep: SweepConfig) -> dict[str, Any]:
-    """What makes a sweep this sweep: everything but where it is written and what it runs on."""
+    """What identifies a sweep: everything except its name, its output folder and its resources."""
     return {key: value for key, value in canonical(sweep).items() if key not in ("name", "output", "resources")}
 
 
 def digest(sweep: SweepConfig) -> str:
-    """Names the sweep in a selection that was made for it."""
+    """Digest that identifies the sweep in its selection files."""
     return hashlib.sha256(json.dumps(identity(sweep), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def draw(space: dict[str, Distribution], trial: Trial) -> dict[str, Any]:
-    """Draw every parameter that applies, in the order of the file: a `when` looks at what was drawn before."""
+    """Draw every parameter that applies, in file order, because a `when` refers to parameters drawn earlier."""
     params: dict[str, Any] = {}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # samplers that fall back to independent sampling say so for every parameter
+        warnings.simplefilter("ignore")  # samplers that fall back to independent sampling warn for every parameter
         for path, distribution in space.items():
             if distribution.applies(params):
                 params[path] = distribution.suggest(trial, path)
@@ -278,9 +278,9 @@ def draw(space: dict[str, Distribution], trial: Trial) -> dict[str, Any]:
 def sampler(search: SearchConfig, arm: str, number: int, conditional: bool) -> BaseSampler:
     """Optuna's sampler for the arm's trial `number`.
 
-    A new one for each trial, seeded by its number: a sweep that was interrupted goes on as it would have, and never repeats the
-    draws it began with. QMC is one sequence, so that its seed stays. Samplers that do not handle a parameter (categorical ones in
-    CMA-ES, conditional ones in most) draw it at random.
+    Each trial gets a new sampler seeded by its number, so an interrupted sweep continues as if it had not been interrupted and never
+    repeats its first draws. QMC is a single sequence, so its seed stays the same. Samplers that do not handle a parameter
+    (categorical ones in CMA-ES, conditional ones in most) draw it at random.
     """
     seed = derive_seed(search.seed, "sampler", arm, number) % 2**32
     startup = max(4, min(10, search.num_trials // 3))
@@ -289,7 +289,7 @@ def sampler(search: SearchConfig, arm: str, number: int, conditional: bool) -> B
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         match search.algorithm:
             case "tpe":
-                # group: the multivariate estimate is taken within sets of parameters that occur together.
+                # group: the multivariate estimate is made within sets of parameters that occur together.
                 return TPESampler(seed=seed, multivariate=True, group=conditional, constant_liar=True, n_startup_trials=startup)
             case "gp":
                 return GPSampler(seed=seed, independent_sampler=independent, n_startup_trials=startup, warn_independent_sampling=False)

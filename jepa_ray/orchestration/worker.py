@@ -1,13 +1,13 @@
 """One trial on Ray: the Tune trainable, its Ray Train workers, and the only place where a Runtime is filled in.
 
-A trial with one worker trains in its own process (Ray Train's local mode, so that Tune can hand the warm process to the next
-trial). With several, a nested Train worker group does, and this process only passes reports on.
+A trial with one worker trains in its own process (Ray Train's local mode, so Tune can hand the warm process to the next trial).
+With several workers, a nested Train worker group trains, and this process only passes reports on.
 
-Who writes what: rank 0 writes the trial's row, whatever its state, before its last report. A trial that the scheduler cuts is
-*told* so by its next `report()` and then ends by itself, in order: no process is killed, so no placement group leaks and no row
-is written twice. Only a trial whose process died too often gets its FAILED row from the driver (`run.py`).
+Rank 0 writes the trial's row, regardless of its state, before the last report. A trial that the scheduler cuts learns of it from its
+next `report()` and then ends on its own: no process is killed, so no placement group leaks and no row is written twice.
+Only a trial whose process died more than `max_failures` times gets its FAILED row from the driver (`stages.py`).
 
-Imports torch and the training code late, inside the worker: the driver stays light. Knows nothing of Optuna or the console.
+Imports torch and the training code late, inside the worker, to keep the driver light. Knows nothing of Optuna or the console.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 class TrialStopped(BaseException):
-    """Raised by `report()` when the scheduler has cut the trial. Not an Exception: `run_trial` must not take it for an error."""
+    """Raised by `report()` when the scheduler has cut the trial. Not an Exception, so that `run_trial` does not treat it as an error."""
 
 
 class RankFailed(Exception):
@@ -47,20 +47,20 @@ class RankFailed(Exception):
 
 
 DEATH_NOTICED_S = 3.0
-"""In this time Ray Train notices that a worker's process has died (it asks every 0.1 s)."""
+"""Seconds within which Ray Train notices that a worker's process has died (it checks every 0.1 s)."""
 
 
 LABELS = ("sweep", "stage", "arm", "seed", "trial")
-"""Of the Ray metrics: by them a dashboard groups and filters trials."""
+"""Labels of the Ray metrics, by which a dashboard groups and filters trials."""
 
 
 @dataclass(frozen=True)
 class SharedInputs:
-    """What every trial of a stage shares."""
+    """Inputs that all trials of a stage share."""
 
     resources: TrialResources
     prepared: dict[tuple[str, str], list[Any]]
-    """(family, task) -> [tokenised training and validation data, test table or None], in the object store once."""
+    """(family, task) -> [tokenised training and validation data, test table or None], stored once in the object store."""
     run_trial: RunTrial | None
     """None: `training.trial.run_trial`. Tests and benchmarks pass their own."""
     mailbox: Any
@@ -68,7 +68,7 @@ class SharedInputs:
 
 
 def trainable(config: dict[str, Any], shared: SharedInputs) -> None:
-    """Run one trial; Tune calls this in the trial's process. Raises only what a new attempt may cure: a process that died."""
+    """Run one trial; Tune calls this in the trial's process. Raises only errors that a new attempt may cure: a process that died."""
     job = Job.from_json(config["job"])
     if not written(job):
         if shared.resources.workers > 1:
@@ -90,7 +90,7 @@ def _run_here(job: Job, shared: SharedInputs) -> None:
     from ray.train.torch import TorchTrainer
 
     def report(metrics: Metrics) -> None:
-        tune.report(metrics)  # returns when the driver has processed it, and so has decided
+        tune.report(metrics)  # returns when the driver has processed the report and hence has decided
         if ray.get(shared.mailbox.stopped.remote(job.trial_id)):
             raise TrialStopped
 
@@ -98,13 +98,13 @@ def _run_here(job: Job, shared: SharedInputs) -> None:
 
 
 def _run_group(job: Job, shared: SharedInputs) -> None:
-    """Several workers, in a Train worker group of their own; this process passes their reports on to Tune."""
+    """Several workers, in their own Train worker group; this process passes their reports on to Tune."""
     from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.train.v2.api.config import FailureConfig
 
     resources, mailbox, run = shared.resources, shared.mailbox, uuid.uuid4().hex
-    (job.scratch / "failed.json").unlink(missing_ok=True)  # of an attempt in which a process died
+    (job.scratch / "failed.json").unlink(missing_ok=True)  # left by an attempt in which a process died
     trainer = TorchTrainer(
         _group_loop,
         train_loop_config={"job": job.to_json(), "shared": shared, "run": run},
@@ -117,7 +117,7 @@ def _run_group(job: Job, shared: SharedInputs) -> None:
         run_config=RunConfig(
             name=f"{job.trial_id}-{run[:8]}",
             storage_path=str(storage(job.folder)),
-            # A process that dies is Tune's to count (resources.max_failures): one count. Train's default is to retry for ever.
+            # Tune alone counts the processes that die (resources.max_failures). Train's default is to retry forever.
             failure_config=FailureConfig(max_failures=0, controller_failure_limit=0),
         ),
     )
@@ -143,13 +143,13 @@ def _run_group(job: Job, shared: SharedInputs) -> None:
         return
     causes = [_cause(error) for error in getattr(failure[0], "worker_failures", {}).values()]
     if not causes or not all(isinstance(cause, RankFailed) for cause in causes):
-        raise failure[0]  # a process died: what other ranks then complain of is a consequence
+        raise failure[0]  # a process died; errors of the other ranks are a consequence
     reached = results.load_progress(job.scratch / "failed.json") or ended(job, "FAILED")
     write(job, replace(reached, state="FAILED", error=reached.error or str(causes[0])))
 
 
 def _cause(error: Exception) -> BaseException:
-    """What a worker's training function raised, out of the wrappings of Train and Ray."""
+    """The exception of a worker's training function, without the wrappers of Train and Ray."""
     inner = getattr(error, "_base_exc", None) or getattr(error, "cause", None)
     return inner if isinstance(inner, BaseException) else error
 
@@ -189,17 +189,17 @@ def _train(job: Job, shared: SharedInputs, report: Callable[[Metrics], None]) ->
             result = run_trial(job.config, data, runtime, observed, job.scratch)
     except TrialStopped:
         result = ended(job, "PRUNED")
-    except Exception as error:  # whatever it is, it is this trial's alone: its row says so, the others go on
+    except Exception as error:  # any error concerns this trial only: its row has it, the others continue
         if full_disk.is_full(error):
-            raise full_disk.DiskFull(f"{error}: no trial of this sweep can go on") from error
+            raise full_disk.DiskFull(f"{error}: no trial of this sweep can continue") from error
         result = ended(job, "FAILED", f"{type(error).__name__}: {error}")
     if result.state == "FAILED" and not device.works(runtime.device):
-        # It would fail every later trial of this process, too. So this trial is not written off: a new process takes it up again.
-        raise device.DeviceLost(f"{runtime.device} no longer answers after {result.error}")
-    device.clear(runtime.device)  # only here: an exception holds on to what was computed
+        # The lost device would also fail every later trial of this process, so the trial is not FAILED: a new process resumes it.
+        raise device.DeviceLost(f"{runtime.device} stopped responding after {result.error}")
+    device.clear(runtime.device)  # only here, because an exception keeps the computed tensors alive
     if runtime.world_size > 1 and result.state == "FAILED":
-        # Whether the trial failed or another rank's process died (and this rank's operation broke with it) is for the trial's own
-        # process to say. Ray is given the time to notice a death first; raising ends the group, where others may wait for this rank.
+        # The trial's own process decides whether the trial failed or another rank's process died (and broke this rank's operation).
+        # Give Ray the time to notice a death first; raising ends the group, in which other ranks may wait for this one.
         if runtime.rank == 0:
             results.save_progress(job.scratch / "failed.json", result)
         time.sleep(DEATH_NOTICED_S)
@@ -210,7 +210,7 @@ def _train(job: Job, shared: SharedInputs, report: Callable[[Metrics], None]) ->
 
 
 def _prepared(references: list[Any], stage: Stage) -> Prepared:
-    """Read-only views into the object store. The test split is not even fetched while searching."""
+    """Read-only views into the object store. The search does not even fetch the test split."""
     prepared = ray.get(references[0])
     return cast("Prepared", replace(prepared, test=ray.get(references[1])) if stage != "search" else prepared)
 
@@ -221,7 +221,7 @@ def _runtime(resources: TrialResources) -> Runtime:
     from jepa_ray.training.runtime import Runtime
 
     torch.set_num_threads(resources.cpus)
-    if resources.workers == 1:  # Train's context is out of reach inside a Tune trial
+    if resources.workers == 1:  # Train's context is not available inside a Tune trial
         return Runtime(rank=0, world_size=1, device="cuda" if resources.gpus else "cpu", num_threads=resources.cpus)
     from ray.train.torch import get_device
 
@@ -241,7 +241,7 @@ def _show(job: Job, values: Mapping[str, Any]) -> None:
 
 @functools.cache
 def _gauges() -> dict[str, Any]:
-    """Ray metrics, by the name of the reported value: they appear on the dashboard's metrics page and in Grafana."""
+    """Ray metrics by the name of the reported value; they appear on the dashboard's metrics page and in Grafana."""
     from ray.util.metrics import Gauge
 
     described = {

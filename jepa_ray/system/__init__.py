@@ -1,1 +1,1 @@
-"""What the operating system gives and takes: files that appear whole, disks that are full, how far this process is."""
+"""Operating-system concerns: files written atomically, full disks, and the progress of this process."""

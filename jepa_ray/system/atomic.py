@@ -1,6 +1,6 @@
-"""Files and folders that appear whole or not at all: written under a temporary name beside their own, then renamed.
+"""Files and folders that appear whole or not at all: written under a temporary name in the same folder, then renamed.
 
-The temporary name begins with a dot, which readers of Parquet folders skip. Imports the standard library only.
+The temporary name begins with a dot, so readers of Parquet folders skip it. Imports the standard library only.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A temporary path to write to; on leaving, what was written is on disk and takes the place of `path` in one step.
+    """A temporary path to write to; on exit, the written file is flushed to disk and replaces `path` in one step.
 
-    Where the body raises, `path` stays as it was and the temporary file is removed. The parent folder is made if it is missing.
+    If the body raises, `path` is unchanged and the temporary file is removed. A missing parent folder is created.
     """
     temporary = _temporary(path)
     try:
@@ -26,23 +26,23 @@ def whole_file(path: Path) -> Iterator[Path]:
             os.fsync(written.fileno())
         os.replace(temporary, path)
     finally:
-        # A full disk may refuse anything; what counts is the error of the body.
+        # On a full disk anything may fail; the error to report is that of the body.
         with contextlib.suppress(OSError):
             temporary.unlink()
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace the file by this text, UTF-8."""
+    """Replace the file by this text, encoded as UTF-8."""
     with whole_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 @contextlib.contextmanager
 def whole_folder(folder: Path, *, replace: bool = False) -> Iterator[Path]:
-    """An empty temporary folder to fill; on leaving, it becomes `folder` in one step.
+    """An empty temporary folder to fill; on exit, it becomes `folder` in one step.
 
-    Where another process was faster and `folder` exists, that one stays, unless `replace` is given. Where the body raises, nothing
-    of it remains.
+    If another process was faster and `folder` exists, the existing one stays unless `replace` is True. If the body raises, nothing
+    remains.
     """
     building = _temporary(folder)
     try:
@@ -60,6 +60,6 @@ def whole_folder(folder: Path, *, replace: bool = False) -> Iterator[Path]:
 
 
 def _temporary(path: Path) -> Path:
-    """Beside `path`, so that the rename stays within one file system; a name that no other process, on any node, uses."""
+    """A path next to `path`, so the rename stays within one file system, with a name that no other process on any node uses."""
     path.parent.mkdir(parents=True, exist_ok=True)
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")

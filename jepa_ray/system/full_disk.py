@@ -1,4 +1,4 @@
-"""A disk that is full: recognised wherever it is met, and said in one sentence. It is no trial's own failure, and it stops the sweep.
+"""Full disks: recognised wherever they occur, reported in one sentence. They are not the failure of one trial; they stop the sweep.
 
 Imports the standard library only.
 """
@@ -12,16 +12,16 @@ import tempfile
 from pathlib import Path
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_SAID = (*(os.strerror(number) for number in _FULL), "database or disk is full")
-"""Texts of the same where libraries (Ray, SQLite) hand on no more than that."""
+_MESSAGES = (*(os.strerror(number) for number in _FULL), "database or disk is full")
+"""Texts of the same errors, for libraries (Ray, SQLite) that pass on only the text."""
 
 
 class DiskFull(OSError):
-    """The sweep cannot write: what is finished is safe, the rest has to wait for space."""
+    """The sweep cannot write: finished trials are safe, the rest has to wait for space."""
 
 
 def is_full(error: BaseException | None) -> bool:
-    """Whether an exception, or what it was raised from, says that a disk is full or a quota is reached."""
+    """Whether an exception, or one that it was raised from, reports a full disk or a reached quota."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
@@ -32,12 +32,12 @@ def is_full(error: BaseException | None) -> bool:
 
 
 def says_full(text: str) -> bool:
-    """Whether a text that Ray hands on from another process names a full disk."""
-    return any(said in text for said in _SAID)
+    """Whether a text that Ray passes on from another process reports a full disk."""
+    return any(message in text for message in _MESSAGES)
 
 
 def probe(folder: Path, size: int = 1 << 18) -> bool:
-    """Whether `folder` has no room for `size` bytes more, tried by writing them."""
+    """Whether `folder` has no room for another `size` bytes, tested by writing them."""
     try:
         with tempfile.TemporaryFile(dir=folder) as stream:
             stream.write(bytes(size))
@@ -49,7 +49,7 @@ def probe(folder: Path, size: int = 1 << 18) -> bool:
 
 
 def free(folder: Path) -> str:
-    """Free space of the file system of a folder, in megabytes."""
+    """Free space of the file system of a folder, in megabytes, as text."""
     try:
         return f"{shutil.disk_usage(folder).free / 1e6:.0f} MB free"
     except OSError:
