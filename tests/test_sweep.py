@@ -225,7 +225,7 @@ def test_a_folder_of_an_earlier_version_has_its_arms_derived_and_then_written(tm
         (lambda text: "- a\n- b\n", r"it lacks families, model"),
         (lambda text: "methods: [", "not valid YAML"),
         (lambda text: text[: text.index("confirm:") + 12], r"it lacks base|not valid YAML"),
-        (lambda text: text[: text.index("  optim:")], "it ends in the middle"),
+        (lambda text: text[: text.index("  optim:")], "it is truncated"),
         (lambda text: b"\xff\xfe\x00PAR1", "not UTF-8 text"),
         (lambda text: None, "it is a folder"),
         (lambda text: text.replace("families:\n- llama3\n", "families: 5\n"), "families holds no names"),
@@ -263,7 +263,7 @@ def test_a_file_that_lacks_arms_of_the_folder_does_not_take_the_place_of_a_lost_
         declared = results.read_arms(folder)
     (folder / "sweep.yaml").unlink()
     with (
-        pytest.raises(ValueError, match=r"arms that the given file lacks \(strong/llama3\): name"),
+        pytest.raises(ValueError, match=r"arms that the given file lacks \(strong/llama3\): use"),
         lock_folder(fake.make_sweep(tmp_path)),
     ):
         pass

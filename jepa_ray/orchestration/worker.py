@@ -189,7 +189,7 @@ def _train(job: Job, shared: SharedInputs, report: Callable[[Metrics], None]) ->
             result = run_trial(job.config, data, runtime, observed, job.scratch)
     except TrialStopped:
         result = ended(job, "PRUNED")
-    except Exception as error:  # any error concerns this trial only: its row has it, the others continue
+    except Exception as error:  # any error concerns this trial only: its row records it, the others continue
         if full_disk.is_full(error):
             raise full_disk.DiskFull(f"{error}: no trial of this sweep can continue") from error
         result = ended(job, "FAILED", f"{type(error).__name__}: {error}")

@@ -1,4 +1,4 @@
-"""What a sweep prints, from what it is told."""
+"""The console output of a sweep, from the events it receives."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def board(sweep: SweepConfig, terminal: bool, width: int = 140):  # type: ignore
 
 
 def plain(out: io.StringIO) -> list[str]:
-    """Lines of a terminal's output without its control sequences; what is overwritten counts as a line."""
+    """Lines of terminal output without control sequences; overwritten text counts as a line."""
     return [line.rstrip() for line in re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", out.getvalue()).replace("\r", "\n").splitlines() if line]
 
 
@@ -104,7 +104,7 @@ def test_a_running_trial_shows_its_heartbeat(tmp_path: Path) -> None:
     header, row, caption = rendered(shown.table()).splitlines()
     assert all(name in header for name in ("phase", "step", "tokens/s", "loss", "ETA"))
     assert row.split()[-8:] == ["train", "120/600", "3,456", "1.250", "1", "min", "35", "s"]
-    # One trial waits, and this one has just begun: 95 s each, two at a time.
+    # One trial waits and this one has just started: 95 s each, two at a time.
     assert caption.rstrip().endswith("search: 0 of 2 done, about 1 min 35 s left")
     shown.started(base)
     silent = rendered(shown.table()).splitlines()[2].split()
@@ -166,7 +166,7 @@ def test_settings_of_every_form_of_lambda() -> None:
     from jepa_ray.orchestration.console import _settings
 
     shown = []
-    for said in ({"lambda": 0.5}, {"lambda": {"grad_ratio": 0.3}}, {"lambda_effective": 1.0, "loss_dropout": 0.5}):
-        objective = ObjectiveConfig.model_validate(said)
+    for settings in ({"lambda": 0.5}, {"lambda": {"grad_ratio": 0.3}}, {"lambda_effective": 1.0, "loss_dropout": 0.5}):
+        objective = ObjectiveConfig.model_validate(settings)
         shown.append(_settings(TrialConfig.model_validate({"model": {"family": "llama3"}, "objective": objective}))[0])
     assert shown == ["0.5", "at ratio 0.3", "2"]

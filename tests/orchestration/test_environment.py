@@ -1,4 +1,4 @@
-"""What is found around a sweep before Ray starts: addresses, CPUs, folders; and a cluster that asks for a token."""
+"""The environment before Ray starts: addresses, CPUs and folders; and a cluster that requires a token."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def test_resources_address_comes_first_then_ray_address() -> None:
     assert resolve(None, {}) == (None, None)
     assert resolve("10.0.0.1:6379", {"RAY_ADDRESS": "10.0.0.2:6379"}) == ("10.0.0.1:6379", None)
     assert resolve("local", {"RAY_ADDRESS": "10.0.0.2:6379"}) == (None, None)
-    address, said = resolve(None, {"RAY_ADDRESS": "10.0.0.2:6379"})
-    assert address == "10.0.0.2:6379" and said and "resources.address=local" in said
-    address, said = resolve(None, {"RAY_ADDRESS": "http://127.0.0.1:8265"})
-    assert address is None and said and "job server" in said
+    address, note = resolve(None, {"RAY_ADDRESS": "10.0.0.2:6379"})
+    assert address == "10.0.0.2:6379" and note and "resources.address=local" in note
+    address, note = resolve(None, {"RAY_ADDRESS": "http://127.0.0.1:8265"})
+    assert address is None and note and "job server" in note
     with pytest.raises(ValueError, match=r"RAY_ADDRESS=ray://a:1.*`ray job submit`.*resources.address=local"):
         resolve(None, {"RAY_ADDRESS": "ray://a:1"})
 
@@ -56,7 +56,7 @@ def test_a_home_that_cannot_keep_rays_token(tmp_path: Path, monkeypatch: pytest.
 @pytest.mark.timeout(400)
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity") or len(os.sched_getaffinity(0)) < 2, reason="needs two CPUs to leave one out")
 def test_one_cpu_of_several_and_a_long_folder_for_temporary_files(repository: Path, tmp_path: Path) -> None:
-    """A process that may use one CPU runs one trial at a time; Ray's sockets go where their paths fit."""
+    """A process that may use one CPU runs one trial at a time; Ray's sockets are in a folder with a short enough path."""
     long = tmp_path / ("x" * 90)
     long.mkdir()
     file = write(fake.make_sweep(tmp_path / "out", search={"num_trials": 1}), tmp_path)
@@ -76,12 +76,12 @@ def test_one_cpu_of_several_and_a_long_folder_for_temporary_files(repository: Pa
 
 @pytest.fixture
 def head() -> Iterator[str]:
-    """Address of a cluster that `ray start --head` has started, and that asks for a token."""
+    """Address of a cluster that `ray start --head` has started and that requires a token."""
     with socket.socket() as one, socket.socket() as other:
         one.bind(("127.0.0.1", 0))
         other.bind(("127.0.0.1", 0))
         port, client = one.getsockname()[1], other.getsockname()[1]
-    home = tempfile.mkdtemp(prefix="ray-")  # short: its sockets are in it
+    home = tempfile.mkdtemp(prefix="ray-")  # a short path, because the sockets are in it
     command = [str(Path(sys.executable).with_name("ray")), "start", "--head", f"--port={port}", "--num-cpus=2", "--block"]
     command += ["--include-dashboard=false", f"--ray-client-server-port={client}", "--min-worker-port=0", "--max-worker-port=0"]
     environ = {**os.environ, "RAY_TMPDIR": home, "RAY_AUTH_MODE": "token"}

@@ -1,4 +1,4 @@
-"""The time that a sweep still takes counts every stage."""
+"""The remaining time of a sweep includes every stage."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests import fake_training as fake
 
 def test_the_stages_after_the_search_count(tmp_path: Path) -> None:
     sweep = fake.make_sweep(tmp_path, confirm={"seeds": [5, 6, 7], "equal_flops": True})
-    # Two arms on three seeds, and of the one pair (base, jepa) one run per seed at equal FLOPs.
+    # Two arms on three seeds, plus one run per seed at equal FLOPs for the only pair (base, jepa).
     assert later_trials(sweep, "search", total=8, look=0) == 2 * 3 + 3
     assert later_trials(sweep, "confirm", total=6, look=0) == 3
     assert later_trials(sweep, "matched", total=3, look=0) == 0
@@ -31,10 +31,10 @@ def test_seconds_left() -> None:
     assert seconds_left(4, [], [], 2) is None
     assert seconds_left(4, [(5.0, None)], [], 2) is None
     assert seconds_left(4, [], [10.0, 20.0], 2) == pytest.approx(4 * 15 / 2)
-    # A running trial counts with what it reports, else with what is left of the usual 15 s.
+    # A running trial counts with its own report, else with the rest of the usual 15 s.
     assert seconds_left(4, [(5.0, None), (1.0, 40.0)], [10.0, 20.0], 2) == pytest.approx((10 + 40 + 60) / 2)
     assert seconds_left(0, [(500.0, None)], [10.0, 20.0], 2) == 0
-    # Nothing is faster than the trial that runs longest.
+    # The remaining time is at least that of the longest trial.
     assert seconds_left(0, [(1.0, 40.0)], [10.0], 8) == pytest.approx(40)
-    # Before any trial has ended, the running ones say how long one takes.
+    # Before any trial has ended, the usual duration comes from the running ones.
     assert seconds_left(2, [(5.0, 15.0)], [], 1) == pytest.approx(15 + 2 * 20)

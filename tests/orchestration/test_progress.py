@@ -1,4 +1,4 @@
-"""Heartbeats reach the console, and being watched never hurts a trial."""
+"""Heartbeats reach the console, and monitoring never harms a trial."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests import fake_training as fake
 
 
 class Recorder:
-    """A mailbox handle that keeps what is sent."""
+    """A mailbox handle that records messages."""
 
     def __init__(self) -> None:
         self.beat = self
@@ -31,7 +31,7 @@ class Recorder:
 
 
 class Broken:
-    """A mailbox whose process is gone."""
+    """A mailbox whose process has died."""
 
     beat = property(lambda self: self)
     beats = beat
@@ -59,7 +59,7 @@ def test_a_broken_mailbox_neither_fails_the_work_nor_the_console(monkeypatch: py
 
 
 def test_nothing_is_asked_when_ray_is_not_running(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A call would make Ray start a cluster of its own."""
+    """A call would make Ray start its own cluster."""
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     asked = Recorder()
     asked.beats = asked  # type: ignore[attr-defined]
@@ -107,7 +107,7 @@ def test_beats_of_preparation_and_trials_reach_the_driver(tmp_path: Path) -> Non
 
 
 def _watch(watched: list[Beats], seen: dict[str, Beat], release: Any) -> None:
-    """Ask for heartbeats while both trials wait in their second epoch, then let them go on."""
+    """Ask for heartbeats while both trials wait in their second epoch, then let them continue."""
 
     def three() -> bool:
         seen.update(watched[0]())

@@ -1,4 +1,4 @@
-"""The sweep process itself is killed, stopped and started again: nothing is done twice, nothing is lost."""
+"""The sweep process itself is killed, stopped and started again: nothing runs twice and nothing is lost."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(500)]
 
 
 class CommandLine:
-    """`python -m jepa_ray.sweep` with the stand-in training, in a process (and process group) of its own."""
+    """`python -m jepa_ray.sweep` with the fake training, in its own process (and process group)."""
 
     def __init__(self, repository: Path, folder: Path) -> None:
         self.repository, self.file, self.processes = repository, folder / "fake.yaml", list[subprocess.Popen[str]]()
@@ -57,7 +57,7 @@ def command(repository: Path, tmp_path: Path) -> Iterator[CommandLine]:
 
 
 def test_a_terminal_of_80_columns(command: CommandLine, tmp_path: Path) -> None:
-    """Finished trials above the live table, nothing wider than the terminal, no word broken, and an orderly end of Ray."""
+    """Finished trials above the live table, nothing wider than the terminal, no broken word, and a clean shutdown of Ray."""
     sweep = fake.make_sweep(tmp_path, confirm={"seeds": [5, 6]}, search={"num_trials": 2})
     command.file.write_text(dump(sweep), encoding="utf-8")
     command.environment |= {"COLUMNS": "80", "FORCE_COLOR": "1", "TERM": "xterm"}
@@ -77,7 +77,7 @@ def gone(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return True
-    # A zombie that nobody has waited for yet is dead too.
+    # A zombie that nobody has waited for yet is also dead.
     stat = Path(f"/proc/{pid}/stat")
     return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] == "Z"
 
@@ -97,23 +97,23 @@ def test_sweep_killed_then_stopped_then_finished(command: CommandLine, tmp_path:
             fake.wait_for(lambda pid=pid: gone(pid), "the killed sweep's workers to end")  # type: ignore[misc]
     assert not list((folder / "trials").glob("*.parquet"))
 
-    # 2. Ctrl-C while the same two are in epoch 2 again; a second process is turned away meanwhile.
+    # 2. Ctrl-C while the same two are in epoch 2 again; meanwhile, a second process is refused.
     with fake.hold(folder):
         second = command.start()
-        fake.wait_for(lambda: all(fake.epochs_trained(folder, config_id) == [1, 2, 2] for config_id, _ in killed), "both to go on")
+        fake.wait_for(lambda: all(fake.epochs_trained(folder, config_id) == [1, 2, 2] for config_id, _ in killed), "both to continue")
         refused = command.start()
         _, complaint = refused.communicate(timeout=120)
         assert refused.returncode == 2 and f"pid {second.pid}" in complaint and "in use by another process" in complaint
         second.send_signal(signal.SIGINT)
-        said, complaint = second.communicate(timeout=120)
-    assert second.returncode == 130, said + complaint
+        output, complaint = second.communicate(timeout=120)
+    assert second.returncode == 130, output + complaint
     assert complaint == ""
-    assert f"To continue: python -m jepa_ray.sweep {command.file}" in said
+    assert f"To continue: python -m jepa_ray.sweep {command.file}" in output
 
-    # 3. To the end.
+    # 3. Run to the end.
     third = command.start()
-    said, complaint = third.communicate(timeout=200)
-    assert third.returncode == 0, said + complaint
+    output, complaint = third.communicate(timeout=200)
+    assert third.returncode == 0, output + complaint
     assert complaint == ""
 
     trials = results.read_trials(folder)
@@ -125,14 +125,14 @@ def test_sweep_killed_then_stopped_then_finished(command: CommandLine, tmp_path:
     for config_id in trials["config_id"]:
         trained = fake.epochs_trained(folder, config_id)
         again = config_id in dict(killed)
-        assert trained == ([1, 2, 2, 2, 3] if again else [1, 2, 3]), "an epoch was trained twice that had been finished"
+        assert trained == ([1, 2, 2, 2, 3] if again else [1, 2, 3]), "a finished epoch was trained again"
     for arm in ("base/llama3", "jepa/llama3"):
         states = [trial.state for trial in optuna.load_study(study_name=arm, storage=open_storage(folder)).get_trials()]
         assert states == [TrialState.COMPLETE] * 3
     assert not list((folder / "scratch").iterdir())
     for _, pid in killed:
         assert gone(pid)
-    lines = said.splitlines()
+    lines = output.splitlines()
     assert [line.partition("]")[0] for line in lines if line.startswith("[")] == [
         *(f"[{n}/6" for n in range(1, 7)),
         *(f"[{n}/4" for n in range(1, 5)),
@@ -141,14 +141,14 @@ def test_sweep_killed_then_stopped_then_finished(command: CommandLine, tmp_path:
         line.startswith("jepa/llama3") and "+0.0000" not in line for line in lines
     )
 
-    # 4. Once more: nothing is left to do. A changed file is noticed.
+    # 4. Once more: nothing is left to do, and a changed file is noticed.
     changed = command.start("search.num_trials=4")
     _, complaint = changed.communicate(timeout=120)
     assert changed.returncode == 2 and "search.num_trials: 3 -> 4" in complaint and "--extend" in complaint
     before = sorted((folder / "log").iterdir()), results.read_trials(folder)
     fourth = command.start()
-    said, _ = fourth.communicate(timeout=150)
-    assert fourth.returncode == 0 and "continuing: 6 of 6 done" in said
+    output, _ = fourth.communicate(timeout=150)
+    assert fourth.returncode == 0 and "continuing: 6 of 6 done" in output
     assert (sorted((folder / "log").iterdir()), len(results.read_trials(folder))) == (before[0], len(before[1]))
 
 
@@ -156,8 +156,8 @@ def test_damaged_files_are_set_aside_and_the_sweep_goes_on(command: CommandLine,
     sweep = fake.make_sweep(tmp_path / "results", search={"num_trials": 2}, confirm={"seeds": [5]})
     command.file.write_text(yaml.safe_dump(canonical(sweep)))
     folder = tmp_path / "results" / "fake"
-    said, complaint = (process := command.start()).communicate(timeout=300)
-    assert process.returncode == 0 and complaint == "", said + complaint
+    output, complaint = (process := command.start()).communicate(timeout=300)
+    assert process.returncode == 0 and complaint == "", output + complaint
     before = results.read_trials(folder)
     searched = before[(before["stage"] == "search") & (before["number"] == 2)]["trial_id"].iloc[0]
     confirmed = before[before["stage"] == "confirm"]["trial_id"].iloc[0]
@@ -166,8 +166,8 @@ def test_damaged_files_are_set_aside_and_the_sweep_goes_on(command: CommandLine,
     (folder / "predictions" / f"{confirmed}.parquet").write_bytes(b"")
     (folder / "arms.parquet").write_bytes(b"garbage")
     (folder / "study.db").write_bytes(b"garbage" * 1000)
-    said, complaint = (process := command.start()).communicate(timeout=300)
-    assert process.returncode == 0, said + complaint
+    output, complaint = (process := command.start()).communicate(timeout=300)
+    assert process.returncode == 0, output + complaint
     lines = complaint.splitlines()
     assert len(lines) == 4 and all("cannot be read" in line and ".damaged" in line for line in lines), complaint
     after = results.read_trials(folder)
@@ -175,6 +175,6 @@ def test_damaged_files_are_set_aside_and_the_sweep_goes_on(command: CommandLine,
     assert after[columns].equals(before[columns])
     assert set(results.read_predictions(folder)["trial_id"]) == set(after["trial_id"])
     for trial_id in after["trial_id"]:
-        assert fake.epochs_trained(folder, trial_id) == [1, 2, 3] * (1 + (trial_id in (searched, confirmed))), "run twice, or not again"
+        assert fake.epochs_trained(folder, trial_id) == [1, 2, 3] * (1 + (trial_id in (searched, confirmed))), "ran twice, or not again"
     assert len(list(folder.rglob("*.damaged"))) == 4 and len(list(folder.rglob("*.incomplete"))) == 1
     assert damaged.mend(folder) == []

@@ -1,4 +1,4 @@
-"""Studies, stages and schedulers without a cluster: what is proposed, what is told, what is cut, what is selected."""
+"""Studies, stages and schedulers without a cluster: proposals, reported outcomes, cuts and selections."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def identities(folder: Path) -> Any:
 
 
 def finish(search: Any, job: Any, state: str = "COMPLETE", value: float | None = None) -> None:
-    """What the worker does at the end of a trial, and what Tune then says."""
+    """Do what the worker does at the end of a trial, and what Tune reports then."""
     score = value if value is not None else job.config.optim.learning_rate
     result = TrialResult(state, "broken" if state == "FAILED" else None, {"val_accuracy": score, "finished_at": results.now()})  # type: ignore[arg-type]
     results.write_trial(job.folder, job.trial_id, job.config, job.arm, job.stage, result, job.number)
@@ -70,7 +70,7 @@ def test_every_algorithm_proposes_lawful_configurations(algorithm: str, tmp_path
         config = plan.trial_config(sweep, arm, asked.params)
         assert config.objective is not None
         assert ("objective.loss_dropout" in asked.params) == (config.objective.k in (1, 2)), (
-            "a conditional parameter was drawn out of place"
+            "a conditional parameter does not match its condition"
         )
         seen.append(asked.params)
         study.tell(asked.number, "COMPLETE", config.optim.learning_rate)
@@ -146,7 +146,7 @@ def test_a_study_of_an_earlier_version_gets_its_metrics_name(tmp_path: Path) -> 
     assert raw(tmp_path / "s").metric_names == ["val_accuracy"]
 
 
-def test_changed_space_goes_on_in_a_new_study_with_what_is_known(tmp_path: Path) -> None:
+def test_a_changed_space_continues_in_a_new_study_with_earlier_trials(tmp_path: Path) -> None:
     before = fake.make_sweep(tmp_path, space={"objective.k": {"choice": [0, 1, 2]}}, search={"num_trials": 3, "algorithm": "grid"})
     study = study_of(before, tmp_path / "s")
     for _ in range(3):
@@ -196,14 +196,14 @@ def test_a_repeat_of_a_running_trial_waits_for_it(tmp_path: Path) -> None:
     sweep = fake.make_sweep(tmp_path, methods={"base": "none"}, space={}, search={"num_trials": 3})
     search, _ = search_of(sweep, tmp_path / "s")
     job = search.next()
-    assert search.next() is None, "the same configuration ran twice at a time"
+    assert search.next() is None, "the same configuration ran twice at the same time"
     assert [trial.state for trial in raw(tmp_path / "s", "base/llama3").get_trials()] == [TrialState.RUNNING] * 3
     finish(search, job, value=0.25)
     assert [trial.value for trial in raw(tmp_path / "s", "base/llama3").get_trials()] == [0.25] * 3
 
 
 def test_arms_whose_spaces_meet_each_have_trials_of_their_own(tmp_path: Path) -> None:
-    """Two methods that come to the same configuration: each has its search trial, its selection and its confirmations."""
+    """Two methods that lead to the same configuration: each has its search trial, its selection and its confirmations."""
     from jepa_ray.orchestration.selection import confirmations, select
     from jepa_ray.orchestration.stages import FixedJobs
 
@@ -220,13 +220,13 @@ def test_arms_whose_spaces_meet_each_have_trials_of_their_own(tmp_path: Path) ->
     confirm = FixedJobs(sweep, folder, identities(folder), "confirm", confirmations(chosen, chosen, (5,)), heard, Interrupt())  # type: ignore[arg-type]
     again = list(iter(confirm.next, None))
     assert [job.arm for job in again] == ["one/llama3", "two/llama3"] and again[0].config_id != again[1].config_id
-    # Started again, each arm finds its own rows and runs nothing twice.
+    # After a restart, each arm finds its own rows and runs nothing twice.
     resumed, _ = search_of(sweep, folder)
     assert resumed.next() is None and set(resumed.best()) == {"one/llama3", "two/llama3"}
 
 
-def test_a_folder_in_which_arms_share_a_configuration_goes_on(tmp_path: Path) -> None:
-    """Earlier versions ran it once, under the name of the arm that came first, and told both studies."""
+def test_a_folder_in_which_arms_share_a_configuration_can_be_continued(tmp_path: Path) -> None:
+    """Earlier versions ran it once, under the name of the first arm, and told both studies."""
     folder = tmp_path / "s"
     space, methods = {"objective.k": {"choice": [3]}}, {"one": {"k": 1}, "two": {"k": 2}}
     sweep = fake.make_sweep(tmp_path, methods=methods, space=space, search={"num_trials": 1}, confirm={"seeds": [5]})
@@ -243,7 +243,7 @@ def test_a_folder_in_which_arms_share_a_configuration_goes_on(tmp_path: Path) ->
 
 
 def test_going_back_to_an_earlier_sweep_makes_its_selection_the_last(tmp_path: Path) -> None:
-    """The file written last is the one that counts, for the verdict and for every table."""
+    """The file written last counts, for the verdict and for every table."""
     from jepa_ray.orchestration.selection import select
 
     folder, heard = tmp_path / "s", fake.Heard()
@@ -257,8 +257,8 @@ def test_going_back_to_an_earlier_sweep_makes_its_selection_the_last(tmp_path: P
         assert set(chosen) == {"base/llama3", "jepa/llama3"}
         last = json.loads((folder / ("selection.json" if number == 1 else f"selection-{number}.json")).read_text())["arms"]
         assert {arm: best["config"]["optim"]["learning_rate"] for arm, best in last.items()} == dict.fromkeys(chosen, rates[0])
-    told = [event[1] for event in heard.events if event[0] == "say"]
-    assert sum("opened before" in sentence for sentence in told) == 1 and any("this is again" in sentence.lower() for sentence in told)
+    sentences = [event[1] for event in heard.events if event[0] == "say"]
+    assert sum("opened before" in sentence for sentence in sentences) == 1 and any("This is again" in sentence for sentence in sentences)
 
 
 def test_resume_serves_interrupted_trials_first_and_under_their_number(tmp_path: Path) -> None:
@@ -267,7 +267,7 @@ def test_resume_serves_interrupted_trials_first_and_under_their_number(tmp_path:
     jobs = [search.next() for _ in range(4)]
     finish(search, jobs[0])
     search.progress(jobs[1], {"epoch": 1, "val_accuracy": 0.1})
-    # Written by a worker of the killed sweep, never told:
+    # Written by a worker of the killed sweep, but never told to the study:
     results.write_trial(
         tmp_path / "s", jobs[2].trial_id, jobs[2].config, jobs[2].arm, "search", TrialResult("PRUNED", None, {"val_accuracy": 0.2})
     )
@@ -285,8 +285,8 @@ def test_resume_serves_interrupted_trials_first_and_under_their_number(tmp_path:
     for arm in ("base/llama3", "jepa/llama3"):
         trials = raw(tmp_path / "s", arm).get_trials()
         assert len(trials) == 4 and all(trial.state.is_finished() for trial in trials)
-    told = {trial.user_attrs["config_id"]: trial for trial in raw(tmp_path / "s").get_trials()}
-    assert told[jobs[1].config_id].intermediate_values == {1: 0.1, 2: 0.2}
+    by_id = {trial.user_attrs["config_id"]: trial for trial in raw(tmp_path / "s").get_trials()}
+    assert by_id[jobs[1].config_id].intermediate_values == {1: 0.1, 2: 0.2}
     assert raw(tmp_path / "s", "base/llama3").get_trials()[1].state == TrialState.PRUNED
     assert sorted(results.read_trials(tmp_path / "s")["config_id"].value_counts()) == [1] * 8
 
@@ -319,7 +319,7 @@ def test_a_trial_whose_row_is_lost_is_run_again_as_it_was(tmp_path: Path) -> Non
 @pytest.mark.parametrize("algorithm", ["random", "tpe", "grid"])
 @pytest.mark.parametrize("how", ["cut", "gone"])
 def test_a_lost_study_is_made_again_from_the_tables(algorithm: str, how: str, tmp_path: Path) -> None:
-    """What has ended is not run again, what was running is, and the search ends where it would have."""
+    """Trials that have ended are not run again, those that were running are, and the search ends as it would have."""
     search = {"num_trials": 5, "algorithm": algorithm}
     sweep = fake.make_sweep(tmp_path, space=FINITE if algorithm == "grid" else MIXED, search=search, confirm={"seeds": [5]})
     whole, _ = search_of(sweep, tmp_path / "whole")
@@ -343,7 +343,7 @@ def test_a_lost_study_is_made_again_from_the_tables(algorithm: str, how: str, tm
     again = run_all(resumed)
     assert not {job.config_id for job in again} & set(rows["config_id"]), "something ran twice"
     assert heard.count("repeated") == 0
-    if algorithm != "tpe":  # which had seen less of the trials that were still running
+    if algorithm != "tpe":  # TPE had seen less of the trials that were still running
         assert {job.config_id for job in again} == {job.config_id for job in wanted} - set(rows["config_id"])
     table = results.read_trials(folder).set_index("config_id")
     for arm in ("base/llama3", "jepa/llama3"):
@@ -388,12 +388,12 @@ def test_a_study_made_again_has_its_curves_and_goes_on_after_it_was_killed(tmp_p
 
 
 def test_a_study_that_is_lost_after_the_selection_begins_no_search_again(tmp_path: Path) -> None:
-    """Suggestions that were repeats have no row: before the selection they are asked for anew, after it they were all."""
+    """Suggestions that were repeats have no row: before the selection they are drawn anew, after it they are not."""
     sweep = fake.make_sweep(tmp_path, space={"optim.learning_rate": {"choice": [0.1, 0.2]}}, search={"num_trials": 6})
     folder = tmp_path / "s"
     search, heard = search_of(sweep, folder)
     run_all(search)
-    assert heard.count("repeated"), "every suggestion was new: nothing is tested"
+    assert heard.count("repeated"), "every suggestion was new, so nothing is tested"
     frozen = select(sweep, folder, search, heard)
     (folder / "study.db").unlink()
     resumed, _ = search_of(sweep, folder)
@@ -426,8 +426,8 @@ def test_a_selection_after_every_file_is_lost_says_that_the_test_split_was_open(
     config = confirmation(frozen["jepa/llama3"], 5)
     results.write_trial(folder, "f" * 16, config, "jepa/llama3", "confirm", TrialResult("COMPLETE", None, {"test_accuracy": 0.5}, []))
     select(sweep, folder, search_of(sweep, folder)[0], again)
-    ((_, said),) = again.events
-    assert "has been opened before: jepa/llama3 has test figures" in said
+    ((_, sentence),) = again.events
+    assert "has been opened before: jepa/llama3 has test scores" in sentence
 
 
 def test_a_complete_trial_that_is_run_again_is_not_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -456,7 +456,7 @@ def test_selection_is_the_first_of_the_best_and_stays_frozen(tmp_path: Path) -> 
     jobs = []
     while (job := search.next()) is not None:
         jobs.append(job)
-        # Best of the arm: its second trial, and the third is as good; a higher value in a trial that was cut does not count.
+        # The best of the arm is its second trial (the third is only as good); a higher value of a trial that was cut does not count.
         number = sum(other.arm == job.arm for other in jobs)
         finish(search, job, *{1: ("PRUNED", 0.9), 2: ("COMPLETE", 0.5), 3: ("COMPLETE", 0.5)}[number])
     chosen = select(sweep, folder, search, heard)  # type: ignore[arg-type]
@@ -479,7 +479,7 @@ def test_selection_is_the_first_of_the_best_and_stays_frozen(tmp_path: Path) -> 
     extended = fake.make_sweep(tmp_path, search={"num_trials": 3}, confirm={"seeds": [5, 6, 7]})
     select(extended, folder, search, heard)  # type: ignore[arg-type]
     assert (folder / "selection-2.json").exists()
-    # Only the seeds have changed, so nothing was chosen after test scores could be seen.
+    # Only the seeds have changed, so nothing was selected after test scores could be seen.
     assert not any("opened before" in event[1] for event in heard.events if event[0] == "say")
 
 
@@ -597,7 +597,7 @@ def test_an_arm_that_has_spent_its_flops_starts_no_further_trial(tmp_path: Path)
         return arms
 
     done = work(3)
-    search, _ = search_of(sweep, tmp_path / "s")  # run again: what was spent counts
+    search, _ = search_of(sweep, tmp_path / "s")  # run again: earlier spending counts
     done += work(99)
-    # Three trials of 1e9 reach 2.5e9, two of 2e9 do: the last one that starts may overrun, as nobody knows its cost before.
+    # Three trials of 1e9 reach 2.5e9, two of 2e9 do: the last one that starts may overrun, because its cost is not known in advance.
     assert {arm: done.count(arm) for arm in set(done)} == {"base/llama3": 3, "jepa/llama3": 2}

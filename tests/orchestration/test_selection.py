@@ -1,4 +1,4 @@
-"""What is run after the search: the seeds of a race, and pairs at equal FLOPs. (Selection itself: test_run.py.)"""
+"""What runs after the search: the seeds of a race, and pairs at equal FLOPs. (Selection itself: test_run.py.)"""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ def test_a_race_asks_about_each_comparison_and_ends_what_is_decided(tmp_path: Pa
         asked.append(([round(difference, 6) for difference in differences], look))
         return abs(differences[0]) > 0.05, "there is no difference"
 
-    going, said = race(sweep, tmp_path, selection, list(selection), 2, identify, decide)
+    going, sentences = race(sweep, tmp_path, selection, list(selection), 2, identify, decide)
     assert asked == [([0.1, 0.1], 2), ([0.0, 0.0], 2), ([-0.1, -0.1], 2)]
-    assert going == ["base/llama3", "jepa/llama3", "shuffled/llama3"], "a baseline goes on as long as one of its comparisons does"
-    assert said == ["l2/llama3 against base/llama3 ends after 2 of 4 seeds: there is no difference"]
-    # Arms that have ended are not asked about again; where nothing goes on, neither does the baseline.
+    assert going == ["base/llama3", "jepa/llama3", "shuffled/llama3"], "a baseline continues as long as one of its comparisons does"
+    assert sentences == ["l2/llama3 against base/llama3 ends after 2 of 4 seeds: there is no difference"]
+    # Arms that have ended are not decided again; if no comparison continues, neither does the baseline.
     assert race(sweep, tmp_path, selection, going, 3, identify, lambda *_: (False, "enough"))[0] == []
 
 
@@ -70,17 +70,17 @@ def test_a_seed_that_failed_is_no_difference(tmp_path: Path) -> None:
     assert seen == [1]
 
 
-def test_the_dearer_of_each_pair_gets_the_flops_of_the_cheaper(tmp_path: Path) -> None:
+def test_the_more_expensive_of_each_pair_gets_the_flops_of_the_cheaper(tmp_path: Path) -> None:
     sweep = sweep_of(tmp_path)
     selection = chosen(sweep)
     flops = {"base": 1.0e9, "jepa": 1.7e9, "l2": 1.01e9, "shuffled": 1.7e9}
     for arm, config in confirmations(selection, selection, SEEDS):
         method = arm.partition("/")[0]
-        # One seed of jepa came out cheaper than the baseline; another failed.
+        # One seed of jepa is cheaper than the baseline; another failed.
         spent = 0.8e9 if (method, config.seed) == ("jepa", 7) else flops[method] + config.seed
         write(tmp_path, config, arm, 0.5, spent, "FAILED" if (method, config.seed) == ("jepa", 8) else "COMPLETE")
-    pairs, said = matched(sweep, tmp_path, selection, identify)
-    assert said == []
+    pairs, sentences = matched(sweep, tmp_path, selection, identify)
+    assert sentences == []
     assert [(arm, config.seed, config.optim.max_train_flops) for arm, config in pairs] == [
         ("jepa/llama3", 5, 1e9 + 5),
         ("jepa/llama3", 6, 1e9 + 6),
@@ -92,15 +92,15 @@ def test_the_dearer_of_each_pair_gets_the_flops_of_the_cheaper(tmp_path: Path) -
 
 
 def test_the_budget_is_in_flops_that_do_not_depend_on_micro_batches(tmp_path: Path) -> None:
-    """What was computed says that jepa is the cheaper one here; its sequences and views say the reverse."""
+    """By computed FLOPs, jepa is the cheaper one here; by FLOPs without packing, it is the more expensive one."""
     sweep = sweep_of(tmp_path, methods={"base": "none", "jepa": {}})
     selection = chosen(sweep)
     for arm, config in confirmations(selection, selection, SEEDS[:1]):
         computed, unpacked = (2e9, 3e9) if arm.startswith("base") else (1e9, 5e9)
         summary: dict[str, Any] = {"test_accuracy": 0.5, "train_flops": computed, "train_flops_unpacked": unpacked}
         results.write_trial(tmp_path, identify(arm, config), config, arm, "confirm", TrialResult("COMPLETE", summary=summary))
-    pairs, said = matched(sweep, tmp_path, selection, identify)
-    assert said == []
+    pairs, sentences = matched(sweep, tmp_path, selection, identify)
+    assert sentences == []
     assert [(arm, config.optim.max_train_flops) for arm, config in pairs] == [("jepa/llama3", 3e9)]
 
 
@@ -114,7 +114,7 @@ def test_nothing_is_matched_with_a_first_stage(tmp_path: Path) -> None:
 
 
 def test_trials_without_the_count_of_budgets_are_not_matched(tmp_path: Path) -> None:
-    """Rows of earlier versions: what was computed would say that jepa is the dearer one, but budgets are counted otherwise."""
+    """Rows of earlier versions: by computed FLOPs, jepa would be the more expensive one, but budgets have another unit."""
     sweep = sweep_of(tmp_path, methods={"base": "none", "jepa": {}})
     selection = chosen(sweep)
     for arm, config in confirmations(selection, selection, SEEDS[:3]):
@@ -122,13 +122,13 @@ def test_trials_without_the_count_of_budgets_are_not_matched(tmp_path: Path) -> 
         lacks = config.seed == 5 or (config.seed == 6 and arm.startswith("jepa"))
         summary: dict[str, Any] = {"test_accuracy": 0.5, "train_flops": flops} | ({} if lacks else {"train_flops_unpacked": flops})
         results.write_trial(tmp_path, identify(arm, config), config, arm, "confirm", TrialResult("COMPLETE", summary=summary))
-    pairs, said = matched(sweep, tmp_path, selection, identify)
+    pairs, sentences = matched(sweep, tmp_path, selection, identify)
     assert [(arm, config.seed) for arm, config in pairs] == [("jepa/llama3", 7)]
-    (sentence,) = said
+    (sentence,) = sentences
     assert sentence.startswith("jepa/llama3 against base/llama3: not matched at equal FLOPs on seeds 5, 6, as not both trials have")
 
 
-def test_a_race_is_judged_as_the_verdict_is_whatever_selected(tmp_path: Path) -> None:
+def test_a_race_uses_the_metric_of_the_verdict_not_of_the_search(tmp_path: Path) -> None:
     methods = {"base": "none", "jepa": {}}
     sweep = sweep_of(tmp_path, methods=methods, search={"num_trials": 1, "metric": "val_prefix"})
     selection = chosen(sweep)

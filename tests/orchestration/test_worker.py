@@ -33,13 +33,13 @@ def run(sweep: SweepConfig, folder: Path, cluster: Cluster) -> tuple[object, fak
 
 
 def fit(cluster: Cluster, sweep: SweepConfig) -> Cluster:
-    """The running cluster, seen with the resources of another sweep."""
+    """The running cluster with the resources of another sweep."""
     with connect(sweep.resources) as seen:
         return seen
 
 
 def kill_one_holding(folder: Path, rank: int, killed: list[tuple[str, int]]) -> threading.Thread:
-    """In the background: SIGKILL the process of one trial that waits in epoch 2, then let all go on."""
+    """In the background: SIGKILL the process of one trial that waits in epoch 2, then let all continue."""
 
     def work() -> None:
         with fake.hold(folder):
@@ -115,18 +115,18 @@ def test_what_fails_fails_alone(cluster: Cluster, tmp_path: Path, capfd: pytest.
     assert jepa["state"].to_dict() == {0: "COMPLETE", 7: "FAILED", 8: "COMPLETE"}
     assert "unlucky number" in jepa.loc[7, "error"]
     base = rows[rows["method"] == "base"]
-    assert len(base) == 1, "one configuration, however often it is suggested"
+    assert len(base) == 1, "one configuration runs once, however often it is suggested"
     assert base["state"].item() == "FAILED" and "died 2 times" in base["error"].item()
-    assert base["epochs_done"].item() == 1, "what it had reached is lost"
+    assert base["epochs_done"].item() == 1, "its progress is lost"
     assert heard.count("restarted") == 1
     assert sorted(row["arm"] for row in outcome.failed) == ["base/llama3", "jepa/llama3"]  # type: ignore[attr-defined]
     assert not list((folder / "scratch").glob("[!.]*")), "checkpoints of finished trials are left"
-    said = capfd.readouterr()
-    assert said.out == "" and said.err == "", "lines of Ray's beside the console's"
+    output = capfd.readouterr()
+    assert output.out == "" and output.err == "", "Ray printed lines next to those of the console"
 
 
 def test_a_lost_gpu_costs_a_process_and_no_trial(cluster: Cluster, tmp_path: Path) -> None:
-    """A CUDA error that stays with its process would fail every later trial of it."""
+    """A CUDA error that persists in its process would fail every later trial there."""
     folder = tmp_path / "fake"
     (folder / "control").mkdir(parents=True)
     (folder / "control" / "lost").touch()
@@ -135,7 +135,7 @@ def test_a_lost_gpu_costs_a_process_and_no_trial(cluster: Cluster, tmp_path: Pat
     assert rows["state"].tolist() == ["COMPLETE"] * 6 and heard.count("restarted") == 1
 
 
-def test_killed_trial_process_goes_on_from_its_last_epoch(cluster: Cluster, tmp_path: Path) -> None:
+def test_a_killed_trial_resumes_from_its_last_epoch(cluster: Cluster, tmp_path: Path) -> None:
     folder = tmp_path / "fake"
     sweep = fake.make_sweep(tmp_path, search={"num_trials": 2})
     killed: list[tuple[str, int]] = []
@@ -153,7 +153,7 @@ def test_killed_trial_process_goes_on_from_its_last_epoch(cluster: Cluster, tmp_
 
 @pytest.mark.slow
 def test_worker_groups_are_killed_cut_and_fail_like_single_workers(cluster: Cluster, tmp_path: Path) -> None:
-    """One sweep for all that a group must stand: its start takes seconds."""
+    """One sweep for everything that a group must survive, because starting a group takes seconds."""
     folder = tmp_path / "fake"
     sweep = fake.make_sweep(
         tmp_path,
@@ -172,7 +172,7 @@ def test_worker_groups_are_killed_cut_and_fail_like_single_workers(cluster: Clus
     assert rows.loc[1, "num_workers"] == 2
     assert rows.loc[2, "epochs_done"] == 1
     assert "unlucky number" in rows.loc[7, "error"] and "rank 1" in rows.loc[7, "error"]
-    # Rank 0 may have finished epoch 2 by itself before it missed rank 1.
+    # Rank 0 may have finished epoch 2 alone before it missed rank 1.
     assert fake.epochs_trained(folder, killed[0][0], rank=1) in ([1, 2, 2, 3], [1, 2, 3])
     assert heard.count("restarted") == 1
 
@@ -185,7 +185,7 @@ def test_worker_groups_are_killed_cut_and_fail_like_single_workers(cluster: Clus
 
 
 def test_a_race_runs_only_the_seeds_it_needs(cluster: Cluster, tmp_path: Path) -> None:
-    """Scores of this training do not depend on the seed, so after the first look every difference is known to be what it is."""
+    """Scores of this training do not depend on the seed, so every difference is final after the first look."""
     from jepa_ray.orchestration.run import run_sweep
 
     methods = {"base": "none", "jepa": {"k": 1}, "weak": {"k": 4}}
@@ -199,7 +199,7 @@ def test_a_race_runs_only_the_seeds_it_needs(cluster: Cluster, tmp_path: Path) -
         asked.append((look, round(sum(differences), 6)))
         return differences[0] < 0, "it is as good"
 
-    for _ in range(2):  # the same command again asks the same, and runs nothing
+    for _ in range(2):  # repeating the command takes the same decisions and runs nothing
         heard = fake.Heard()
         run_sweep(sweep, folder, cluster, heard, prepare_one=fake.prepare, run_trial=fake.run_trial, decide=decide)  # type: ignore[arg-type]
         rows = results.read_trials(folder)
@@ -211,8 +211,8 @@ def test_a_race_runs_only_the_seeds_it_needs(cluster: Cluster, tmp_path: Path) -
     assert heard.count("started") == 0
 
 
-def test_the_dearer_arm_runs_again_at_equal_flops_with_the_test_split(cluster: Cluster, tmp_path: Path) -> None:
-    """The training itself asserts that it is given the test split exactly where it is to be scored on it."""
+def test_the_more_expensive_arm_runs_again_at_equal_flops_with_the_test_split(cluster: Cluster, tmp_path: Path) -> None:
+    """The fake training asserts that it receives the test split exactly when it is to be scored on it."""
     sweep = fake.make_sweep(tmp_path, space={}, search={"num_trials": 1}, confirm={"seeds": [5, 6]})
     (tmp_path / "fake" / "control").mkdir(parents=True)
     (tmp_path / "fake" / "control" / "dear").touch()
@@ -222,4 +222,4 @@ def test_the_dearer_arm_runs_again_at_equal_flops_with_the_test_split(cluster: C
     assert outcome.failed == [] and again["state"].tolist() == ["COMPLETE"] * 2  # type: ignore[attr-defined]
     assert sorted(again["seed"]) == [5, 6] and set(again["arm"]) == {"jepa/llama3"}
     assert set(again["max_train_flops"]) == {300.0} and again["test_accuracy"].notna().all()
-    assert run(sweep, tmp_path / "fake", cluster)[1].count("started") == 0, "the same command again runs nothing"
+    assert run(sweep, tmp_path / "fake", cluster)[1].count("started") == 0, "repeating the command runs something"

@@ -1,4 +1,4 @@
-"""A full disk: one sentence, nothing finished is lost, and the same command goes on."""
+"""A full disk: one sentence, no finished trial is lost, and the same command continues."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.test_sweep import write
 
 def test_recognised_behind_other_errors() -> None:
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    outer = RuntimeError("a library's own")
+    outer = RuntimeError("an error of a library")
     outer.__cause__ = full
     assert full_disk.is_full(full) and full_disk.is_full(outer)
     assert full_disk.is_full(RuntimeError("(sqlite3.OperationalError) database or disk is full"))
@@ -59,7 +59,7 @@ def test_a_full_disk_stops_the_sweep_and_the_same_command_goes_on(repository: Pa
     assert stopped.returncode == 1
     assert "Stopped: a disk is full" in stopped.stderr and "make room, then continue: python -m" in stopped.stderr
     assert "Traceback" not in stopped.stderr
-    assert results.finished(folder) == {}, "a full disk is no trial's own failure"
+    assert results.finished(folder) == {}, "a full disk counts as the failure of a trial"
     (folder / "control" / "full").unlink()
     again = run()
     assert again.returncode == 0, again.stderr

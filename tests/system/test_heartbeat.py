@@ -1,4 +1,4 @@
-"""How far a trial is, from what training writes into its heartbeat."""
+"""The progress of a trial, from the numbers that training writes into its heartbeat."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_speed_and_time_left_of_a_trial() -> None:
     assert (heart.beat().phase, heart.beat().seconds_left) == ("load", None)
     heart.plan(steps=10, examples=8)  # two validations of four
     heart.enter("train")
-    clock.now = 30.0  # the first step compiles: it says nothing about the speed
+    clock.now = 30.0  # the first step compiles, so it says nothing about the speed
     heart.trained(1, 10, tokens=100, loss=3.0)
     assert (heart.beat().tokens_per_second, heart.beat().seconds_left) == (None, None)
     for step in range(2, 6):
@@ -30,7 +30,7 @@ def test_speed_and_time_left_of_a_trial() -> None:
     beat = heart.beat()
     assert (beat.done, beat.total, beat.loss) == (5, 10, -2.0)
     assert beat.tokens_per_second == pytest.approx(200.0)
-    assert beat.seconds_left == pytest.approx(5 * 0.5)  # nothing is known yet of how long an example takes
+    assert beat.seconds_left == pytest.approx(5 * 0.5)  # the time per example is not known yet
     heart.enter("validate", 4)
     clock.now += 8.0
     heart.evaluated(4)
