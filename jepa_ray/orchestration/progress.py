@@ -26,7 +26,7 @@ def sending(mailbox: Any, name: str, phase: str = "start", every_s: float = EVER
     ended = threading.Event()
 
     def send() -> None:
-        with contextlib.suppress(Exception):  # no error of Ray's may disturb the work, and the next beat may succeed
+        with contextlib.suppress(Exception):  # an error in Ray must not disturb the work, and the next beat may succeed
             mailbox.beat.remote(name, HEARTBEAT.beat())  # the reference is dropped, as nobody waits for an answer
 
     def work() -> None:

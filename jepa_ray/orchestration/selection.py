@@ -75,7 +75,7 @@ def select(sweep: SweepConfig, folder: Path, search: Search, listener: Listener)
 
 
 def _next_name(folder: Path) -> str:
-    """The next free number: a selection that was set aside keeps its own."""
+    """The name with the next free number; a selection that was set aside keeps its number."""
     numbers = [int(match[1] or 1) for path in folder.iterdir() if (match := re.match(r"selection(?:-(\d+))?\.json", path.name))]
     return f"selection-{max(numbers) + 1}.json" if numbers else "selection.json"
 

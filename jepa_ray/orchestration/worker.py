@@ -62,7 +62,7 @@ class SharedInputs:
     prepared: dict[tuple[str, str], list[Any]]
     """(family, task) -> [tokenised training and validation data, test table or None], stored once in the object store."""
     run_trial: RunTrial | None
-    """None: `training.trial.run_trial`. Tests and benchmarks pass their own."""
+    """None: that of the recipe (`recipes.trial_runner`). Tests and benchmarks pass their own."""
     mailbox: Any
     """Handle of the sweep's Mailbox actor."""
 
