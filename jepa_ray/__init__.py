@@ -1,3 +1,27 @@
-"""jepa_ray: does a joint-embedding predictive (JEPA) term improve a language model, at which knobs, and how sure are we?"""
+"""jepa_ray: does a joint-embedding predictive (JEPA) term improve a language model, at which knobs, and how sure are we?
+
+import jepa_ray
+
+results = jepa_ray.run("search_spaces/lora.yaml", "search.num_trials=4")
+results.trials                              # a pandas table, one row per trial
+jepa_ray.open_results("results/lora").verdict()
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jepa_ray.sweep import Results as Results
+    from jepa_ray.sweep import open_results as open_results
+    from jepa_ray.sweep import run as run
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """The Python API, imported when it is first used."""
+    if name in ("Results", "open_results", "run"):
+        return getattr(importlib.import_module("jepa_ray.sweep"), name)
+    raise AttributeError(f"module 'jepa_ray' has no attribute {name!r}")

@@ -1,6 +1,7 @@
-"""Command line: one YAML file in, tables of results out.
+"""Command line and Python API: one YAML file in, tables of results out.
 
     python -m jepa_ray.sweep FILE [key=value ...] [--dry-run] [--extend] [--fresh] [--schema]
+    jepa-ray sweep FILE ...         the same, where the package is installed; `jepa-ray` alone lists the other commands
 
 Exit code 0: every trial is terminal and none FAILED; 1: some FAILED; 2: bad input, nothing was started; 130: stopped by Ctrl-C.
 The same command again goes on where the last one ended. Everything is validated before torch or Ray is imported.
@@ -10,27 +11,135 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
+import importlib
 import shlex
-import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jepa_ray.config import Arm, SweepConfig, arms, compared
 from jepa_ray.config.messages import folded
-from jepa_ray.orchestration.cluster import Interrupt
+from jepa_ray.orchestration.cluster import Interrupt, signals
 from jepa_ray.orchestration.sweep_folder import lock_folder
 from jepa_ray.plan.load import load_sweep
 from jepa_ray.system import full_disk
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from jepa_ray.orchestration.recipes import Prepare, RunTrial
     from jepa_ray.plan import Estimate
 
 OK, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+COMMANDS = {
+    "sweep": ("jepa_ray.sweep", "run a sweep, or resume it"),
+    "check": ("jepa_ray.conformance.__main__", "check a checkpoint before training on it"),
+    "plan": ("analysis.planning", "the number of seeds that a difference needs"),
+    "summary": ("analysis.summary", "tables of one or more sweeps"),
+    "verdict": ("analysis.verdict", "better, worse, equivalent or undecided, with all reasons"),
+    "report": ("analysis.report", "everything on one page"),
+}
+"""Subcommands of `jepa-ray`: the module whose `main` runs, and what it does."""
+
+
+def command() -> int:
+    """`jepa-ray COMMAND ...`: the same as `python -m MODULE ...`."""
+    name, arguments = (sys.argv[1], sys.argv[2:]) if len(sys.argv) > 1 else ("", [])
+    if name not in COMMANDS:
+        asked = name in ("", "-h", "--help")
+        lines = [f"  {each:<10}{what} (python -m {module.removesuffix('.__main__')})" for each, (module, what) in COMMANDS.items()]
+        unknown = [] if asked else [f"jepa-ray: unknown command {name!r}"]
+        print("\n".join([*unknown, "usage: jepa-ray COMMAND ...", *lines]), file=sys.stdout if asked else sys.stderr)
+        return OK if asked else BAD_INPUT
+    return int(importlib.import_module(COMMANDS[name][0]).main(arguments))
+
+
+@dataclass(frozen=True)
+class Results:
+    """The results folder of a sweep, finished or not. Every table is read anew."""
+
+    folder: Path
+
+    @property
+    def arms(self) -> pd.DataFrame:
+        """What is compared with what: arm, method, family, task, kind, baseline."""
+        import pandas as pd
+
+        from jepa_ray import results
+
+        return pd.DataFrame([{"arm": arm.name, **vars(arm)} for arm in results.read_arms(self.folder)]).drop(columns="name")
+
+    @property
+    def trials(self) -> pd.DataFrame:
+        """One row per finished trial."""
+        from jepa_ray import results
+
+        return results.read_trials(self.folder)
+
+    @property
+    def metrics(self) -> pd.DataFrame:
+        """Curves: one row per trial, step, split and name."""
+        from jepa_ray import results
+
+        return results.read_metrics(self.folder)
+
+    @property
+    def predictions(self) -> pd.DataFrame:
+        """One row per trial and scored answer."""
+        from jepa_ray import results
+
+        return results.read_predictions(self.folder)
+
+    def verdict(self) -> pd.DataFrame:
+        """One row per claim and control: verdict, difference and its 95 % interval (shares), Holm p, seeds, and the sentence.
+
+        ValueError if nothing can be compared yet; says why.
+        """
+        import pandas as pd
+
+        from analysis.protocol.claims import gather
+        from analysis.verdict import judge
+
+        rows: list[dict[str, Any]] = [
+            {
+                **{name: getattr(one, name) for name in ("method", "baseline", "kind", "family", "task", "verdict", "difference")},
+                **{end: getattr(one.interval, end, None) for end in ("low", "high")},
+                **{"p_holm": one.p_holm, "seeds": len(one.seeds), "sentence": one.sentence},
+            }
+            for one in judge(gather(self.folder)).verdicts
+        ]
+        return pd.DataFrame(rows)
+
+
+def open_results(folder: str | Path) -> Results:
+    """The results folder of a sweep. ValueError if it is not one."""
+    if not (Path(folder) / "sweep.yaml").is_file():
+        raise ValueError(f"{folder} is not a results folder (it has no sweep.yaml): run a sweep first, or name results/NAME")
+    return Results(Path(folder))
+
+
+def run(source: str | Path | Mapping[str, Any], *overrides: str, extend: bool = False, fresh: bool = False) -> Results:
+    """Run a sweep, or resume it, and return its results; a trial that FAILED is a row of `trials`.
+
+    Args:
+        source: a YAML file, or what one contains, as a dictionary.
+        overrides: `key=value`, as on the command line; `extend`, `fresh`: as `--extend` and `--fresh`.
+    Raises:
+        ValueError: something is wrong with the sweep; lists every error. Nothing was started.
+    """
+    sweep = load_sweep(source if isinstance(source, Mapping) else _shipped(source), overrides)
+    with signals() as interrupt, lock_folder(sweep, extend=extend, fresh=fresh) as (claimed, folder):
+        _run(claimed, folder, interrupt, None, None)
+    return Results(folder)
+
+
+def _shipped(file: str | Path) -> Path:
+    """The file itself, or, if there is none, the search space of that name that an installed package brings along."""
+    inside = Path(__file__).parent / "search_spaces" / str(file).removeprefix("search_spaces/")
+    return inside if not Path(file).exists() and inside.is_file() else Path(file)
 
 
 def main(argv: Sequence[str] | None = None, prepare_one: Prepare | None = None, run_trial: RunTrial | None = None) -> int:
@@ -46,7 +155,7 @@ def main(argv: Sequence[str] | None = None, prepare_one: Prepare | None = None, 
 
             print(text(), end="", flush=True)
             return OK
-        sweep = load_sweep(options.file, options.overrides)
+        sweep = load_sweep(_shipped(options.file), options.overrides)
         if options.dry_run:
             from jepa_ray.orchestration.recipes import estimate
             from jepa_ray.plan.describe import describe
@@ -59,7 +168,7 @@ def main(argv: Sequence[str] | None = None, prepare_one: Prepare | None = None, 
                 raise
             print(folded(describe(sweep, declared, estimates, facts, detectable(sweep, declared, estimates)), sys.stdout))
             return OK if len(estimates) == len(declared) else SOME_FAILED
-        with _signals() as interrupt, lock_folder(sweep, extend=options.extend, fresh=options.fresh) as (claimed, folder):
+        with signals() as interrupt, lock_folder(sweep, extend=options.extend, fresh=options.fresh) as (claimed, folder):
             again = _same_command(arguments, sweep, claimed)
             try:
                 return _run(claimed, folder, interrupt, prepare_one, run_trial)
@@ -73,7 +182,7 @@ def main(argv: Sequence[str] | None = None, prepare_one: Prepare | None = None, 
                 if not full_disk.is_full(error):
                     raise
                 done = sum(1 for _ in (folder / "trials").glob("[!.]*.parquet"))
-                _leave_output()
+                full_disk.leave_output()
                 print(
                     f"\nStopped: a disk is full ({full_disk.free(folder)} in {folder}, {full_disk.free(Path(tempfile.gettempdir()))} in "
                     f"{tempfile.gettempdir()}). {done} finished trials are safe; make room, then continue: {again}",
@@ -89,18 +198,9 @@ def main(argv: Sequence[str] | None = None, prepare_one: Prepare | None = None, 
     except OSError as error:
         if not full_disk.is_full(error):
             raise
-        _leave_output()
+        full_disk.leave_output()
         print(f"nothing was started, as a disk (or the standard output) is full: {error}", file=sys.stderr)
         return BAD_INPUT
-
-
-def _leave_output() -> None:
-    """Drop what the standard output could not take: Python would try once more at its exit, and fail."""
-    with contextlib.suppress(OSError, ValueError):
-        sys.stdout.flush()
-        return
-    with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -158,18 +258,6 @@ def _same_command(arguments: Sequence[str], asked: SweepConfig, claimed: SweepCo
     if claimed.name != asked.name:
         names = [f"name={claimed.name}"]
     return shlex.join(["python", "-m", "jepa_ray.sweep", *kept, *names])
-
-
-@contextlib.contextmanager
-def _signals() -> Iterator[Interrupt]:
-    interrupt = Interrupt()
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    interrupt.install()
-    try:
-        yield interrupt
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def detectable(sweep: SweepConfig, arms: Sequence[Arm], estimates: Mapping[str, Estimate]) -> list[str]:

@@ -75,6 +75,19 @@ class Interrupt:
             raise KeyboardInterrupt
 
 
+@contextlib.contextmanager
+def signals() -> Iterator[Interrupt]:
+    """Ctrl-C and SIGTERM are ours inside, and whoever's they were afterwards."""
+    interrupt = Interrupt()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    interrupt.install()
+    try:
+        yield interrupt
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 @dataclass(frozen=True)
 class Cluster:
     """The connected cluster and its capacity for trials."""

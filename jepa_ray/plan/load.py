@@ -6,9 +6,10 @@ weights or data is checked when they are prepared. Imports neither torch nor Ray
 
 from __future__ import annotations
 
+import copy
 import difflib
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +41,12 @@ class ConfigError(ValueError):
 
 
 def load_sweep(
-    path: str | Path, overrides: Sequence[str] = (), families: Collection[str] | None = None, tasks: Collection[str] | None = None
+    source: str | Path | Mapping[str, Any],
+    overrides: Sequence[str] = (),
+    families: Collection[str] | None = None,
+    tasks: Collection[str] | None = None,
 ) -> SweepConfig:
-    """The resolved sweep of a file.
+    """The resolved sweep of a file, or of a dictionary that contains what a file would.
 
     Args:
         overrides: `a.b.c=value`, the value in YAML; they win over the file.
@@ -50,7 +54,7 @@ def load_sweep(
     Raises:
         ConfigError: lists every error found.
     """
-    tree, lines = _read(Path(path))
+    tree, lines = (copy.deepcopy(dict(source)), {}) if isinstance(source, Mapping) else _read(Path(source))
     messages: list[str] = []
     _shorthands(tree)
     found = list(_full_names(tree, lines))
@@ -71,7 +75,7 @@ def load_sweep(
         found += [finding(item) for item in error.errors() if item["loc"] or not found]
     messages += [_placed(where, lines) + said for where, said in sorted(found, key=lambda pair: _line(pair[0], lines) or 0)]
     if messages or sweep is None:
-        raise ConfigError(str(path), list(dict.fromkeys(messages)))
+        raise ConfigError("the sweep" if isinstance(source, Mapping) else str(source), list(dict.fromkeys(messages)))
     return sweep
 
 

@@ -5,9 +5,11 @@ Imports the standard library only.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -54,3 +56,12 @@ def free(folder: Path) -> str:
         return f"{shutil.disk_usage(folder).free / 1e6:.0f} MB free"
     except OSError:
         return "no folder"
+
+
+def leave_output() -> None:
+    """Drop what the standard output could not take: Python would try once more at its exit, and fail."""
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+        return
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,84 @@
+"""The Python API and the console command: what a notebook and a shell call."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import jepa_ray
+from jepa_ray.sweep import COMMANDS, command
+from tests.analysis import sweeps
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "lora").mkdir()
+    (tmp_path / "lora" / "sweep.yaml").write_text(sweeps.SWEEP)
+    return sweeps.full(tmp_path / "lora")
+
+
+def test_tables_and_verdict_of_a_folder(folder: Path) -> None:
+    results = jepa_ray.open_results(folder)
+    assert set(results.trials["arm"]) <= set(results.arms["arm"]) and len(results.trials) > 3
+    assert {"arm", "method", "family", "task", "kind", "baseline"} == set(results.arms)
+    assert set(results.metrics["trial_id"]) == set(results.trials["trial_id"]) >= set(results.predictions["trial_id"])
+    verdict = results.verdict()
+    assert len(verdict) and set(verdict["verdict"]) <= {"better", "worse", "equivalent", "undecided"}
+    assert verdict["sentence"].str.len().min() > 20
+
+
+def test_what_is_not_a_results_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"is not a results folder .*run a sweep first"):
+        jepa_ray.open_results(tmp_path / "lora")
+
+
+def test_a_dictionary_is_checked_like_a_file(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"(?s)the sweep: 2 errors.*search.num_trials.*famlies"):
+        jepa_ray.run(
+            {"name": "x", "famlies": ["llama3"], "methods": {"base": "none"}, "search": {"num_trials": 0}, "output": str(tmp_path)}
+        )
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_else_is_handed_on() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'sweeps'"):
+        _ = jepa_ray.sweeps  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_a_main(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["jepa-ray", name, "--help"])
+    with pytest.raises(SystemExit) as ended:
+        command()
+    assert ended.value.code == 0 and "usage" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("arguments", "code"), [([], 0), (["--help"], 0), (["swep"], 2)])
+def test_the_command_alone_lists_the_others(
+    arguments: list[str], code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["jepa-ray", *arguments])
+    assert command() == code
+    printed: Any = capsys.readouterr()
+    text = printed.err if code else printed.out
+    assert all(f"  {name}" in text for name in COMMANDS) and ("unknown command 'swep'" in text) == bool(code)
+
+
+def test_a_shipped_search_space_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a wheel the search spaces are inside the package; a file of the same name in the current folder comes first."""
+    from jepa_ray import sweep
+
+    package, here = tmp_path / "package", tmp_path / "here"
+    for folder in (package / "search_spaces" / "paper", here):
+        folder.mkdir(parents=True)
+    (package / "search_spaces" / "lora.yaml").touch()
+    monkeypatch.setattr(sweep, "__file__", str(package / "sweep.py"))
+    monkeypatch.chdir(here)
+    for name in ("search_spaces/lora.yaml", "lora.yaml"):
+        assert sweep._shipped(name) == package / "search_spaces" / "lora.yaml"
+    assert sweep._shipped("other.yaml") == Path("other.yaml")
+    Path("lora.yaml").touch()
+    assert sweep._shipped("lora.yaml") == Path("lora.yaml")
