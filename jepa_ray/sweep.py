@@ -240,7 +240,10 @@ def _run(sweep: SweepConfig, folder: Path, interrupt: Interrupt, prepare_one: Pr
         board = Board(sweep, console)
         board.best_before(results.read_trials(folder))
         with board.shown():  # left before Ray shuts down: the table asks it for heartbeats
-            outcome = run_sweep(sweep, folder, cluster, board, interrupt, prepare_one, run_trial, race_rule(sweep, declared))
+            decide = race_rule(sweep, declared)
+            outcome = run_sweep(
+                sweep, folder, cluster, board, interrupt=interrupt, prepare_one=prepare_one, run_trial=run_trial, decide=decide
+            )
     for table in tables(sweep, folder):
         console.print(Text(f"\n{table}"))
     for row in outcome.failed:

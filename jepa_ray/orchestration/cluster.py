@@ -224,7 +224,7 @@ def prepare(
     cpus = max(1, int(ray.cluster_resources().get("CPU", 1)) // len(workloads))
     task: Any = ray.remote(num_cpus=cpus, num_returns=3, max_retries=1)(_prepare)
     others = (cpus, cluster.resources, prepare_one, mailbox)
-    tasks = {workload: task.options(name=f"prepare {' '.join(workload)}").remote(sweep, *workload, *others) for workload in workloads}
+    tasks = {workload: task.options(name=f"prepare {' '.join(workload)}").remote(sweep, workload, *others) for workload in workloads}
     stored, refused = {}, {}
     for workload, (facts, data, test) in tasks.items():
         identity, report = ray.get(facts)
@@ -236,7 +236,7 @@ def prepare(
 
 
 def _prepare(
-    sweep: SweepConfig, family: str, task: str, cpus: int, resources: TrialResources, prepare_one: Prepare | None, mailbox: Any
+    sweep: SweepConfig, workload: Workload, cpus: int, resources: TrialResources, prepare_one: Prepare | None, mailbox: Any
 ) -> tuple[Any, Any, Any]:
     from jepa_ray.orchestration.progress import sending
     from jepa_ray.system.heartbeat import HEARTBEAT
@@ -247,8 +247,8 @@ def _prepare(
         torch.set_num_threads(cpus)
         prepare_one = preparation(sweep)
     try:
-        with sending(mailbox, f"{family} {task}"):
-            prepared = prepare_one(sweep, family, task)
+        with sending(mailbox, " ".join(workload)):
+            prepared = prepare_one(sweep, *workload)
             HEARTBEAT.enter("ready")
     except (ValueError, OSError) as error:
         return ("", str(error)), None, None

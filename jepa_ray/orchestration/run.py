@@ -51,6 +51,7 @@ def run_sweep(
     folder: Path,
     cluster: Cluster,
     listener: Listener,
+    *,
     interrupt: Interrupt | None = None,
     prepare_one: Prepare | None = None,
     run_trial: RunTrial | None = None,
@@ -86,22 +87,22 @@ def run_sweep(
         identify = Identities(folder, stored)
         search = Search(sweep, folder, [arm for arm in arms if (arm.family, arm.task) in stored], identify, listener, interrupt)
         listener.stage("search", search.total, search.done, cluster.max_concurrent)
-        _tune(search, cluster, shared, search.scheduler(mailbox), folder, sweep.resources.max_failures, interrupt)
+        _tune(search, sweep, cluster, shared, interrupt, search.scheduler(mailbox))
         selection: dict[str, TrialConfig] = {}
         if sweep.confirm.seeds:
             selection = select(sweep, folder, search, listener)
 
             def run_list(stage: Stage, wanted: list[tuple[str, TrialConfig]]) -> None:
-                jobs = FixedJobs(sweep, folder, identify, stage, wanted, listener, interrupt)
+                jobs = FixedJobs(sweep, folder, identify, stage, wanted, listener=listener, interrupt=interrupt)
                 listener.stage(stage, jobs.total, jobs.done, cluster.max_concurrent)
-                _tune(jobs, cluster, shared, None, folder, sweep.resources.max_failures, interrupt)
+                _tune(jobs, sweep, cluster, shared, interrupt)
 
             going = list(selection)
             looks = sweep.confirm.race if decide is not None else ()
             for look in looks or (len(sweep.confirm.seeds),):
                 run_list("confirm", confirmations(selection, going, sweep.confirm.seeds[:look]))
                 if decide is not None and look < len(sweep.confirm.seeds):
-                    going, sentences = race(sweep, folder, selection, going, look, identify, decide)
+                    going, sentences = race(sweep, folder, selection, going, look, identify=identify, decide=decide)
                     for sentence in sentences:
                         listener.say(sentence)
             pairs, sentences = matched(sweep, folder, selection, identify) if sweep.confirm.equal_flops else ([], [])
@@ -143,12 +144,11 @@ def _refuse(sweep: SweepConfig, folder: Path, arms: Sequence[Arm], refused: dict
 
 def _tune(
     source: JobSource,
+    sweep: SweepConfig,
     cluster: Cluster,
     shared: SharedInputs,
-    scheduler: ArmScheduler | None,
-    folder: Path,
-    max_failures: int,
     interrupt: Interrupt,
+    scheduler: ArmScheduler | None = None,
 ) -> None:
     """Run all jobs of a stage."""
     first = source.next()
@@ -167,10 +167,10 @@ def _tune(
         ),
         run_config=tune.RunConfig(
             name=first.stage,
-            storage_path=str(storage(folder)),
+            storage_path=str(storage(first.folder)),
             verbose=0,
             callbacks=[Events(source)],
-            failure_config=tune.FailureConfig(max_failures=max_failures),
+            failure_config=tune.FailureConfig(max_failures=sweep.resources.max_failures),
         ),
     )
     interrupt.enabled = True

@@ -96,6 +96,7 @@ def race(
     selection: Mapping[str, TrialConfig],
     going: Collection[str],
     look: int,
+    *,
     identify: Identify,
     decide: Decide,
 ) -> tuple[list[str], list[str]]:

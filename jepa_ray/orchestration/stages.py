@@ -257,6 +257,7 @@ class FixedJobs(_Jobs):
         identify: Identities,
         stage: Stage,
         wanted: Sequence[tuple[str, TrialConfig]],
+        *,
         listener: Listener,
         interrupt: Interrupt,
     ) -> None:

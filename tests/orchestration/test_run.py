@@ -217,7 +217,9 @@ def test_arms_whose_spaces_meet_each_have_trials_of_their_own(tmp_path: Path) ->
     for job in jobs:
         finish(search, job, value=0.5)
     chosen = select(sweep, folder, search, heard)
-    confirm = FixedJobs(sweep, folder, identities(folder), "confirm", confirmations(chosen, chosen, (5,)), heard, Interrupt())  # type: ignore[arg-type]
+    confirm = FixedJobs(
+        sweep, folder, identities(folder), "confirm", confirmations(chosen, chosen, (5,)), listener=heard, interrupt=Interrupt()
+    )  # type: ignore[arg-type]
     again = list(iter(confirm.next, None))
     assert [job.arm for job in again] == ["one/llama3", "two/llama3"] and again[0].config_id != again[1].config_id
     # After a restart, each arm finds its own rows and runs nothing twice.
@@ -466,13 +468,13 @@ def test_selection_is_the_first_of_the_best_and_stays_frozen(tmp_path: Path) -> 
     assert (folder / "selection.json").read_bytes() == frozen
 
     wanted = confirmations(chosen, chosen, sweep.confirm.seeds)
-    confirm = FixedJobs(sweep, folder, identities(folder), "confirm", wanted, heard, Interrupt())  # type: ignore[arg-type]
+    confirm = FixedJobs(sweep, folder, identities(folder), "confirm", wanted, listener=heard, interrupt=Interrupt())  # type: ignore[arg-type]
     queue = list(iter(confirm.next, None))
     assert [(job.arm, job.config.seed) for job in queue] == [(arm, seed) for seed in (5, 6) for arm in ("base/llama3", "jepa/llama3")]
     assert all(job.config.evaluation.test for job in queue)
     for job, state in zip(queue, ("COMPLETE", "FAILED", "COMPLETE"), strict=False):
         results.write_trial(folder, job.trial_id, job.config, job.arm, "confirm", TrialResult(state, None, {}))  # type: ignore[arg-type]
-    again = FixedJobs(sweep, folder, identities(folder), "confirm", wanted, heard, Interrupt())  # type: ignore[arg-type]
+    again = FixedJobs(sweep, folder, identities(folder), "confirm", wanted, listener=heard, interrupt=Interrupt())  # type: ignore[arg-type]
     assert again.done == 2
     assert [job.trial_id for job in iter(again.next, None)] == [f"{queue[1].config_id}-2", queue[3].config_id]
 
@@ -492,7 +494,7 @@ def test_a_confirmation_whose_first_attempt_is_lost_is_tried_under_a_new_id(tmp_
     wanted = confirmations({"base/llama3": plan.trial_config(sweep, arms(sweep)[0], {})}, ["base/llama3"], [5])
 
     def due() -> Any:
-        return FixedJobs(sweep, folder, identities(folder), "confirm", wanted, fake.Heard(), Interrupt()).next()  # type: ignore[arg-type]
+        return FixedJobs(sweep, folder, identities(folder), "confirm", wanted, listener=fake.Heard(), interrupt=Interrupt()).next()  # type: ignore[arg-type]
 
     for _ in range(2):
         job = due()

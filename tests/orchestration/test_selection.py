@@ -46,18 +46,18 @@ def test_a_race_asks_about_each_comparison_and_ends_what_is_decided(tmp_path: Pa
         asked.append(([round(difference, 6) for difference in differences], look))
         return abs(differences[0]) > 0.05, "there is no difference"
 
-    going, sentences = race(sweep, tmp_path, selection, list(selection), 2, identify, decide)
+    going, sentences = race(sweep, tmp_path, selection, list(selection), 2, identify=identify, decide=decide)
     assert asked == [([0.1, 0.1], 2), ([0.0, 0.0], 2), ([-0.1, -0.1], 2)]
     assert going == ["base/llama3", "jepa/llama3", "shuffled/llama3"], "a baseline continues as long as one of its comparisons does"
     assert sentences == ["l2/llama3 against base/llama3 ends after 2 of 4 seeds: there is no difference"]
     # Arms that have ended are not decided again; if no comparison continues, neither does the baseline.
-    assert race(sweep, tmp_path, selection, going, 3, identify, lambda *_: (False, "enough"))[0] == []
+    assert race(sweep, tmp_path, selection, going, 3, identify=identify, decide=lambda *_: (False, "enough"))[0] == []
 
 
 def test_a_race_leaves_arms_alone_that_are_compared_with_nothing(tmp_path: Path) -> None:
     sweep = sweep_of(tmp_path, methods={"jepa": {}, "l2": {"distance": "l2"}})
     selection = chosen(sweep)
-    assert race(sweep, tmp_path, selection, list(selection), 2, identify, lambda *_: (False, ""))[0] == list(selection)
+    assert race(sweep, tmp_path, selection, list(selection), 2, identify=identify, decide=lambda *_: (False, ""))[0] == list(selection)
 
 
 def test_a_seed_that_failed_is_no_difference(tmp_path: Path) -> None:
@@ -66,7 +66,15 @@ def test_a_seed_that_failed_is_no_difference(tmp_path: Path) -> None:
     for arm, config in confirmations(selection, selection, SEEDS[:2]):
         write(tmp_path, config, arm, 0.5, 1e9, "FAILED" if arm.startswith("jepa") and config.seed == 6 else "COMPLETE")
     seen: list[int] = []
-    race(sweep, tmp_path, selection, list(selection), 2, identify, lambda differences, _: (seen.append(len(differences)) is None, ""))
+    race(
+        sweep,
+        tmp_path,
+        selection,
+        list(selection),
+        2,
+        identify=identify,
+        decide=lambda differences, _: (seen.append(len(differences)) is None, ""),
+    )
     assert seen == [1]
 
 
@@ -136,5 +144,13 @@ def test_a_race_uses_the_metric_of_the_verdict_not_of_the_search(tmp_path: Path)
         scores: dict[str, Any] = {"test_accuracy": 0.6 if arm.startswith("jepa") else 0.5, "test_prefix": 0.9}
         results.write_trial(tmp_path, identify(arm, config), config, arm, "confirm", TrialResult("COMPLETE", summary=scores))
     asked: list[float] = []
-    race(sweep, tmp_path, selection, list(selection), 2, identify, lambda differences, _: (bool(asked.extend(differences)), ""))
+    race(
+        sweep,
+        tmp_path,
+        selection,
+        list(selection),
+        2,
+        identify=identify,
+        decide=lambda differences, _: (bool(asked.extend(differences)), ""),
+    )
     assert asked == [0.6 - 0.5] * 2
