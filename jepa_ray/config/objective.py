@@ -30,10 +30,10 @@ class ObjectiveConfig(Record):
     """
 
     distance: Literal["cosine", "l2", "mse", "smooth_l1", "infonce"] = "cosine"
-    """Distance d between the two embeddings: 1 - cosine, L2 norm, mean squared error, mean Huber loss (smooth_l1), or InfoNCE against
-    the other targets of the step."""
+    """Distance d of the two embeddings. cosine: 1 - cosine. l2: L2 norm. mse: mean squared error. smooth_l1: mean Huber loss.
+    infonce: InfoNCE against the other targets of the step."""
     lambda_: float | GradRatio = Field(1.0, alias="lambda")
-    """Weight of the JEPA term: a number, or `{grad_ratio: 0.5}`. 0 (with gamma = 1) equals the baseline bit for bit."""
+    """Weight of the JEPA term: a number, or `{grad_ratio: 0.5}` to set it from gradients. 0 (at gamma = 1) is the baseline bit for bit."""
     lambda_effective: float | None = Field(None, gt=0)
     """Replaces `lambda`: fixes lambda * (1 - loss_dropout), which the paper's rule of thumb keeps constant. If null, `lambda` applies."""
     gamma: float = Field(1.0, ge=0)
@@ -89,7 +89,7 @@ class ObjectiveConfig(Record):
     sigreg: float = Field(0.0, ge=0)
     """Weight of SIGReg (LeJEPA, arXiv 2511.08544), which pulls states towards an isotropic Gaussian. 0: off."""
     control: Literal["none", "monitor", "zero", "shuffled", "constant_target"] = "none"
-    """monitor: the term is measured without gradient. zero (`lambda_zero` is accepted too): it is computed in full and weighted 0.
+    """Makes the method a control. monitor: the term is measured without gradient. zero (or lambda_zero): computed in full but weighted 0.
     shuffled: pairs are exchanged among the examples of a step. constant_target: every target is the same fixed random state."""
 
     @property

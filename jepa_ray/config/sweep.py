@@ -106,7 +106,7 @@ class SearchConfig(Record):
     metric: str = "val_accuracy"
     """Column of the trials table by which trials are selected; always measured on validation."""
     mode: Literal["max", "min"] = "max"
-    """Whether the largest or the smallest value of `metric` is best."""
+    """max: the largest value of `metric` is best. min: the smallest."""
     seed: int = 0
     """Seed of the sampler. Trials are seeded by `base.seed`."""
 
@@ -131,8 +131,8 @@ class SchedulerConfig(Record):
     time_attr: Literal["epoch", "train_flops"] = "epoch"
     """Unit of `grace_period` and of the rungs: epochs or training FLOPs."""
     grace_period: float = Field(2, gt=0)
-    """Training that every trial completes before it can be stopped, in units of `time_attr`. (After one epoch of four, low learning rates
-    lead that lose in the end: see `benchmarks.search_efficiency`.)"""
+    """Training that every trial completes before it can be stopped, in units of `time_attr`. (Low learning rates lead
+    after the first of four epochs but lose in the end: see `benchmarks.search_efficiency`.)"""
     reduction_factor: float = Field(3, gt=1)
     """At each rung the best 1/reduction_factor of the trials continue."""
 
@@ -145,8 +145,8 @@ class ConfirmConfig(Record):
     margin: float = Field(0.01, gt=0, lt=1)
     """Smallest difference that matters, as a share of the test examples: 0.01 is one percentage point."""
     equal_flops: bool = True
-    """For each seed, retrain the more expensive of each method and its baseline with the cheaper one's training FLOPs and a schedule that
-    ends there (stage `matched`). Excludes controls, and pairs whose costs are within 2 % of each other."""
+    """For each seed, retrain the more expensive of a method and its baseline with the cheaper one's counted training FLOPs and a schedule
+    that ends there (stage `matched`). Skipped for controls, and if the two costs are within 2 % of each other."""
     race: tuple[int, ...] = ()
     """Interim looks, as numbers of seeds such as [3, 5, 10]: comparisons that are decided or hopeless at a look are not continued. The last
     look is all seeds. If empty, every arm runs on every seed."""
@@ -186,7 +186,7 @@ class SweepConfig(Record):
     families: tuple[str, ...] = Field(("llama3",), min_length=1)
     """Architectures with their chat templates: names in `models.families.FAMILIES`, or of masked encoders in `models.encoders.ENCODERS`."""
     model: str | dict[str, str] = "tiny"
-    """`tiny` (built in), `paper`, a hub id or a local folder: one for all families, or a mapping from each family to its own."""
+    """`tiny` (built in), `paper` (the paper's hub id), a hub id or a local folder: one for all families, or one per family."""
     task: dict[str, TaskData] = Field(default_factory=lambda: {"nl-rx": TaskData()}, min_length=1)
     """Task name, a list of names, or a mapping from each name to its own data keys, such as {nl-rx: {}, gsm8k: {num_train: 500}}."""
     data: DataConfig = DataConfig()
@@ -198,8 +198,8 @@ class SweepConfig(Record):
     cross_entropy: dict[str, CrossEntropyConfig] = Field(default_factory=dict)
     """Method -> its own `loss_on` and `train_end_of_turn`, in place of those in `base.optim`."""
     controls: tuple[Literal["lambda_zero", "monitor", "shuffled", "constant_target", "stop_token"], ...] = ()
-    """Control methods to add for every method with a JEPA term (`jepa-shuffled`): the term computed but weighted 0, measured without
-    gradient, with exchanged pairs, or with one constant target. stop_token: every method, baselines too, without a trained end of turn."""
+    """Controls of every method with a JEPA term, added as methods (`jepa-shuffled`). lambda_zero: term computed but weighted 0. monitor:
+    measured without gradient. shuffled: pairs exchanged. constant_target: one target. stop_token: end of turn untrained (baselines too)."""
     space: dict[str, Distribution] = Field(default_factory=dict)
     """Parameter (`optim.learning_rate`, `objective.lambda`, `lora.r`) -> distribution of the values to search."""
     search: SearchConfig = SearchConfig()

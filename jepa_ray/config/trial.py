@@ -59,7 +59,7 @@ class DataConfig(Record):
     """Training data: a file in the reference's format (JSON lines of `{"messages": [...]}`) or in the public source's own,
     `hub:ORG/NAME[@CONFIG]:SPLIT`, or `paper` for the task's public source on the hub. If null, the built-in generator."""
     test: str | None = None
-    """Sealed test split, in the same form as `train`. Required if `train` is given and the sweep has a confirmation."""
+    """Sealed test split, in the same form as `train`. Required if `train` is given and there is a confirmation. If null, generated."""
     databases: str | None = None
     """Spider's folder of databases, containing `<db_id>/<db_id>.sqlite`. If null, the built-in databases of generated examples."""
     num_train: int | None = Field(None, ge=1)

@@ -123,7 +123,7 @@ def describe(
         lines.append(
             f"  cost      about {flops:.3g} computed FLOPs of training, an estimate at the methods' defaults; early stopping spends less"
         )
-    lines += [f"  begins    {line}" for line in _warm_start(sweep, declared)]
+    lines += [f"  start     {line}" for line in _warm_start(sweep, declared)]
     lines += [f"  power     {line}" for line in power]
     lines += [f"  data      {fact}" for fact in facts]
     lines += [f"  note      {note}" for note in notes(sweep, declared)]
@@ -136,9 +136,9 @@ def _warm_start(sweep: SweepConfig, declared: Sequence[Arm]) -> list[str]:
     if not search.warm_start:
         return []
     read = {name: warm_start.read(search.warm_start, name, space(sweep, arm), search.metric, search.mode) for name, arm in firsts.items()}
-    gone = [folder for folder in search.warm_start if not Path(folder).is_dir()]
-    lines = [f"{name}: {start.text()}" for name, start in reversed(read.items())] if len(gone) < len(search.warm_start) else []
-    return [*lines, *(f"{folder} no longer exists; arms that have started keep its suggestions" for folder in gone)]
+    missing = [folder for folder in search.warm_start if not Path(folder).is_dir()]
+    lines = [f"{name}: {start.text()}" for name, start in reversed(read.items())] if len(missing) < len(search.warm_start) else []
+    return [*lines, *(f"{folder} no longer exists; arms that have started keep its suggestions" for folder in missing)]
 
 
 def _pretraining(sweep: SweepConfig) -> list[str]:

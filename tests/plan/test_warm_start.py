@@ -82,17 +82,17 @@ def test_a_resumed_sweep_continues_unchanged(tmp_path: Path) -> None:
     folder = earlier(tmp_path, TRIALS)
     sweep = new(tmp_path, folder)
     straight = suggestions(sweep, tmp_path / "straight", 6)
-    begun = suggestions(sweep, tmp_path / "resumed", 2)
+    first = suggestions(sweep, tmp_path / "resumed", 2)
     (tmp_path / "old" / "trials" / f"{3:016x}.parquet").unlink()
-    assert begun + suggestions(sweep, tmp_path / "resumed", 4) == straight
+    assert first + suggestions(sweep, tmp_path / "resumed", 4) == straight
     assert len({str(params) for params in straight}) == 6
 
 
 def test_a_sweep_that_is_extended_by_a_folder_also_tries_its_best(tmp_path: Path) -> None:
     one, two = earlier(tmp_path, TRIALS), earlier(tmp_path, [(0.09, 1, 0.8, "COMPLETE")], "two")
-    begun = suggestions(new(tmp_path, one), tmp_path / "s", 4)
+    first = suggestions(new(tmp_path, one), tmp_path / "s", 4)
     after = suggestions(new(tmp_path, one, two), tmp_path / "s", 1)
-    assert after == [{"optim.learning_rate": 0.09, "objective.k": 1}] and after[0] not in begun
+    assert after == [{"optim.learning_rate": 0.09, "objective.k": 1}] and after[0] not in first
 
 
 def test_a_warm_start_does_not_change_the_identity_of_trials(tmp_path: Path) -> None:
@@ -130,9 +130,9 @@ def test_ranks_are_averaged_over_arms() -> None:
     ],
 )
 def test_a_value_is_moved_to_the_nearest(distribution: dict[str, Any], value: Any, expected: Any) -> None:
-    found = nearest(Distribution.model_validate(distribution), value)
-    assert found == expected and type(found) is type(expected)
-    assert Distribution.model_validate(distribution).contains(found)
+    moved = nearest(Distribution.model_validate(distribution), value)
+    assert moved == expected and type(moved) is type(expected)
+    assert Distribution.model_validate(distribution).contains(moved)
 
 
 def test_unknown_words_and_missing_values_have_no_place() -> None:
@@ -170,12 +170,12 @@ def test_the_plan_lists_the_earlier_trials_in_use(tmp_path: Path) -> None:
     text = describe(new(tmp_path, folder, space=space))
     assert f"jepa: the best 3 of 4 trials of {folder} jepa/gemma2 are tried after the method's own values (1 moved to the nearest" in text
     assert "base: no earlier trials to start from" in text
-    assert "begins" not in describe(new(tmp_path))
+    assert "  start  " not in describe(new(tmp_path))
 
 
 def test_smaller_is_better_with_mode_min(tmp_path: Path) -> None:
-    found = warm_start.read([earlier(tmp_path, TRIALS)], "jepa", new(tmp_path).space, "val_accuracy", "min")
-    assert found.suggestions[0] == {"optim.learning_rate": 0.05, "objective.k": 4}
+    start = warm_start.read([earlier(tmp_path, TRIALS)], "jepa", new(tmp_path).space, "val_accuracy", "min")
+    assert start.suggestions[0] == {"optim.learning_rate": 0.05, "objective.k": 4}
 
 
 def test_an_unusable_folder_is_refused_before_anything_starts(tmp_path: Path) -> None:
@@ -202,12 +202,12 @@ def test_a_sweep_resumes_although_the_earlier_one_is_deleted(tmp_path: Path) -> 
     """Its arms have recorded their first suggestions. A sweep that has not started is refused."""
     sound, folder = writer(tmp_path)(SOUND), earlier(tmp_path, TRIALS)
     overrides = [f"search.warm_start={folder}", "methods.jepa={k: 1}", f"output={tmp_path}", "name=mine"]
-    begun = load_sweep(sound, overrides)
+    first = load_sweep(sound, overrides)
     (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "sweep.yaml").write_text(dump(begun))
+    (tmp_path / "mine" / "sweep.yaml").write_text(dump(first))
     shutil.rmtree(folder)
     again = load_sweep(sound, overrides)
-    assert again == begun
-    assert f"  begins    {folder} no longer exists; arms that have started keep its suggestions" in describe(again)
+    assert again == first
+    assert f"  start     {folder} no longer exists; arms that have started keep its suggestions" in describe(again)
     with pytest.raises(ConfigError, match="does not exist"):
         load_sweep(sound, [*overrides, "name=other"])

@@ -62,7 +62,7 @@ def check_space(tree: dict[str, Any]) -> Iterator[Finding]:
     space, methods = tree.get("space"), tree.get("methods")
     if not isinstance(space, dict):
         return
-    lawful: dict[str, Distribution] = {}
+    valid: dict[str, Distribution] = {}
     for path, spec in space.items():
         part = path.partition(".")[0]
         try:
@@ -82,23 +82,23 @@ def check_space(tree: dict[str, Any]) -> Iterator[Finding]:
             yield ["space", path], "base.lora is not set, so there are no adapters to search; set e.g. base.lora.r=16"
         if part == "pretrain" and not unknown and at(tree, "pretrain") is None:
             yield ["space", path], "there is no section pretrain, so there is no first stage to search; add one, or drop this"
-        yield from _check_when(path, spec, list(space), lawful)
+        yield from _check_when(path, spec, list(space), valid)
         if distribution is not None and not unknown:
             wrong = list(_value_errors(path, distribution))
             yield from ((["space", path], sentence) for sentence in wrong)
             if not wrong:
-                lawful[path] = distribution
+                valid[path] = distribution
                 if part == "objective":
                     yield from ((["space", path], sentence) for sentence in _refused_values(methods, path, distribution))
-    if at(tree, "search", "algorithm") == "grid" and len(lawful) == len(space):
+    if at(tree, "search", "algorithm") == "grid" and len(valid) == len(space):
         infinite = False
-        for path, distribution in lawful.items():
+        for path, distribution in valid.items():
             try:
                 distribution.grid()
             except ValueError as error:
                 infinite = True
                 yield ["space", path], f"search.algorithm is grid, but {error}"
-        if not infinite and sum(1 for _ in itertools.islice(enumerate_grid(lawful), MAX_GRID + 1)) > MAX_GRID:
+        if not infinite and sum(1 for _ in itertools.islice(enumerate_grid(valid), MAX_GRID + 1)) > MAX_GRID:
             yield ["search", "algorithm"], f"the grid has more than {MAX_GRID} points; use larger steps, fewer choices, or random search"
 
 
@@ -156,8 +156,8 @@ def _value_errors(path: str, distribution: Distribution) -> Iterator[str]:
                 yield f"{law(errors[0])}; narrow the range" if distribution.choice is None else law(errors[0])
 
 
-def _check_when(path: str, spec: Any, order: list[str], lawful: dict[str, Distribution]) -> Iterator[Finding]:
-    """Check the conditions of a parameter. `lawful` contains the valid parameters above it."""
+def _check_when(path: str, spec: Any, order: list[str], valid: dict[str, Distribution]) -> Iterator[Finding]:
+    """Check the conditions of a parameter. `valid` contains the valid parameters above it."""
     when = spec.get("when") if isinstance(spec, dict) else None
     above = order[: order.index(path)]
     for name, wanted in when.items() if isinstance(when, dict) else ():
@@ -169,12 +169,12 @@ def _check_when(path: str, spec: Any, order: list[str], lawful: dict[str, Distri
             near = near_to(name, above)
             remedy = f"did you mean {near!r}?" if near else f"`when` refers to parameters above it: {', '.join(above) or 'there are none'}"
             yield ["space", path, "when"], f"{name} is not searched; {remedy}"
-        elif name in lawful and lawful[name].is_continuous():
+        elif name in valid and valid[name].is_continuous():
             yield ["space", path, "when"], f"{name} is continuous, so it almost never takes an exact value; give it a step or choices"
-        elif name in lawful:
+        elif name in valid:
             for value in wanted if isinstance(wanted, list) else [wanted]:
-                if not lawful[name].contains(value):
+                if not valid[name].contains(value):
                     yield (
                         ["space", path, "when"],
-                        f"{name} is never {show(value)}, since it is searched over {lawful[name].text()}; change one of the two",
+                        f"{name} is never {show(value)}, since it is searched over {valid[name].text()}; change one of the two",
                     )
