@@ -1,4 +1,4 @@
-"""A sound sweep file, and what every refusal of a bad one has in common. For the tests of loading, checks and messages."""
+"""A valid sweep file, and the properties of every refusal of an invalid one. For the tests of loading, checks and messages."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ base:
 
 
 def writer(folder: Path) -> Write:
-    """write(text, name="sweep.yaml") -> the file, in `folder`."""
+    """write(text, name="sweep.yaml") -> path of the file in `folder`."""
 
     def write(text: str, name: str = "sweep.yaml") -> Path:
         (folder / name).write_text(text, encoding="utf-8")
@@ -39,7 +39,7 @@ def writer(folder: Path) -> Write:
 
 
 def refused(path: Path, *overrides: str) -> list[str]:
-    """The sentences that a file and overrides are refused with; none may speak of our libraries."""
+    """The sentences with which a file and overrides are refused. None may use the jargon of our libraries."""
     with pytest.raises(ConfigError) as error:
         load_sweep(path, overrides)
     assert str(path) in str(error.value) and "nothing was started" in str(error.value)
@@ -50,6 +50,6 @@ def refused(path: Path, *overrides: str) -> list[str]:
 
 
 def refused_once(path: Path, override: str, beginning: str) -> None:
-    """One mistake, one sentence."""
+    """One mistake gives one sentence."""
     messages = refused(path, override)
     assert len(messages) == 1 and messages[0].startswith(beginning), "\n".join(messages)

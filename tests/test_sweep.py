@@ -228,9 +228,9 @@ def test_a_folder_of_an_earlier_version_has_its_arms_derived_and_then_written(tm
         (lambda text: text[: text.index("  optim:")], "it is truncated"),
         (lambda text: b"\xff\xfe\x00PAR1", "not UTF-8 text"),
         (lambda text: None, "it is a folder"),
-        (lambda text: text.replace("families:\n- llama3\n", "families: 5\n"), "families holds no names"),
-        (lambda text: text.replace("families:\n- llama3\n", "families: [[a]]\n"), "families holds no names"),
-        (lambda text: text.replace("optim.learning_rate:", "7:"), "space holds no names"),
+        (lambda text: text.replace("families:\n- llama3\n", "families: 5\n"), "families does not contain names"),
+        (lambda text: text.replace("families:\n- llama3\n", "families: [[a]]\n"), "families does not contain names"),
+        (lambda text: text.replace("optim.learning_rate:", "7:"), "space does not contain names"),
     ],
     ids=["empty", "list", "garbage", "cut", "cut in base", "bytes", "folder", "number", "nested", "key"],
 )

@@ -1,6 +1,6 @@
-"""What one trial is (TrialConfig) and what a sweep is (SweepConfig): types, bounds and identity; no file is read here.
+"""What one trial is (TrialConfig) and what a sweep is (SweepConfig): types, bounds and identity. No file is read here.
 
-Reading YAML is `plan/load.py`, laws between keys are `plan/checks/`, distributions are `space.py`. Imports pydantic only.
+`plan/load.py` reads YAML, `plan/checks/` checks rules between keys, `space.py` defines distributions. Imports pydantic only.
 """
 
 from jepa_ray.config.comparison import Arm, Kind, arms, compared, grown

@@ -1,10 +1,10 @@
-"""The arms of a sweep and who is compared with whom: derived here and nowhere else.
+"""The arms of a sweep and what each is compared with. No other module derives them.
 
-An arm is one method on one family and task. A *baseline* has no JEPA term; a method is compared with the first baseline that takes its
-cross-entropy over the same tokens (`loss_on`, `train_end_of_turn`), as a *claim*. It is a *control* instead where its objective has a
-`control`, or where it leaves the end of turn untrained although the sweep trains it.
+An arm is one method on one family and task. A *baseline* has no JEPA term. Every other method is compared with the first baseline whose
+cross-entropy covers the same tokens (`loss_on`, `train_end_of_turn`). Such a method is a *claim*, or a *control* if its objective sets
+`control` or if it leaves the end of turn untrained although the sweep trains it.
 
-A sweep writes its arms down before its first trial (`results.write_arms`); everything that compares arms reads that table.
+A sweep writes its arms to a table before its first trial (`results.write_arms`); everything that compares arms reads that table.
 Imports pydantic and the records of a sweep only.
 """
 
@@ -21,16 +21,16 @@ Kind = Literal["baseline", "claim", "control"]
 
 @dataclass(frozen=True)
 class Arm:
-    """One method on one family and task: tuned on its own, with the same budget as every other."""
+    """One method on one family and task, tuned separately and with the same budget as every other arm."""
 
     method: str
     family: str
     task: str
     name: str
-    """`method/family`, with `/task` behind it where the sweep has several."""
+    """`method/family`, followed by `/task` if the sweep has several tasks."""
     kind: Kind = "claim"
     baseline: str | None = None
-    """Name of the arm that this one is compared with; None for a baseline, and where no baseline has the same loss side."""
+    """Name of the arm that this one is compared with. None for a baseline, and if no baseline has the same `loss_side`."""
 
 
 def arms(sweep: SweepConfig) -> list[Arm]:
@@ -47,10 +47,10 @@ def arms(sweep: SweepConfig) -> list[Arm]:
 
 
 def grown(declared: Sequence[Arm], now: Sequence[Arm]) -> list[Arm]:
-    """The declared arms, and behind them those that an extension has added.
+    """The declared arms, followed by those that an extension has added.
 
-    What was declared stays as it is: a baseline that is added, or moved to the front of the file, takes no comparison over. It does serve
-    arms that had none.
+    Declared arms keep their baseline even if another one is added or moved to the front of the file. Arms that had no baseline may
+    receive a new one.
     """
     new = {arm.name: arm for arm in now}
     old = [replace(arm, baseline=new[arm.name].baseline) if arm.baseline is None and arm.name in new else arm for arm in declared]
@@ -58,7 +58,7 @@ def grown(declared: Sequence[Arm], now: Sequence[Arm]) -> list[Arm]:
 
 
 def compared(arms: Sequence[Arm], *, controls: bool = True) -> dict[str, str]:
-    """Arm -> its baseline's arm, for every claim (and control, unless they are left out) that has one."""
+    """Name of each arm that has a baseline -> name of that baseline. `controls=False` leaves out controls."""
     return {arm.name: arm.baseline for arm in arms if arm.baseline is not None and (controls or arm.kind == "claim")}
 
 

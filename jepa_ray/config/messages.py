@@ -1,4 +1,4 @@
-"""What a sweep file may hold, and sentences for what it may not: each names the law, the value and the remedy."""
+"""The keys that a sweep file may contain, and error sentences for the rest: each names the rule, the value and the remedy."""
 
 from __future__ import annotations
 
@@ -24,37 +24,37 @@ SEARCHABLE: dict[str, type[Record]] = {
     "masked": MaskingConfig,
     "pretrain": StageConfig,
 }
-"""Parts of a TrialConfig that `space` may search; of the first stage, its optimizer settings."""
+"""Parts of a TrialConfig that `space` may search. Of the first stage only the optimizer settings are searchable."""
 _WRITTEN = {
     "Distribution": "a distribution such as {float: [0.1, 10], log: true}, {int: [0, 4]} or {choice: [0, 0.5]}",
     "ObjectiveConfig": "none (the baseline) or an objective such as {distance: cosine, lambda: 1, k: 1}",
 }
 
 _TWICE = ("pretrain.", "task.")
-"""Sections whose keys stand elsewhere too: never the place that a misplaced key is sent to."""
+"""Sections whose keys also appear elsewhere: never suggested for a misplaced key."""
 
 Place = Sequence[Any]
 Finding = tuple[Place, str]
-"""What is wrong, and the path of the key that it is wrong with."""
+"""Path of the faulty key, and the sentence that says what is wrong."""
 
 
 def leaves_of(part: str) -> dict[str, Any]:
-    """Names, as written in the file, and types of a part's parameters that may be searched.
+    """Names (as written in the file) and types of a part's searchable parameters.
 
-    Not what a method's cross-entropy is taken over: that decides which baseline it is compared with (`cross_entropy`).
+    Excludes the tokens of a method's cross-entropy, which decide what baseline it is compared with (`cross_entropy`).
     """
     fixed = CrossEntropyConfig.model_fields if part == "optim" else {}
     return {field.alias or name: field.annotation for name, field in SEARCHABLE[part].model_fields.items() if name not in fixed}
 
 
 def full_path(name: str) -> str:
-    """`learning_rate` is `optim.learning_rate`; parameters of the first stage are always written out (`pretrain.learning_rate`)."""
-    found = [f"{part}.{name}" for part in SEARCHABLE if part != "pretrain" and name in leaves_of(part)]
-    return found[0] if len(found) == 1 else name
+    """`learning_rate` becomes `optim.learning_rate`. First-stage parameters are always written in full (`pretrain.learning_rate`)."""
+    paths = [f"{part}.{name}" for part in SEARCHABLE if part != "pretrain" and name in leaves_of(part)]
+    return paths[0] if len(paths) == 1 else name
 
 
 def finding(error: Any) -> Finding:
-    """One pydantic error as a sentence with place, law, value and remedy."""
+    """One pydantic error as a sentence with place, rule, value and remedy."""
     place, kind = list(error["loc"]), error["type"]
     if kind == "extra_forbidden":
         return place, _unknown_key(place, error["input"])
@@ -69,7 +69,7 @@ def finding(error: Any) -> Finding:
 
 
 def law(error: Any) -> str:
-    """What a value must be, and what it is."""
+    """The rule that a value breaks, and the value."""
     context, value = error.get("ctx", {}), show(error["input"])
     match error["type"]:
         case "value_error":
@@ -86,7 +86,7 @@ def law(error: Any) -> str:
             near = near_to(str(error["input"]), re.findall(r"'([^']*)'", context["expected"]))
             return f"must be {context['expected']}, got {value}" + (f"; did you mean {near!r}?" if near else "")
         case "string_pattern_mismatch":
-            return f"may hold letters, digits, '.', '_' and '-' only and begins with a letter or digit, got {value}"
+            return f"must begin with a letter or digit and contain only letters, digits, '.', '_' and '-', got {value}"
         case "too_short":
             return "is empty, but needs at least one entry"
         case "tuple_type":
@@ -97,7 +97,7 @@ def law(error: Any) -> str:
 
 
 def _unknown_key(place: list[Any], value: Any) -> str:
-    """The nearest key that is legal there, or else where in the file a key of that name belongs."""
+    """Suggests the nearest legal key at that place, or else where in the file a key of that name belongs."""
     key, legal, paths = (
         str(place[-1]),
         list(_legal(SweepConfig, place[:-1])),
@@ -121,13 +121,13 @@ def _unknown_key(place: list[Any], value: Any) -> str:
 
 
 def near_to(name: str, legal: Collection[str], cutoff: float = 0.6) -> str | None:
-    """The legal name that is most like this one, by letters or initials; None where less than `cutoff` (0 to 1) is shared."""
+    """The legal name most similar to this one, by letters or initials. None if the similarity is below `cutoff` (0 to 1)."""
     short = [other for other in legal if _initials(other) == name]
     return next(iter(short or difflib.get_close_matches(name.lower(), legal, 1, cutoff)), None)
 
 
 def _initials(name: str) -> str:
-    """`lr` of learning_rate; nothing for a single word."""
+    """`lr` for learning_rate; empty for a single word."""
     words = name.split("_")
     return "".join(word[:1] for word in words) if len(words) > 1 else ""
 
@@ -147,7 +147,7 @@ def _legal(model: Any, location: Sequence[Any]) -> tuple[str, ...]:
 
 
 def _paths(model: Any, above: str = "") -> Iterator[str]:
-    """Path of every key of a sweep file; `methods.<name>` stands for any name. Not those of distributions."""
+    """Path of every key of a sweep file except those of distributions; `methods.<name>` stands for any name."""
     if isinstance(model, type) and issubclass(model, BaseModel) and model is not Distribution:
         for name, field in model.model_fields.items():
             here = f"{above}{field.alias or name}"
@@ -166,7 +166,7 @@ def suggestion(name: str, legal: Collection[str]) -> str:
 
 
 def folded(text: str, stream: TextIO) -> str:
-    """Text for a terminal: its lines wrapped at words, continued four columns further in. As it is for a file or a pipe."""
+    """Text with its lines wrapped at words for a terminal, continuations indented by four more columns. Unchanged for a file or a pipe."""
     if not stream.isatty():
         return text
     width = shutil.get_terminal_size().columns

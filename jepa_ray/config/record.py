@@ -1,4 +1,4 @@
-"""`Record`, the base of all configuration: frozen, strict about keys and types. And how a value of the file is read and shown."""
+"""`Record`, the base of all configuration: frozen, strict about keys and types. Also how a value of the file is read and shown."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _WORDS = {bool: "true or false", int: "a whole number", float: "a finite number"
 class Record(BaseModel):
     """Base of every configuration record: frozen, strict about unknown keys and types, finite numbers only.
 
-    `true` is no number and `"3"` is none either; `none` is null wherever null is legal.
+    `true` is not a number, and neither is `"3"`. `none` means null wherever null is legal.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False, protected_namespaces=())
@@ -30,7 +30,7 @@ class Record(BaseModel):
 
 
 def _checked(value: Any, annotation: Any) -> Any:
-    """The value as it came, if it is of a scalar kind that the annotation names; else ValueError. What is no scalar is left to pydantic."""
+    """The value unchanged (`none` as None) if its scalar type is in the annotation, else ValueError. pydantic checks the rest."""
     kinds = typing.get_args(annotation) if typing.get_origin(annotation) in (typing.Union, types.UnionType) else (annotation,)
     if type(None) in kinds and is_none(value):
         return None
@@ -47,22 +47,22 @@ def _checked(value: Any, annotation: Any) -> Any:
 
 
 def is_a(value: Any, kind: type) -> bool:
-    """Whether a value is of this scalar kind; a bool is no number, and 3.0 is a whole one."""
+    """Whether a value is of this scalar kind. A bool is not a number; 3.0 is a whole number."""
     if kind in (bool, str):
         return isinstance(value, kind)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
-    # Comparisons, for they hold of no nan and convert no whole number of 400 digits.
+    # Comparisons are false for nan and, unlike float(), accept a whole number of 400 digits.
     return abs(value) <= sys.float_info.max if kind is float else abs(value) < 2**63 and value == int(value)
 
 
 def is_none(value: Any) -> bool:
-    """Whether a value of the file is null: YAML's own, or the word `none` as one writes it."""
+    """Whether a value of the file is null: YAML's own null, or the word `none` in any case."""
     return value is None or (isinstance(value, str) and value.lower() == "none")
 
 
 def show(value: Any) -> str:
-    """A value as one would write it in the file."""
+    """A value as it would be written in the file."""
     if isinstance(value, str):
         return repr(value)
     if value is None:

@@ -1,4 +1,4 @@
-"""What one trial occupies, and where it runs: the section `resources` of a sweep file."""
+"""The resources of one trial, and where it runs: the section `resources` of a sweep file."""
 
 from __future__ import annotations
 
@@ -8,33 +8,33 @@ from jepa_ray.config.record import Record, show
 
 
 class ResourcesConfig(Record):
-    """What one trial occupies, and how many run at once."""
+    """The resources of one trial, and how many trials run at once."""
 
     workers_per_trial: int = Field(1, ge=1)
-    """Data-parallel workers of one trial (DDP)."""
+    """Data-parallel workers per trial (DDP)."""
     cpus_per_worker: int = Field(1, ge=1)
-    """CPUs of a worker, and its number of torch threads."""
+    """CPUs per worker; also its number of torch threads."""
     gpus_per_worker: float | None = Field(None, ge=0)
-    """A fraction lets several trials share a GPU. None: one GPU where the cluster has any, else none (and none for `model: tiny`, which
-    is slower there)."""
+    """GPUs per worker. A fraction lets several trials share a GPU. If null, one if the cluster has GPUs, else none (and none for
+    `model: tiny`, which is slower on a GPU)."""
     max_concurrent: int | None = Field(None, ge=1)
-    """Trials at once; None: as many as fit."""
+    """Most trials that run at once. If null, as many as fit."""
     address: str | None = None
-    """Ray cluster to join: `auto`, or its host and port. `local`: start one on this machine; None: the same, unless RAY_ADDRESS is set."""
+    """Ray cluster to join: `auto`, or host and port. `local` starts one on this machine. If null, `local` unless RAY_ADDRESS is set."""
     dashboard: bool = True
     """Start Ray's dashboard and print its address."""
     max_failures: int = Field(2, ge=0)
-    """How often a trial whose process died is started again, from its last epoch."""
+    """How many times a trial whose process died is restarted, from its last epoch."""
 
     @model_validator(mode="after")
     def _whole_gpus(self) -> ResourcesConfig:
         gpus = self.gpus_per_worker or 0.0
         if gpus > 1 and gpus != int(gpus):
-            raise ValueError(f"gpus_per_worker = {gpus:g}: Ray takes a fraction of one GPU, or whole ones; give 1 or {int(gpus) + 1}")
+            raise ValueError(f"gpus_per_worker = {gpus:g}: Ray accepts a fraction of one GPU, or whole GPUs; give 1 or {int(gpus) + 1}")
         if self.workers_per_trial > 1 and 0 < gpus < 1:
             raise ValueError(
                 f"gpus_per_worker = {gpus:g} with workers_per_trial = {self.workers_per_trial}: two workers of a trial cannot share a GPU, "
-                f"since NCCL refuses it; give every worker a whole GPU, or every trial one worker"
+                f"because NCCL does not support it; give every worker a whole GPU, or every trial one worker"
             )
         return self
 
@@ -47,8 +47,8 @@ class ResourcesConfig(Record):
 
 
 def client_refused() -> str:
-    """Why a sweep does not run through Ray Client, and what to do instead."""
+    """Why a sweep cannot run through Ray Client, and the remedy."""
     return (
-        "Ray Client (ray://) cannot carry a sweep, which keeps its study and tables in this process; "
-        "start the sweep on a node of the cluster with resources.address=auto, or send it there with `ray job submit`"
+        "Ray Client (ray://) is not supported, because a sweep keeps its study and tables in this process; "
+        "start the sweep on a node of the cluster with resources.address=auto, or submit it with `ray job submit`"
     )

@@ -1,4 +1,4 @@
-"""Search distributions: what `space:` in a YAML file may say, and how a value is drawn.
+"""Search distributions: the values of `space:` in a YAML file, and how a value is drawn.
 
 One class with four spellings:
 
@@ -7,8 +7,8 @@ One class with four spellings:
     objective.k:         {int: [0, 4]}
     objective.loss_dropout: {choice: [0, 0.5, 0.75], when: {objective.k: [1, 2]}}
 
-`when` names parameters that stand earlier in the space and the values of theirs at which this one is searched at all; otherwise
-it keeps its value of the method or of `base`. Optuna is imported only when a value is drawn.
+`when` names parameters that appear earlier in the space, and their values at which this parameter is searched. Otherwise it keeps
+its value from the method or from `base`. Optuna is imported only when a value is drawn.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ if TYPE_CHECKING:
 
 
 class Distribution(Record):
-    """A set of values with a way to draw from it. Exactly one of `float`, `int`, `choice`."""
+    """A set of values and how to draw from it. Takes exactly one of `float`, `int` and `choice`."""
 
     model_config = ConfigDict(serialize_by_alias=True)
 
     float_: tuple[float, float] | None = Field(None, alias="float")
-    """[low, high], both included."""
+    """Range of real numbers [low, high], both included."""
     int_: tuple[int, int] | None = Field(None, alias="int")
-    """[low, high], both included."""
+    """Range of whole numbers [low, high], both included."""
     choice: tuple[Value, ...] | None = None
-    """One of these, without order."""
+    """List of values without order."""
     log: bool = False
-    """Uniform in the logarithm."""
+    """Draw uniformly in the logarithm."""
     step: float | None = None
-    """Only low, low + step, low + 2 step, ... up to high."""
+    """Draw only low, low + step, low + 2 step, ... up to high. If null, any value of the range."""
     when: dict[str, tuple[Value, ...]] | None = None
-    """Searched only where each of these parameters has one of the values given."""
+    """Search this parameter only if each parameter named here has one of the given values. If null, always."""
 
     @model_validator(mode="before")
     @classmethod
@@ -73,20 +73,20 @@ class Distribution(Record):
             raise ValueError(f"needs exactly one of float, int and choice, got {' and '.join(kinds) or 'none of them'}")
         if self.choice is not None:
             if not self.choice:
-                raise ValueError("choice is empty: give at least one value")
+                raise ValueError("choice is empty; give at least one value")
             if self.log or self.step is not None:
-                raise ValueError("choice takes neither log nor step: list the values")
+                raise ValueError("choice takes neither log nor step; list the values")
             if len({_key(value) for value in self.choice}) < len(self.choice):
-                raise ValueError(f"choice names a value twice: {show(self.choice)}; drop one")
+                raise ValueError(f"choice contains a value twice: {show(self.choice)}; drop one")
             return self
         low, high = self.bounds
         if low > high:
-            raise ValueError(f"the range is empty: low = {low:g} is above high = {high:g}; swap them")
+            raise ValueError(f"the range is empty, since low = {low:g} is above high = {high:g}; swap them")
         if self.log and low <= 0:
             raise ValueError(f"a log range needs low > 0, got low = {low:g}; raise low or drop log")
         if self.step is not None:
             if self.log:
-                raise ValueError("log and step exclude each other: drop one")
+                raise ValueError("log and step exclude each other; drop one")
             if self.step <= 0:
                 raise ValueError(f"step must be above 0, got {self.step:g}")
             if self.int_ is not None and self.step != int(self.step):
@@ -105,7 +105,7 @@ class Distribution(Record):
         return pair
 
     def probes(self) -> list[Any]:
-        """Values that must be legal for all to be: the lowest and highest of a range, every choice."""
+        """Values whose legality implies that of all: the lowest and highest of a range, or every choice."""
         if self.choice is not None:
             return list(self.choice)
         low, high = self.bounds
@@ -117,7 +117,7 @@ class Distribution(Record):
         return int((high - low) / step + 1e-9)
 
     def snap(self, value: Any) -> Any:
-        """The value without the rounding errors of `low + n * step`: 0.3, not 0.30000000000000004, which would be another config_id."""
+        """The value without rounding errors of `low + n * step`: 0.3, not 0.30000000000000004, which would give another config_id."""
         if self.float_ is None or self.step is None or not isinstance(value, float):
             return value
         return float(f"{value:.12g}")
@@ -133,34 +133,34 @@ class Distribution(Record):
         return low <= value <= high and on_grid
 
     def is_continuous(self) -> bool:
-        """Whether it has infinitely many values, so that none is ever drawn twice."""
+        """Whether it has infinitely many values, so that no value is drawn twice."""
         return self.float_ is not None and self.step is None and self.float_[0] < self.float_[1]
 
     def applies(self, drawn: Mapping[str, Any]) -> bool:
-        """Whether the parameter is searched, given those drawn (or fixed) before it."""
+        """Whether the parameter is searched, given the values drawn (or fixed) before it."""
         return self.when is None or all(
             name in drawn and any(_key(drawn[name]) == _key(value) for value in wanted) for name, wanted in self.when.items()
         )
 
     def grid(self) -> Iterable[Any]:
-        """All values, in order; not held in memory. ValueError where there are infinitely many."""
+        """All values, in order and lazily. Raises ValueError if there are infinitely many."""
         if self.choice is not None:
             return self.choice
         low, high = self.bounds
         if self.int_ is not None:
             return range(int(low), int(high) + 1, int(self.step or 1))
         if self.step is None:
-            raise ValueError(f"a grid needs finitely many values: give the range [{low:g}, {high:g}] a step, or list values with choice")
+            raise ValueError(f"a grid needs finitely many values; give the range [{low:g}, {high:g}] a step, or list values with choice")
         step = self.step
         return (self.snap(low + number * step) for number in range(self._steps() + 1))
 
     def to_optuna(self) -> BaseDistribution:
-        """The same as an Optuna distribution."""
+        """The equivalent Optuna distribution."""
         from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
         if self.choice is not None:
             return CategoricalDistribution(self.choice)
-        low, high = self.bounds[0], self.probes()[-1]  # Optuna warns of a range that is no multiple of its step
+        low, high = self.bounds[0], self.probes()[-1]  # Optuna warns if a range is not a multiple of its step
         if self.int_ is not None:
             return IntDistribution(int(low), int(high), log=self.log, step=int(self.step or 1))
         return FloatDistribution(low, high, log=self.log, step=self.step)
@@ -172,19 +172,19 @@ class Distribution(Record):
     def text(self) -> str:
         """One line for the plan."""
         if self.choice is not None:
-            said = "one of " + ", ".join(map(_say, self.choice))
+            values = "one of " + ", ".join(map(_format, self.choice))
         else:
             low, high = self.bounds
-            said = f"{low:g} to {high:g}" + (", whole" if self.int_ is not None else "") + (", log" if self.log else "")
-            said += f", step {self.step:g}" if self.step is not None else ""
-        conditions = [f"{name} in {', '.join(map(_say, wanted))}" for name, wanted in (self.when or {}).items()]
-        return said + (f"   when {' and '.join(conditions)}" if conditions else "")
+            values = f"{low:g} to {high:g}" + (", whole" if self.int_ is not None else "") + (", log" if self.log else "")
+            values += f", step {self.step:g}" if self.step is not None else ""
+        conditions = [f"{name} in {', '.join(map(_format, wanted))}" for name, wanted in (self.when or {}).items()]
+        return values + (f"   when {' and '.join(conditions)}" if conditions else "")
 
 
 def enumerate_grid(space: Mapping[str, Distribution], drawn: Mapping[str, Any] | None = None) -> Iterator[dict[str, Any]]:
-    """Every distinct assignment of a space, in order; a parameter whose `when` does not hold is left out.
+    """Every distinct assignment of a space, in order. A parameter is left out if its `when` does not apply.
 
-    One at a time, since there may be billions. ValueError where a range has no step.
+    Lazy, since there may be billions. Raises ValueError if a range has no step.
     """
     point = dict(drawn or {})
     path = next(iter(space), None)
@@ -203,5 +203,5 @@ def _key(value: Any) -> tuple[bool, Any]:
     return isinstance(value, bool), value  # True is not 1 here
 
 
-def _say(value: Any) -> str:
+def _format(value: Any) -> str:
     return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,4 +1,4 @@
-"""What a sweep is: arms, space, search, confirmation, resources. Frozen records, unknown keys refused.
+"""What a sweep is: arms, space, search, confirmation, resources. Records are frozen and refuse unknown keys.
 
 Imports pydantic, `space`, and the records of a trial and of its resources only.
 """
@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_serializer, field_validator, model_validator
 
-from jepa_ray.config.controls import add_controls
+from jepa_ray.config.controls import add_controls, stored_names
 from jepa_ray.config.objective import ObjectiveConfig
 from jepa_ray.config.record import Record, show
 from jepa_ray.config.resources import ResourcesConfig
@@ -29,86 +29,86 @@ from jepa_ray.config.trial import (
 VALIDATION_METRICS = tuple(
     f"val_{name}" for name in ("accuracy", "exact", "prefix", "contains", "stopped", "paper", "equivalent", "retrieval")
 )
-"""Columns that a search may select by."""
+"""Columns by which a search may select."""
 
 MASKED_METRICS = ("val_accuracy", "val_retrieval")
-"""Those of masked encoders: a linear probe's accuracy, and nearest neighbours with the same label."""
+"""The ones of masked encoders: accuracy of a linear probe, and share of nearest neighbours with the same label."""
 
 
 class BaseConfig(Record):
-    """Defaults that every arm of a sweep starts from (TrialConfig without what the arm itself fixes)."""
+    """Defaults of every arm of a sweep: a TrialConfig without the parts that the arm itself fixes."""
 
     model: NetworkConfig = NetworkConfig()
-    """How networks start out, are held in memory and computed."""
+    """How networks are initialised, stored in memory and computed."""
     masked: MaskedConfig | None = None
-    """Train masked encoders (families `distilbert`, `bert`); None: causal models."""
+    """Train masked encoders (families `distilbert`, `bert`). If null, causal models."""
     lora: LoraConfig | None = None
-    """Low-rank adapters; None: full fine-tuning."""
+    """Low-rank adapters. If null, full fine-tuning."""
     optim: OptimConfig = OptimConfig()
     """Optimizer, schedule, epochs and batches."""
     evaluation: EvaluationConfig = EvaluationConfig()
     """Generation, scoring and diagnostics."""
     seed: int = Field(1, ge=0)
-    """Seed of every search trial; the confirmation uses `confirm.seeds` instead."""
+    """Seed of every search trial. The confirmation uses `confirm.seeds` instead."""
 
 
 class TaskData(Record):
-    """One task of several in a sweep: keys that differ from the sweep's `data`; None: as there."""
+    """One of several tasks in a sweep: keys that differ from the sweep's `data`."""
 
     train: str | None = None
-    """Training data of this task."""
+    """Training data of this task, in the same form as `data.train`. If null, `data.train`."""
     test: str | None = None
-    """Sealed test data of this task."""
+    """Sealed test data of this task, in the same form as `data.test`. If null, `data.test`."""
     databases: str | None = None
-    """Folder of this task's databases (Spider)."""
+    """Folder of this task's databases (Spider). If null, `data.databases`."""
     num_train: int | None = Field(None, ge=1)
-    """Training examples kept."""
+    """Number of training examples kept. If null, `data.num_train`."""
     num_val: int | None = Field(None, ge=1)
-    """Validation examples, split off the training data."""
+    """Number of validation examples, split off the training data. If null, `data.num_val`."""
     num_test: int | None = Field(None, ge=1)
-    """Test examples kept."""
+    """Number of test examples kept. If null, `data.num_test`."""
     max_length: int | None = Field(None, ge=8)
-    """Longest sequence in tokens."""
+    """Maximum sequence length in tokens. If null, `data.max_length`."""
     max_new_tokens: int | None = Field(None, ge=1)
-    """Token cap of a generated answer, in place of `base.evaluation.max_new_tokens`."""
+    """Maximum length of a generated answer in tokens. If null, `base.evaluation.max_new_tokens` applies."""
 
 
 class CrossEntropyConfig(Record):
-    """What a method's cross-entropy is taken over, where that is not `base.optim`'s: the reference's defects as ablations of their own."""
+    """Tokens of a method's cross-entropy, if they differ from `base.optim`: the reference's defects as separate ablations."""
 
     loss_on: Literal["answer", "all"] | None = None
-    """Cross-entropy over the answer and its end of turn, or over every token after the first. None: as in `base.optim`."""
+    """answer: cross-entropy over the answer and its end of turn. all: over every token after the first. If null, as in `base.optim`."""
     train_end_of_turn: bool | None = None
-    """Whether the model is taught to stop. None: as in `base.optim`."""
+    """Whether the model is trained to stop after its answer. If null, as in `base.optim`."""
 
 
 def used_seed(seed: int, seeds: Sequence[int]) -> str:
-    """The law that a confirmation breaks which has the search's seed among its own."""
-    return f"base.seed = {seed} is also among confirm.seeds = {show(seeds)}, but confirmation needs fresh seeds; change one of the two"
+    """Error sentence for a confirmation that reuses the seed of the search."""
+    return f"base.seed = {seed} is also among confirm.seeds = {show(seeds)}, but the confirmation needs fresh seeds; change one of the two"
 
 
 def two_tasks(task: str, data_task: str) -> str:
-    """The law that `data.task` breaks where it is another than `task`."""
+    """Error sentence for a `data.task` that differs from `task`."""
     return f"is {data_task!r}, but task is {task!r}; drop data.task"
 
 
 class SearchConfig(Record):
-    """How configurations are proposed, arm by arm, with the same budget for each."""
+    """How configurations are proposed, separately for each arm and with the same budget."""
 
     algorithm: Literal["tpe", "random", "grid", "gp", "qmc", "cmaes"] = "tpe"
-    """Optuna's sampler that proposes configurations; grid: every point of the space once."""
+    """Optuna sampler that proposes configurations. grid: every point of the space once."""
     num_trials: int = Field(20, ge=1)
-    """Trials per arm."""
+    """Number of search trials per arm."""
     train_flops: float | None = Field(None, gt=0)
-    """Training FLOPs per arm: no further trial of an arm starts once its trials have spent them. None: `num_trials` alone decides."""
+    """Training FLOPs per arm: once an arm's trials have spent them, it starts no further trial. If null, only `num_trials` is a limit."""
     warm_start: tuple[str, ...] = ()
-    """Folders of earlier sweeps (`results/OTHER`): their best configurations follow each method's own (`plan/warm_start.py`)."""
+    """Folders of earlier sweeps (`results/OTHER`), whose best configurations are tried right after each method's own values."""
     metric: str = "val_accuracy"
-    """Column of the trials table that selects; always measured on validation."""
+    """Column of the trials table by which trials are selected; always measured on validation."""
     mode: Literal["max", "min"] = "max"
-    """Whether the largest or the smallest value of `metric` is best."""
+    """max: the largest value of `metric` is best. min: the smallest."""
     seed: int = 0
-    """Seed of the samplers; trials are seeded by `base.seed`."""
+    """Seed of the sampler. Trials are seeded by `base.seed`."""
 
     @field_validator("warm_start", mode="before")
     @classmethod
@@ -124,38 +124,38 @@ class SearchConfig(Record):
 
 
 class SchedulerConfig(Record):
-    """Early stopping inside each arm: asynchronous successive halving (ASHA), or none."""
+    """Early stopping within each arm: asynchronous successive halving (ASHA), or none."""
 
     name: Literal["asha", "none"] = "asha"
     """asha: weak trials of an arm are stopped early. none: every trial runs to its last epoch."""
     time_attr: Literal["epoch", "train_flops"] = "epoch"
-    """What a rung counts. train_flops: `grace_period` and rungs are in FLOPs."""
+    """Unit of `grace_period` and of the rungs: epochs or training FLOPs."""
     grace_period: float = Field(2, gt=0)
-    """No trial is stopped before this much. (After one epoch of four, low learning rates lead that lose in the end: see
-    `benchmarks.search_efficiency`.)"""
+    """Training that every trial completes before it can be stopped, in units of `time_attr`. (Low learning rates lead
+    after the first of four epochs but lose in the end: see `benchmarks.search_efficiency`.)"""
     reduction_factor: float = Field(3, gt=1)
-    """At each rung the best 1/reduction_factor go on."""
+    """At each rung the best 1/reduction_factor of the trials continue."""
 
 
 class ConfirmConfig(Record):
-    """The best configuration of each arm, frozen, again on fresh seeds, and once on the test split."""
+    """Retrains the best configuration of each arm on fresh seeds and scores it once on the test split."""
 
     seeds: tuple[int, ...] = (82, 23, 37, 84, 4)
-    """The same for all arms, so that differences pair up. Empty: no confirmation. (The paper's five by default.)"""
+    """Fresh seeds, the same for all arms so that differences are paired; the paper's five by default. If empty, no confirmation."""
     margin: float = Field(0.01, gt=0, lt=1)
-    """The difference that matters, as a share of the test examples: 0.01 is one point."""
+    """Smallest difference that matters, as a share of the test examples: 0.01 is one percentage point."""
     equal_flops: bool = True
-    """Train the dearer of each method and its baseline once more per seed, with the counted training FLOPs of the cheaper one and a
-    schedule that ends there: stage `matched`. Not for controls, and not where the two cost the same within 2 %."""
+    """For each seed, retrain the more expensive of a method and its baseline with the cheaper one's counted training FLOPs and a schedule
+    that ends there (stage `matched`). Skipped for controls, and if the two costs are within 2 % of each other."""
     race: tuple[int, ...] = ()
-    """Looks, in numbers of seeds, such as [3, 5, 10]: after each, comparisons that are decided or hopeless are not continued; the last
-    look is all seeds. Empty: every arm runs on every seed."""
+    """Interim looks, as numbers of seeds such as [3, 5, 10]: comparisons that are decided or hopeless at a look are not continued. The last
+    look is all seeds. If empty, every arm runs on every seed."""
     pilot: str | None = None
-    """Folder of an earlier sweep whose spread over seeds and examples `--dry-run` plans with. None: `sd_seed` and `discordance`."""
+    """Folder of an earlier sweep from which `--dry-run` takes the spread over seeds and examples. If null, `sd_seed` and `discordance`."""
     sd_seed: float | None = Field(None, ge=0, lt=1)
-    """For the plan: standard deviation over seeds of the paired difference in accuracy. None: `analysis.planning`'s assumption."""
+    """For the plan: standard deviation over seeds of the paired difference in accuracy. If null, the assumption of `analysis.planning`."""
     discordance: float | None = Field(None, gt=0, le=1)
-    """For the plan: share of test examples on which two arms disagree. None: likewise."""
+    """For the plan: share of test examples on which two arms disagree. If null, the assumption of `analysis.planning`."""
 
     @field_validator("seeds")
     @classmethod
@@ -163,7 +163,7 @@ class ConfirmConfig(Record):
         if len(set(value)) != len(value):
             raise ValueError(f"must be distinct seeds, got {show(value)}; drop the repeated one")
         if any(seed < 0 for seed in value):
-            raise ValueError(f"must be at least 0, each of them, got {show(value)}")
+            raise ValueError(f"must all be at least 0, got {show(value)}")
         return value
 
     @model_validator(mode="after")
@@ -177,39 +177,39 @@ class ConfirmConfig(Record):
 
 
 class SweepConfig(Record):
-    """A whole sweep: arms = families x tasks x methods, each searched over `space` with an equal budget."""
+    """A sweep: arms = families x tasks x methods, each searched over `space` with the same budget."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    """Results go to `<output>/<name>`; the same name continues the sweep."""
+    """Name of the sweep. Results go to `<output>/<name>`; running the same name again continues the sweep."""
     output: str = "results"
-    """Folder in which the folder of the results is made."""
+    """Parent folder of the results folder."""
     families: tuple[str, ...] = Field(("llama3",), min_length=1)
     """Architectures with their chat templates: names in `models.families.FAMILIES`, or of masked encoders in `models.encoders.ENCODERS`."""
     model: str | dict[str, str] = "tiny"
-    """One for all families, or one per family."""
+    """`tiny` (built in), `paper` (the paper's hub id), a hub id or a local folder: one for all families, or one per family."""
     task: dict[str, TaskData] = Field(default_factory=lambda: {"nl-rx": TaskData()}, min_length=1)
-    """One name, a list of names, or a mapping from each name to its own data keys, such as {nl-rx: {}, gsm8k: {num_train: 500}}."""
+    """Task name, a list of names, or a mapping from each name to its own data keys, such as {nl-rx: {}, gsm8k: {num_train: 500}}."""
     data: DataConfig = DataConfig()
-    """Data keys of all tasks; `data.task` is `task` again."""
+    """Data keys shared by all tasks. `data.task` is another way to write `task`."""
     pretrain: PretrainConfig | None = None
-    """A stage before the fine-tuning, the same for all arms but for the methods' JEPA terms."""
+    """A training stage before the fine-tuning, the same for all arms except for the methods' JEPA terms. If null, there is none."""
     methods: dict[str, ObjectiveConfig | None] = Field(min_length=1)
-    """Name -> objective; `none` is the baseline."""
+    """Name of each method -> its JEPA term; `none` is the baseline."""
     cross_entropy: dict[str, CrossEntropyConfig] = Field(default_factory=dict)
-    """Method -> `loss_on` and `train_end_of_turn` of its own."""
+    """Method -> its own `loss_on` and `train_end_of_turn`, in place of those in `base.optim`."""
     controls: tuple[Literal["lambda_zero", "monitor", "shuffled", "constant_target", "stop_token"], ...] = ()
-    """Controls of every method with a JEPA term, as methods beside it (`jepa-shuffled`): the term computed and weighted 0, measured without
-    gradient, with pairs exchanged, with one constant target. stop_token: every method, the baseline too, without a trained end of turn."""
+    """Controls of every method with a JEPA term, added as methods (`jepa-shuffled`). lambda_zero: term computed but weighted 0. monitor:
+    measured without gradient. shuffled: pairs exchanged. constant_target: one target. stop_token: end of turn untrained (baselines too)."""
     space: dict[str, Distribution] = Field(default_factory=dict)
-    """Path in TrialConfig (`optim.learning_rate`, `objective.lambda`, `lora.r`) -> distribution."""
+    """Parameter (`optim.learning_rate`, `objective.lambda`, `lora.r`) -> distribution of the values to search."""
     search: SearchConfig = SearchConfig()
-    """How configurations are proposed, arm by arm."""
+    """How configurations are proposed in each arm."""
     scheduler: SchedulerConfig = SchedulerConfig()
-    """Early stopping inside each arm; none: no early stopping."""
+    """Early stopping within each arm. none: no early stopping."""
     confirm: ConfirmConfig = ConfirmConfig()
-    """The best of each arm again on fresh seeds and the test split; none: no confirmation."""
+    """Retraining of each arm's best configuration on fresh seeds, and its test score. none: no confirmation."""
     resources: ResourcesConfig = ResourcesConfig()
-    """What one trial occupies, and how many run at once."""
+    """The resources of one trial, and how many trials run at once."""
     base: BaseConfig = BaseConfig()
     """Defaults of every trial."""
 
@@ -218,10 +218,10 @@ class SweepConfig(Record):
     def _a_folder(cls, value: str) -> str:
         if "://" in value:
             raise ValueError(
-                f"must be a folder of a mounted file system, got {show(value)}; write to one, and copy the finished tables to the store"
+                f"must be a folder on a mounted file system, got {show(value)}; write to one and copy the finished tables to the store"
             )
         if value.startswith("~"):
-            raise ValueError(f"{show(value)} names a home folder that this system does not know; write the path out")
+            raise ValueError(f"{show(value)} names a home folder that does not exist on this system; write the full path")
         return value
 
     @field_validator("model", mode="before")
@@ -229,7 +229,7 @@ class SweepConfig(Record):
     def _one_or_each(cls, value: Any) -> Any:
         if isinstance(value, str) or (isinstance(value, dict) and all(isinstance(part, str) for part in (*value, *value.values()))):
             return value
-        raise ValueError(f"must be one name for all families, or one for each such as {{llama3: tiny, gemma2: paper}}, got {show(value)}")
+        raise ValueError(f"must be one name for all families, or one per family such as {{llama3: tiny, gemma2: paper}}, got {show(value)}")
 
     @field_validator("task", mode="before")
     @classmethod
@@ -239,22 +239,27 @@ class SweepConfig(Record):
         if isinstance(value, (list, tuple)) and all(isinstance(name, str) for name in value):
             return {name: {} for name in value}
         if isinstance(value, dict) and all(isinstance(name, str) for name in value):
-            return {name: {} if own is None else own for name, own in value.items()}
+            return {name: {} if keys is None else keys for name, keys in value.items()}
         raise ValueError(
-            f"must be one name, a list of names, or names with data keys such as {{gsm8k: {{num_train: 500}}}}, got {show(value)}"
+            f"must be one name, a list of names, or a mapping to data keys such as {{gsm8k: {{num_train: 500}}}}, got {show(value)}"
         )
 
     @field_serializer("task")
     def _as_written(self, value: dict[str, TaskData]) -> Any:
-        own = {name: data.model_dump(mode="json", exclude_none=True) for name, data in value.items()}
-        if any(own.values()):
-            return own
-        return list(own) if len(own) > 1 else next(iter(own))
+        written = {name: data.model_dump(mode="json", exclude_none=True) for name, data in value.items()}
+        if any(written.values()):
+            return written
+        return list(written) if len(written) > 1 else next(iter(written))
+
+    @field_validator("controls", mode="before")
+    @classmethod
+    def _one_spelling(cls, value: Any) -> Any:
+        return stored_names(value)
 
     @model_validator(mode="before")
     @classmethod
     def _one_task(cls, value: Any) -> Any:
-        """`task` and `data.task` are one key: either sets both. With several tasks `data.task` is the first."""
+        """`task` and `data.task` are one key: either sets both. With several tasks, `data.task` is the first."""
         if not isinstance(value, dict):
             return value
         data = value.get("data", {})
@@ -275,7 +280,7 @@ class SweepConfig(Record):
         return value | add_controls(value["controls"], value["methods"], value.get("cross_entropy") or {})
 
     def loss_side(self, method: str) -> tuple[str, bool]:
-        """What a method's cross-entropy is taken over: `loss_on` and `train_end_of_turn`, its own or else `base.optim`'s."""
+        """The tokens of a method's cross-entropy: its own `loss_on` and `train_end_of_turn`, or else those of `base.optim`."""
         common, own = self.base.optim, self.cross_entropy.get(method, CrossEntropyConfig())
         return (
             common.loss_on if own.loss_on is None else own.loss_on,
@@ -288,12 +293,12 @@ class SweepConfig(Record):
         return tuple(self.task)
 
     def model_of(self, family: str) -> str:
-        """`tiny`, `paper`, hub id or folder of one of the families."""
+        """`tiny`, `paper`, hub id or folder of a family's model."""
         return self.model if isinstance(self.model, str) else self.model[family]
 
     @property
     def placement(self) -> ResourcesConfig:
-        """`resources`, with what follows from the models: the tiny ones stay off GPUs that nobody asked for, where they would be slower."""
+        """`resources` for these models: tiny ones, which are slower on a GPU, use one only if `gpus_per_worker` is given."""
         tiny = all(self.model_of(family) == "tiny" for family in self.families)
         return (
             self.resources.model_copy(update={"gpus_per_worker": 0.0})
@@ -302,14 +307,14 @@ class SweepConfig(Record):
         )
 
     def data_of(self, task: str) -> DataConfig:
-        """The data of one of the tasks."""
+        """The data configuration of a task."""
         keys = self.task[task].model_dump(exclude_none=True, exclude={"max_new_tokens"})
         return DataConfig.model_validate(canonical(self.data) | keys | {"task": task})
 
     def max_new_tokens_of(self, task: str) -> int | None:
-        """Token cap that the file gives for one of the tasks; None: the task's own."""
-        own = self.task[task].max_new_tokens
-        return own if own is not None else self.base.evaluation.max_new_tokens
+        """Maximum length of an answer in tokens that the file gives for a task. None: the task's own applies."""
+        cap = self.task[task].max_new_tokens
+        return cap if cap is not None else self.base.evaluation.max_new_tokens
 
     @model_validator(mode="after")
     def _fresh_seeds(self) -> SweepConfig:

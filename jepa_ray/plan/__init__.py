@@ -1,4 +1,4 @@
-"""From a YAML file to the trials that it asks for. Neither torch nor Ray: a mistake is refused in a moment."""
+"""From a YAML file to its trials. Imports neither torch nor Ray, so that a mistake is reported at once."""
 
 from jepa_ray.plan.arms import Estimate, accepts, defaults, grid, most_matched, space, total_trials, trial_config
 

@@ -1,6 +1,6 @@
-"""From a sweep to its trials: the configuration an assignment stands for, and the plan that is printed before any money is spent.
+"""From a sweep to its trials: the search space of each arm, and the configuration that belongs to an assignment of it.
 
-Imports neither torch nor Ray: a dry run answers at once.
+Imports neither torch nor Ray, so that a dry run is fast.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from jepa_ray.data.datasets import DATASETS
 
 @dataclass(frozen=True)
 class Estimate:
-    """What one trial of an arm at its defaults amounts to, counted from the tokenised data."""
+    """Size and cost of one trial of an arm at its defaults, counted from the tokenised data."""
 
     train_examples: int
     train_tokens: float
     train_flops: float
     checkpoint_bytes: float
     test_examples: int = 0
-    """Of the sealed test split; 0: there is none."""
+    """Examples of the sealed test split; 0 if there is none."""
 
 
 def space(sweep: SweepConfig, arm: Arm) -> dict[str, Distribution]:
-    """What is searched in an arm: all of the space, but nothing of the objective, nor what depends on it, where the arm has none, or where
-    it has no effect there (predictor tokens of an in-sequence layout, say)."""
+    """The part of the space that an arm searches. Excludes parameters of the objective that the arm lacks or in which they have no effect
+    (predictor tokens of an in-sequence layout, for example), and parameters whose `when` depends on these."""
     objective = sweep.methods[arm.method]
     if objective is not None and objective.control in ("monitor", "zero"):
-        objective = None  # no knob of a term that trains nothing changes what is selected
+        objective = None  # no knob of a term that trains nothing affects the selection
     out: dict[str, Distribution] = {}
     for path, distribution in sweep.space.items():
         if path.startswith("objective.") and (objective is None or not _takes(objective, path, distribution)):
@@ -42,13 +42,13 @@ def space(sweep: SweepConfig, arm: Arm) -> dict[str, Distribution]:
 
 
 def _takes(objective: ObjectiveConfig, path: str, distribution: Distribution) -> bool:
-    """Whether a knob has an effect on an objective: its least favourable legal values are not all refused."""
+    """Whether a knob has an effect on an objective: at least one of its probes is accepted."""
     leaf = path.partition(".")[2]
     return any(accepts(objective, leaf, value) for value in distribution.probes())
 
 
 def accepts(objective: ObjectiveConfig, leaf: str, value: Any) -> bool:
-    """Whether an objective can have this value of a knob, which then is no idle one."""
+    """Whether an objective accepts this value of a knob and the knob has an effect on it."""
     try:
         changed = ObjectiveConfig.model_validate({**canonical(objective), leaf: value})
     except ValueError:
@@ -57,7 +57,7 @@ def accepts(objective: ObjectiveConfig, leaf: str, value: Any) -> bool:
 
 
 def trial_config(sweep: SweepConfig, arm: Arm, params: Mapping[str, Any]) -> TrialConfig:
-    """The resolved configuration of an assignment: the arm's defaults with `params` (paths in YAML's words) put in."""
+    """The resolved configuration of an assignment: the arm's defaults, replaced by `params` (path as in YAML -> value)."""
     tree = method_tree(sweep, arm)
     for path, value in params.items():
         part, _, leaf = path.partition(".")
@@ -66,7 +66,7 @@ def trial_config(sweep: SweepConfig, arm: Arm, params: Mapping[str, Any]) -> Tri
 
 
 def defaults(sweep: SweepConfig, arm: Arm) -> dict[str, Any]:
-    """The arm's own values of what is searched, as far as they lie in the space: its first trial."""
+    """The arm's own values of its searched parameters, as far as the space contains them: its first trial."""
     tree = method_tree(sweep, arm)
     out: dict[str, Any] = {}
     for path, distribution in space(sweep, arm).items():
@@ -82,7 +82,7 @@ def own_value(tree: Mapping[str, Any], path: str) -> Any:
 
 
 def grid(sweep: SweepConfig, arm: Arm) -> list[dict[str, Any]]:
-    """Every distinct assignment of the arm's space. ValueError where a range has no step."""
+    """Every distinct assignment of the arm's space. Raises ValueError if a range has no step."""
     return list(enumerate_grid(space(sweep, arm)))
 
 
@@ -108,12 +108,12 @@ def canonical_without_none(record: CrossEntropyConfig | None) -> dict[str, Any]:
 
 
 def most_matched(sweep: SweepConfig, declared: Sequence[Arm]) -> int:
-    """Runs at equal FLOPs, where every method costs more or less than its baseline; controls have none."""
+    """Number of runs at equal FLOPs if every method differs from its baseline in cost. Controls have no such runs."""
     if not sweep.confirm.equal_flops or sweep.pretrain is not None or sweep.base.masked is not None:
         return 0
     return len(compared(declared, controls=False)) * len(sweep.confirm.seeds)
 
 
 def total_trials(sweep: SweepConfig, declared: Sequence[Arm]) -> int:
-    """Runs of the whole sweep, search and confirmation."""
+    """Number of runs of the whole sweep, in search and confirmation."""
     return len(declared) * (sweep.search.num_trials + len(sweep.confirm.seeds))

@@ -1,11 +1,11 @@
-"""What has changed between two files of one sweep, and which changes `--extend` can make. Trees in, sentences out; nothing is read here."""
+"""The changes between two files of one sweep, and which of them `--extend` can make. Trees in, sentences out; reads no file."""
 
 from __future__ import annotations
 
 from typing import Any
 
 FREE = ("name", "output", "resources")
-"""Keys that say where a sweep runs and is written, not what it is: they may change from one run to the next."""
+"""Keys that decide where a sweep runs and writes, not what it computes. They may change from one run to the next."""
 EXTENDABLE = (
     "search.num_trials",
     "search.algorithm",
@@ -21,13 +21,13 @@ EXTENDABLE = (
     "families",
     "model",
 )
-"""Keys that `--extend` may change; those of GROWING may only grow."""
+"""Keys that `--extend` may change. Those in GROWING may only grow."""
 GROWING = ("methods", "cross_entropy", "families", "model")
 LISTS = ("families", "controls")
-"""Keys that hold a list of names."""
+"""Keys whose value is a list of names."""
 ABSENT = "no such method"
 Keys = tuple[str, ...]
-"""Where a value is in a sweep file."""
+"""Path of a value in a sweep file."""
 
 
 def changed(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[Keys, Any, Any]]:
@@ -38,13 +38,13 @@ def changed(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[Keys, Any, A
 
 
 def _missing(key: Keys) -> str | None:
-    """What a key counts as in a file that lacks it: null, as a default that a later version has added. But a method whose value is null
-    is a baseline, which is not the same as no such method."""
+    """The value of a key that a file lacks: null, as for a default that a later version has added. For methods it is ABSENT, because null
+    is a baseline."""
     return ABSENT if key[0] == "methods" else None
 
 
 def by_family(tree: dict[str, Any]) -> dict[str, Any]:
-    """The tree with a model for each family: `model: tiny` may grow into one per family."""
+    """The tree with one model per family, so that `model: tiny` may grow into a mapping."""
     return tree if isinstance(tree["model"], dict) else {**tree, "model": dict.fromkeys(tree["families"], tree["model"])}
 
 
@@ -55,22 +55,22 @@ def _leaves(tree: Any, path: Keys = ()) -> dict[Keys, Any]:
 
 
 def told(old: dict[str, Any], new: dict[str, Any], path: Keys, before: Any, after: Any) -> str:
-    """A change in one line; a method that comes or goes is one change, whatever its keys. `old`, `new`: the methods."""
+    """One line for a change. `old`, `new`: the methods. An added or dropped method is one change, regardless of its keys."""
     if path[0] == "methods" and (path[1] in old) != (path[1] in new):
         return f"methods.{path[1]} is {'added' if path[1] in new else 'dropped'}"
     return f"{'.'.join(path)}: {before!r} -> {after!r}"
 
 
 def refusal(old: dict[str, Any], methods: dict[str, Any], path: Keys, before: Any, after: Any) -> str | None:
-    """Why `--extend` cannot change this; None where it can. `methods`: those of the new file."""
+    """Why `--extend` cannot make this change. None if it can. `methods`: those of the new file."""
     key, top, name = ".".join(path), path[0], path[1] if len(path) > 1 else ""
     if not any(key == allowed or key.startswith(f"{allowed}.") for allowed in EXTENDABLE):
-        return f"{key}: {before!r} -> {after!r} would change what the trials so far have measured"
+        return f"{key}: {before!r} -> {after!r} would change what the existing trials have measured"
     if top in LISTS:
         gone = sorted(set(before or ()) - set(after or ()))
         return f"{top}: {', '.join(gone)} would be dropped" if gone else None
     if top == "methods" and name not in methods:
         return f"methods.{name} would be dropped"
     if top in GROWING and name in old["methods" if top == "cross_entropy" else top]:
-        return f"{key}: {before!r} -> {after!r} would mix two things under one name; give the new one a name of its own"
+        return f"{key}: {before!r} -> {after!r} would mix two things under one name; give the new one its own name"
     return None

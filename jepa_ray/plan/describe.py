@@ -1,4 +1,4 @@
-"""The plan as text: what a sweep would run, what that costs, and what is odd about it. Printed before anything expensive starts."""
+"""The plan as text: the runs of a sweep, their cost, and notes on anything odd. Printed before anything expensive starts."""
 
 from __future__ import annotations
 
@@ -14,41 +14,38 @@ from jepa_ray.plan.arms import Estimate, canonical_without_none, defaults, metho
 
 
 def notes(sweep: SweepConfig, declared: Sequence[Arm]) -> list[str]:
-    """Repeated and no-op configurations that the space contains, each with its reason."""
+    """Notes on repeated and no-op configurations in the space, each with its reason."""
     out = []
     for arm in declared:
-        own = space(sweep, arm)
         try:
-            size = sum(1 for _ in itertools.islice(enumerate_grid(own), sweep.search.num_trials))
+            size = sum(1 for _ in itertools.islice(enumerate_grid(space(sweep, arm)), sweep.search.num_trials))
         except ValueError:
             continue
         if size < sweep.search.num_trials:
-            ending = "the arm ends early" if sweep.search.algorithm == "grid" else "repeats are answered from the table, not run again"
+            ending = "the arm ends early" if sweep.search.algorithm == "grid" else "repeats are read from the table, not run again"
             out.append(f"{arm.name}: only {_count(size, 'distinct configuration')} for {sweep.search.num_trials} trials; {ending}")
     for arm in declared:
-        own, first, tree = space(sweep, arm), defaults(sweep, arm), method_tree(sweep, arm)
+        searched, first, tree = space(sweep, arm), defaults(sweep, arm), method_tree(sweep, arm)
         for path, distribution in sweep.space.items():
-            absent = [name for name in distribution.when or {} if name not in own]
+            absent = [name for name in distribution.when or {} if name not in searched]
             if absent and not path.startswith("objective."):
-                out.append(
-                    f"{arm.name}: {path} is never searched, for its `when` looks at {', '.join(absent)}, which this arm does not have"
-                )
-        for path, distribution in own.items():
+                why = f"because its `when` refers to {', '.join(absent)}, which this arm does not have"
+                out.append(f"{arm.name}: {path} is never searched, {why}")
+        for path, distribution in searched.items():
             if path not in first and distribution.applies(first):
                 values = distribution.model_copy(update={"when": None}).text()
-                out.append(
-                    f"{arm.name}: its own {path} = {show(own_value(tree, path))} lies outside {values}; the first trial draws one instead"
-                )
+                value = show(own_value(tree, path))
+                out.append(f"{arm.name}: its own {path} = {value} is outside {values}; the first trial draws another value instead")
     for path, distribution in sweep.space.items():
         probes = distribution.probes()
         if len(probes) == 1:
             out.append(f"{path} has a single value ({show(probes[0])}): nothing is searched")
         if path == "objective.lambda" and 0 in probes:
-            out.append("objective.lambda = 0 is the baseline, whatever the other knobs of the objective")
+            out.append("objective.lambda = 0 is the baseline, regardless of the other knobs of the objective")
     for name, objective in sweep.methods.items():
         if objective is not None and objective.fixed_lambda == 0 and objective.control == "none" and "objective.lambda" not in sweep.space:
-            searched = [path for path in sweep.space if path.startswith("objective.")]
-            also = f"; searching {', '.join(searched)} changes nothing" if searched else ""
+            knobs = [path for path in sweep.space if path.startswith("objective.")]
+            also = f"; searching {', '.join(knobs)} changes nothing" if knobs else ""
             out.append(f"method {name}: lambda = 0 equals the baseline bit for bit{also}")
     if idle := idle_early_stopping(sweep):
         out.append(idle)
@@ -56,9 +53,9 @@ def notes(sweep: SweepConfig, declared: Sequence[Arm]) -> list[str]:
 
 
 def idle_early_stopping(sweep: SweepConfig) -> str | None:
-    """Why ASHA can never stop a trial of this sweep; None where it can, where there is none, or where it counts FLOPs.
+    """Why ASHA can never stop a trial of this sweep. None if it can, if there is no ASHA, or if it counts FLOPs.
 
-    A trial is stopped after a validation before its last epoch, and not before `grace_period`.
+    A trial can be stopped only after a validation before its last epoch, and not before `grace_period`.
     """
     scheduler, every = sweep.scheduler, sweep.base.evaluation.every
     if scheduler.name == "none" or scheduler.time_attr != "epoch":
@@ -85,7 +82,7 @@ def describe(
 ) -> str:
     """The plan as text: arms, space, budget, confirmation, notes; with estimates also tokens, FLOPs and disk.
 
-    `declared`: the sweep's arms, with what each is compared with. `power`: what the confirmation can detect, in words.
+    `declared`: the sweep's arms, each with its baseline. `power`: differences that the confirmation can detect, in words.
     """
     search = sweep.search
 
@@ -112,7 +109,9 @@ def describe(
         *_pretraining(sweep),
         f"  search    {search.algorithm}, {_count(search.num_trials, 'trial')} per arm, by {search.metric} ({search.mode}); "
         f"seed {sweep.base.seed}; early stopping: {stopping}",
-        f"  confirm   best of each arm on seeds {', '.join(map(str, seeds))}, test split opened once" if seeds else "  confirm   no",
+        f"  confirm   best of each arm on seeds {', '.join(map(str, seeds))}, scored once on the test split"
+        if seeds
+        else "  confirm   none",
         f"  total     {total} = {_count(total_trials(sweep, declared), 'run')}{again}",
         "  space",
         *_table(searched or [("    (empty)", "every trial of an arm is the same")]),
@@ -124,22 +123,22 @@ def describe(
         lines.append(
             f"  cost      about {flops:.3g} computed FLOPs of training, an estimate at the methods' defaults; early stopping spends less"
         )
-    lines += [f"  begins    {line}" for line in _warm_start(sweep, declared)]
+    lines += [f"  start     {line}" for line in _warm_start(sweep, declared)]
     lines += [f"  power     {line}" for line in power]
     lines += [f"  data      {fact}" for fact in facts]
     lines += [f"  note      {note}" for note in notes(sweep, declared)]
     return "\n".join(lines)
 
 
-def _warm_start(sweep: SweepConfig, own: Sequence[Arm]) -> list[str]:
-    """What each method takes from earlier sweeps."""
-    search, firsts = sweep.search, {arm.method: arm for arm in reversed(own)}
+def _warm_start(sweep: SweepConfig, declared: Sequence[Arm]) -> list[str]:
+    """The suggestions that each method takes from earlier sweeps."""
+    search, firsts = sweep.search, {arm.method: arm for arm in reversed(declared)}
     if not search.warm_start:
         return []
     read = {name: warm_start.read(search.warm_start, name, space(sweep, arm), search.metric, search.mode) for name, arm in firsts.items()}
-    gone = [folder for folder in search.warm_start if not Path(folder).is_dir()]
-    lines = [f"{name}: {found.text()}" for name, found in reversed(read.items())] if len(gone) < len(search.warm_start) else []
-    return [*lines, *(f"{folder} is gone; arms that have begun keep what it suggested" for folder in gone)]
+    missing = [folder for folder in search.warm_start if not Path(folder).is_dir()]
+    lines = [f"{name}: {start.text()}" for name, start in reversed(read.items())] if len(missing) < len(search.warm_start) else []
+    return [*lines, *(f"{folder} no longer exists; arms that have started keep its suggestions" for folder in missing)]
 
 
 def _pretraining(sweep: SweepConfig) -> list[str]:
@@ -155,16 +154,16 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" + ("s" if number != 1 else "")
 
 
-def _arm_rows(sweep: SweepConfig, own: Iterable[Arm], estimates: Mapping[str, Estimate] | None) -> list[tuple[str, ...]]:
+def _arm_rows(sweep: SweepConfig, declared: Iterable[Arm], estimates: Mapping[str, Estimate] | None) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
-    for arm in own:
+    for arm in declared:
         objective = sweep.methods[arm.method]
         tokens = "next-token" if sweep.base.masked is None else "masked-token"
         method = f"{tokens} loss only" if objective is None else objective_text(objective)
         method += "".join(f", {key} {show(value)}" for key, value in canonical_without_none(sweep.cross_entropy.get(arm.method)).items())
         row: tuple[str, ...] = (f"    {arm.name}", method, f"{len(space(sweep, arm))} searched")
         if estimates and arm.name not in estimates:
-            row += ("cannot be run: see below",)
+            row += ("cannot run: see below",)
         elif estimates:
             estimate = estimates[arm.name]
             row += (
@@ -176,16 +175,15 @@ def _arm_rows(sweep: SweepConfig, own: Iterable[Arm], estimates: Mapping[str, Es
 
 
 def objective_text(objective: ObjectiveConfig) -> str:
-    """An objective in a few words: its distance, weight and predictor tokens, and whatever else is not as in the paper."""
+    """An objective in a few words: distance, weight, predictor tokens, and every other setting that differs from the paper."""
     weight = f"lambda {objective.fixed_lambda:.3g}" if objective.fixed_lambda is not None else "lambda from gradients"
-    own = canonical(objective)
-    usual = canonical(ObjectiveConfig())
-    told = ("distance", "lambda", "lambda_effective", "k")
-    rest = [f"{name} {show(value)}" for name, value in own.items() if name not in told and value != usual[name]]
+    paper = canonical(ObjectiveConfig())
+    always = ("distance", "lambda", "lambda_effective", "k")
+    rest = [f"{name} {show(value)}" for name, value in canonical(objective).items() if name not in always and value != paper[name]]
     return ", ".join([objective.distance, weight, f"k {objective.k}", *rest]).replace("'", "")
 
 
 def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """Rows with their columns aligned."""
+    """Lines of text with aligned columns."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return ["   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -1,7 +1,7 @@
-"""YAML and `key=value` overrides to a SweepConfig: everything that is wrong is said at once, each with its place and remedy.
+"""From YAML and `key=value` overrides to a SweepConfig. Reports all errors at once, each with its place and remedy.
 
-What is checked needs the file alone: types and bounds (`config/`), names, files and laws between keys (`checks/`). What needs
-weights or data is checked when they are prepared. Imports neither torch nor Ray.
+The checks need only the file: types and bounds (`config/`), names, files and rules between keys (`checks/`). Checks that need
+weights or data run when these are prepared. Imports neither torch nor Ray.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ _SECTIONS_OF_BASE = ("model", "optim", "evaluation")
 _PATHS = ("output", "model", "train", "test", "databases", "warm_start", "pilot", "corpus")
 """Keys whose values may be paths."""
 _WRITTEN = ("families", "model", "methods", "search", "base")
-"""Some of the keys that stand in every sweep.yaml of a results folder."""
+"""Some of the keys that every sweep.yaml of a results folder contains."""
 _DISTRIBUTION_KEYS = ("float", "int", "choice", "log", "step", "when")
 
 
 class ConfigError(ValueError):
-    """Everything that is wrong with a sweep file."""
+    """All errors in a sweep file."""
 
     def __init__(self, source: str, messages: Sequence[str]) -> None:
         self.messages = list(messages)
-        many = f"{len(self.messages)} errors" if len(self.messages) > 1 else "an error"
-        super().__init__("\n".join([f"{source}: {many}; nothing was started", *(f"  {message}" for message in self.messages)]))
+        count = f"{len(self.messages)} errors" if len(self.messages) > 1 else "1 error"
+        super().__init__("\n".join([f"{source}: {count}; nothing was started", *(f"  {message}" for message in self.messages)]))
 
 
 def load_sweep(
@@ -49,15 +49,15 @@ def load_sweep(
     """The resolved sweep of a file, or of a dictionary that contains what a file would.
 
     Args:
-        overrides: `a.b.c=value`, the value in YAML; they win over the file.
-        families, tasks: names that exist; by default those of the package.
+        overrides: `a.b.c=value`, the value in YAML; they take precedence over the file.
+        families, tasks: legal names; by default those of the package.
     Raises:
-        ConfigError: lists every error found.
+        ConfigError: lists every error.
     """
     tree, lines = (copy.deepcopy(dict(source)), {}) if isinstance(source, Mapping) else _read(Path(source))
     messages: list[str] = []
     _shorthands(tree)
-    found = list(_full_names(tree, lines))
+    findings = list(_full_names(tree, lines))
     for override in overrides:
         try:
             _apply(tree, override, lines)
@@ -65,22 +65,22 @@ def load_sweep(
             messages.append(str(error))
     _shorthands(tree)
     _expand_homes(tree)
-    found += _full_names(tree, lines)
-    found += check(tree, families, tasks)
+    findings += _full_names(tree, lines)
+    findings += check(tree, families, tasks)
     sweep = None
     try:
         sweep = SweepConfig.model_validate(tree)
     except ValidationError as error:
-        # What the sweep as a whole refuses, without a place of its own, has been found above too, and with one.
-        found += [finding(item) for item in error.errors() if item["loc"] or not found]
-    messages += [_placed(where, lines) + said for where, said in sorted(found, key=lambda pair: _line(pair[0], lines) or 0)]
+        # Errors of the sweep as a whole have no place here. The checks above report the same errors with their place.
+        findings += [finding(item) for item in error.errors() if item["loc"] or not findings]
+    messages += [_placed(where, lines) + sentence for where, sentence in sorted(findings, key=lambda pair: _line(pair[0], lines) or 0)]
     if messages or sweep is None:
         raise ConfigError("the sweep" if isinstance(source, Mapping) else str(source), list(dict.fromkeys(messages)))
     return sweep
 
 
 def parse_resolved(path: Path) -> dict[str, Any]:
-    """The tree of the sweep.yaml that a results folder holds. Raises ValueError, one sentence, where it is not what a sweep writes."""
+    """The tree of a results folder's sweep.yaml. Raises ValueError, with one sentence, if no sweep can have written it."""
     try:
         tree = parse(path.read_text(encoding="utf-8"))
         lacks = [key for key in _WRITTEN if key not in tree] if isinstance(tree, dict) else list(_WRITTEN)
@@ -93,20 +93,20 @@ def parse_resolved(path: Path) -> dict[str, Any]:
 
 
 def unreadable_resolved(path: Path, why: str) -> str:
-    """The sentence for a sweep.yaml of a results folder that says no longer what the sweep is."""
+    """Error sentence for a results folder's sweep.yaml that no longer describes the sweep."""
     return (
-        f"{path} cannot be read ({why}), so that it is not known whether this is the same sweep: rename it and repeat the command with the "
-        "file that this sweep was last run with, and it is written again"
+        f"{path} cannot be read ({why}), so it is unknown whether this is the same sweep; to have it written again, rename it and repeat "
+        "the command with the file that this sweep was last run with"
     )
 
 
 def _misshapen(tree: dict[str, Any]) -> str | None:
-    """What no sweep writes there, of what is compared with the file of the command."""
+    """Why a key that is compared with the command's file is malformed. None if all are well-formed."""
     for key, kind in (("families", list), ("controls", list), ("methods", dict), ("space", dict), ("cross_entropy", dict)):
         value = tree.get(key, kind())
         if not isinstance(value, kind) or not all(isinstance(name, str) for name in value):
-            return f"{key} holds no names"
-    return None if isinstance(tree["model"], (str, dict)) else "model is no name"
+            return f"{key} does not contain names"
+    return None if isinstance(tree["model"], (str, dict)) else "model is not a name"
 
 
 def dump(sweep: SweepConfig) -> str:
@@ -115,7 +115,7 @@ def dump(sweep: SweepConfig) -> str:
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[tuple[str, ...], int]]:
-    """The file's tree, and the line on which each of its keys stands."""
+    """The file's tree, and the line of each of its keys."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -131,11 +131,11 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[tuple[str, ...], int]]:
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""
         raise ConfigError(str(path), [f"{where}not valid YAML: {getattr(error, 'problem', None) or error}"]) from None
     if not isinstance(tree, dict):
-        held = "nothing" if tree is None else "a list" if isinstance(tree, list) else f"only {show(tree)}"
-        raise ConfigError(str(path), [f"a sweep file holds keys and values (name: ..., methods: ...), but this one holds {held}"])
+        content = "is empty" if tree is None else "contains a list" if isinstance(tree, list) else f"contains only {show(tree)}"
+        raise ConfigError(str(path), [f"a sweep file must contain keys and values (name: ..., methods: ...), but this one {content}"])
     assert isinstance(node, yaml.MappingNode)
     for key, value in node.value:
-        # Left blank, their lines commented out: the defaults. `null`, which YAML reads as the same, is said and means none.
+        # A blank section (its lines commented out) has its defaults. An explicit `null`, which YAML reads the same way, means none.
         if key.value in ("scheduler", "confirm") and tree[key.value] is None and not value.value:
             del tree[key.value]
     return tree, dict(_lines(node, ()))
@@ -143,10 +143,10 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[tuple[str, ...], int]]:
 
 def _missing_file(path: Path) -> str:
     if "=" in str(path):
-        return "there is no such file; FILE comes first, then key=value"
-    beside = [str(other) for other in sorted(path.parent.glob("*.y*ml"))]
-    near = difflib.get_close_matches(str(path), beside, 1, 0.6)
-    return "there is no such file; " + (f"did you mean {near[0]}?" if near else "search_spaces/ has some to start from")
+        return "the file does not exist; FILE comes first, then key=value"
+    neighbours = [str(other) for other in sorted(path.parent.glob("*.y*ml"))]
+    near = difflib.get_close_matches(str(path), neighbours, 1, 0.6)
+    return "the file does not exist; " + (f"did you mean {near[0]}?" if near else "search_spaces/ has examples to start from")
 
 
 def _lines(node: yaml.Node | None, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], int]]:
@@ -161,7 +161,7 @@ def _lines(node: yaml.Node | None, path: tuple[str, ...]) -> Iterator[tuple[tupl
 
 
 def _placed(path: Place, lines: dict[tuple[str, ...], int]) -> str:
-    """Where a key stands: its path, and its line in the file (or the nearest above it), where it comes from there."""
+    """Prefix of a message: the path of a key and, if it comes from the file, its line (or that of the nearest key above it)."""
     line = _line(path, lines)
     keys = tuple(map(str, path))
     also = " and override" if any(other[: len(keys)] == keys and not lines[other] for other in lines) else ""
@@ -170,13 +170,13 @@ def _placed(path: Place, lines: dict[tuple[str, ...], int]) -> str:
 
 
 def _line(path: Place, lines: dict[tuple[str, ...], int]) -> int | None:
-    """0 for an override, None for a key of which nothing is given."""
+    """Line of a key: 0 for an override, None for a key of which no part is given."""
     keys = tuple(map(str, path))
     return next((lines[keys[:length]] for length in range(len(keys), 0, -1) if keys[:length] in lines), None)
 
 
 def _apply(tree: dict[str, Any], override: str, lines: dict[tuple[str, ...], int]) -> None:
-    """Put one `key=value` into the tree. Keys of `space` hold dots themselves: `space.objective.k.int=[0, 2]`."""
+    """Put one `key=value` into the tree. Keys of `space` contain dots themselves: `space.objective.k.int=[0, 2]`."""
     key, equals, text = override.partition("=")
     parts = key.split(".")
     if not equals or not all(parts):
@@ -192,7 +192,7 @@ def _apply(tree: dict[str, Any], override: str, lines: dict[tuple[str, ...], int
             parts = [*parts[:3], full_path(".".join(parts[3:]))]
     if parts[0] == "methods" and len(parts) > 2 and _is_none(tree.get("methods"), parts[1]):
         raise ValueError(
-            f"override {override!r}: methods.{parts[1]} is none, the baseline, and has no {parts[2]}; "
+            f"override {override!r}: methods.{parts[1]} is none (the baseline) and has no {parts[2]}; "
             f"add a method of another name, e.g. methods.jepa={{{parts[2]}: {text}}}"
         )
     branch = tree
@@ -210,14 +210,14 @@ def _is_none(methods: Any, name: str) -> bool:
 
 
 def _override(lines: dict[tuple[str, ...], int], parts: Sequence[str]) -> None:
-    """Note that a key and all below it no longer come from the file (line 0)."""
+    """Record that a key and all keys below it no longer come from the file (line 0)."""
     for keys in [keys for keys in lines if keys[: len(parts)] == tuple(parts)]:
         del lines[keys]
     lines[tuple(parts)] = 0
 
 
 def _shorthands(tree: dict[str, Any]) -> None:
-    """`scheduler: none`, `confirm: none` and `families: llama3` mean what they say; a section left blank has its defaults."""
+    """Expand `scheduler: none`, `confirm: none` and `families: llama3`. A blank section gets its defaults."""
     base = tree.get("base")
     for branch, keys in ((tree, _SECTIONS), (base if isinstance(base, dict) else {}, _SECTIONS_OF_BASE)):
         branch |= {key: {} for key in keys if key in branch and branch[key] is None}
@@ -230,7 +230,7 @@ def _shorthands(tree: dict[str, Any]) -> None:
 
 
 def _expand_homes(tree: Any, is_path: bool = False) -> Any:
-    """Replace `~` and `~user` at the start of paths, in place: no shell has seen them."""
+    """Expand `~` and `~user` at the start of paths, in place; no shell has done so."""
     if isinstance(tree, dict):
         tree |= {key: _expand_homes(value, is_path or key in _PATHS) for key, value in tree.items()}
     elif isinstance(tree, list) and is_path:
@@ -241,18 +241,18 @@ def _expand_homes(tree: Any, is_path: bool = False) -> Any:
 
 
 def _full_names(tree: dict[str, Any], lines: dict[tuple[str, ...], int]) -> Iterator[Finding]:
-    """Resolve short names (`lambda`) in `space` and in `when` to full paths, in place; what has none is left for the checks."""
+    """Resolve short names (`lambda`) in `space` and `when` to full paths, in place. Unknown names are left to the checks."""
     space = tree.get("space")
     if not isinstance(space, dict):
         return
     resolved: dict[str, Any] = {}
-    for name, said in space.items():
+    for name, spec in space.items():
         full = full_path(str(name))
         if full in resolved:
             yield ["space", name], f"{full} is given twice, once by its short name; drop one"
-        if isinstance(said, dict) and isinstance(said.get("when"), dict):
-            said = {**said, "when": {full_path(str(key)): value for key, value in said["when"].items()}}
-        resolved[full] = said
+        if isinstance(spec, dict) and isinstance(spec.get("when"), dict):
+            spec = {**spec, "when": {full_path(str(key)): value for key, value in spec["when"].items()}}
+        resolved[full] = spec
     for keys, line in list(lines.items()):
         if keys[0] == "space" and len(keys) > 1:
             lines.setdefault(("space", full_path(keys[1]), *keys[2:]), line)

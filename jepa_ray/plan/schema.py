@@ -1,8 +1,8 @@
-"""The JSON schema of a sweep file, for editors: what every key means, and every closed list of names.
+"""The JSON schema of a sweep file, for editors: the meaning of every key, and every closed list of names.
 
 Written to `search_spaces/sweep.schema.json` by `python -m jepa_ray.plan.schema`; the first line of each file there names it, so that
-an editor with a YAML language server completes keys and marks typos. What only the whole file decides (a control without a JEPA
-term, a value that a method does not have) is checked on loading, not here.
+an editor with a YAML language server completes keys and marks typos. Rules that need the whole file (a control without a JEPA term, a
+value that a method cannot have) are checked on loading, not here.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from jepa_ray.models.families import FAMILIES
 from jepa_ray.system import atomic
 
 SHIPPED = Path("search_spaces") / "sweep.schema.json"
-"""Under the root of a checkout."""
+"""Relative to the root of a checkout."""
 
 
 def json_schema() -> dict[str, Any]:
-    """JSON schema (draft 2020-12) of a sweep file, with the shorthands that loading accepts."""
+    """JSON schema (draft 2020-12) of a sweep file, including the shorthands that loading accepts."""
     schema = SweepConfig.model_json_schema(by_alias=True)
     records = {record.__name__: record for record in _records(SweepConfig)}
     for name, part in (("SweepConfig", schema), *schema["$defs"].items()):
@@ -46,6 +46,8 @@ def json_schema() -> dict[str, Any]:
     keys["families"]["items"] |= families
     keys["families"] = _either(keys["families"], families)
     next(option for option in keys["model"]["anyOf"] if option.get("type") == "object")["propertyNames"] = families
+    for place, spelling in ((keys["controls"]["items"], "zero"), (parts["ObjectiveConfig"]["properties"]["control"], "lambda_zero")):
+        place["enum"] = [*place["enum"], spelling]
     parts["SearchConfig"]["properties"]["metric"] |= {"enum": list(VALIDATION_METRICS)}
     warm_start = parts["SearchConfig"]["properties"]["warm_start"]
     parts["SearchConfig"]["properties"]["warm_start"] = _either(warm_start, {"type": "string"})
@@ -58,25 +60,25 @@ def json_schema() -> dict[str, Any]:
 
 
 def searchable() -> list[str]:
-    """Keys of `space`: every path of a trial's configuration that a search may vary, then the short names that stand for one of them."""
+    """Keys of `space`: every path of a trial's configuration that a search may vary, then the short names of these paths."""
     paths = [f"{part}.{leaf}" for part in SEARCHABLE for leaf in leaves_of(part)]
     short = [leaf for part in SEARCHABLE for leaf in leaves_of(part) if full_path(leaf) != leaf]
     return [*paths, *dict.fromkeys(short)]
 
 
 def text() -> str:
-    """The schema as the shipped file holds it."""
+    """The text of the shipped schema file."""
     return json.dumps(json_schema(), indent=2) + "\n"
 
 
-def _either(said: dict[str, Any], *others: dict[str, Any]) -> dict[str, Any]:
-    """One of several forms; what describes the key stays on the key, where editors look for it."""
-    about = {name: said[name] for name in ("description", "title", "default") if name in said}
-    return about | {"anyOf": [{name: value for name, value in said.items() if name not in about}, *others]}
+def _either(key: dict[str, Any], *others: dict[str, Any]) -> dict[str, Any]:
+    """A key that has one of several forms. Its description stays on the key itself, where editors look for it."""
+    about = {name: key[name] for name in ("description", "title", "default") if name in key}
+    return about | {"anyOf": [{name: value for name, value in key.items() if name not in about}, *others]}
 
 
 def _accept_none(part: dict[str, Any]) -> None:
-    """`none` is null wherever null is legal."""
+    """Accept `none` wherever null is legal."""
     for key in part.get("properties", {}).values():
         for place in (key, key.get("additionalProperties")):
             options = place.get("anyOf", []) if isinstance(place, dict) else []
@@ -85,18 +87,18 @@ def _accept_none(part: dict[str, Any]) -> None:
 
 
 def _describe(part: dict[str, Any], record: type[Record]) -> None:
-    """The docstrings under the record's fields as descriptions of its keys.
+    """Use the docstrings under the record's fields as descriptions of its keys.
 
-    Read from the source when a schema is asked for: pydantic's `use_attribute_docstrings` would do so on every import, in every worker.
+    They are read from the source on demand: pydantic's `use_attribute_docstrings` would read them on every import, in every worker.
     """
-    said = docstrings(record)
+    descriptions = docstrings(record)
     for name, field in record.model_fields.items():
-        if name in said:
-            part["properties"][field.alias or name]["description"] = said[name]
+        if name in descriptions:
+            part["properties"][field.alias or name]["description"] = descriptions[name]
 
 
 def docstrings(record: type[Record]) -> dict[str, str]:
-    """Field -> the docstring under it, its own or that of the record it is inherited from."""
+    """Field -> the docstring under it, in the record or in the one from which the field is inherited."""
     out: dict[str, str] = {}
     for owner in reversed(record.__mro__):
         if issubclass(owner, Record) and owner is not Record:
@@ -104,13 +106,13 @@ def docstrings(record: type[Record]) -> dict[str, str]:
             assert isinstance(body, ast.ClassDef)
             for field, below in itertools.pairwise(body.body):
                 match field, below:
-                    case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(said))):
-                        out[name] = inspect.cleandoc(said).replace("\n", " ")
+                    case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(docstring))):
+                        out[name] = inspect.cleandoc(docstring).replace("\n", " ")
     return out
 
 
 def _records(record: type[Record]) -> Iterator[type[Record]]:
-    """A record and those inside it."""
+    """A record and all records nested in it."""
     yield record
     for field in record.model_fields.values():
         for kind in _classes(field.annotation):

@@ -1,4 +1,4 @@
-"""The YAML dialect of a sweep file: safe, no key twice, and numbers as one means them."""
+"""The YAML dialect of a sweep file: safe, without repeated keys, and with numbers read as intended."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import yaml
 
 
 class Loader(yaml.SafeLoader):
-    """YAML 1.2's numbers (`1e-4` is one, `1:30` and `2025-01-31` are not), 1.1's booleans; no key twice, no alias inside its own anchor."""
+    """Numbers of YAML 1.2 (`1e-4` is one; `1:30` and `2025-01-31` are not), booleans of 1.1. No repeated keys, no alias in its anchor."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -19,7 +19,7 @@ class Loader(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         event = self.peek_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.AliasEvent) and event.anchor in self._open:
-            problem = f"the alias *{event.anchor} stands inside what it names, so it has no end; write that part out"
+            problem = f"the alias *{event.anchor} is inside its own anchor, so it would never end; write that part out"
             raise yaml.composer.ComposerError(None, None, problem, getattr(event, "start_mark", None))
         anchor: str | None = getattr(event, "anchor", None)
         self._open.add(anchor)
@@ -31,17 +31,19 @@ class Loader(yaml.SafeLoader):
         seen: set[Any] = set()
         for key_node, _ in node.value:
             if not isinstance(key_node, yaml.ScalarNode):
-                problem = "a key is a word, not a list or mapping (text that holds braces or brackets needs quotes)"
+                problem = "a key must be a word, not a list or mapping (text with braces or brackets needs quotes)"
                 raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
             key = (key_node.tag, key_node.value)
             if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key_node.value!r} stands twice", key_node.start_mark)
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key_node.value!r} appears twice; drop one", key_node.start_mark
+                )
             seen.add(key)
         return super().construct_mapping(node, deep)
 
 
 class Dumper(yaml.SafeDumper):
-    """Quotes what Loader would not read back as text."""
+    """Quotes text that Loader would read back as something else."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
@@ -61,7 +63,7 @@ for _tag, _pattern, _first in (
 
 
 def parse(text: str) -> Any:
-    """What YAML text holds, as a sweep file is read. Raises yaml.YAMLError."""
+    """The content of YAML text in the dialect of a sweep file. Raises yaml.YAMLError."""
     try:
         return yaml.load(text, Loader)  # Loader is a SafeLoader
     except RecursionError:

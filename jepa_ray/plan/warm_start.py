@@ -1,8 +1,8 @@
-"""What earlier sweeps found, as first suggestions of a new one (`search.warm_start`).
+"""Results of earlier sweeps as first suggestions of a new one (`search.warm_start`).
 
-For each method the best configurations of the earlier sweeps' arms of that name are tried right after the method's own values, whatever
-algorithm goes on from there. Only ranks within an arm are compared: accuracies of another family, task or size mean nothing here.
-`benchmarks/warm_start.py` measures what that is worth, and what else was tried.
+For each method, the best configurations of the earlier sweeps' arms of that name are tried right after the method's own values,
+regardless of the search algorithm. Only ranks within an arm are compared: accuracies of another family, task or size say nothing here.
+`benchmarks/warm_start.py` measures the benefit and compares alternatives.
 """
 
 from __future__ import annotations
@@ -20,59 +20,59 @@ import yaml
 from jepa_ray.config.space import Distribution
 
 COUNT = 3
-"""Configurations that are suggested at most."""
+"""Maximum number of suggested configurations."""
 
 
 @dataclass(frozen=True)
 class Earlier:
-    """A finished trial of an earlier sweep, put into the new space."""
+    """A finished trial of an earlier sweep, mapped into the new space."""
 
     arm: str
     """`<folder> <arm>`."""
     params: Mapping[str, Any]
-    """Path in the space -> value, as far as the parameter applies."""
+    """Path in the space -> value, for the parameters that apply."""
     score: float
-    """By the new sweep's metric; larger is better."""
+    """Value of the new sweep's metric, with its sign set so that larger is better."""
     moved: bool = False
-    """Whether a number lay outside the space and was moved to the nearest value in it."""
+    """Whether a number was outside the space and was moved to the nearest value in it."""
 
 
 @dataclass(frozen=True)
 class WarmStart:
-    """What earlier sweeps have to say about one method."""
+    """The usable trials of earlier sweeps for one method."""
 
     trials: tuple[Earlier, ...]
-    """All that can be used."""
+    """All usable trials."""
     skipped: int
-    """Trials that cannot: a word that the space does not hold, or a value that the earlier sweep has not recorded."""
+    """Number of unusable trials: they have a word that the space does not contain, or lack a recorded value."""
 
     @cached_property
     def suggestions(self) -> list[dict[str, Any]]:
-        """The best of them, first to be tried first."""
+        """The best trials, in the order in which they are tried."""
         return best(self.trials, COUNT)
 
     def text(self) -> str:
         """One line for the plan."""
         if not self.trials:
-            return "nothing to begin with" + (f" ({self.skipped} trials do not fit the space)" if self.skipped else "")
+            return "no earlier trials to start from" + (f" ({self.skipped} trials do not fit the space)" if self.skipped else "")
         moved = sum(trial.moved for trial in self.trials)
         arms = ", ".join(dict.fromkeys(trial.arm for trial in self.trials))
-        said = f"the best {len(self.suggestions)} of {len(self.trials)} trials of {arms} are tried after the method's own values"
+        summary = f"the best {len(self.suggestions)} of {len(self.trials)} trials of {arms} are tried after the method's own values"
         notes = [f"{moved} moved to the nearest values in the space"] if moved else []
-        notes += [f"{self.skipped} did not fit it"] if self.skipped else []
-        return said + (f" ({'; '.join(notes)})" if notes else "")
+        notes += [f"{self.skipped} did not fit the space"] if self.skipped else []
+        return summary + (f" ({'; '.join(notes)})" if notes else "")
 
 
 def read(folders: Sequence[str | Path], method: str, space: Mapping[str, Distribution], metric: str, mode: str) -> WarmStart:
-    """The COMPLETE search trials of `method` in earlier sweeps' tables, put into `space`.
+    """The COMPLETE search trials of `method` in earlier sweeps' tables, mapped into `space`.
 
-    `metric` is a column of the trials table, `mode` `max` or `min`. A folder that is gone says nothing: only a sweep that began while it
-    was there gets here (see `misfit`), and each of its arms has recorded its suggestions. Raises ValueError where tables can't be read.
+    `metric` is a column of the trials table, `mode` is `max` or `min`. Missing folders are skipped: the checks refuse them unless this
+    sweep started while they existed, and then its arms have recorded their suggestions. Raises ValueError if tables cannot be read.
     """
-    from jepa_ray import results  # pandas: not before there is something to read
+    from jepa_ray import results  # imports pandas, so only if there is something to read
 
     columns = [column_of(path) for path in space]
-    found, skipped = [], 0
+    usable, skipped = [], 0
     for folder in (folder for folder in folders if Path(folder).is_dir()):
         table = results.read_trials(Path(folder), ["arm", "method", "stage", "state", metric, "trial_id", *dict.fromkeys(columns)])
         rows = table[(table["method"] == method) & (table["stage"] == "search") & (table["state"] == "COMPLETE")]
@@ -82,26 +82,26 @@ def read(folders: Sequence[str | Path], method: str, space: Mapping[str, Distrib
             if placed is None:
                 skipped += 1
             else:
-                found.append(Earlier(f"{folder} {row['arm']}", placed[0], float(score) * (1 if mode == "max" else -1), placed[1]))
-    return WarmStart(tuple(found), skipped)
+                usable.append(Earlier(f"{folder} {row['arm']}", placed[0], float(score) * (1 if mode == "max" else -1), placed[1]))
+    return WarmStart(tuple(usable), skipped)
 
 
-def began_with(own: Path) -> list[str]:
-    """The `search.warm_start` of the sweep that has begun in the folder `own`; empty where none has, or its file can't be read."""
+def began_with(folder: Path) -> list[str]:
+    """The `search.warm_start` of the sweep in `folder`. Empty if no sweep has started there, or its file cannot be read."""
     try:
-        resolved = yaml.safe_load((own / "sweep.yaml").read_text(encoding="utf-8"))
-        return [str(folder) for folder in resolved["search"]["warm_start"]]
+        resolved = yaml.safe_load((folder / "sweep.yaml").read_text(encoding="utf-8"))
+        return [str(earlier) for earlier in resolved["search"]["warm_start"]]
     except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, KeyError):
         return []
 
 
 def misfit(folder: str, methods: Collection[str]) -> str | None:
-    """Why a sweep cannot start from `folder`, with the remedy; None where it can."""
+    """Why a sweep cannot start from `folder`, with the remedy. None if it can."""
     path = Path(folder)
     if not path.is_dir():
-        return f"there is no folder {folder}; give the folder of an earlier sweep, such as results/lora, or drop it"
+        return f"the folder {folder} does not exist; give the folder of an earlier sweep, such as results/lora, or drop it"
     if not (path / "trials").is_dir():
-        return f"{folder} has no trials table, so it is no sweep's folder; give one such as results/lora, or drop it"
+        return f"{folder} has no trials table, so it is not the folder of a sweep; give one such as results/lora, or drop it"
     from jepa_ray import results
 
     try:
@@ -113,30 +113,30 @@ def misfit(folder: str, methods: Collection[str]) -> str | None:
         return f"{folder} has no COMPLETE search trial yet; wait for it, or drop it"
     theirs = sorted(set(done["method"]))
     if not set(theirs) & set(methods):
-        own = ", ".join(methods)
-        return f"{folder} has trials of {', '.join(theirs)} only, none of this sweep's methods {own}; name them alike, or drop it"
+        ours = ", ".join(methods)
+        return f"{folder} has trials of {', '.join(theirs)} only, none of this sweep's methods {ours}; use the same names, or drop it"
     return None
 
 
 def best(trials: Sequence[Earlier], count: int) -> list[dict[str, Any]]:
-    """The `count` best distinct configurations by their relative rank within their arm, averaged over the arms that have them.
+    """The `count` best distinct configurations by their relative rank within an arm, averaged over the arms that have them.
 
-    A relative rank is (rank - 1/2) / trials of the arm, so that the best of twenty comes before the best of three; equals share theirs.
+    The relative rank is (rank - 1/2) / trials of the arm, so the best of twenty precedes the best of three. Equal scores share a rank.
     """
     shares: dict[str, list[float]] = {}
     for arm in dict.fromkeys(trial.arm for trial in trials):
-        own = [trial for trial in trials if trial.arm == arm]
-        for trial in own:
-            above, level = sum(other.score > trial.score for other in own), sum(other.score == trial.score for other in own)
-            shares.setdefault(_key(trial.params), []).append((above + level / 2) / len(own))
-    ranked = sorted(shares, key=lambda key: sum(shares[key]) / len(shares[key]))  # stable: the first found of equals
+        group = [trial for trial in trials if trial.arm == arm]
+        for trial in group:
+            above, level = sum(other.score > trial.score for other in group), sum(other.score == trial.score for other in group)
+            shares.setdefault(_key(trial.params), []).append((above + level / 2) / len(group))
+    ranked = sorted(shares, key=lambda key: sum(shares[key]) / len(shares[key]))  # stable: of equals, the first one
     return [json.loads(key) for key in ranked[:count]]
 
 
 def place(values: Mapping[str, Any], space: Mapping[str, Distribution]) -> tuple[dict[str, Any], bool] | None:
-    """An assignment of the space that is nearest to `values` (path -> recorded value), and whether anything had to be moved.
+    """The assignment of the space nearest to `values` (path -> recorded value), and whether any value had to be moved.
 
-    None where a value is missing, or is a word that its parameter does not have.
+    None if a value is missing, or is a word that its parameter does not take.
     """
     params: dict[str, Any] = {}
     moved = False
@@ -156,7 +156,7 @@ _NOWHERE: Any = object()
 
 
 def nearest(distribution: Distribution, value: Any) -> Any:
-    """The distribution's own form of a value it contains; of a number outside, the nearest it has; `_NOWHERE` for anything else."""
+    """A contained value in the distribution's own form, the nearest value for a number outside, `_NOWHERE` for anything else."""
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if distribution.choice is not None:
         for option in distribution.choice:
@@ -175,7 +175,7 @@ def nearest(distribution: Distribution, value: Any) -> Any:
 
 
 def column_of(path: str) -> str:
-    """Column of the trials table that holds a parameter of the space, such as `lora_r` of `lora.r`."""
+    """Column of the trials table for a parameter of the space, such as `lora_r` for `lora.r`."""
     part, _, leaf = path.partition(".")
     if part in ("lora", "pretrain"):
         return f"{part}_{leaf}"

@@ -31,7 +31,7 @@ def leaves(tree: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, .
 
 
 def other(path: tuple[str, ...], value: Any) -> Any:
-    """Another legal value of a leaf."""
+    """A different legal value of a leaf."""
     named = {
         "layout": "reverse",
         "readout": "mean",
@@ -72,15 +72,15 @@ def reordered(tree: Any) -> Any:
 
 def test_config_id_changes_with_every_leaf_and_with_nothing_else() -> None:
     tree = canonical(TrialConfig.model_validate(FULL))
-    own = config_id(TrialConfig.model_validate(tree), "data")
-    assert config_id(TrialConfig.model_validate(reordered(tree)), "data") == own
-    # A whole number in the place of a real one is the same number.
-    assert config_id(TrialConfig.model_validate(replaced(tree, ("objective", "lambda"), 2)), "data") == own
+    original = config_id(TrialConfig.model_validate(tree), "data")
+    assert config_id(TrialConfig.model_validate(reordered(tree)), "data") == original
+    # A whole number in place of a real number is the same value.
+    assert config_id(TrialConfig.model_validate(replaced(tree, ("objective", "lambda"), 2)), "data") == original
     assert tree["objective"]["lambda"] == 2.0
-    ids = {own, config_id(TrialConfig.model_validate(tree), "other data")}
-    paths = [path for path, _ in leaves(tree) if path != ("masked",)]  # that section goes with other objectives
-    assert len(paths) > 35, "the tree is not all there"
-    idle = 0  # a knob that would have no effect on this objective is refused, and has an effect on none of its runs
+    ids = {original, config_id(TrialConfig.model_validate(tree), "other data")}
+    paths = [path for path, _ in leaves(tree) if path != ("masked",)]  # that section requires other objectives
+    assert len(paths) > 35, "the tree is incomplete"
+    idle = 0  # knobs that are refused because they have no effect on this objective
     for path, value in leaves(tree):
         if path not in paths:
             continue
@@ -97,9 +97,9 @@ def test_config_id_changes_with_every_leaf_and_with_nothing_else() -> None:
 def test_every_leaf_is_a_column() -> None:
     config = TrialConfig.model_validate(FULL)
     row, values = columns(config), [value for _, value in leaves(canonical(config))]
-    # Beside the leaves: lambda's other form, and the parts of sections that are not there.
-    beside = {"lambda_grad_ratio", *MaskedConfig.model_fields}
-    assert all(row.pop(name) is None for name in beside)
+    # Other columns: the second form of lambda, and the leaves of absent sections.
+    others = {"lambda_grad_ratio", *MaskedConfig.model_fields}
+    assert all(row.pop(name) is None for name in others)
     values.remove(None)  # the section itself
     assert len(row) == len(values), "two leaves share a column"
     assert sorted(map(json.dumps, row.values())) == sorted(map(json.dumps, values))
@@ -131,7 +131,7 @@ def test_records_are_frozen() -> None:
         (("model", "family"), 3, "must be text, got 3"),
     ],
 )
-def test_nothing_is_guessed_from_another_type(path: tuple[str, ...], value: Any, sentence: str) -> None:
+def test_values_of_another_type_are_refused(path: tuple[str, ...], value: Any, sentence: str) -> None:
     tree = canonical(TrialConfig.model_validate(FULL))
     with pytest.raises(ValidationError) as refused:
         TrialConfig.model_validate(replaced(tree, path, value))
@@ -153,7 +153,7 @@ def test_task_is_one_key_in_two_places() -> None:
         SweepConfig.model_validate({"name": "a", "methods": {"baseline": "none"}, "task": "gsm8k", "data": {"task": "spider"}})
 
 
-def test_seeds_of_search_and_confirmation_are_apart() -> None:
+def test_seeds_of_search_and_confirmation_differ() -> None:
     with pytest.raises(ValidationError, match=r"base.seed = 82.*fresh seeds"):
         SweepConfig.model_validate({"name": "a", "methods": {"baseline": "none"}, "base": {"seed": 82}})
 
@@ -162,17 +162,17 @@ def test_seeds_of_search_and_confirmation_are_apart() -> None:
     ("resources", "sentence"),
     [
         ({"gpus_per_worker": 0.5, "workers_per_trial": 2}, "two workers of a trial cannot share a GPU"),
-        ({"gpus_per_worker": 1.5}, "a fraction of one GPU, or whole ones; give 1 or 2"),
+        ({"gpus_per_worker": 1.5}, "a fraction of one GPU, or whole GPUs; give 1 or 2"),
     ],
 )
-def test_gpus_that_no_trial_can_have_are_refused(resources: dict[str, float], sentence: str) -> None:
+def test_impossible_gpu_shares_are_refused(resources: dict[str, float], sentence: str) -> None:
     with pytest.raises(ValidationError, match=sentence):
         ResourcesConfig.model_validate(resources)
     for good in ({"gpus_per_worker": 0.5}, {"gpus_per_worker": 1, "workers_per_trial": 2}, {"gpus_per_worker": 0, "workers_per_trial": 2}):
         ResourcesConfig.model_validate(good)
 
 
-def test_tiny_models_stay_off_gpus_that_nobody_asked_for() -> None:
+def test_tiny_models_use_a_gpu_only_if_one_is_requested() -> None:
     def gpus(**changes: Any) -> float | None:
         return SweepConfig.model_validate({"name": "x", "methods": {"base": None}, **changes}).placement.gpus_per_worker
 

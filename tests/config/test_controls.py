@@ -1,4 +1,4 @@
-"""`controls:` makes methods of their own, the same each time the file is read."""
+"""`controls:` adds the same control methods each time the file is read."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from jepa_ray import plan
-from jepa_ray.config import SweepConfig, arms, canonical, compared
+from jepa_ray.config import ObjectiveConfig, SweepConfig, TrialConfig, arms, canonical, compared, config_id
 
 METHODS: dict[str, Any] = {"baseline": "none", "jepa": {"lambda": 2, "k": 1}}
 
@@ -16,14 +16,13 @@ def sweep_of(controls: list[str], methods: dict[str, Any] = METHODS, **more: Any
     return SweepConfig.model_validate({"name": "x", "methods": methods, "controls": controls, **more})
 
 
-def test_each_control_is_a_method_beside_the_one_it_controls() -> None:
+def test_each_control_is_a_method_next_to_the_one_it_controls() -> None:
     sweep = sweep_of(["lambda_zero", "monitor", "shuffled", "stop_token"])
     assert list(sweep.methods) == [
         *("baseline", "jepa", "baseline-no-stop"),
         *("jepa-lambda-zero", "jepa-monitor", "jepa-shuffled", "jepa-no-stop"),
     ]
-    found = {name: objective.control for name, objective in sweep.methods.items() if objective is not None}
-    assert found == {
+    assert {name: objective.control for name, objective in sweep.methods.items() if objective is not None} == {
         "jepa": "none",
         "jepa-lambda-zero": "zero",
         "jepa-monitor": "monitor",
@@ -44,12 +43,27 @@ def test_each_control_is_a_method_beside_the_one_it_controls() -> None:
     }
 
 
-def test_what_is_resolved_reads_back_as_itself() -> None:
+def test_a_resolved_sweep_reads_back_as_itself() -> None:
     sweep = sweep_of(["shuffled", "stop_token"])
     assert SweepConfig.model_validate(canonical(sweep)) == sweep
 
 
-def test_controls_of_controls_are_not_made() -> None:
+def test_both_spellings_of_a_zero_weight_mean_the_same() -> None:
+    """`lambda_zero` under `controls` and `zero` in an objective are stored, so that config ids do not change."""
+    assert sweep_of(["zero", "shuffled"]) == sweep_of(["lambda_zero", "shuffled"])
+    assert canonical(sweep_of(["zero"]))["controls"] == ["lambda_zero"] and "jepa-lambda-zero" in sweep_of(["zero"]).methods
+    objective = ObjectiveConfig.model_validate({"control": "lambda_zero"})
+    assert objective == ObjectiveConfig.model_validate({"control": "zero"}) and canonical(objective)["control"] == "zero"
+    ids = {
+        config_id(TrialConfig.model_validate({"model": {"family": "llama3"}, "objective": {"control": control}}), "data")
+        for control in ("zero", "lambda_zero")
+    }
+    assert len(ids) == 1
+    with pytest.raises(ValueError, match="lambda_zero"):
+        sweep_of(["zeros"])
+
+
+def test_a_control_gets_no_controls() -> None:
     sweep = sweep_of(["shuffled", "monitor"], {**METHODS, "own": {"control": "constant_target"}})
     assert {name for name in sweep.methods if name.startswith("own")} == {"own"}
 
@@ -57,13 +71,13 @@ def test_controls_of_controls_are_not_made() -> None:
 @pytest.mark.parametrize(
     ("controls", "methods", "wanted"),
     [
-        (["shuffled"], {**METHODS, "jepa-shuffled": {"k": 3}}, "another method has that name; rename that one"),
+        (["shuffled"], {**METHODS, "jepa-shuffled": {"k": 3}}, "another method has that name; rename"),
         (
             ["shuffled"],
             {"baseline": "none", "tube": {"layout": "tube"}},
-            "method tube cannot have: layout tube pairs states of one sequence",
+            "not possible for method tube: layout tube pairs states of one sequence",
         ),
-        (["monitor"], {"baseline": "none", "jepa": {"lambda": {"grad_ratio": 0.5}}}, "method jepa cannot have"),
+        (["monitor"], {"baseline": "none", "jepa": {"lambda": {"grad_ratio": 0.5}}}, "not possible for method jepa"),
         (["shufled"], METHODS, "shuffled"),
     ],
 )
@@ -72,7 +86,7 @@ def test_refused(controls: list[str], methods: dict[str, Any], wanted: str) -> N
         sweep_of(controls, methods)
 
 
-def test_no_knob_is_searched_that_a_term_without_effect_has() -> None:
+def test_knobs_of_a_term_without_effect_are_not_searched() -> None:
     sweep = sweep_of(
         ["lambda_zero", "monitor", "shuffled"],
         space={"optim.learning_rate": {"choice": [1e-3, 2e-3]}, "objective.lambda": {"choice": [1, 2]}},

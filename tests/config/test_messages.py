@@ -1,4 +1,4 @@
-"""Unknown keys and values of a wrong kind: the sentence says place, law, value and remedy."""
+"""Unknown keys and values of the wrong type: the sentence names place, rule, value and remedy."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ UNKNOWN = [
 TYPES = [
     ("name=3", "name (override): must be text, got 3"),
     ("name=", "name (override): must be text, got none"),
-    ("name=a/b", "name (override): may hold letters, digits, '.', '_' and '-' only and begins with a letter or digit, got 'a/b'"),
+    ("name=a/b", "name (override): must begin with a letter or digit and contain only letters, digits, '.', '_' and '-', got 'a/b'"),
     ("name.x=1", 'name (override): must be text, got {"x": 1}'),
     ("families=3", "families (override): must be a list such as [a, b], got 3"),
     ("families=[]", "families (override): is empty, but needs at least one entry"),
-    ("families=[llama3, llama3]", "families (override): names llama3 twice; drop one"),
-    ("model=3", "model (override): must be one name for all families, or one for each such as {llama3: tiny, gemma2: paper}, got 3"),
-    ("model={gemma2: tiny, llama3: tiny}", "model.gemma2 (override): is not among families; add it there or drop it here"),
-    ("model={}", "model (override): gives no model for family llama3; add llama3: tiny (or a hub id, or a path)"),
+    ("families=[llama3, llama3]", "families (override): contains llama3 twice; drop one"),
+    ("model=3", "model (override): must be one name for all families, or one per family such as {llama3: tiny, gemma2: paper}, got 3"),
+    ("model={gemma2: tiny, llama3: tiny}", "model.gemma2 (override): is not in families; add it there or drop it here"),
+    ("model={}", "model (override): has no model for family llama3; add llama3: tiny (or a hub id, or a path)"),
     ("search=3", "search (override): must be keys and values (algorithm, num_trials, train_flops, warm_start, metric, mode, seed); got 3"),
     ("search.num_trials=true", "search.num_trials (override): must be a whole number, got true"),
     ("search.num_trials=0", "search.num_trials (override): must be at least 1, got 0"),
@@ -64,7 +64,7 @@ TYPES = [
         "val_contains, val_stopped, val_paper, val_equivalent, val_retrieval (the test split",
     ),
     ("search.metric=val_ce", "search.metric (override): must be one of val_accuracy"),
-    ("search.mode=min", "search.mode (override): val_accuracy is better when larger, so mode = min would select the worst"),
+    ("search.mode=min", "search.mode (override): a larger val_accuracy is better, so mode = min would select the worst"),
     ("base.optim.learning_rate=fast", "base.optim.learning_rate (override): must be a finite number, got 'fast'"),
     ("base.optim.learning_rate=.inf", "base.optim.learning_rate (override): must be a finite number, got inf"),
     ("base.optim.learning_rate=0", "base.optim.learning_rate (override): must be above 0.0, got 0"),
@@ -72,7 +72,7 @@ TYPES = [
     ("base.lora=16", "base.lora (override): must be keys and values (r, alpha, dropout); got 16"),
     ("confirm.seeds=3", "confirm.seeds (override): must be a list such as [a, b], got 3"),
     ("confirm.seeds=[4, 4]", "confirm.seeds (override): must be distinct seeds, got [4, 4]; drop the repeated one"),
-    ("confirm.seeds=[-4]", "confirm.seeds (override): must be at least 0, each of them, got [-4]"),
+    ("confirm.seeds=[-4]", "confirm.seeds (override): must all be at least 0, got [-4]"),
     ("resources.dashboard=1", "resources.dashboard (override): must be true or false, got 1"),
     ("methods=none", "methods (override): must be keys and values such as {a: ..., b: ...}, got 'none'"),
     ("methods={}", "methods (override): is empty, but needs at least one entry"),
@@ -89,26 +89,26 @@ TYPES = [
     ),
     ("methods.other=none", "methods.other (override): is the same as methods.baseline; change or drop one"),
     ("methods.other={k: 1}", "methods.other (override): is the same as methods.jepa; change or drop one"),
-    ("methods={'a b': none, jepa: {}}", "methods.a b (override): a method's name begins with a letter or digit and holds"),
+    ("methods={'a b': none, jepa: {}}", "methods.a b (override): a method's name must begin with a letter or digit and contain"),
 ]
 
 
 @pytest.mark.parametrize(("override", "sentence"), UNKNOWN + TYPES)
 def test_bad_override(override: str, sentence: str, write: Write) -> None:
-    if override == "methods={}":  # leaves the space of SOUND without an objective, too
+    if override == "methods={}":  # also leaves the space of SOUND without an objective
         assert sentence in refused(write(SOUND), override)[0]
         return
     refused_once(write(SOUND), override, sentence)
 
 
-def test_what_is_missing(write: Write) -> None:
+def test_missing_keys(write: Write) -> None:
     assert refused(write("task: nl-rx\n")) == [
         "name: is missing, but every sweep needs it",
         "methods: is missing, but every sweep needs it",
     ]
 
 
-def test_lines_are_folded_at_words_for_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lines_are_wrapped_at_words_only_for_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True

@@ -1,4 +1,4 @@
-"""Distributions: what they hold, what they refuse, and that Optuna draws nothing else."""
+"""Distributions: the values that they contain and refuse, and that Optuna draws no others."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from jepa_ray.config.space import Distribution, enumerate_grid
 
 
-def make(**said: Any) -> Distribution:
-    return Distribution.model_validate(said)
+def make(**spec: Any) -> Distribution:
+    return Distribution.model_validate(spec)
 
 
 EVERY_SPELLING = [
@@ -29,25 +29,25 @@ EVERY_SPELLING = [
 ]
 
 
-@pytest.mark.parametrize("said", EVERY_SPELLING, ids=str)
-def test_what_optuna_draws_lies_in_the_distribution(said: dict[str, Any]) -> None:
+@pytest.mark.parametrize("spec", EVERY_SPELLING, ids=str)
+def test_values_that_optuna_draws_are_in_the_distribution(spec: dict[str, Any]) -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    distribution = make(**said)
+    distribution = make(**spec)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     drawn = [distribution.suggest(study.ask(), "x") for _ in range(60)]
     assert all(distribution.contains(value) for value in drawn)
     assert all(distribution.contains(value) for value in distribution.probes())
     if distribution.float_ is None or distribution.step is not None:
-        # Equal as numbers, not nearly equal: a rounding error would be another configuration with another config_id.
+        # Exactly equal: a rounding error would make another configuration with another config_id.
         assert set(drawn) <= set(distribution.grid())
 
 
-@pytest.mark.parametrize("said", EVERY_SPELLING, ids=str)
-def test_written_out_and_read_back(said: dict[str, Any]) -> None:
-    distribution = make(**said)
+@pytest.mark.parametrize("spec", EVERY_SPELLING, ids=str)
+def test_written_out_and_read_back(spec: dict[str, Any]) -> None:
+    distribution = make(**spec)
     written = distribution.model_dump(mode="json")
     assert Distribution.model_validate(written) == distribution
-    assert set(written) == {*said, "log"}, "only what was given, and log, is written"
+    assert set(written) == {*spec, "log"}, "only given keys, and log, are written"
 
 
 def test_grids_by_hand() -> None:
@@ -60,7 +60,7 @@ def test_grids_by_hand() -> None:
 
 
 def test_conditional_grid_by_hand() -> None:
-    """k = 0 has no further knob (1); k = 1 and 2 have two dropouts each, and dropout 0.5 has two lambdas: 1 + 2 x (1 + 2) = 7."""
+    """k = 0 has no further knob (1 point). k = 1 and 2 have two dropouts each, of which 0.5 has two lambdas: 1 + 2 x (1 + 2) = 7."""
     space = {
         "k": make(int=[0, 2]),
         "dropout": make(choice=[0, 0.5], when={"k": [1, 2]}),
@@ -79,25 +79,25 @@ def test_huge_grids_are_not_held_in_memory() -> None:
     assert len(list(itertools.islice(enumerate_grid(space), 3))) == 3
 
 
-def test_continuous_is_what_never_comes_twice() -> None:
+def test_only_a_range_without_step_is_continuous() -> None:
     assert make(float=[0, 1]).is_continuous() and make(float=[1, 2], log=True).is_continuous()
-    for said in ({"float": [0, 1], "step": 0.5}, {"float": [1, 1]}, {"int": [1, 64], "log": True}, {"choice": [0.5]}):
-        assert not make(**said).is_continuous(), said
+    for spec in ({"float": [0, 1], "step": 0.5}, {"float": [1, 1]}, {"int": [1, 64], "log": True}, {"choice": [0.5]}):
+        assert not make(**spec).is_continuous(), spec
 
 
-def test_truth_is_not_one() -> None:
+def test_true_is_not_one() -> None:
     assert not make(choice=[0, 1]).contains(True)
     assert not make(int=[0, 1]).contains(True)
     assert make(choice=[True, 1]).choice == (True, 1)
 
 
-def test_no_range_holds_what_is_no_number_or_too_large_for_one() -> None:
+def test_no_range_contains_a_value_that_is_not_a_finite_number() -> None:
     for value in (float("nan"), float("inf"), -float("inf"), 10**400, "1", None):
         assert not make(int=[0, 4]).contains(value) and not make(float=[0, 4]).contains(value), value
 
 
 @pytest.mark.parametrize(
-    ("said", "sentence"),
+    ("spec", "sentence"),
     [
         ({}, "exactly one of float, int and choice, got none of them"),
         ({"float": [0, 1], "choice": [1]}, "got float and choice"),
@@ -108,7 +108,7 @@ def test_no_range_holds_what_is_no_number_or_too_large_for_one() -> None:
         ({"float": [1, 2], "step": 0}, "step must be above 0, got 0"),
         ({"int": [1, 2], "step": 0.5}, "step of an int range must be whole, got 0.5"),
         ({"choice": []}, "choice is empty"),
-        ({"choice": [1, 2, 1]}, "choice names a value twice: [1, 2, 1]"),
+        ({"choice": [1, 2, 1]}, "choice contains a value twice: [1, 2, 1]"),
         ({"choice": [1, 2], "log": True}, "choice takes neither log nor step"),
         ({"choice": [[1, 2]]}, "must be a number, text, true or false, got [1, 2]"),
         ({"int": [1]}, "a range is written [low, high], got [1]"),
@@ -122,8 +122,8 @@ def test_no_range_holds_what_is_no_number_or_too_large_for_one() -> None:
     ],
     ids=str,
 )
-def test_unlawful(said: dict[str, Any], sentence: str) -> None:
+def test_invalid_distributions_are_refused(spec: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ValidationError) as refused:
-        make(**said)
+        make(**spec)
     assert len(refused.value.errors()) == 1
     assert sentence in str(refused.value)

@@ -1,4 +1,4 @@
-"""The plan: arms, first trials, counts by hand, and the notes on what a sweep would repeat or not search."""
+"""The plan: arms, first trials, counts by hand, and the notes on configurations that are repeated or not searched."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_arms_are_families_times_methods() -> None:
     assert [arm.name for arm in arms(make())] == names
 
 
-def test_several_tasks_are_named_in_the_arms_and_have_data_of_their_own() -> None:
+def test_several_tasks_appear_in_the_names_of_arms_and_have_separate_data() -> None:
     sweep = make(
         families=["llama3"], task={"nl-rx": {"num_train": 50}, "gsm8k": {"max_new_tokens": 9}}, data={"num_train": 90, "num_val": 7}
     )
@@ -61,7 +61,7 @@ def test_several_tasks_are_named_in_the_arms_and_have_data_of_their_own() -> Non
     first, last = (plan.trial_config(sweep, arms(sweep)[i], {}) for i in (0, 3))
     assert (first.data.task, first.data.num_train, first.data.num_val) == ("nl-rx", 50, 7)
     assert (last.data.task, last.data.num_train, last.evaluation.max_new_tokens) == ("gsm8k", 90, 9)
-    assert first.evaluation.max_new_tokens == DATASETS["nl-rx"].max_new_tokens  # the task's own, written out
+    assert first.evaluation.max_new_tokens == DATASETS["nl-rx"].max_new_tokens  # the task's own value
     assert plan.total_trials(sweep, arms(sweep)) == 4 * (7 + 3)
 
 
@@ -81,9 +81,9 @@ def test_baseline_searches_nothing_of_the_objective() -> None:
     assert plan.space(make(), JEPA) == make().space
 
 
-def test_first_trial_is_the_arm_as_it_stands() -> None:
+def test_first_trial_has_the_arms_own_values() -> None:
     sweep = make()
-    # loss_dropout stands at 0, which the space does not offer: no default of its own, so the sampler draws it.
+    # loss_dropout is 0, which the space does not contain: it has no default, so the sampler draws it.
     assert plan.defaults(sweep, JEPA) == {"optim.learning_rate": 0.01, "objective.lambda": 2, "objective.k": 1}
     assert plan.defaults(sweep, BASELINE) == {"optim.learning_rate": 0.01}
     for arm in arms(sweep):
@@ -97,7 +97,7 @@ def test_conditional_default_needs_its_condition() -> None:
     assert plan.defaults(make(space=space, methods={"jepa": {"k": 2}}), JEPA) == {"objective.k": 2, "objective.loss_dropout": 0}
 
 
-def test_assignment_changes_what_it_names_and_nothing_else() -> None:
+def test_assignment_changes_only_the_parameters_it_names() -> None:
     sweep = make(model={"llama3": "tiny", "gemma2": "paper"}, base={"lora": {"r": 8}, "optim": {"num_epochs": 3}, "seed": 5})
     config = plan.trial_config(sweep, JEPA, {"objective.lambda": 1.5, "lora.r": 4, "optim.learning_rate": 0.02})
     untouched = plan.trial_config(sweep, JEPA, {})
@@ -130,7 +130,7 @@ def test_grid_by_hand() -> None:
     assert plan.grid(sweep, BASELINE) == [{"optim.learning_rate": 0.01}, {"optim.learning_rate": 0.02}]
 
 
-def test_description_holds_arms_totals_and_space() -> None:
+def test_description_contains_arms_totals_and_space() -> None:
     text = describe(make())
     for arm in arms(make()):
         assert arm.name in text
@@ -156,7 +156,7 @@ def test_costs_are_added_up_over_all_runs() -> None:
 @pytest.mark.parametrize(
     ("changes", "note"),
     [
-        ({"space": {}}, "jepa/gemma2: only 1 distinct configuration for 7 trials; repeats are answered from the table, not run again"),
+        ({"space": {}}, "jepa/gemma2: only 1 distinct configuration for 7 trials; repeats are read from the table, not run again"),
         ({"space": {"objective.k": {"int": [0, 4]}}}, "jepa/llama3: only 5 distinct configurations for 7 trials"),
         ({"space": {"objective.k": {"int": [0, 4]}}, "search": {"num_trials": 7, "algorithm": "grid"}}, "the arm ends early"),
         ({"space": {"objective.k": {"int": [2, 2]}}}, "objective.k has a single value (2): nothing is searched"),
@@ -167,7 +167,7 @@ def test_costs_are_added_up_over_all_runs() -> None:
         ),
         (
             {"space": {"objective.k": {"int": [0, 4]}, "optim.learning_rate": {"float": [1e-3, 1], "when": {"objective.k": 1}}}},
-            "baseline/llama3: optim.learning_rate is never searched, for its `when` looks at objective.k",
+            "baseline/llama3: optim.learning_rate is never searched, because its `when` refers to objective.k",
         ),
     ],
 )
@@ -181,18 +181,17 @@ def test_a_sound_plan_has_no_notes() -> None:
 
 
 def test_a_default_that_is_not_tried_first_is_noted_with_its_value_and_the_range() -> None:
-    found = notes(make(families=["llama3"], base={"optim": {"learning_rate": 0.5}}))
-    assert found == [
-        "baseline/llama3: its own optim.learning_rate = 0.5 lies outside 0.001 to 0.1, log; the first trial draws one instead",
-        "jepa/llama3: its own optim.learning_rate = 0.5 lies outside 0.001 to 0.1, log; the first trial draws one instead",
-        "jepa/llama3: its own objective.loss_dropout = 0.0 lies outside one of 0.5, 0.75; the first trial draws one instead",
+    assert notes(make(families=["llama3"], base={"optim": {"learning_rate": 0.5}})) == [
+        "baseline/llama3: its own optim.learning_rate = 0.5 is outside 0.001 to 0.1, log; the first trial draws another value instead",
+        "jepa/llama3: its own optim.learning_rate = 0.5 is outside 0.001 to 0.1, log; the first trial draws another value instead",
+        "jepa/llama3: its own objective.loss_dropout = 0.0 is outside one of 0.5, 0.75; the first trial draws another value instead",
     ]
-    # At k = 3 the dropout is not searched, so the first trial leaves it as it stands.
+    # At k = 3 the dropout is not searched, so the first trial keeps its value.
     assert notes(make(methods={"baseline": "none", "jepa": {"k": 3}})) == []
 
 
-def test_what_depends_on_the_objective_is_not_searched_without_one() -> None:
-    """Nor what depends on that."""
+def test_parameters_that_depend_on_the_objective_are_not_searched_without_one() -> None:
+    """Neither are parameters that depend on those."""
     space = {
         "objective.k": {"int": [0, 4]},
         "optim.warmup_ratio": {"choice": [0, 0.1], "when": {"objective.k": 1}},
@@ -218,7 +217,7 @@ def test_what_depends_on_the_objective_is_not_searched_without_one() -> None:
     ],
     ids=str,
 )
-def test_early_stopping_that_can_never_act_is_not_announced(changes: dict[str, Any], idle: str | None) -> None:
+def test_early_stopping_without_effect_is_noted(changes: dict[str, Any], idle: str | None) -> None:
     sweep = SweepConfig.model_validate({"name": "x", "methods": {"base": "none", "jepa": {}}, **changes})
     text = describe(sweep)
     if idle is None:

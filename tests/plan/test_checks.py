@@ -1,4 +1,4 @@
-"""Laws between the keys of a sweep file, files and names that do not exist: each mistake is refused, with a remedy."""
+"""Rules between the keys of a sweep file, files and names that do not exist: each mistake is refused with a remedy."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SPACE = [
         "space.k=3",
         "space.objective.k (override): must be a distribution such as {float: [0.1, 10], log: true}, {int: [0, 4]}",
     ),
-    ("space.k={int: [4, 0]}", "space.objective.k (override): the range is empty: low = 4 is above high = 0; swap them"),
+    ("space.k={int: [4, 0]}", "space.objective.k (override): the range is empty, since low = 4 is above high = 0; swap them"),
     (
         "space.lambda.float=[0, 8]",
         "space.objective.lambda (line 7 and override): a log range needs low > 0, got low = 0; raise low or drop log",
@@ -30,7 +30,10 @@ SPACE = [
         "space.lambda.choice=[1]",
         "space.objective.lambda (line 7 and override): needs exactly one of float, int and choice, got float and choice",
     ),
-    ("space.k={float: [0, 4]}", "space.objective.k (override): takes whole numbers, but a float range draws others too; write int: [0, 4]"),
+    (
+        "space.k={float: [0, 4]}",
+        "space.objective.k (override): takes whole numbers, but a float range also draws others; write int: [0, 4]",
+    ),
     ("space.k={int: [0, 65]}", "space.objective.k (override): must be at most 64, got 65; narrow the range"),
     ("space.loss_dropout={choice: [0, 1]}", "space.objective.loss_dropout (override): must be below 1.0, got 1"),
     (
@@ -48,24 +51,24 @@ SPACE = [
     ("space.xyzzy={int: [1, 2]}", "space.xyzzy (override): unknown parameter; searchable: optim.learning_rate, optim.num_epochs"),
     (
         "space.seed={int: [1, 2]}",
-        "space.seed (override): seeds are replicates, never searched; set base.seed for the search and confirm.seeds",
+        "space.seed (override): seeds are replicates and cannot be searched; set base.seed for the search and confirm.seeds",
     ),
     (
         "space.data.num_train={int: [1, 2]}",
-        "space.data.num_train (override): data is the same for all trials, or they could not be compared; set it in data",
+        "space.data.num_train (override): data must be the same for all trials, or they could not be compared; set it in data",
     ),
     (
         "space.model.family={choice: [a, b]}",
-        "space.model.family (override): model is the same for all trials, or they could not be compared",
+        "space.model.family (override): model must be the same for all trials, or they could not be compared",
     ),
     ("space.k={int: [0, 2], when: 3}", "space.objective.k.when (override): must be keys and values such as {a: ..., b: ...}, got 3"),
     (
         "space.lambda.when={k: 1}",
-        "space.objective.lambda.when (override): objective.k stands below objective.lambda, but `when` looks at parameters above it",
+        "space.objective.lambda.when (override): objective.k is below objective.lambda, but `when` can only refer to parameters above it",
     ),
     (
         "space.k.when={lamda: 1}",
-        "space.objective.k.when (override): lamda is not searched; `when` looks at parameters above it: optim.learning_rate",
+        "space.objective.k.when (override): lamda is not searched; `when` refers to parameters above it: optim.learning_rate",
     ),
     (
         "space.k.when={objective.lamda: 1}",
@@ -75,25 +78,29 @@ SPACE = [
     ("space.k.when={k: 1}", "space.objective.k.when (override): a parameter cannot depend on itself"),
     (
         "space.loss_dropout.when={k: 9}",
-        "space.objective.loss_dropout.when (override): objective.k never is 9: it is searched over 0 to 4, whole",
+        "space.objective.loss_dropout.when (override): objective.k is never 9, since it is searched over 0 to 4, whole",
+    ),
+    (
+        "space.control={choice: [lambda_zero, shuffled]}",
+        "space.objective.control (override): must be written 'zero' here, got 'lambda_zero'",
     ),
     ("search.algorithm=grid", "space.optim.learning_rate (line 6): search.algorithm is grid, but a grid needs finitely many values"),
 ]
 BETWEEN_KEYS = [
     (
         "base.seed=82",
-        "base.seed (override): base.seed = 82 is also among confirm.seeds = [82, 23, 37, 84, 4], but confirmation needs fresh seeds",
+        "base.seed (override): base.seed = 82 is also among confirm.seeds = [82, 23, 37, 84, 4], but the confirmation needs fresh seeds",
     ),
     (
         "confirm.seeds=[2, 1]",
-        "confirm.seeds (override): base.seed = 1 is also among confirm.seeds = [2, 1], but confirmation needs fresh seeds; change one",
+        "confirm.seeds (override): base.seed = 1 is also among confirm.seeds = [2, 1], but the confirmation needs fresh seeds; change one",
     ),
-    ("data.train=absent.jsonl", "data.train (override): there is no file absent.jsonl (relative paths start from "),
-    ("data.test=absent.jsonl", "data.test (override): there is no file absent.jsonl (relative paths start from "),
-    (f"data.test={__file__}", "data.test (override): a test file without data.train; name both, or neither for the built-in generator"),
+    ("data.train=absent.jsonl", "data.train (override): the file absent.jsonl does not exist (relative paths start from "),
+    ("data.test=absent.jsonl", "data.test (override): the file absent.jsonl does not exist (relative paths start from "),
+    (f"data.test={__file__}", "data.test (override): is given without data.train; give both, or neither for the built-in generator"),
     (
         f"data.train={__file__}",
-        "data.test (override): is missing, but the confirmation needs a sealed test split; name a file, or set confirm=none",
+        "data.test (override): is missing, but the confirmation needs a sealed test split; give a file, or set confirm=none",
     ),
     ("base.evaluation.embeddings=-1", "base.evaluation.embeddings (override): must be at least 0, got -1"),
     ("base.evaluation.test=true", "base.evaluation.test (override): the test split stays sealed until confirmation; drop this key"),
@@ -103,14 +110,14 @@ BETWEEN_KEYS = [
 @pytest.mark.parametrize(("override", "sentence"), SPACE + BETWEEN_KEYS)
 def test_bad_override(override: str, sentence: str, write: Write) -> None:
     if override in ("data.test=absent.jsonl", "data.train=absent.jsonl", "search.algorithm=grid"):
-        # An absent file is also without its twin; a grid is refused for each range.
+        # A missing file also lacks its counterpart; a grid is refused for each range.
         assert sum(message.startswith(sentence) for message in refused(write(SOUND), override)) == 1
         return
     refused_once(write(SOUND), override, sentence)
 
 
-def test_methods_differ_in_what_they_resolve_to(write: Write) -> None:
-    """Writing down a default makes no other method of it: the plan would count it once, the verdict twice."""
+def test_methods_that_resolve_to_the_same_are_refused(write: Write) -> None:
+    """Writing out a default does not make a new method: the plan would count it once, the verdict twice."""
     for override in (
         "cross_entropy={other: {loss_on: answer}}",
         "cross_entropy={other: {train_end_of_turn: true}, baseline: {loss_on: none}}",
@@ -121,11 +128,11 @@ def test_methods_differ_in_what_they_resolve_to(write: Write) -> None:
     assert {name: sweep.loss_side(name)[0] for name in ("baseline", "other")} == {"baseline": "answer", "other": "all"}
 
 
-def test_what_is_compared_is_not_searched(write: Write) -> None:
+def test_the_loss_side_cannot_be_searched(write: Write) -> None:
     for knob in ("loss_on", "train_end_of_turn"):
         values = "[answer, all]" if knob == "loss_on" else "[true, false]"
         messages = refused(write(SOUND), f"space.optim.{knob}={{choice: {values}}}")
-        assert messages[0].startswith(f"space.optim.{knob} (override): decides what a method is compared with, so it is never searched")
+        assert messages[0].startswith(f"space.optim.{knob} (override): decides what a method is compared with, so it cannot be searched")
 
 
 def test_a_control_that_changes_nothing(write: Write) -> None:
@@ -136,7 +143,7 @@ def test_a_control_that_changes_nothing(write: Write) -> None:
 def test_embeddings_without_a_confirmation(write: Write) -> None:
     (message,) = refused(write(SOUND), "base.evaluation.embeddings=8", "confirm=none")
     assert message == (
-        "base.evaluation.embeddings (override): has no effect: embeddings are kept of confirmed trials, and there are none; "
+        "base.evaluation.embeddings (override): has no effect, since embeddings are kept only for confirmed trials and there are none; "
         "drop it, or give confirm.seeds"
     )
     assert load_sweep(write(SOUND), ["base.evaluation.embeddings=8"]).base.evaluation.embeddings == 8
@@ -147,7 +154,7 @@ def test_lambda_without_an_objective(write: Write) -> None:
     (message,) = refused(write(text))
     assert message == (
         "space.objective.lambda (line 5): no method has an objective, so this would search nothing; "
-        "add one to methods, e.g. jepa: {distance: cosine}"
+        "add a method such as jepa: {distance: cosine}"
     )
 
 
@@ -159,7 +166,7 @@ def test_adapters_searched_without_adapters(write: Write) -> None:
 
 def test_large_grid(write: Write) -> None:
     (message,) = refused(write(SOUND), "space={k: {int: [0, 64]}, gamma: {float: [0, 1], step: 1e-9}}", "search.algorithm=grid")
-    assert message.startswith("search.algorithm (override): the grid has more than 10000 points; give larger steps")
+    assert message.startswith("search.algorithm (override): the grid has more than 10000 points; use larger steps")
 
 
 def test_two_tasks(write: Write) -> None:
@@ -171,7 +178,7 @@ def test_two_tasks(write: Write) -> None:
 
 
 def test_a_setting_of_a_scheduler_that_is_none_has_no_effect(write: Write) -> None:
-    sentence = "has no effect: scheduler is none, nothing is stopped early; drop it (all: scheduler=none), or set scheduler.name=asha"
+    sentence = "has no effect, since the scheduler is none; drop it (to drop all: scheduler=none), or set scheduler.name=asha"
     (message,) = refused(write(SOUND + "scheduler: none\n"), "scheduler.grace_period=3")
     assert message == f"scheduler.grace_period (override): {sentence}"
     path = write(SOUND + "scheduler: {grace_period: 3, reduction_factor: 4}\n")
@@ -184,13 +191,14 @@ def test_a_setting_of_a_scheduler_that_is_none_has_no_effect(write: Write) -> No
     assert (both.scheduler.name, both.scheduler.grace_period) == ("asha", 3)
 
 
-@pytest.mark.parametrize(("said", "place"), [("", "time_attr (override)"), ("scheduler: {grace_period: 4}\n", "grace_period (line 14)")])
-def test_a_grace_period_in_epochs_is_none_in_flops(said: str, place: str, write: Write) -> None:
-    (message,) = refused(write(SOUND + said), "scheduler.time_attr=train_flops")
-    assert message.startswith(f"scheduler.{place}: train_flops counts rungs in FLOPs, so scheduler.grace_period must be given in FLOPs too")
+@pytest.mark.parametrize(("section", "place"), [("", "time_attr (override)"), ("scheduler: {grace_period: 4}\n", "grace_period (line 14)")])
+def test_a_grace_period_in_epochs_is_refused_for_flops(section: str, place: str, write: Write) -> None:
+    (message,) = refused(write(SOUND + section), "scheduler.time_attr=train_flops")
+    assert message.startswith(f"scheduler.{place}: with time_attr train_flops, scheduler.grace_period must be in FLOPs")
     assert "--dry-run" in message
     assert (
-        load_sweep(write(SOUND + said), ["scheduler.time_attr=train_flops", "scheduler.grace_period=1e12"]).scheduler.grace_period == 1e12
+        load_sweep(write(SOUND + section), ["scheduler.time_attr=train_flops", "scheduler.grace_period=1e12"]).scheduler.grace_period
+        == 1e12
     )
 
 
@@ -210,6 +218,6 @@ def test_the_test_file_must_not_be_the_training_file(tmp_path: Path, write: Writ
 
 def test_a_condition_on_a_continuous_parameter_is_refused(write: Write) -> None:
     (message,) = refused(write(SOUND), "space.k.when={lambda: 1}")
-    assert message.startswith("space.objective.k.when (override): objective.lambda is continuous, so it almost never has an exact value")
+    assert message.startswith("space.objective.k.when (override): objective.lambda is continuous, so it almost never takes an exact value")
     for values in ("{float: [0, 2], step: 0.5}", "{choice: [0.5, 1]}", "{float: [1, 1]}"):
         assert load_sweep(write(SOUND), [f"space.lambda={values}", "space.k.when={lambda: 1}"]).space["objective.k"].when is not None

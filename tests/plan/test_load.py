@@ -1,4 +1,4 @@
-"""From YAML and overrides to a sweep: what a clumsy user types, and the sentence that answers it."""
+"""From YAML and overrides to a sweep: mistakes that users make, and the sentences that answer them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def write(tmp_path: Path) -> Write:
     return writer(tmp_path)
 
 
-# --- what is accepted
+# --- accepted
 
 
 def test_sound_file_and_its_short_names(write: Write) -> None:
@@ -76,7 +76,7 @@ def test_scalars(text: str, value: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["1e5", "12", "1.5", "true", "no", "2025-01-31", "1.0.0", "0x1F"])
-def test_names_that_look_like_something_else_survive_a_round_trip(name: str, write: Write) -> None:
+def test_names_that_look_like_other_types_survive_a_round_trip(name: str, write: Write) -> None:
     sweep = load_sweep(write(SOUND.replace("name: sound", f"name: '{name}'")))
     assert sweep.name == name
     assert load_sweep(write(dump(sweep))) == sweep
@@ -85,9 +85,9 @@ def test_names_that_look_like_something_else_survive_a_round_trip(name: str, wri
 @pytest.mark.parametrize("path", SPACES, ids=lambda path: path.stem)
 def test_committed_search_spaces(path: Path, write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    if path.parent.name == "paper":  # some name files that their reader has to bring
+    if path.parent.name == "paper":  # some name files that the user has to provide
         for name in re.findall(r"datasets/\w+\.jsonl", path.read_text(encoding="utf-8")):
-            assert any(f"there is no file {name}" in sentence for sentence in refused(path))
+            assert any(f"the file {name} does not exist" in sentence for sentence in refused(path))
             (tmp_path / name).parent.mkdir(exist_ok=True)
             (tmp_path / name).touch()
         (tmp_path / "spider_data" / "database").mkdir(parents=True)
@@ -95,7 +95,7 @@ def test_committed_search_spaces(path: Path, write: Write, tmp_path: Path, monke
     assert plan.total_trials(sweep, arms(sweep)) > 0
     for arm in arms(sweep):
         assert arm.name in describe(sweep)
-        # Every arm begins as it stands in the file: no default lies outside what is searched.
+        # Every arm starts with its own values: no default is outside the space.
         assert set(plan.defaults(sweep, arm)) == {
             name for name, distribution in plan.space(sweep, arm).items() if distribution.when is None
         }
@@ -120,7 +120,7 @@ def test_there_are_search_spaces() -> None:
 
 
 def test_every_family_and_task_has_a_search_space_at_either_scale() -> None:
-    """`families.yaml` and `tasks.yaml` name them all; under paper/ those that the paper has."""
+    """`families.yaml` and `tasks.yaml` name all of them; the files under paper/ name those of the paper."""
     from jepa_ray.data.datasets import DATASETS
     from jepa_ray.models.families import FAMILIES
 
@@ -185,14 +185,14 @@ def test_merge_keys_of_yaml(write: Write) -> None:
     assert l2 is not None and (l2.k, l2.distance) == (3, "l2")
 
 
-def test_names_that_exist_can_be_given(write: Write) -> None:
+def test_legal_names_can_be_passed(write: Write) -> None:
     sweep = load_sweep(write(SOUND), ["families=[mine]", "task=my-task"], families=["mine"], tasks=["my-task"])
     assert sweep.data.task == "my-task"
     with pytest.raises(ConfigError, match="unknown family 'llama3'; known: mine"):
         load_sweep(write(SOUND), ["families=llama3"], families=["mine"])
 
 
-# --- what is refused
+# --- refused
 
 MALFORMED = [
     ("search.num_trials", "override 'search.num_trials' is not of the form key=value, e.g. search.num_trials=40"),
@@ -201,9 +201,9 @@ MALFORMED = [
     ("search=[1", "override 'search=[1': the value is not valid YAML (expected"),
     (
         "space.k=&a {int: [0, 2], when: *a}",
-        "override 'space.k=&a {int: [0, 2], when: *a}': the value is not valid YAML (the alias *a stands",
+        "override 'space.k=&a {int: [0, 2], when: *a}': the value is not valid YAML (the alias *a is inside",
     ),
-    ("search={{a}: 1}", "override 'search={{a}: 1}': the value is not valid YAML (a key is a word"),
+    ("search={{a}: 1}", "override 'search={{a}: 1}': the value is not valid YAML (a key must be a word"),
 ]
 
 
@@ -212,11 +212,11 @@ def test_malformed_override(override: str, sentence: str, write: Write) -> None:
     refused_once(write(SOUND), override, sentence)
 
 
-def test_nothing_is_set_inside_a_method_that_is_none(write: Write) -> None:
+def test_a_method_that_is_none_has_no_keys_to_set(write: Write) -> None:
     for none in ("none", "None", "null"):
         (message,) = refused(write(SOUND.replace("baseline: none", f"baseline: {none}")), "methods.baseline.lambda=2")
         assert message == (
-            "override 'methods.baseline.lambda=2': methods.baseline is none, the baseline, and has no lambda; "
+            "override 'methods.baseline.lambda=2': methods.baseline is none (the baseline) and has no lambda; "
             "add a method of another name, e.g. methods.jepa={lambda: 2}"
         )
     assert refused(write(SOUND), "methods.other=none", "methods.other.k=2")[0].startswith("override 'methods.other.k=2'")
@@ -267,26 +267,26 @@ def test_an_override_is_not_blamed_on_the_file(write: Write) -> None:
     assert refused(write(SOUND.replace("r: 8", "r: 0")), "base.optim.num_epochs=3")[0].startswith("base.lora.r (line 12)")
 
 
-# --- files that are no sweep
+# --- files that are not a sweep
 
 
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("", "a sweep file holds keys and values (name: ..., methods: ...), but this one holds nothing"),
-        ("# only a comment\n", "a sweep file holds keys and values (name: ..., methods: ...), but this one holds nothing"),
-        ("- a\n- b\n", "a sweep file holds keys and values (name: ..., methods: ...), but this one holds a list"),
-        ("hello", "a sweep file holds keys and values (name: ..., methods: ...), but this one holds only 'hello'"),
+        ("", "a sweep file must contain keys and values (name: ..., methods: ...), but this one is empty"),
+        ("# only a comment\n", "a sweep file must contain keys and values (name: ..., methods: ...), but this one is empty"),
+        ("- a\n- b\n", "a sweep file must contain keys and values (name: ..., methods: ...), but this one contains a list"),
+        ("hello", "a sweep file must contain keys and values (name: ..., methods: ...), but this one contains only 'hello'"),
         ("name: a\nmethods: {a: [}\n", "line 2, column 15: not valid YAML: "),
         ("name: a\n\tmethods: b\n", "line 2, column 1: not valid YAML: "),
-        ("name: a\ntask: nl-rx\nname: b\n", "line 3, column 1: not valid YAML: the key 'name' stands twice"),
-        ("name: a\nbase:\n  seed: 1\n  seed: 2\n", "line 4, column 3: not valid YAML: the key 'seed' stands twice"),
-        ("name: {{a}}\n", "line 1, column 8: not valid YAML: a key is a word, not a list or mapping"),
+        ("name: a\ntask: nl-rx\nname: b\n", "line 3, column 1: not valid YAML: the key 'name' appears twice"),
+        ("name: a\nbase:\n  seed: 1\n  seed: 2\n", "line 4, column 3: not valid YAML: the key 'seed' appears twice"),
+        ("name: {{a}}\n", "line 1, column 8: not valid YAML: a key must be a word, not a list or mapping"),
         (
             "name: a\nmethods: &m {a: none, b: *m}\n",
-            "line 2, column 26: not valid YAML: the alias *m stands inside what it names, so it has no end",
+            "line 2, column 26: not valid YAML: the alias *m is inside its own anchor, so it would never end",
         ),
-        ("name: a\ndata: &d {train: [*d]}\n", "line 2, column 19: not valid YAML: the alias *d stands inside"),
+        ("name: a\ndata: &d {train: [*d]}\n", "line 2, column 19: not valid YAML: the alias *d is inside"),
         ("[" * 3000, "not valid YAML: it is nested too deeply"),
         ("name: !!python/object:os.system a\n", "line 1, column 7: not valid YAML: could not determine a constructor"),
     ],
@@ -297,10 +297,10 @@ def test_not_a_sweep_file(text: str, sentence: str, write: Write) -> None:
 
 
 def test_missing_file(tmp_path: Path, write: Write) -> None:
-    assert refused(tmp_path / "other" / "none.yaml") == ["there is no such file; search_spaces/ has some to start from"]
+    assert refused(tmp_path / "other" / "none.yaml") == ["the file does not exist; search_spaces/ has examples to start from"]
     path = write(SOUND, "lora.yaml")
-    assert refused(tmp_path / "lroa.yaml") == [f"there is no such file; did you mean {path}?"]
-    assert refused(Path("name=x")) == ["there is no such file; FILE comes first, then key=value"]
+    assert refused(tmp_path / "lroa.yaml") == [f"the file does not exist; did you mean {path}?"]
+    assert refused(Path("name=x")) == ["the file does not exist; FILE comes first, then key=value"]
     assert refused(tmp_path)[0].startswith("cannot be read (Is a directory)")
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
     assert refused(tmp_path / "binary.yaml") == ["is not UTF-8 text; give a YAML file"]
@@ -319,19 +319,19 @@ sys.exit(code)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "said"),
+    ("arguments", "code", "output"),
     [
         (["search.num_trials=0"], 2, "search.num_trials (override): must be at least 1, got 0"),
         (["--schema"], 0, '"$schema"'),
     ],
 )
 def test_command_line_answers_before_anything_heavy_is_imported(
-    arguments: list[str], code: int, said: str, tmp_path: Path, repository: Path, write: Write
+    arguments: list[str], code: int, output: str, tmp_path: Path, repository: Path, write: Write
 ) -> None:
     command = [sys.executable, "-c", SCRIPT, str(write(SOUND)), *arguments, f"output={tmp_path / 'results'}"]
     done = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=50, check=False)
     assert done.returncode == code, done.stderr
-    assert said in (done.stderr if code else done.stdout)
+    assert output in (done.stderr if code else done.stdout)
     assert "Traceback" not in done.stderr
     assert "loaded: []" in done.stdout
     assert not (tmp_path / "results").exists(), "a folder was made although nothing was started"
@@ -353,7 +353,7 @@ def test_dump_of_every_kind_of_distribution(write: Write) -> None:
     text = dump(sweep)
     assert load_sweep(write(text)) == sweep
     space = yaml.load(text, strict_yaml.Loader)["space"]
-    assert space["objective.k"] == {"int": [0, 4], "step": 2, "log": False}, "what is not given is not written"
+    assert space["objective.k"] == {"int": [0, 4], "step": 2, "log": False}, "keys that are not given are not written"
     assert space["optim.max_grad_norm"]["choice"] == [None, 1.0]
 
 
@@ -387,9 +387,9 @@ def test_every_value_of_every_axis_has_a_trial_in_a_search_space() -> None:
     used: set[tuple[str, object]] = set()
     for path in SPACES:
         methods = yaml.load(path.read_text(encoding="utf-8"), strict_yaml.Loader)["methods"]
-        for said in methods.values():
-            if isinstance(said, dict):
-                objective = ObjectiveConfig.model_validate(said)
+        for spec in methods.values():
+            if isinstance(spec, dict):
+                objective = ObjectiveConfig.model_validate(spec)
                 used |= {(name, repr(getattr(objective, name))) for name in ObjectiveConfig.model_fields}
     for name, field in ObjectiveConfig.model_fields.items():
         if typing.get_origin(field.annotation) is typing.Literal:
@@ -399,7 +399,7 @@ def test_every_value_of_every_axis_has_a_trial_in_a_search_space() -> None:
             assert len([value for key, value in used if key == name]) > 1 or name == "gather", f"no search space changes {name}"
 
 
-def test_paths_may_begin_with_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paths_may_start_with_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "train.jsonl").write_text("{}\n")
     file = tmp_path / "sweep.yaml"
@@ -412,7 +412,7 @@ def test_paths_may_begin_with_the_home_folder(tmp_path: Path, monkeypatch: pytes
 @pytest.mark.parametrize(
     ("override", "sentence"),
     [
-        ("output=s3://bucket/x", r"output \(override\): must be a folder of a mounted file system, got 's3://bucket/x'"),
+        ("output=s3://bucket/x", r"output \(override\): must be a folder on a mounted file system, got 's3://bucket/x'"),
         ("output=~no-such-user/x", r"output \(override\): '~no-such-user/x' names a home folder"),
         ("resources.address=ray://head:10001", r"resources.address \(override\): got 'ray://head:10001', but Ray Client.*ray job submit"),
     ],

@@ -1,4 +1,4 @@
-"""The schema for editors: every key explained, every closed list closed, and the shipped file current."""
+"""The schema for editors: every key is explained, every closed list is closed, and the shipped file is current."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from jepa_ray.models.families import FAMILIES
 from jepa_ray.plan import schema
 from jepa_ray.plan.load import load_sweep
 
-FOUND = sorted((Path(__file__).resolve().parents[2] / "search_spaces").rglob("*.yaml"))
+SPACES = sorted((Path(__file__).resolve().parents[2] / "search_spaces").rglob("*.yaml"))
 SOUND: dict[str, Any] = {"name": "a", "methods": {"base": "none", "jepa": {}}}
 
 
 def keys(of: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     for name, part in (("SweepConfig", of), *of["$defs"].items()):
-        yield from ((f"{name}.{key}", said) for key, said in part["properties"].items())
+        yield from ((f"{name}.{key}", schema_of_key) for key, schema_of_key in part["properties"].items())
 
 
 def valid(tree: dict[str, Any]) -> bool:
@@ -32,7 +32,7 @@ def valid(tree: dict[str, Any]) -> bool:
 def test_every_key_is_explained() -> None:
     every = dict(keys(schema.json_schema()))
     assert len(every) > 140
-    assert [name for name, said in every.items() if not said.get("description")] == []
+    assert [name for name, key in every.items() if not key.get("description")] == []
     assert every["OptimConfig.learning_rate"]["description"] == "Peak learning rate."
     assert every["PretrainConfig.learning_rate"]["description"] == "Peak learning rate.", "an inherited key"
 
@@ -66,12 +66,14 @@ def test_an_editor_marks_a_typo_in_a_closed_list(typo: dict[str, Any]) -> None:
         {"model": {"llama3": "tiny"}, "task": {"gsm8k": {"num_train": 500}, "nl-rx": {}}},
         {"scheduler": "none", "confirm": "none", "base": {"lora": "none", "optim": {"max_grad_norm": "none"}}},
         {"scheduler": None},
+        {"controls": ["zero"], "methods": {"base": "none", "jepa": {}, "own": {"k": 2, "control": "lambda_zero"}}},
+        {"controls": ["lambda_zero"], "methods": {"base": "none", "jepa": {}, "own": {"k": 2, "control": "zero"}}},
         {"search": {"train_flops": "none"}},
         {"space": {"lambda": {"choice": [1, 2]}, "learning_rate": {"float": [1e-6, 1]}, "k": {"int": [0, 2], "when": {"lambda": 1}}}},
     ],
     ids=str,
 )
-def test_what_loads_is_valid(sound: dict[str, Any], tmp_path: Path) -> None:
+def test_a_file_that_loads_is_valid(sound: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "sweep.yaml"
     path.write_text(yaml.safe_dump(SOUND | sound, sort_keys=False), encoding="utf-8")
     load_sweep(path)
@@ -96,9 +98,9 @@ def test_the_shipped_file_is_current(repository: Path) -> None:
     assert shipped == schema.text(), "run `python -m jepa_ray.plan.schema`"
 
 
-@pytest.mark.parametrize("path", FOUND, ids=lambda path: f"{path.parent.name}/{path.stem}")
+@pytest.mark.parametrize("path", SPACES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_every_search_space_names_the_schema(path: Path, repository: Path) -> None:
     first = path.read_text(encoding="utf-8").splitlines()[0]
-    said = first.removeprefix("# yaml-language-server: $schema=")
-    assert said != first, "the first line names no schema"
-    assert (path.parent / said).resolve() == (repository / schema.SHIPPED).resolve()
+    name = first.removeprefix("# yaml-language-server: $schema=")
+    assert name != first, "the first line names no schema"
+    assert (path.parent / name).resolve() == (repository / schema.SHIPPED).resolve()

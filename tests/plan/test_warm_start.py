@@ -1,4 +1,4 @@
-"""Warm starts: what is taken from earlier sweeps' tables, in which order, and that a resumed sweep goes on as it began."""
+"""Warm starts: the trials taken from earlier sweeps' tables, their order, and that a resumed sweep continues unchanged."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def new(folder: Path, *warm_start: str, **changes: Any) -> SweepConfig:
     return fake.make_sweep(folder, **{"space": SPACE, "search": search} | changes)
 
 
-def asked(sweep: SweepConfig, folder: Path, count: int, method: str = "jepa") -> list[dict[str, Any]]:
-    """The next suggestions of the arm's study in `folder`, each told a value."""
+def suggestions(sweep: SweepConfig, folder: Path, count: int, method: str = "jepa") -> list[dict[str, Any]]:
+    """The next suggestions of the arm's study in `folder`, each with a reported value."""
     folder.mkdir(exist_ok=True)
     study = ArmStudy(sweep, next(arm for arm in arms(sweep) if arm.method == method), open_storage(folder))
     out = []
@@ -70,47 +70,47 @@ TRIALS = [
 
 def test_the_best_complete_trials_come_after_the_defaults(tmp_path: Path) -> None:
     sweep = new(tmp_path, earlier(tmp_path, TRIALS))
-    first = asked(sweep, tmp_path / "s", 4)
+    first = suggestions(sweep, tmp_path / "s", 4)
     assert first[0] == plan.defaults(sweep, arms(sweep)[1])
     assert [(p["optim.learning_rate"], p["objective.k"]) for p in first[1:]] == [(0.004, 3), (0.006, 1), (0.003, 2)]
-    # Nothing of the baseline is there, so its arm begins as it always does.
-    assert asked(sweep, tmp_path / "s", 2, "base") == asked(new(tmp_path), tmp_path / "without", 2, "base")
+    # The earlier sweep has no baseline, so that arm starts as usual.
+    assert suggestions(sweep, tmp_path / "s", 2, "base") == suggestions(new(tmp_path), tmp_path / "without", 2, "base")
 
 
-def test_a_resumed_sweep_goes_on_as_it_began(tmp_path: Path) -> None:
-    """Also where the earlier sweep has grown meanwhile: the study remembers what it was given."""
+def test_a_resumed_sweep_continues_unchanged(tmp_path: Path) -> None:
+    """Even if the earlier sweep has changed meanwhile: the study has stored its suggestions."""
     folder = earlier(tmp_path, TRIALS)
     sweep = new(tmp_path, folder)
-    straight = asked(sweep, tmp_path / "straight", 6)
-    begun = asked(sweep, tmp_path / "resumed", 2)
+    straight = suggestions(sweep, tmp_path / "straight", 6)
+    first = suggestions(sweep, tmp_path / "resumed", 2)
     (tmp_path / "old" / "trials" / f"{3:016x}.parquet").unlink()
-    assert begun + asked(sweep, tmp_path / "resumed", 4) == straight
+    assert first + suggestions(sweep, tmp_path / "resumed", 4) == straight
     assert len({str(params) for params in straight}) == 6
 
 
-def test_a_sweep_that_is_extended_by_a_folder_tries_its_best_too(tmp_path: Path) -> None:
+def test_a_sweep_that_is_extended_by_a_folder_also_tries_its_best(tmp_path: Path) -> None:
     one, two = earlier(tmp_path, TRIALS), earlier(tmp_path, [(0.09, 1, 0.8, "COMPLETE")], "two")
-    begun = asked(new(tmp_path, one), tmp_path / "s", 4)
-    after = asked(new(tmp_path, one, two), tmp_path / "s", 1)
-    assert after == [{"optim.learning_rate": 0.09, "objective.k": 1}] and after[0] not in begun
+    first = suggestions(new(tmp_path, one), tmp_path / "s", 4)
+    after = suggestions(new(tmp_path, one, two), tmp_path / "s", 1)
+    assert after == [{"optim.learning_rate": 0.09, "objective.k": 1}] and after[0] not in first
 
 
-def test_it_changes_no_trials_identity(tmp_path: Path) -> None:
+def test_a_warm_start_does_not_change_the_identity_of_trials(tmp_path: Path) -> None:
     warm, cold = new(tmp_path, earlier(tmp_path, TRIALS)), new(tmp_path)
     params = {"optim.learning_rate": 0.004, "objective.k": 3}
     for one, other in zip(arms(warm), arms(cold), strict=True):
-        own = {path: value for path, value in params.items() if path in plan.space(warm, one)}
-        assert plan.trial_config(warm, one, own) == plan.trial_config(cold, other, own)
+        applied = {path: value for path, value in params.items() if path in plan.space(warm, one)}
+        assert plan.trial_config(warm, one, applied) == plan.trial_config(cold, other, applied)
 
 
 def test_ranks_are_averaged_over_arms() -> None:
-    """Of a (4 trials) the shares are 1/8, 3/8, 5/8, 7/8; of b (2 trials) 1/4 and 3/4. w: (1/8 + 3/4) / 2; x: (3/8 + 1/4) / 2."""
+    """Relative ranks are 1/8, 3/8, 5/8, 7/8 in a (4 trials), 1/4 and 3/4 in b (2 trials). w: (1/8 + 3/4) / 2; x: (3/8 + 1/4) / 2."""
     scores = {"a": {"w": 0.9, "x": 0.8, "y": 0.2, "z": 0.1}, "b": {"x": 40.0, "w": 10.0}}
-    trials = [Earlier(arm, {"knob": name}, score) for arm, own in scores.items() for name, score in own.items()]
-    assert [found["knob"] for found in best(trials, 9)] == ["x", "w", "y", "z"]
+    trials = [Earlier(arm, {"knob": name}, score) for arm, of_arm in scores.items() for name, score in of_arm.items()]
+    assert [params["knob"] for params in best(trials, 9)] == ["x", "w", "y", "z"]
     assert best(trials, 1) == [{"knob": "x"}]
     level = [Earlier("a", {"knob": name}, 0.5) for name in "pqr"]
-    assert [found["knob"] for found in best(level, 2)] == ["p", "q"], "the first found of equals"
+    assert [params["knob"] for params in best(level, 2)] == ["p", "q"], "of equals, the first"
 
 
 @pytest.mark.parametrize(
@@ -130,12 +130,12 @@ def test_ranks_are_averaged_over_arms() -> None:
     ],
 )
 def test_a_value_is_moved_to_the_nearest(distribution: dict[str, Any], value: Any, expected: Any) -> None:
-    found = nearest(Distribution.model_validate(distribution), value)
-    assert found == expected and type(found) is type(expected)
-    assert Distribution.model_validate(distribution).contains(found)
+    moved = nearest(Distribution.model_validate(distribution), value)
+    assert moved == expected and type(moved) is type(expected)
+    assert Distribution.model_validate(distribution).contains(moved)
 
 
-def test_words_and_gaps_have_no_place_and_conditions_hold() -> None:
+def test_unknown_words_and_missing_values_have_no_place() -> None:
     space = {
         "objective.distance": Distribution.model_validate({"choice": ["cosine", "l2"]}),
         "objective.loss_dropout": Distribution.model_validate({"choice": [0, 0.5], "when": {"objective.distance": ["l2"]}}),
@@ -160,27 +160,29 @@ def test_every_parameter_that_can_be_searched_has_its_column() -> None:
         "objective.distance": "mse",
         "objective.k": 2,
     }
-    told = columns(plan.trial_config(sweep, arms(sweep)[1], changed))
-    assert {path: told[column_of(path)] for path in changed} == changed
+    row = columns(plan.trial_config(sweep, arms(sweep)[1], changed))
+    assert {path: row[column_of(path)] for path in changed} == changed
 
 
-def test_the_plan_says_what_is_used(tmp_path: Path) -> None:
+def test_the_plan_lists_the_earlier_trials_in_use(tmp_path: Path) -> None:
     folder = earlier(tmp_path, TRIALS)
     space = {**SPACE, "objective.k": {"int": [0, 3]}}
     text = describe(new(tmp_path, folder, space=space))
     assert f"jepa: the best 3 of 4 trials of {folder} jepa/gemma2 are tried after the method's own values (1 moved to the nearest" in text
-    assert "base: nothing to begin with" in text
-    assert "begins" not in describe(new(tmp_path))
+    assert "base: no earlier trials to start from" in text
+    assert "  start  " not in describe(new(tmp_path))
 
 
-def test_smaller_is_better_where_it_is_said_to_be(tmp_path: Path) -> None:
-    found = warm_start.read([earlier(tmp_path, TRIALS)], "jepa", new(tmp_path).space, "val_accuracy", "min")
-    assert found.suggestions[0] == {"optim.learning_rate": 0.05, "objective.k": 4}
+def test_smaller_is_better_with_mode_min(tmp_path: Path) -> None:
+    start = warm_start.read([earlier(tmp_path, TRIALS)], "jepa", new(tmp_path).space, "val_accuracy", "min")
+    assert start.suggestions[0] == {"optim.learning_rate": 0.05, "objective.k": 4}
 
 
-def test_a_folder_that_cannot_serve_is_refused_before_anything_starts(tmp_path: Path) -> None:
+def test_an_unusable_folder_is_refused_before_anything_starts(tmp_path: Path) -> None:
     sound = writer(tmp_path)(SOUND)
-    refused_once(sound, f"search.warm_start={tmp_path}/absent", "search.warm_start (override): there is no folder")
+    refused_once(
+        sound, f"search.warm_start={tmp_path}/absent", f"search.warm_start (override): the folder {tmp_path}/absent does not exist"
+    )
     (tmp_path / "empty").mkdir()
     refused_once(sound, f"search.warm_start={tmp_path}/empty", f"search.warm_start (override): {tmp_path}/empty has no trials table")
     other = earlier(tmp_path, TRIALS, "other", "tube")
@@ -191,21 +193,21 @@ def test_a_folder_that_cannot_serve_is_refused_before_anything_starts(tmp_path: 
     refused_once(sound, f"search.warm_start={unfinished}", f"search.warm_start (override): {unfinished} has no COMPLETE search trial yet")
     good = earlier(tmp_path, TRIALS)
     assert misfit(good, ["baseline", "jepa"]) is None
-    refused_once(sound, f"search.warm_start=[{good}, {good}]", f"search.warm_start (override): names {good} twice")
+    refused_once(sound, f"search.warm_start=[{good}, {good}]", f"search.warm_start (override): contains {good} twice")
     (tmp_path / "old" / "trials" / "broken.parquet").write_bytes(b"no Parquet")
     refused_once(sound, f"search.warm_start={good}", f"search.warm_start (override): the trials of {good} cannot be read")
 
 
-def test_a_sweep_goes_on_although_the_earlier_one_is_gone(tmp_path: Path) -> None:
-    """Its arms have recorded what they began with; a sweep that has not begun is refused."""
+def test_a_sweep_resumes_although_the_earlier_one_is_deleted(tmp_path: Path) -> None:
+    """Its arms have recorded their first suggestions. A sweep that has not started is refused."""
     sound, folder = writer(tmp_path)(SOUND), earlier(tmp_path, TRIALS)
     overrides = [f"search.warm_start={folder}", "methods.jepa={k: 1}", f"output={tmp_path}", "name=mine"]
-    begun = load_sweep(sound, overrides)
+    first = load_sweep(sound, overrides)
     (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "sweep.yaml").write_text(dump(begun))
+    (tmp_path / "mine" / "sweep.yaml").write_text(dump(first))
     shutil.rmtree(folder)
     again = load_sweep(sound, overrides)
-    assert again == begun
-    assert f"  begins    {folder} is gone; arms that have begun keep what it suggested" in describe(again)
-    with pytest.raises(ConfigError, match="there is no folder"):
+    assert again == first
+    assert f"  start     {folder} no longer exists; arms that have started keep its suggestions" in describe(again)
+    with pytest.raises(ConfigError, match="does not exist"):
         load_sweep(sound, [*overrides, "name=other"])

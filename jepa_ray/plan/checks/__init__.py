@@ -1,6 +1,6 @@
-"""Names, files, and laws between the keys of a sweep file.
+"""Checks of names, of files, and of rules between the keys of a sweep file.
 
-They look at the raw tree, so that what they find stands beside errors of other kinds. Imports neither torch nor Ray.
+They read the raw tree, so that their errors are reported together with those of other kinds. Imports neither torch nor Ray.
 """
 
 from __future__ import annotations
@@ -18,36 +18,36 @@ from jepa_ray.plan.checks.tree import at
 
 
 def check(tree: dict[str, Any], families: Collection[str] | None, tasks: Collection[str] | None) -> Iterator[Finding]:
-    """Everything that is wrong with a tree. Drops `data.task` where it contradicts `task`."""
+    """Every error in a tree. Drops `data.task` if it contradicts `task`."""
     from jepa_ray.data.datasets import DATASETS
     from jepa_ray.models.encoders import ENCODERS
     from jepa_ray.models.families import FAMILIES
 
     masked = at(tree, "base", "masked") is not None
     families = families or (ENCODERS if masked else FAMILIES)
-    own = at(tree, "families", default=[])
-    own = [name for name in own if isinstance(name, str)] if isinstance(own, list) else []
-    for number, name in enumerate(own):
+    named = at(tree, "families", default=[])
+    named = [name for name in named if isinstance(name, str)] if isinstance(named, list) else []
+    for number, name in enumerate(named):
         if name not in families and name in (FAMILIES if masked else ENCODERS):
             kind, remedy = ("causal model", "drop base.masked") if masked else ("masked encoder", "set e.g. base.masked={mask_ratio: 0.3}")
-            yield ["families"], f"{name} is a {kind}; {remedy}, or name families that are: {', '.join(families)}"
+            yield ["families"], f"{name} is a {kind}; {remedy}, or choose families from {', '.join(families)}"
         elif name not in families:
             yield ["families"], f"unknown family {name!r}; {suggestion(name, families)}"
-        if name in own[:number]:
-            yield ["families"], f"names {name} twice; drop one"
+        if name in named[:number]:
+            yield ["families"], f"contains {name} twice; drop one"
     yield from check_data(tree, tasks or DATASETS)
     yield from check_methods(tree)
     yield from check_space(tree)
     yield from check_masked(tree) if masked else ()
     model = tree.get("model")
     if isinstance(model, dict):
-        own = own or list(SweepConfig.model_fields["families"].default)
-        for family in own:
+        named = named or list(SweepConfig.model_fields["families"].default)
+        for family in named:
             if family not in model:
-                yield ["model"], f"gives no model for family {family}; add {family}: tiny (or a hub id, or a path)"
+                yield ["model"], f"has no model for family {family}; add {family}: tiny (or a hub id, or a path)"
         for family in model:
-            if family not in own:
-                yield ["model", family], "is not among families; add it there or drop it here"
+            if family not in named:
+                yield ["model", family], "is not in families; add it there or drop it here"
     seeds, seed = at(tree, "confirm", "seeds", default=ConfirmConfig().seeds), at(tree, "base", "seed", default=BaseConfig().seed)
     if isinstance(seeds, (list, tuple)) and seed in seeds:
         place = ["base", "seed"] if at(tree, "base", "seed") is not None else ["confirm", "seeds"]
@@ -55,7 +55,7 @@ def check(tree: dict[str, Any], families: Collection[str] | None, tasks: Collect
     if at(tree, "base", "evaluation", "test") is True:
         yield ["base", "evaluation", "test"], "the test split stays sealed until confirmation; drop this key"
     if at(tree, "base", "evaluation", "embeddings", default=0) and not seeds and not masked:
-        why = "has no effect: embeddings are kept of confirmed trials, and there are none; drop it, or give confirm.seeds"
+        why = "has no effect, since embeddings are kept only for confirmed trials and there are none; drop it, or give confirm.seeds"
         yield ["base", "evaluation", "embeddings"], why
     yield from check_scheduler(tree)
     yield from check_search(tree, masked)

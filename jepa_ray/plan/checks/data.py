@@ -20,7 +20,7 @@ def check_data(tree: dict[str, Any], tasks: Collection[str]) -> Iterator[Finding
             yield place, f"unknown task {name!r}; {suggestion(name, tasks)}"
     for number, name in enumerate(named):
         if name in named[:number]:
-            yield ["task"], f"names {name} twice; drop one"
+            yield ["task"], f"contains {name} twice; drop one"
     stage = at(tree, "pretrain", "data")
     if isinstance(at(tree, "pretrain"), dict):
         name = at(tree, "pretrain", "data", "task")
@@ -29,16 +29,16 @@ def check_data(tree: dict[str, Any], tasks: Collection[str]) -> Iterator[Finding
         yield from _check_files(stage if isinstance(stage, dict) else {}, ["pretrain", "data"], confirmed=False)
     data = data if isinstance(data, dict) else {}
     if "task" in data and several and data["task"] not in named[:1]:
-        yield ["data", "task"], "contradicts task, which names several; drop data.task"
+        yield ["data", "task"], "contradicts task, which lists several tasks; drop data.task"
         tree["data"] = data = {key: value for key, value in data.items() if key != "task"}
     elif isinstance(data.get("task"), str) and isinstance(task, str) and data["task"] != task:
         yield ["data", "task"], two_tasks(task, data["task"])
         tree["data"] = data = {key: value for key, value in data.items() if key != "task"}
     confirmed = bool(at(tree, "confirm", "seeds", default=True))
     for name in named if several else [""]:
-        own = at(task, str(name)) if isinstance(task, dict) else None
-        if isinstance(own, dict):
-            yield from _check_files({**data, **own}, ["task", name], confirmed)
+        keys = at(task, str(name)) if isinstance(task, dict) else None
+        if isinstance(keys, dict):
+            yield from _check_files({**data, **keys}, ["task", name], confirmed)
         else:
             yield from _check_files(data, ["data"], confirmed)
 
@@ -49,23 +49,23 @@ def _check_files(data: dict[str, Any], place: list[Any], confirmed: bool) -> Ite
         if isinstance(name, str) and not is_remote(name) and not Path(name).exists():
             yield (
                 [*place, key],
-                f"there is no file {name} (relative paths start from {Path.cwd()}); name yours with {'.'.join([*place, key])}=FILE",
+                f"the file {name} does not exist (relative paths start from {Path.cwd()}); give yours with {'.'.join([*place, key])}=FILE",
             )
     folder = at(data, "databases")
     if isinstance(folder, str) and not Path(folder).is_dir():
-        yield [*place, "databases"], f"there is no folder {folder} (relative paths start from {Path.cwd()})"
+        yield [*place, "databases"], f"the folder {folder} does not exist (relative paths start from {Path.cwd()}); give another one"
     local = [name for name in files.values() if isinstance(name, str) and not is_remote(name)]
     if len(local) == 2 and Path(local[0]).resolve() == Path(local[1]).resolve():
-        yield [*place, "test"], f"is the training file {local[0]}; the test split must be data that nothing was trained on"
+        yield [*place, "test"], f"is the training file {local[0]}; the test split must be data that is not trained on; give another file"
     if files["test"] is not None and files["train"] is None:
-        yield [*place, "test"], f"a test file without {place[-1]}.train; name both, or neither for the built-in generator"
+        yield [*place, "test"], f"is given without {place[-1]}.train; give both, or neither for the built-in generator"
     if files["train"] is not None and files["test"] is None and confirmed:
         yield (
             [*place, "test"],
-            "is missing, but the confirmation needs a sealed test split; name a file, or set confirm=none",
+            "is missing, but the confirmation needs a sealed test split; give a file, or set confirm=none",
         )
 
 
 def is_remote(source: str) -> bool:
-    """Whether a data source is on the hub, so that its being there shows only when it is read."""
+    """Whether a data source is on the hub, so that its existence is known only when it is read."""
     return source == "paper" or source.startswith("hub:")

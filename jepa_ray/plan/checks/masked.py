@@ -1,4 +1,4 @@
-"""What a sweep of masked encoders does not have, or must have."""
+"""Checks of a sweep of masked encoders: settings that are not supported, and settings that are required."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jepa_ray.plan.checks.tree import at
 
 
 def check_masked(tree: dict[str, Any]) -> Iterator[Finding]:
-    """What a sweep of masked encoders does not have, or must have."""
+    """Settings that a sweep of masked encoders does not support, or requires."""
     from jepa_ray.data.datasets import DATASETS
 
     labelled = [name for name, task in DATASETS.items() if task.judge == "label"]
@@ -23,34 +23,34 @@ def check_masked(tree: dict[str, Any]) -> Iterator[Finding]:
         if isinstance(name, str) and name in DATASETS and name not in labelled:
             yield (
                 ["task"],
-                f"{name} has no labels, but masked encoders are judged by probes for a text's label; name one of {', '.join(labelled)}",
+                f"{name} has no labels, but masked encoders are scored by probes that predict labels; choose from {', '.join(labelled)}",
             )
     for place, reason in (
-        (["base", "lora"], "adapters are not there for masked encoders, which are trained whole; drop it"),
-        (["pretrain"], "a first stage is not there for masked encoders; drop it, and start from its checkpoint with model=FOLDER"),
+        (["base", "lora"], "adapters are not supported for masked encoders, which are trained whole; drop it"),
+        (["pretrain"], "a first stage is not supported for masked encoders; drop it, and start from its checkpoint with model=FOLDER"),
     ):
         if at(tree, *place) is not None:
             yield place, reason
     for key in ("loss_on", "train_end_of_turn"):
         usual = OptimConfig.model_fields[key].default
         if at(tree, "base", "optim", key, default=usual) != usual:
-            yield ["base", "optim", key], "has no effect with base.masked, where the loss is over hidden tokens; drop it"
+            yield ["base", "optim", key], "has no effect with base.masked, which takes the loss over hidden tokens; drop it"
     if at(tree, "base", "optim", "max_train_flops") is not None:
-        yield ["base", "optim", "max_train_flops"], "a FLOPs budget is not there for masked encoders; set base.optim.num_epochs"
+        yield ["base", "optim", "max_train_flops"], "a FLOPs budget is not supported for masked encoders; set base.optim.num_epochs instead"
     if at(tree, "base", "evaluation", "embeddings", default=0):
-        yield ["base", "evaluation", "embeddings"], "has no effect: embeddings of masked encoders are not kept; drop it"
+        yield ["base", "evaluation", "embeddings"], "has no effect, since embeddings of masked encoders are not kept; drop it"
     corpus = at(tree, "base", "masked", "corpus")
     if isinstance(corpus, str) and not Path(corpus).is_file():
-        yield ["base", "masked", "corpus"], f"there is no file {corpus} (relative paths start from {Path.cwd()})"
+        yield ["base", "masked", "corpus"], f"the file {corpus} does not exist (relative paths start from {Path.cwd()}); give another one"
     methods, space = tree.get("methods"), tree.get("space")
-    for name, said in methods.items() if isinstance(methods, dict) else ():
+    for name, spec in methods.items() if isinstance(methods, dict) else ():
         try:
-            objective = None if at(said) is None else ObjectiveConfig.model_validate(said)
+            objective = None if at(spec) is None else ObjectiveConfig.model_validate(spec)
         except ValidationError:
-            continue  # said where the whole is validated
+            continue  # reported when the whole sweep is validated
         if objective is not None and (misfit := masked_misfit(objective)):
             yield ["methods", name], misfit
     for path in space if isinstance(space, dict) else ():
         part, _, leaf = str(path).partition(".")
         if part == "objective" and leaf in leaves_of(part) and leaf not in MASKED_KNOBS:
-            yield ["space", path], f"is not searched with base.masked; searchable of the objective: {', '.join(MASKED_KNOBS)}"
+            yield ["space", path], f"cannot be searched with base.masked; of the objective, choose from {', '.join(MASKED_KNOBS)}"

@@ -1,4 +1,4 @@
-"""Search and early stopping of a sweep file: laws between their keys."""
+"""Search and early stopping of a sweep file: rules between their keys."""
 
 from __future__ import annotations
 
@@ -12,53 +12,53 @@ from jepa_ray.plan.checks.tree import at
 from jepa_ray.plan.warm_start import began_with, misfit
 
 _METRIC_JUDGES = {"val_equivalent": ("regex",), "val_paper": ("number", "answers", "sql")}
-"""Metrics that only some tasks' judges give."""
+"""Metrics that only some judges measure -> these judges."""
 MIN_GRACE_FLOPS = 1e6
 """Less than one optimizer step of the smallest model: 6 x 0.1M parameters x a few tokens."""
 
 
 def check_search(tree: dict[str, Any], masked: bool) -> Iterator[Finding]:
-    """The metric that selects, its direction, and the earlier sweeps that are named."""
+    """Check the selection metric, its direction, and the folders of earlier sweeps."""
     from jepa_ray.data.datasets import DATASETS
 
     metric, judges = at(tree, "search", "metric"), _METRIC_JUDGES.get(str(at(tree, "search", "metric")))
     task = at(tree, "task", default=at(tree, "data", "task", default="nl-rx"))
     for name in [task] if isinstance(task, str) else task if isinstance(task, (list, dict)) else ():
         if judges is not None and name in DATASETS and DATASETS[name].judge not in judges:
-            yield ["search", "metric"], f"{metric} is not measured on {name}, whose judge has no such rule; use val_accuracy"
+            yield ["search", "metric"], f"{metric} is not measured on {name}, whose judge does not define it; use val_accuracy"
     metric, mode = at(tree, "search", "metric", default=SearchConfig().metric), at(tree, "search", "mode", default="max")
     measured = MASKED_METRICS if masked else tuple(name for name in VALIDATION_METRICS if name != "val_retrieval")
     if metric in VALIDATION_METRICS and metric not in measured:
         kind = "masked encoders" if masked else "causal models"
-        yield ["search", "metric"], f"{metric} is not measured on {kind}; give one of {', '.join(measured)}"
+        yield ["search", "metric"], f"{metric} is not measured on {kind}; choose from {', '.join(measured)}"
     if mode == "min" and metric in VALIDATION_METRICS:
         place = ["search", "metric" if at(tree, "search", "mode") is None else "mode"]
         yield (
             place,
-            f"{metric} is better when larger, so mode = {mode} would select the worst; change search.mode or search.metric",
+            f"a larger {metric} is better, so mode = {mode} would select the worst; change search.mode or search.metric",
         )
     yield from _check_warm_start(tree)
     pilot = at(tree, "confirm", "pilot")
     if isinstance(pilot, str) and not (Path(pilot) / "trials").is_dir():
         yield (
             ["confirm", "pilot"],
-            f"there is no sweep in {pilot}: no folder {Path(pilot) / 'trials'}; name results/NAME of one, or drop it",
+            f"{pilot} is not the folder of a sweep: {Path(pilot) / 'trials'} does not exist; give results/NAME of one, or drop it",
         )
 
 
 def _check_warm_start(tree: dict[str, Any]) -> Iterator[Finding]:
     given, methods = at(tree, "search", "warm_start", default=[]), at(tree, "methods", default={})
     folders = [given] if isinstance(given, str) else given if isinstance(given, (list, tuple)) else []
-    own = Path(str(at(tree, "output", default="results"))) / str(at(tree, "name", default=""))
+    own_folder = Path(str(at(tree, "output", default="results"))) / str(at(tree, "name", default=""))
     for number, folder in enumerate(folders):
         if not isinstance(folder, str) or not isinstance(methods, dict):
-            continue  # said elsewhere
+            continue  # reported elsewhere
         if folder in folders[:number]:
-            yield ["search", "warm_start"], f"names {folder} twice; drop one"
-        elif Path(folder).resolve() == own.resolve():
-            yield ["search", "warm_start"], f"{folder} is this sweep's own folder, which it goes on with by itself; drop it"
-        elif not Path(folder).is_dir() and folder in began_with(own):
-            continue  # gone since: the arms have recorded what it suggested
+            yield ["search", "warm_start"], f"contains {folder} twice; drop one"
+        elif Path(folder).resolve() == own_folder.resolve():
+            yield ["search", "warm_start"], f"{folder} is this sweep's own folder, from which it resumes anyway; drop it"
+        elif not Path(folder).is_dir() and folder in began_with(own_folder):
+            continue  # deleted since; the arms have recorded its suggestions
         elif reason := misfit(folder, [str(name) for name in methods]):
             yield ["search", "warm_start"], reason
     if folders and at(tree, "search", "algorithm") == "grid":
@@ -78,13 +78,13 @@ def check_scheduler(tree: dict[str, Any]) -> Iterator[Finding]:
         for key in idle:
             yield (
                 ["scheduler", key],
-                "has no effect: scheduler is none, nothing is stopped early; drop it (all: scheduler=none), or set scheduler.name=asha",
+                "has no effect, since the scheduler is none; drop it (to drop all: scheduler=none), or set scheduler.name=asha",
             )
     elif scheduler.get("time_attr") == "train_flops":
         grace = scheduler.get("grace_period", usual["grace_period"])
         if isinstance(grace, (int, float)) and grace < MIN_GRACE_FLOPS:
             yield (
                 ["scheduler", "grace_period" if "grace_period" in scheduler else "time_attr"],
-                f"train_flops counts rungs in FLOPs, so scheduler.grace_period must be given in FLOPs too, but {grace:g} is less than a "
-                "single step; give e.g. those of an epoch: what --dry-run with scheduler=none prints for a trial, divided by its epochs",
+                f"with time_attr train_flops, scheduler.grace_period must be in FLOPs, but {grace:g} is less than one step; give e.g. the "
+                "FLOPs of an epoch: those that --dry-run with scheduler=none prints for a trial, divided by its epochs",
             )

@@ -1,4 +1,4 @@
-"""Sweeps of masked encoders: what a file may say, what is searched, and the sentences that refuse the rest."""
+"""Sweeps of masked encoders: legal files, their search spaces, and the sentences that refuse the rest."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def write(tmp_path: Path) -> Write:
     return writer(tmp_path)
 
 
-def test_arms_and_what_they_search() -> None:
+def test_arms_and_their_search_spaces() -> None:
     sweep = load_sweep(FILE)
     by_method = {arm.method: arm for arm in arms(sweep)}
     assert {"mlm", "jepa"} <= set(by_method)
@@ -40,21 +40,21 @@ def test_arms_and_what_they_search() -> None:
     [
         ("base.masked.mask_ratio=0", "base.masked.mask_ratio (override): must be above 0.0, got 0"),
         ("base.masked.mean_span=0.5", "base.masked.mean_span (override): must be at least 1.0, got 0.5"),
-        ("base.masked.corpus=none/such.txt", "base.masked.corpus (override): there is no file none/such.txt"),
+        ("base.masked.corpus=none/such.txt", "base.masked.corpus (override): the file none/such.txt does not exist"),
         (
             "families=[llama3]",
-            "families (override): llama3 is a causal model; drop base.masked, or name families that are: distilbert, bert",
+            "families (override): llama3 is a causal model; drop base.masked, or choose families from distilbert, bert",
         ),
         ("families=[destilbert]", "families (override): unknown family 'destilbert'; did you mean 'distilbert'?"),
-        ("task=nl-rx", "task (override): nl-rx has no labels, but masked encoders are judged by probes"),
-        ("base.lora={r: 8}", "base.lora (override): adapters are not there for masked encoders"),
+        ("task=nl-rx", "task (override): nl-rx has no labels, but masked encoders are scored by probes"),
+        ("base.lora={r: 8}", "base.lora (override): adapters are not supported for masked encoders"),
         ("base.optim.loss_on=all", "base.optim.loss_on (override): has no effect with base.masked"),
-        ("base.evaluation.embeddings=8", "base.evaluation.embeddings (override): has no effect: embeddings of masked encoders"),
+        ("base.evaluation.embeddings=8", "base.evaluation.embeddings (override): has no effect, since embeddings of masked encoders"),
         ("search.metric=val_exact", "search.metric (override): val_exact is not measured on masked encoders"),
         ("methods.jepa.k=1", "methods.jepa (override): k = 1, but with base.masked the JEPA term has {distance: cosine"),
         ("methods.jepa.loss_dropout=0.5", "methods.jepa (override): loss_dropout has no effect with base.masked"),
         ("methods.jepa.lambda=0", "methods.jepa (line 14 and override): gamma = 0 leaves nothing to train"),
-        ("space.objective.k.int=[0, 2]", "space.objective.k (override): is not searched with base.masked"),
+        ("space.objective.k.int=[0, 2]", "space.objective.k (override): cannot be searched with base.masked"),
         (
             "space.masked.mask_ratio.float=[0, 0.5]",
             "space.masked.mask_ratio (line 18 and override): must be above 0.0, got 0.0; narrow the range",
@@ -62,25 +62,25 @@ def test_arms_and_what_they_search() -> None:
         ("space.masked.corpus.choice=[a, b]", "space.masked.corpus (override): unknown parameter"),
     ],
 )
-def test_what_is_refused(override: str, beginning: str) -> None:
-    if override.startswith("methods.jepa."):  # leave nothing that another law looks at
-        return _said(refused(FILE, override), beginning.replace(" (override)", ""))
+def test_refused(override: str, beginning: str) -> None:
+    if override.startswith("methods.jepa."):  # other keys then break rules as well
+        return _reported(refused(FILE, override), beginning.replace(" (override)", ""))
     refused_once(FILE, override, beginning)
     return None
 
 
-def _said(messages: list[str], beginning: str) -> None:
+def _reported(messages: list[str], beginning: str) -> None:
     place, _, sentence = beginning.partition(": ")
     assert any(message.startswith(place) and sentence in message for message in messages), messages
 
 
-def test_a_causal_sweep_has_none_of_it(write: Write) -> None:
+def test_a_causal_sweep_refuses_settings_of_masked_encoders(write: Write) -> None:
     path = write(SOUND)
     refused_once(path, "families=[bert]", "families (override): bert is a masked encoder; set e.g. base.masked")
     refused_once(path, "search.metric=val_retrieval", "search.metric (override): val_retrieval is not measured on causal models")
     refused_once(path, "space.mask_ratio.float=[0.1, 0.5]", "space.masked.mask_ratio (override): base.masked is not set")
 
 
-def test_a_trial_refuses_an_objective_that_cannot_be_its_own() -> None:
+def test_a_masked_trial_refuses_an_objective_that_does_not_fit() -> None:
     with pytest.raises(ValidationError, match="with base"):
         TrialConfig(model=ModelConfig(family="bert"), masked=MaskedConfig(), objective=ObjectiveConfig())
