@@ -77,12 +77,12 @@ def read_arms(folder: Path) -> list[Arm]:
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
         raise ValueError(
             f"{folder} has no arms.parquet, and its sweep.yaml is refused: {reason}{more}. "
-            f"Which arms are compared is unknown; correct sweep.yaml there (this changes no trial)"
+            f"So it is not known which arms are compared; correct sweep.yaml there (this changes no trial)"
         ) from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError) as error:
         why = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({type(error).__name__})"
         raise ValueError(
-            f"{folder} has no arms.parquet, and its sweep.yaml {why}: which arms are compared is unknown; put the sweep's file there"
+            f"{folder} has no arms.parquet, and its sweep.yaml {why}: it is not known which arms are compared; put the sweep's file there"
         ) from error
 
 
