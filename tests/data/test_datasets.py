@@ -196,16 +196,16 @@ def test_empty_splits_say_which_number_to_change(write: Write) -> None:
     same = [line(f"text {i}", "code") for i in range(4)]
     with pytest.raises(ValueError, match=r"the validation split is empty: .* 0 went to validation \(data.num_val = 2"):
         load_splits(DataConfig(train=str(write(*same)), num_val=2))
-    with pytest.raises(ValueError, match=r"train.jsonl: no example in it"):
+    with pytest.raises(ValueError, match=r"train.jsonl: contains no example"):
         load_splits(DataConfig(train=str(write(""))))
-    with pytest.raises(ValueError, match=r"t.jsonl: no example in it"):
+    with pytest.raises(ValueError, match=r"t.jsonl: contains no example"):
         load_splits(DataConfig(train=str(write(*distinct(9))), test=str(write("", name="t.jsonl")), num_val=2))
 
 
 def test_unknown_task_and_a_test_file_alone() -> None:
-    with pytest.raises(ValueError, match=r"data.task 'nlrx' is unknown; there are: gsm8k, .*nl-rx"):
+    with pytest.raises(ValueError, match=r"data.task 'nlrx' is unknown; available: gsm8k, .*nl-rx"):
         load_splits(DataConfig(task="nlrx"))
-    with pytest.raises(ValueError, match=r"data.train is not given"):
+    with pytest.raises(ValueError, match=r"data.train is missing"):
         load_splits(DataConfig(test="somewhere.jsonl"))
 
 

@@ -65,11 +65,11 @@ def test_other_keys_of_a_row_are_kept_for_the_judge(write: Write) -> None:
     ("bad", "message"),
     [
         ('{"messages": [', r"not JSON \(.* at column \d+\); expected one"),
-        ("[" * 200_000, r"JSON that cannot be read \(.*recursion"),
-        ('{"messages": ' + "9" * 9999 + "}", "JSON that cannot be read"),
+        ("[" * 200_000, r"JSON that cannot be parsed \(.*recursion"),
+        ('{"messages": ' + "9" * 9999 + "}", "JSON that cannot be parsed"),
         ("[1]", "list instead of a row; expected an object"),
         ('{"messages": 1}', 'no list under "messages"; expected {"messages"'),
-        ('{"message": []}', r"expected a sentence under src .*\(or a row of the reference's format"),
+        ('{"message": []}', r"expected a sentence under src .*\(or a row in the reference's format"),
         ('{"messages": [{"role": "user", "content": "a"}]}', "no assistant message"),
         ('{"messages": [{"role": "assistant", "content": "a"}]}', "no user message"),
         ('{"messages": [{"role": "tool", "content": "a"}]}', "message 1 has the role 'tool'; expected system, user or assistant"),
@@ -109,7 +109,7 @@ def test_bytes_that_are_not_utf8_and_files_that_are_not_there(tmp_path: Path) ->
 
 @pytest.mark.parametrize("name", ["train.txt", "train.pkl", "train", "train.jsonl.gz", "openai/gsm8k"])
 def test_an_unknown_ending(name: str) -> None:
-    refused(name, r"its ending is not one that can be read; expected a .jsonl, .json, .csv or .parquet file, a folder .* or hub:")
+    refused(name, r"files with this ending are not supported; expected a .jsonl, .json, .csv or .parquet file, a folder .* or hub:")
 
 
 # --- the public sources' own formats ---------------------------------------------------------------------------------
@@ -189,9 +189,9 @@ def test_a_cell_as_long_as_a_document(tmp_path: Path) -> None:
 
 def test_other_parquet(tmp_path: Path) -> None:
     (tmp_path / "a.parquet").write_text("question,answer", encoding="utf-8")
-    refused(tmp_path / "a.parquet", "not a Parquet file that can be read")
+    refused(tmp_path / "a.parquet", "not a readable Parquet file")
     path = write_rows(tmp_path, "parquet", [json.loads(line()) | {"blob": b"\x00"}])
-    refused(path, "row 1: blob is a value of type bytes, which JSON cannot hold; drop it")
+    refused(path, "row 1: blob is a value of type bytes, which JSON cannot represent; drop it")
 
 
 def test_parallel_lines(tmp_path: Path) -> None:
@@ -204,7 +204,7 @@ def test_parallel_lines(tmp_path: Path) -> None:
     for source in (folder, folder / "src.txt"):
         assert [(e.id, e.text, e.code) for e in read(nlrx.TASK, str(source))] == expected
     (folder / "targ.txt").write_text(".*dog.*\n\n", encoding="utf-8")
-    refused(folder, "src.txt has 2 lines and targ.txt 1; line by line")
+    refused(folder, "src.txt has 2 lines and targ.txt 1; they must correspond line by line")
     (folder / "targ.txt").write_text("\n.*dog.*\n", encoding="utf-8")
     assert refused(folder, "expected a sentence under src").startswith(f"{folder / 'src.txt'}:1: ")
 
@@ -216,7 +216,7 @@ def test_an_empty_source(tmp_path: Path, write: Write) -> None:
     parquet.write_table(pyarrow.table({"question": pyarrow.array([], pyarrow.string())}), tmp_path / "a.parquet")
     empty = [write(""), write("", name="a.json"), write("[]", name="b.json"), write("", name="a.csv"), write("src,targ", name="b.csv")]
     for path in (*empty, tmp_path / "a.parquet", tmp_path / "pair"):
-        assert refused(path, "no example in it; give a source").startswith(str(path))
+        assert refused(path, "contains no example; give a source").startswith(str(path))
 
 
 def test_ids_stay_distinct_where_a_row_gives_several_examples(write: Write) -> None:
@@ -270,12 +270,12 @@ def test_bad_hub_sources(monkeypatch: pytest.MonkeyPatch) -> None:
     stand_in(monkeypatch, [*QUESTIONS, {"question": "q"}])
     refused(source, rf"^{re.escape(source)} row 3: expected a problem", gsm8k.TASK)
     stand_in(monkeypatch, ConnectionError("Couldn't reach it.\nSecond line."))
-    message = refused(source, "without network, download the split elsewhere and name its file", gsm8k.TASK)
+    message = refused(source, "without network, download the split elsewhere and give its file", gsm8k.TASK)
     assert message.startswith(f"{source}: cannot be loaded (ConnectionError: Couldn't reach it);")
     stand_in(monkeypatch, [], version="3.6.0")
-    refused(source, "needs datasets 4 or newer, and 3.6.0 is installed", gsm8k.TASK)
+    refused(source, "needs datasets 4 or newer, but 3.6.0 is installed", gsm8k.TASK)
     monkeypatch.setitem(sys.modules, "datasets", None)
-    refused(source, "needs the datasets library; pip install datasets, or download the split and name its file", gsm8k.TASK)
+    refused(source, "needs the datasets library; pip install datasets, or download the split and give its file", gsm8k.TASK)
 
 
 def test_the_real_library_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -289,7 +289,7 @@ def test_paper_stands_for_the_public_source() -> None:
     assert resolve(gsm8k.TASK, "paper", "train") == "hub:openai/gsm8k@main:train"
     assert resolve(nq_open.TASK, "paper", "test") == "hub:google-research-datasets/nq_open:validation"
     assert resolve(nlrx.TASK, "file.jsonl", "train") == "file.jsonl"
-    with pytest.raises(ValueError, match=r"data.test=paper: the task paraphrase has no public test split on the hub; name a .jsonl"):
+    with pytest.raises(ValueError, match=r"data.test=paper: the task paraphrase has no public test split on the hub; give a .jsonl"):
         resolve(paraphrase.TASK, "paper", "test")
 
 

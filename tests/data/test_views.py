@@ -229,7 +229,7 @@ def test_templates_that_cannot_serve_are_refused(family: ModelFamily, tokenizer:
         table_of(EXAMPLES[:1], tokenizer, family)
     frame = "{{ bos_token }}{% for m in messages %}[{{ CONTENT }}]" + family.turn_end + "{% endfor %}"
     tokenizer.chat_template = frame.replace("CONTENT", "m['content'][:12]")
-    with pytest.raises(ValueError, match=r"does not show the answer .* as it is; use another chat_template\.jinja"):
+    with pytest.raises(ValueError, match=r"does not show the answer .* unchanged; use another chat_template\.jinja"):
         table_of(EXAMPLES[:1], tokenizer, family)
     tokenizer.chat_template = frame.replace("CONTENT", "m['content'] + m['nothing']['there']")
     with pytest.raises(ValueError, match=r"refuses the turns \(user\).*remove it to get the family's own"):
