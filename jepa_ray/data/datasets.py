@@ -60,9 +60,7 @@ def load_splits(data: DataConfig) -> Splits:
     if data.task not in DATASETS:
         raise ValueError(f"data.task {data.task!r} is unknown; available: {', '.join(sorted(DATASETS))}")
     if data.train is None and data.test is not None:
-        raise ValueError(
-            f"data.test is the file {data.test}, but data.train is missing: give both, or neither for the built-in generator"
-        )
+        raise ValueError(f"data.test is the file {data.test}, but data.train is missing: give both, or neither for the built-in generator")
     task = DATASETS[data.task]
     train, val, test = _generated(task, data) if data.train is None else _from_files(task, data, data.train)
     sha = hashlib.sha256("".join(digest(split) for split in (train, val, test)).encode()).hexdigest()

@@ -143,9 +143,7 @@ def _csv(path: Path) -> Iterator[Located]:
                 raise ValueError(f"{where}: {len(values)} values, but {len(header)} columns; put values with commas in double quotes")
             yield where, f"{path.stem}:{reader.line_num}", dict(zip(header, values, strict=True))
     except csv.Error as error:
-        raise ValueError(
-            f"{path}:{reader.line_num}: not CSV ({error}); expected commas, and doubled quotes inside quotes"
-        ) from error
+        raise ValueError(f"{path}:{reader.line_num}: not CSV ({error}); expected commas, and doubled quotes inside quotes") from error
 
 
 def _parquet(path: Path) -> Iterator[Located]:
@@ -165,9 +163,7 @@ def _parallel(folder: Path) -> Iterator[Located]:
     for key in ("src", "targ"):
         path = folder / f"{key}.txt"
         if not path.is_file():
-            raise ValueError(
-                f"{path}: no such file; a folder is read as the parallel lines of src.txt and targ.txt; or give {FILES}"
-            )
+            raise ValueError(f"{path}: no such file; a folder is read as the parallel lines of src.txt and targ.txt; or give {FILES}")
         sides[key] = [line.removesuffix("\r") for line in decode(read_bytes(path), str(path)).rstrip("\r\n").split("\n")]
     if sides["src"] == sides["targ"] == [""]:
         return

@@ -1,4 +1,4 @@
-"""Reading: every kind of source gives the same examples, and whatever is wrong in one is named with its place and the remedy."""
+"""Reading: every kind of source gives the same examples, and every error names the place and the remedy."""
 
 from __future__ import annotations
 
@@ -88,14 +88,14 @@ def test_a_bad_line_is_named_with_its_file_and_number(write: Write, bad: str, me
     assert refused(path, message).startswith(f"{path}:3: ")
 
 
-def test_what_a_task_misses_is_named_with_its_line_too(write: Write) -> None:
+def test_errors_of_a_task_name_the_line(write: Write) -> None:
     path = write(line("p", "#### 1"), line("p", "about 2"))
     assert refused(path, "the solution has no number.*not 'about 2'", gsm8k.TASK).startswith(f"{path}:2: ")
     path = write(json.dumps(QUESTIONS[0]), json.dumps({"question": "q?", "answer": "about 2"}))
     assert refused(path, "the solution has no number", gsm8k.TASK).startswith(f"{path}:2: ")
 
 
-def test_bytes_that_are_not_utf8_and_files_that_are_not_there(tmp_path: Path) -> None:
+def test_bytes_that_are_not_utf8_and_missing_files(tmp_path: Path) -> None:
     path = tmp_path / "latin.jsonl"
     path.write_bytes(line().encode() + b"\n" + b'{"messages": "\xe9"}')
     refused(path, r"latin.jsonl:2: not UTF-8")
@@ -133,7 +133,7 @@ def write_rows(folder: Path, ending: str, rows: list[dict[str, Any]]) -> Path:
 
 @pytest.mark.parametrize(("ending", "ids"), [("jsonl", [1, 2]), ("json", [1, 2]), ("csv", [4, 5]), ("parquet", [1, 2])])
 def test_the_same_rows_in_every_kind_of_file(tmp_path: Path, ending: str, ids: list[int]) -> None:
-    """In CSV, the first row ends on line 4: after the header, its answer takes three lines."""
+    """In CSV, the first row ends on line 4: its answer spans three lines after the header."""
     found = read(gsm8k.TASK, str(write_rows(tmp_path, ending, QUESTIONS)))
     assert [(e.text, e.code) for e in found] == EXPECTED
     assert [e.id for e in found] == [f"part:{number}" for number in ids]
@@ -174,7 +174,7 @@ def test_other_csv(write: Write) -> None:
 
 
 def test_a_cell_as_long_as_a_document(tmp_path: Path) -> None:
-    """Python's csv module refuses cells of more than 131,072 characters unless it is told otherwise."""
+    """Python's csv module refuses cells of more than 131,072 characters by default."""
     path = tmp_path / "long.csv"
     document = "a word, " * 40_000
     with path.open("w", encoding="utf-8", newline="") as file:
@@ -219,7 +219,7 @@ def test_an_empty_source(tmp_path: Path, write: Write) -> None:
         assert refused(path, "contains no example; give a source").startswith(str(path))
 
 
-def test_ids_stay_distinct_where_a_row_gives_several_examples(write: Write) -> None:
+def test_ids_stay_distinct_if_a_row_gives_several_examples(write: Write) -> None:
     rows = [
         {"text": "a", "paraphrases": ["b", "c", "d"]},
         {"text": "e", "paraphrases": "['f', \"g's\"]"},
@@ -240,7 +240,7 @@ def test_ids_stay_distinct_where_a_row_gives_several_examples(write: Write) -> N
 
 
 def stand_in(monkeypatch: pytest.MonkeyPatch, rows: Any, version: str = "4.4.1") -> list[tuple[str, str | None, str]]:
-    """A `datasets` library that gives `rows`, or raises them; the returned list fills with what was asked of it."""
+    """A `datasets` library that returns `rows`, or raises them; the returned list records its calls."""
     calls = []
 
     def load_dataset(path: str, *, name: str | None, split: str) -> Any:
@@ -279,7 +279,7 @@ def test_bad_hub_sources(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_real_library_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only where it is installed. An empty cache and no network: a sentence, soon, and not a traceback."""
+    """Only if it is installed. With an empty cache and no network, it soon gives one sentence, not a traceback."""
     pytest.importorskip("datasets", reason="the datasets library is optional")
     monkeypatch.chdir(tmp_path)
     refused("hub:jepa-ray-tests/no-such-data:train", "cannot be loaded .*; check the name, the configuration and the split", gsm8k.TASK)
@@ -294,13 +294,13 @@ def test_paper_stands_for_the_public_source() -> None:
 
 
 @pytest.mark.parametrize("task", [gsm8k.TASK, nq_open.TASK, paraphrase.TASK], ids=lambda task: task.name)
-def test_hub_ids_are_of_the_form_that_is_read(task: Task) -> None:
+def test_hub_ids_have_the_form_that_is_read(task: Task) -> None:
     assert task.hub and isinstance(task.hub, MappingProxyType)
     assert all(sources._HUB.fullmatch(source) for source in task.hub.values())
 
 
-def test_text_is_composed_whatever_its_source_wrote(tmp_path: Path) -> None:
-    """`e` and a combining accent are one character afterwards: a tokenizer that composes could never write the two."""
+def test_text_is_composed_regardless_of_its_source(tmp_path: Path) -> None:
+    """`e` and a combining accent become one character: a tokenizer that composes could never produce the two."""
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps({"question": "who is Beyonce\u0301", "answer": ["Beyonce\u0301", "B"]}))
     (example,) = read(nq_open.TASK, str(path))
