@@ -2,7 +2,7 @@
 
 A *path* is one token sequence from its first token on: a training sequence, a Text view, a Code view. Paths with a common prefix
 may share its tokens. A row contains the tokens in depth-first order of the prefix trie; `end[t]` is one past the last token of t's
-subtree, and position = depth. Attention then equals that of separate passes exactly if
+subtree, and position = depth. Attention is then exactly that of separate passes if
 
     allow(q, k) = k <= q and q < end[k]
 
@@ -232,8 +232,8 @@ def make_batch(
 ) -> ViewBatch:
     """The packed batch of some examples of a table.
 
-    `views`: additional sequences to encode; `k` is short for the views of `appended`. Neither: no views (the baseline, lambda = 0, or a
-    step that loss dropout skips). The last token of a training sequence is only a label, not an input, unless a readout is there.
+    `views`: additional sequences to encode; `k` is short for the views of `appended`. With neither there are no views (the baseline,
+    lambda = 0, or a step that loss dropout skips). The last token of a training sequence is only a label, not an input, unless a readout is there.
     Empty `rows` give one padding token, so that a worker without examples still takes part in the step.
     """
     if views is None and k is not None:

@@ -7,9 +7,9 @@ Each example becomes three token sequences, each rendered by the family's chat t
     code    the assistant message alone, cut after its last content token
 
 The model is causal, so nothing after a readout can influence it: cutting there is exact and saves tokens. Content is located
-by rendering a sentinel and comparing what the template puts before and after it, never by counting tokens from the end. The
+by rendering a sentinel and taking the text that the template puts before and after it, never by counting tokens from the end. The
 prompt is everything before the answer in the whole conversation, not the template's own generation prompt: some templates end
-that in text with which none of their answers begins (a `<think>`).
+that with text that their answers do not begin with (a `<think>`).
 """
 
 from __future__ import annotations
@@ -220,7 +220,7 @@ def tokenize_split(
 ) -> TokenTable:
     """Tokenise a split once, for all trials of a family. Examples with a sequence over `max_length` tokens are dropped and counted.
 
-    `scored`: outputs are judged on this split. Then only a too long prompt drops an example, so that families drop nearly the same ones,
+    `scored`: outputs are judged on this split. Then only an overlong prompt drops an example, so that families drop nearly the same ones,
     and the options of choice tasks are tokenised.
     `trained`: questions of the splits before this one (`datasets.texts_of`), to mark its leaked examples.
 

@@ -129,15 +129,13 @@ SUMMARY: dict[str, Column] = {
     "val_anisotropy": Column(REAL, "Mean cosine between the states of distinct validation texts. Null for causal models."),
     "test_anisotropy": Column(REAL, "`val_anisotropy` on the test split. Null if that was not scored, and for causal models."),
     "chance": Column(
-        REAL, "Accuracy of guessing without the question, on the labels of the last split judged. 0 if answers are not labels."
+        REAL, "Accuracy of guessing without the question, on the last split judged (masked encoders: val). 0 if answers are not labels."
     ),
     "pretrain_ce": Column(REAL, "Mean cross-entropy in the last epoch of the first stage, nats per label. Null without a first stage."),
     "pretrain_jepa": Column(REAL, "Mean JEPA loss per pair in the last epoch of the first stage. Null if that has no JEPA term."),
     "train_ce": Column(REAL, "Mean cross-entropy in the last epoch, nats per label."),
     "train_jepa": Column(REAL, "Mean JEPA loss per pair in the last epoch. Null without a JEPA term, or if no step computed it."),
-    "val_jepa": Column(
-        REAL, "Last diagnosed JEPA loss per pair on validation; cosine for baselines. Null if the trained model was not diagnosed."
-    ),
+    "val_jepa": Column(REAL, "Last diagnosed JEPA distance on validation, without regularisers; cosine for baselines. Null like `val_ce`."),
     "lambda_used": Column(REAL, "lambda before its schedule; 0 without a JEPA term or if a control weighs it 0. Null for masked encoders."),
     "diag_seconds": Column(REAL, "Seconds spent on diagnostics. Null if there were none."),
     "train_tokens": Column(REAL, "Tokens encoded in training, each shared prefix once. Includes the first stage."),
@@ -168,7 +166,7 @@ SUMMARY: dict[str, Column] = {
     "pretrained_sha": Column(TEXT, "Digest of the weights that the first stage handed on. Null without a first stage."),
     "alarms": Column(TEXT, "Names of the alarms of `training/diagnostics/alarms.py`, joined by `;`. Null if none was raised."),
     "attention_error": Column(
-        REAL, "Largest difference between packed (masked encoder: padded) and separate passes in the start-up check, relative."
+        REAL, "Largest relative error of a state in packed (masked encoder: padded) against separate passes, before training."
     ),
     "dataset_sha": Column(TEXT, "SHA-256 of the contents of all splits."),
     "git_sha": Column(TEXT, "Commit of the package, with `-dirty` for uncommitted changes. Null outside a checkout."),

@@ -1,4 +1,4 @@
-"""NL-RX-like pairs of English and regular expression, generated from a grammar and a seed in any number.
+"""NL-RX-like pairs of English and regular expression: any number, generated from a grammar and a seed.
 
 Source: the forms of NL-RX-SYNTH (Locascio et al. 2016, arXiv 1608.03000); wording and frequencies
 follow it. Each rule is synchronous: its English and its regex have the same slots.

@@ -1,4 +1,4 @@
-"""Spider-like questions about small databases, generated from templates and a seed in any number.
+"""Spider-like questions about small databases: any number, generated from templates and a seed.
 
 A query is composed of parts that mean the same in English and in SQL, each over a table's own columns and values:
 
