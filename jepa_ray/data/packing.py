@@ -233,8 +233,8 @@ def make_batch(
     """The packed batch of some examples of a table.
 
     `views`: additional sequences to encode; `k` is short for the views of `appended`. With neither there are no views (the baseline,
-    lambda = 0, or a step that loss dropout skips). The last token of a training sequence is only a label, not an input, unless a readout is there.
-    Empty `rows` give one padding token, so that a worker without examples still takes part in the step.
+    lambda = 0, or a step that loss dropout skips). The last token of a training sequence is only a label, not an input, unless a
+    readout is there. Empty `rows` give one padding token, so that a worker without examples still takes part in the step.
     """
     if views is None and k is not None:
         views = appended(table, rows, k)

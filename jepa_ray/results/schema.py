@@ -98,8 +98,10 @@ SUMMARY: dict[str, Column] = {
     "val_paper": Column(
         REAL, "Share correct by the rule of the paper's own script, on validation. Null if that is the task's own, and for masked encoders."
     ),
-    "val_equivalent": Column(REAL, "Share of validation answers that describe the same language as the reference. Null unless regexes."),
-    "val_undecided": Column(REAL, "Share of validation answers whose equivalence could not be decided. Null unless regexes."),
+    "val_equivalent": Column(
+        REAL, "Share of validation answers that describe the same language as the reference. Null unless regexes are judged."
+    ),
+    "val_undecided": Column(REAL, "Share of validation answers whose equivalence could not be decided. Null unless regexes are judged."),
     "val_ce": Column(REAL, "Last diagnosed cross-entropy on validation, nats per label. Null if the trained model was not diagnosed."),
     "test_accuracy": Column(REAL, "`val_accuracy` on the test split. Null if that was not scored, as in every search trial."),
     "test_accuracy_clean": Column(
@@ -111,8 +113,8 @@ SUMMARY: dict[str, Column] = {
     "test_stopped": Column(REAL, "`val_stopped` on the test split. Null if that was not scored, for choice tasks and for masked encoders."),
     "test_errors": Column(REAL, "`val_errors` on the test split. Null if that was not scored, and for masked encoders."),
     "test_paper": Column(REAL, "`val_paper` on the test split. Null if that was not scored, or if `val_paper` is null."),
-    "test_equivalent": Column(REAL, "`val_equivalent` on the test split. Null if that was not scored, and unless answers are regexes."),
-    "test_undecided": Column(REAL, "`val_undecided` on the test split. Null if that was not scored, and unless answers are regexes."),
+    "test_equivalent": Column(REAL, "`val_equivalent` on the test split. Null if that was not scored, and unless regexes are judged."),
+    "test_undecided": Column(REAL, "`val_undecided` on the test split. Null if that was not scored, and unless regexes are judged."),
     "test_ce": Column(REAL, "Reserved for the cross-entropy on the test split. Always null: no trial computes it."),
     "val_retrieval": Column(REAL, "Share of nearest neighbours with the same label, on validation. Null for causal models."),
     "test_retrieval": Column(REAL, "`val_retrieval` on the test split. Null if that was not scored, and for causal models."),
@@ -168,7 +170,7 @@ SUMMARY: dict[str, Column] = {
     "attention_error": Column(
         REAL, "Largest relative error of a state in packed (masked encoder: padded) against separate passes, before training."
     ),
-    "dataset_sha": Column(TEXT, "SHA-256 of the contents of all splits."),
+    "dataset_sha": Column(TEXT, "SHA-256 of the contents of all splits, and of a masked encoder's corpus."),
     "git_sha": Column(TEXT, "Commit of the package, with `-dirty` for uncommitted changes. Null outside a checkout."),
     "versions": Column(TEXT, "Versions of Python, the package and its main libraries: a JSON object in a string."),
     "device": Column(TEXT, "Device of the first worker, such as `cpu` or `cuda:0`."),
@@ -206,8 +208,10 @@ COLUMNS: dict[str, dict[str, Column]] = {
         "paper_correct": Column(
             FLAG, "Whether it is correct by the rule of the paper's own script. Null if that is the task's own, and for masked encoders."
         ),
-        "equivalent": Column(FLAG, "Whether it describes the same language as the reference. Null if undecided, and unless regexes."),
-        "undecided": Column(FLAG, "Whether equivalence could not be decided. Null unless regexes."),
+        "equivalent": Column(
+            FLAG, "Whether it describes the same language as the reference. Null if undecided, and unless regexes are judged."
+        ),
+        "undecided": Column(FLAG, "Whether equivalence could not be decided. Null unless regexes are judged."),
         "leaked": Column(FLAG, "Whether the Text is also in training (for test: or validation). Null from earlier versions."),
         "question": Column(pa.dictionary(pa.int32(), TEXT), "The Text; pandas reads a categorical column. Null from earlier versions."),
     },
