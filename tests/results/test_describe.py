@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from jepa_ray import results
-from jepa_ray.config import TrialConfig, columns
-from jepa_ray.results.describe import TABLES, describe
+from jepa_ray.config import LoraConfig, TrialConfig, columns
+from jepa_ray.results.describe import TABLES, describe, docstrings
 
 SCHEMAS = {
     "trials": results.TRIALS,
@@ -32,7 +32,7 @@ def test_every_column_is_described_once_with_its_type() -> None:
 
 def test_columns_of_the_configuration_are_described_by_its_fields() -> None:
     trials = {name: text for table, name, _, text in describe() if table == "trials"}
-    assert trials["lora_r"].startswith("Rank.") and trials["lora_r"].endswith("Null without LoRA.")
+    assert trials["lora_r"] == f"{docstrings(LoraConfig)['r']} Null without LoRA."
     assert trials["eval_batch_size"] != trials["batch_size"] != trials["pretrain_batch_size"]
     assert trials["pretrain_batch_size"] == "As `batch_size`, for the first stage. Null without a first stage."
 
