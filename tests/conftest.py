@@ -1,4 +1,4 @@
-"""Environment and fixtures of all tests: offline, one thread, a cache of their own. Imports neither torch nor Ray unless a test does."""
+"""Environment and fixtures of all tests: offline, one thread, a separate cache. Imports neither torch nor Ray unless a test does."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from jepa_ray.orchestration import cluster
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# Set on import and not in a fixture: test modules, and the libraries that they import, read these before the first fixture runs.
+# Set on import, not in a fixture: test modules and the libraries that they import read these before the first fixture runs.
 # Processes that tests start (Ray's workers, the command line) inherit them.
 _CACHE = tempfile.mkdtemp(prefix="jepa-ray-test-cache-")
 os.environ |= {
     "HF_HUB_OFFLINE": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_worker_niceness": "0",  # Ray's workers would stand behind the tests of the other process
+    "RAY_worker_niceness": "0",  # otherwise Ray's workers get less CPU than the tests of the other process
     "OMP_NUM_THREADS": "1",
-    # Empty at the start of every session: a base trained by older code can't make a test pass.
+    # Empty at the start of every session, so that no test passes because of a base trained by older code.
     "JEPA_RAY_CACHE": _CACHE,
 }
-cluster.settings()  # Ray reads some of them when it is imported, which a test may do long before another connects
+cluster.settings()  # Ray reads some of them on import, which a test may do long before another test connects
 
 
 def pytest_unconfigure() -> None:
@@ -35,10 +35,10 @@ def pytest_unconfigure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Deal tests to processes (`make test`: pytest-xdist), and skip `gpu` tests where there is no CUDA; `-ra` prints the reason.
+    """Assign tests to processes (`make test`: pytest-xdist) and skip `gpu` tests without CUDA; `-ra` prints the reason.
 
-    A file stays together, as its fixtures are made once. All that starts Ray is in one process, which begins with it: these tests wait
-    more than they compute, and two clusters on two cores would be in each other's way. torch is imported only if there are `gpu` tests.
+    A file stays together, because its fixtures are made once. All tests that start Ray run first, in one process: they wait more than
+    they compute, and two clusters on two cores would compete. torch is imported only if there are `gpu` tests.
     """
     items.sort(key=lambda item: item.get_closest_marker("ray") is None)
     for item in items:
@@ -50,12 +50,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     if not torch.cuda.is_available():
         for item in gpu_items:
-            item.add_marker(pytest.mark.skip(reason="needs CUDA, and torch finds none"))
+            item.add_marker(pytest.mark.skip(reason="needs CUDA, but torch finds none"))
 
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
-    """Undo what a test did to torch's threads, so that no test's speed or rounding depends on the one before it."""
+    """Reset torch's threads, so that no test's speed or rounding depends on the test before it."""
     yield
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
@@ -69,16 +69,16 @@ def repository() -> Path:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The real NL-RX-SYNTH, Spider and GSM8K files, which lie beside the checkout and are never copied into it."""
+    """The real NL-RX-SYNTH, Spider and GSM8K files, next to the checkout; they are never copied into it."""
     folder = ROOT.parent / "shared" / "data"
     if not folder.is_dir():
-        pytest.skip(f"needs the data sets in {folder}, and there is no such folder")
+        pytest.skip(f"needs the data sets in {folder}, but this folder does not exist")
     return folder
 
 
 @pytest.fixture(scope="session")
 def tiny_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Family -> a checkpoint folder of its tiny instance with random weights: real architecture and tokenizer, no pre-training."""
+    """Family -> checkpoint folder of its tiny instance: real architecture and tokenizer, random weights without pre-training."""
     from tests import tiny_models
 
     return tiny_models.write_checkpoints(tmp_path_factory.mktemp("checkpoints"))

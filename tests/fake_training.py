@@ -1,17 +1,17 @@
-"""A stand-in for training that tests of the search can see and steer: milliseconds per epoch, and every step leaves a file.
+"""A stand-in for training that tests of the search can observe and control: milliseconds per epoch, and a log of every epoch.
 
     <folder>/control/hold            while it exists, epochs after the first wait before they report
-    <folder>/control/doom/<arm>      trials of that method kill their own process at epoch 2
-    <folder>/control/lost            the next trial that trains finds its GPU lost, once; its process is of no more use
+    <folder>/control/doom/<arm>      trials of that method kill their own process in epoch 2
+    <folder>/control/lost            the next trial that trains loses its GPU, once; its process cannot be used again
     <folder>/control/full            while it exists, no trial can write: its disk is full
-    <folder>/control/dear            while it exists, a JEPA term costs half as many FLOPs again
+    <folder>/control/dear            while it exists, a JEPA term costs 50 % more FLOPs
     <folder>/control/refuse/<family> data and model of that family cannot be prepared
     <folder>/log/<config_id>.<rank>  one line per trained epoch: epoch and pid
 
-`val_accuracy` is epoch * learning_rate (divided by k where k > 1), so that the best configuration is known in advance. k = 7 is an
-unlucky number: training fails, on the last rank only; k = 8 gives a value that is not finite.
+`val_accuracy` is epoch * learning_rate (divided by k if k > 1), so that the best configuration is known in advance. With k = 7
+training fails, on the last rank only; k = 8 gives a value that is not finite.
 
-As a script it is the command line of `jepa_ray.sweep` with this training in the place of the real one.
+As a script, it is the command line of `jepa_ray.sweep` with this training instead of the real one.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from jepa_ray.config import SweepConfig, TrialConfig
 from jepa_ray.orchestration.cluster import settings
 from jepa_ray.results import TrialResult, load_progress, save_progress
 
-settings()  # read when Ray is imported, which a test may do before anything else here does
+settings()  # Ray reads them on import, which a test may do before anything else here does
 
 EPOCHS = 3
 SHA = "0123456789abcdef"
@@ -57,9 +57,9 @@ def prepare(sweep: SweepConfig, family: str, task: str) -> FakePrepared:
 def run_trial(
     config: TrialConfig, prepared: FakePrepared, runtime: Any, report: Callable[[dict[str, float]], None], scratch: Path
 ) -> TrialResult:
-    """Same contract as `training.trial.run_trial`: progress first, then the report; goes on from `scratch` by itself."""
+    """Same contract as `training.trial.run_trial`: saves progress before it reports; resumes from `scratch` on its own."""
     assert not prepared.train.flags.writeable, "the table was copied out of the object store"
-    assert (prepared.test is not None) == config.evaluation.test, "the test split was open in the search, or shut in the confirmation"
+    assert (prepared.test is not None) == config.evaluation.test, "the test split was visible in the search or missing in the confirmation"
     folder, config_id = scratch.parents[1], scratch.name
     progress = load_progress(scratch / "progress.json")
     metrics = list(progress.metrics) if progress else []
@@ -86,15 +86,15 @@ def run_trial(
             from jepa_ray.training import device
 
             (folder / "control" / "lost").unlink()
-            device.works = lambda _: False  # in this process, as long as it lives
+            device.works = lambda _: False  # for the rest of this process
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
         while epoch > 1 and (folder / "control" / "hold").exists():
             time.sleep(0.02)
         if (folder / "control" / "full").exists():
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(scratch))
         value = float("nan") if k == 8 else epoch * rate / max(k, 1)
-        dear = config.objective is not None and (folder / "control" / "dear").exists() and config.optim.max_train_flops is None
-        cost = {"train_flops": (150.0 if dear else 100.0) * epoch, "train_seconds": 0.01 * epoch}
+        expensive = config.objective is not None and (folder / "control" / "dear").exists() and config.optim.max_train_flops is None
+        cost = {"train_flops": (150.0 if expensive else 100.0) * epoch, "train_seconds": 0.01 * epoch}
         metrics.append({"step": epoch, "epoch": epoch, "split": "val", "name": "val_accuracy", "value": value, **cost})
         if runtime.rank == 0:
             save_progress(
@@ -127,7 +127,7 @@ def make_sweep(output: Path, **changes: Any) -> SweepConfig:
 
 @dataclass
 class Heard:
-    """A listener that remembers."""
+    """A listener that records all events."""
 
     events: list[tuple[str, ...]] = field(default_factory=list)
 
@@ -141,11 +141,11 @@ class Heard:
 
 
 def wait_for(condition: Callable[[], Any], what: str, seconds: float = 150) -> Any:
-    """The first true value of `condition`; fails the test when it does not come."""
+    """The first true value of `condition`; fails the test if there is none in time."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        if found := condition():
-            return found
+        if value := condition():
+            return value
         time.sleep(0.02)
     raise AssertionError(f"waited {seconds} s for {what}")
 
@@ -156,17 +156,17 @@ def epochs_trained(folder: Path, config_id: str, rank: int = 0) -> list[int]:
 
 def holding(folder: Path, rank: int = 0) -> list[tuple[str, int]]:
     """(config_id, pid) of trials that wait in epoch 2."""
-    found = []
+    waiting = []
     for path in (folder / "log").glob(f"*.{rank}"):
         lines = path.read_text().split("\n")
         if len(lines) == 3 and lines[1].startswith("2 "):
-            found.append((path.name.partition(".")[0], int(lines[1].split()[1])))
-    return found
+            waiting.append((path.name.partition(".")[0], int(lines[1].split()[1])))
+    return waiting
 
 
 @contextmanager
 def hold(folder: Path) -> Iterator[Callable[[], None]]:
-    """Trials wait in epoch 2 until the function is called (or the block is left)."""
+    """Trials wait in epoch 2 until the yielded function is called or the block ends."""
     path = folder / "control" / "hold"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()

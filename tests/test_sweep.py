@@ -213,7 +213,7 @@ def test_a_folder_of_an_earlier_version_has_its_arms_derived_and_then_written(tm
         assert [arm.name for arm in results.read_arms(folder)] == ["base/llama3", "jepa/llama3", "new/llama3"]
     (folder / "arms.parquet").write_bytes(b"PAR1")
     with pytest.raises(
-        ValueError, match=r"arms.parquet cannot be read .*`python -m jepa_ray.sweep FILE`, .* sets it aside and makes it again"
+        ValueError, match=r"arms.parquet cannot be read .*`python -m jepa_ray.sweep FILE`.*, which sets it aside and rebuilds"
     ):
         results.read_arms(folder)
 
@@ -292,7 +292,7 @@ def test_a_file_or_dead_link_in_the_place_of_a_folder_is_refused(name: str, tmp_
     (folder / name).symlink_to(tmp_path / "not mounted")
     assert command.main([write(sweep, tmp_path)]) == 2
     (sentence,) = capsys.readouterr().err.splitlines()
-    assert f"fake/{name} is a link that leads nowhere" in sentence and "bring the folder back" in sentence
+    assert f"fake/{name} is a link that leads nowhere" in sentence and "restore the folder" in sentence
 
 
 @pytest.mark.parametrize(
@@ -303,7 +303,7 @@ def test_arms_of_another_table_are_set_aside(rows: dict[str, Any], tmp_path: Pat
     folder = begin(sweep)
     declared = results.read_arms(folder)
     pd.DataFrame(rows).to_parquet(folder / "arms.parquet")
-    with pytest.raises(ValueError, match=r"arms.parquet cannot be read \(it lacks names\)"):
+    with pytest.raises(ValueError, match=r"arms.parquet cannot be read \(a name is missing\)"):
         results.read_arms(folder)
     with lock_folder(sweep):
         assert results.read_arms(folder) == declared and (folder / "arms.parquet.damaged").exists()
@@ -339,7 +339,7 @@ def test_damaged_arms_are_set_aside_and_declared_again_as_they_were(
         path.write_bytes(content)
     with lock_folder(grown):
         assert results.read_arms(folder) == declared and (folder / "arms.parquet.damaged").exists()
-    assert "arms.parquet.damaged, and made again" in capsys.readouterr().err
+    assert "arms.parquet.damaged and rebuilt" in capsys.readouterr().err
 
 
 def test_a_folder_is_held_by_one_process(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Tiny networks, tables and trials that tests of the training code share. Random weights; nothing is pre-trained."""
+"""Tiny networks, tables and trials that tests of the training code share. Weights are random, not pre-trained."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def write_checkpoints(folder: Path) -> dict[str, Path]:
         tokenizer.save_pretrained(out[name])
         torch.manual_seed(0)
         model = AutoModelForCausalLM.from_config(tiny_config(family, tokenizer), dtype=torch.float32)
-        # Norm weights start at 0 or 1, where a mistake in them would not show.
+        # Norm weights start at 0 or 1, which would hide mistakes.
         for parameter in model.parameters():
             if parameter.ndim == 1:
                 parameter.data += 0.1 * torch.randn_like(parameter)
@@ -51,7 +51,7 @@ def write_checkpoints(folder: Path) -> dict[str, Path]:
 
 
 def long_examples(n: int, words: int) -> list[Example]:
-    """Pairs whose every view is some `words` words long: Gemma 2's tiny window (128 tokens) ends inside."""
+    """Pairs whose views are about `words` words long, so that Gemma 2's tiny window (128 tokens) ends inside."""
     rng = np.random.default_rng(1)
     vocabulary = np.array(["the", "lines", "with", "a", "vowel", "number", "capital", "letter", "before", "string", "dog", "truck", "ring"])
 
@@ -62,7 +62,7 @@ def long_examples(n: int, words: int) -> list[Example]:
 
 
 def trial(checkpoint: Path, **changes: Any) -> TrialConfig:
-    """A small trial on a checkpoint folder named after its family; `model__x`, `optim__x`, `evaluation__x` set leaves."""
+    """A small trial on a checkpoint folder named after its family. `model__x`, `optim__x`, `evaluation__x` set single fields."""
     parts: dict[str, dict[str, Any]] = {
         "model": {"family": checkpoint.name, "model": str(checkpoint)},
         "optim": {"learning_rate": 1e-3, "batch_size": 4, "num_epochs": 2},
@@ -86,7 +86,7 @@ def table_of(checkpoint: Path, examples: Sequence[Example], max_length: int = 20
 
 
 def network_of(config: TrialConfig, k: int | None = None) -> Network:
-    """The trial's network in training mode, with adapters that do something: PEFT starts them as the zero map."""
+    """The trial's network in training mode, with adapters other than the zero map with which PEFT starts."""
     wanted = config.objective.k if k is None and config.objective is not None else k or 0
     network = load_network(config.model.model, config.model, config.lora, k=wanted, seed=config.seed)
     fit_network(network, active_objective(config), config.seed)
@@ -122,12 +122,12 @@ def inputs_of(table: TokenTable, config: TrialConfig, backend: Backend = "trie",
     return StepInputs(config=config, table=table, runtime=runtime or Runtime(), packing=backend)
 
 
-def largest_error(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> float:
+def largest_error(actual: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> float:
     """Largest difference over all tensors, relative to the largest entry of all."""
-    assert found.keys() == wanted.keys() and found
+    assert actual.keys() == wanted.keys() and actual
     top = max(float(value.abs().max()) for value in wanted.values())
     assert top > 0
-    return max(float((found[name] - wanted[name]).abs().max()) for name in wanted) / top
+    return max(float((actual[name] - wanted[name]).abs().max()) for name in wanted) / top
 
 
 def prepared_of(checkpoint: Path, train: int = 12, val: int = 6, test: int = 0) -> Prepared:
@@ -153,7 +153,7 @@ def data_parallel_case(case: Case, runtime: Runtime) -> dict[str, Any]:
 
 
 def small_trial(checkpoint: Path, scratch: Path, runtime: Runtime) -> dict[str, Any]:
-    """A whole trial with an odd number of examples in every split; its metrics and predictions."""
+    """Metrics and predictions of a whole trial with an odd number of examples in every split."""
     from jepa_ray.training.trial import run_trial
 
     config = trial(checkpoint, objective=ObjectiveConfig(k=1), optim__batch_size=3)
@@ -164,7 +164,7 @@ def small_trial(checkpoint: Path, scratch: Path, runtime: Runtime) -> dict[str, 
 
 
 def run_data_parallel(rank: int, folder: Path, cases: list[Case], checkpoint: Path) -> None:
-    """Body of one of two workers: every case and the trial, results written to `folder`."""
+    """Body of one of two workers: runs every case and the trial, and writes results to `folder`."""
     import torch.distributed as dist
 
     torch.set_num_threads(1)

@@ -1,7 +1,7 @@
-"""Tasks, and the three splits of a sweep: which examples train, validate and test, and what they have in common.
+"""Tasks and the three splits of a sweep: which examples train, validate and test, and how they overlap.
 
 A task is one record in DATASETS (see `tasks/task.py`). All trials of a sweep share one
-`Splits`, which depends on DataConfig and the files' contents only: not on a trial's seed, nor on where the files lie.
+`Splits`. It depends only on DataConfig and the files' contents, not on a trial's seed or the files' paths.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from jepa_ray.data.tasks.task import Task
 __all__ = ["DATASETS", "Splits", "Task", "load_splits", "split_base"]
 
 GENERATED_TRAIN, GENERATED_TEST = 2400, 512
-"""Sizes of the generated splits where `num_train` and `num_test` are not given."""
+"""Sizes of the generated splits if `num_train` and `num_test` are not given."""
 
 
 DATASETS: dict[str, Task] = {
@@ -46,21 +46,21 @@ class Splits:
 
     train: tuple[Example, ...]
     val: tuple[Example, ...]
-    """From the training data, by whole groups: shares no text with `train`, and no answer unless the task's answers are few."""
+    """Whole groups of the training data: shares no text with `train`, and no answer unless the task splits by text."""
     test: tuple[Example, ...]
-    """Sealed until confirmation; empty where `train` is a file and no test file is named."""
+    """Sealed until confirmation; empty if `train` is a file and no test file is given."""
     dataset_sha: str
-    """SHA-256 over the contents of all three splits, in order; independent of where files lie and what they are called."""
+    """SHA-256 of the contents of all three splits, in order; independent of the files' names and paths."""
     report: dict[str, Any]
-    """Counts for the plan and the tables: see `_report`."""
+    """Counts for the plan and the tables; see `_report`."""
 
 
 def load_splits(data: DataConfig) -> Splits:
-    """Read or generate the splits that `data` describes. Raises ValueError, one clear sentence, on bad input."""
+    """Read or generate the splits that `data` describes. Raises ValueError with one sentence on bad input."""
     if data.task not in DATASETS:
-        raise ValueError(f"data.task {data.task!r} is unknown; there are: {', '.join(sorted(DATASETS))}")
+        raise ValueError(f"data.task {data.task!r} is unknown; available: {', '.join(sorted(DATASETS))}")
     if data.train is None and data.test is not None:
-        raise ValueError(f"data.test is the file {data.test} but data.train is not given: name both, or neither for the built-in generator")
+        raise ValueError(f"data.test is the file {data.test}, but data.train is missing: give both, or neither for the built-in generator")
     task = DATASETS[data.task]
     train, val, test = _generated(task, data) if data.train is None else _from_files(task, data, data.train)
     sha = hashlib.sha256("".join(digest(split) for split in (train, val, test)).encode()).hexdigest()
@@ -68,8 +68,8 @@ def load_splits(data: DataConfig) -> Splits:
 
 
 def first_stage(pretrain: DataConfig, splits: Splits, task: str) -> tuple[tuple[Example, ...], int]:
-    """(what a first stage trains on, examples left out of it): nothing that shares a text with the fine-tuning's validation or test
-    split, or an answer where the task keeps answers apart.
+    """(training data of a first stage, number of examples left out): without those that share a text with the fine-tuning's validation
+    or test split, or an answer if the task splits by answer.
     """
     train = load_splits(pretrain).train
     kept = without(train, [*splits.val, *splits.test], DATASETS[task].split_by)
@@ -82,12 +82,12 @@ def first_stage(pretrain: DataConfig, splits: Splits, task: str) -> tuple[tuple[
 
 
 def texts_of(*splits: Sequence[Example]) -> frozenset[str]:
-    """The Texts of some splits. An example whose Text is among those of training is leaked: its question was seen with an answer."""
+    """The Texts of some splits. An example whose Text is also in training is leaked: its question was seen with an answer."""
     return frozenset(example.text for split in splits for example in split)
 
 
 def digest(examples: Sequence[Example]) -> str:
-    """SHA-256 of what examples say, in order. Ids are left out: they carry file names."""
+    """SHA-256 of the examples' contents, in order. Ids are left out because they contain file names."""
     sha = hashlib.sha256()
     for example in examples:
         sha.update(json.dumps([example.system, example.text, example.code, example.extra, example.views], sort_keys=True).encode() + b"\n")
@@ -95,7 +95,7 @@ def digest(examples: Sequence[Example]) -> str:
 
 
 def _generated(task: Task, data: DataConfig) -> tuple[list[Example], list[Example], list[Example]]:
-    # Test first, then validation: more training data then leaves the other two as they are.
+    # Test first, then validation: a larger training split then leaves the other two unchanged.
     test = task.generate(data.num_test or GENERATED_TEST, data.split_seed, "test", ())
     val = task.generate(data.num_val, data.split_seed, "val", test)
     train = task.generate(data.num_train or GENERATED_TRAIN, data.split_seed, "train", [*test, *val])
@@ -115,7 +115,7 @@ def _from_files(task: Task, data: DataConfig, source: str) -> tuple[list[Example
             raise ValueError(
                 f"the {name} split is empty: of the {len(pool)} examples in {source}, {len(val)} went to validation "
                 f"(data.num_val = {data.num_val}, in whole groups of equal {shared}); "
-                "change data.num_val, or give a file with more distinct ones"
+                "change data.num_val, or give a file with more distinct examples"
             )
     return train, val, test
 
@@ -125,8 +125,8 @@ def _with_system(task: Task, examples: Sequence[Example]) -> list[Example]:
 
 
 def _report(data: DataConfig, train: Sequence[Example], val: Sequence[Example], test: Sequence[Example]) -> dict[str, Any]:
-    """Sizes, repeated pairs, contradictions and digest of each split; how many test examples have a text (an answer) that train or val
-    has too."""
+    """Sizes, repeated pairs, contradictions and digest of each split; how many test examples share their text (their answer) with train
+    or val."""
     texts = texts_of(train, val)
     codes = {example.code for split in (train, val) for example in split}
     overlap_text = sum(example.text in texts for example in test)
@@ -148,7 +148,7 @@ def _report(data: DataConfig, train: Sequence[Example], val: Sequence[Example], 
 
 
 def contradictions(examples: Sequence[Example]) -> int:
-    """Examples whose question the same split answers in another way, too: no model can be right about all of them."""
+    """Examples whose question has another answer elsewhere in the split: no model can get all of them right."""
     answers: dict[tuple[str, str], set[str]] = {}
     for example in examples:
         answers.setdefault((example.system, example.text), set()).add(example.code)

@@ -1,7 +1,7 @@
 """The reference's data format: JSON lines of `{"messages": [system, user, assistant]}`, the system message optional.
 
-Two halves: `json_lines` reads the rows of a file, whatever is in them; `from_messages` turns one row of this format into an
-example. Every error names the file, the line and what was expected there.
+`json_lines` reads the rows of a file in any format; `from_messages` turns one row of this format into an example. Every error
+names the file, the line and the expected content.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SHAPE = '{"messages": [{"role": "system", "content": ...}, {"role": "user", "con
 
 
 def read_bytes(path: Path) -> bytes:
-    """Contents of a file; ValueError, one sentence, where it cannot be read."""
+    """Contents of a file; ValueError with one sentence if it cannot be read."""
     try:
         return path.read_bytes()
     except FileNotFoundError as error:
@@ -35,12 +35,12 @@ def decode(raw: bytes, where: str) -> str:
 
 
 def json_lines(path: Path) -> Iterator[tuple[int, Any]]:
-    """(line number from 1, row) of every line that is not blank; blank lines are counted."""
-    # Split on newlines only: str.splitlines also cuts at U+2028 and others, which are legal inside a JSON string.
+    """(line number from 1, row) of every line that is not blank. Blank lines count as lines."""
+    # Split at newlines only: str.splitlines also splits at U+2028 and others, which are legal inside a JSON string.
     for number, line in enumerate(read_bytes(path).split(b"\n"), start=1):
         if line.strip():
             where = f"{path}:{number}"
-            yield number, parse_json(decode(line, where), where, f"expected one {SHAPE} a line")
+            yield number, parse_json(decode(line, where), where, f"expected one {SHAPE} per line")
 
 
 def parse_json(text: str, where: str, expected: str) -> Any:
@@ -49,14 +49,14 @@ def parse_json(text: str, where: str, expected: str) -> Any:
     except json.JSONDecodeError as error:
         place = f"column {error.colno}" if error.lineno == 1 else f"line {error.lineno}, column {error.colno}"
         raise ValueError(f"{where}: not JSON ({error.msg} at {place}); {expected}") from error
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits; brackets nested by the thousand
-        raise ValueError(f"{where}: JSON that cannot be read ({error}); {expected}") from error
+    except (ValueError, RecursionError) as error:  # a number with thousands of digits, or thousands of nested brackets
+        raise ValueError(f"{where}: JSON that cannot be parsed ({error}); {expected}") from error
 
 
 def from_messages(row: dict[str, Any], where: str, name: str) -> Example:
-    """The example with id `name` in a row of `SHAPE`; the row's other keys become its `extra`.
+    """The example of a row of `SHAPE`, with id `name`; the row's other keys become its `extra`.
 
-    Raises ValueError beginning with `where` for a missing or repeated role, and for content that is empty or no string.
+    Raises ValueError, beginning with `where`, for a missing or repeated role and for content that is empty or not a string.
     """
     messages = row.get("messages")
     if not isinstance(messages, list):
@@ -75,7 +75,7 @@ def from_messages(row: dict[str, Any], where: str, name: str) -> Example:
         try:
             json.dumps(value)
         except (TypeError, ValueError) as error:  # from Parquet: dates, bytes, decimals
-            raise ValueError(f"{where}: {key} is {_kind(value)}, which JSON cannot hold; drop it, or make it a string") from error
+            raise ValueError(f"{where}: {key} is {_kind(value)}, which JSON cannot represent; drop it, or make it a string") from error
     return Example(name, contents.get("system", ""), contents["user"], contents["assistant"], extra)
 
 

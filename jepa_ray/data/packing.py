@@ -1,8 +1,8 @@
-"""Token paths into one row: the rule that carries every layout, and three ways to use it.
+"""Packs token paths into rows: one attention rule for every layout, and three packings that satisfy it.
 
-A *path* is one token sequence from its first token on: a training sequence, a Text view, a Code view. Paths that begin alike
-may share tokens. In the row, tokens stand in depth-first order of the prefix trie; `end[t]` is one past the last token of t's
-subtree, and position = depth. Then attention is exactly that of separate passes when
+A *path* is one token sequence from its first token on: a training sequence, a Text view, a Code view. Paths with a common prefix
+may share its tokens. A row contains the tokens in depth-first order of the prefix trie; `end[t]` is one past the last token of t's
+subtree, and position = depth. Attention is then exactly that of separate passes if
 
     allow(q, k) = k <= q and q < end[k]
 
@@ -11,11 +11,11 @@ subtree, and position = depth. Then attention is exactly that of separate passes
     end     4 4 3 4 6 6                          c d
     depth   0 1 2 2 0 1
 
-`nodes[i]` lists where the tokens of path i stand, so the same rule reads: a token sees its path up to itself. Kernels may use
-either form (see `models/attention.py`): a mask made of `end`, or gathering each path by its `nodes`.
+`nodes[i]` lists the indices of path i's tokens, so an equivalent rule is: a token sees its path up to itself. Kernels may use
+either form (see `models/attention.py`): a mask built from `end`, or gathering each path by its `nodes`.
 
-Backends: `trie` shares prefixes between all paths of a batch; `flat` lays the paths side by side without sharing; `plain` gives
-each path a padded row of its own. NumPy only; nothing here knows of models.
+Backends: `trie` shares prefixes between all paths of a batch; `flat` concatenates the paths without sharing; `plain` gives
+each path its own padded row. NumPy only; independent of models.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Backend = Literal["trie", "flat", "plain"]
 Index = NDArray[np.int64]
 
 PREDICTOR_BASE = 1 << 24
-"""Token id of the first predictor token: above every vocabulary, so that no row of the embedding table is spent on it."""
+"""Token id of the first predictor token: above every vocabulary, so that it takes no row of the embedding table."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Packed:
 
     backend: Backend
     input_ids: NDArray[np.int64]
-    """(R, T); R = 1 but for plain."""
+    """(R, T); R = 1 except for plain."""
     position_ids: NDArray[np.int64]
     """(R, T), the depth of each token on its path."""
     end: NDArray[np.int64]
@@ -50,21 +50,21 @@ class Packed:
     nodes: tuple[Index, ...]
     """For each path, the flat index (row * T + column) of each of its tokens."""
     shared: Index
-    """For each path, how many of its first tokens another path brought into the row; the others are its *own*. (0 but for trie.)"""
+    """For each path, how many of its first tokens another path already put into the row; the rest are its *own*. 0 except for trie."""
     num_tokens: int
-    """Tokens that are not padding: the own tokens of all paths."""
+    """Tokens that are not padding: the sum of all paths' own tokens."""
 
 
 @dataclass(frozen=True)
 class Readout:
     """P embeddings as weighted sums of token states: embedding p is the sum of weight * state over the entries whose `pair` is p.
 
-    A last-token readout has one entry of weight 1 per pair; a mean has one of weight 1 / n for each of n tokens; a difference of two
-    states has weights 1 and -1.
+    A last-token readout has one entry of weight 1 per pair; a mean has n entries of weight 1 / n, one per token; a difference of two
+    states has the weights 1 and -1.
     """
 
     index: Index
-    """Where each entry's token stands: in `Views` the position on its path, in a batch the flat index."""
+    """Place of each entry's token: in `Views` the position on its path, in a batch the flat index."""
     pair: Index
     weight: NDArray[np.float32]
     num_pairs: int
@@ -76,40 +76,40 @@ class Readout:
 
     @property
     def is_single(self) -> bool:
-        """Whether embedding p is simply the state of entry p."""
+        """Whether embedding p is exactly the state of entry p."""
         return len(self.index) == self.num_pairs and bool((self.weight == 1).all() and (self.pair == np.arange(self.num_pairs)).all())
 
 
 @dataclass(frozen=True)
 class Views:
-    """What a batch encodes beside the training sequences, and where it is read."""
+    """The sequences that a batch encodes in addition to the training sequences, and where states are read."""
 
     paths: Sequence[Ids]
     source: Readout
     source_path: Index
-    """For each entry of `source`, its path: training sequences come first, in the order of the rows, then `paths`."""
+    """For each entry of `source`, its path: training sequences first, in the order of the rows, then `paths`."""
     target: Readout
     target_path: Index
     frozen_paths: Sequence[Ids] | None = None
-    """Paths of a target encoder of its own (then `target_path` counts these): they go through it, without gradient, and not through the
+    """Paths of a separate target encoder, which `target_path` then counts: they pass through it without gradient, and not through the
     network."""
 
 
 @dataclass(frozen=True)
 class ViewBatch:
-    """One packed micro-batch: tokens, where labels are, where the two views are read out. All indices are flat (row * T + column)."""
+    """One packed micro-batch: tokens, labels and the readouts of the two views. All indices are flat (row * T + column)."""
 
     packed: Packed
     label_index: Index
-    """Where the LM head is applied."""
+    """Tokens to which the LM head is applied."""
     label_ids: Index
-    """The token to be predicted there."""
+    """The tokens to be predicted there."""
     source: Readout
-    """Text, as a rule: its last content token, or its last predictor token. No pairs when the step carries no views."""
+    """Usually Text: its last content token, or its last predictor token. No pairs if the step encodes no views."""
     target: Readout
-    """Code, as a rule: its last content token. Of `frozen` where that is given."""
+    """Usually Code: its last content token. Indices refer to `frozen` if that is given."""
     frozen: Packed | None = None
-    """What goes through the target encoder of its own."""
+    """The tokens that pass through a separate target encoder."""
 
     @property
     def num_labels(self) -> int:
@@ -129,7 +129,7 @@ class ViewBatch:
 
 
 def pack(paths: Sequence[Ids], backend: Backend) -> Packed:
-    """Lay paths out.
+    """Pack paths into rows.
 
     >>> import numpy as np
     >>> row = pack([np.array(p, dtype=np.int32) for p in ([7, 8, 9], [7, 8, 4], [5, 6])], "trie")
@@ -142,8 +142,8 @@ def pack(paths: Sequence[Ids], backend: Backend) -> Packed:
 
 
 def _pack_trie(paths: Sequence[Ids]) -> Packed:
-    # Sorted paths are the trie in depth-first order: path i adds only what follows its longest common prefix with path i - 1.
-    # Big-endian bytes sort like the numbers they hold.
+    # Sorted paths are the trie in depth-first order: path i adds only the tokens after its longest common prefix with path i - 1.
+    # Big-endian bytes sort like the numbers that they encode.
     order = sorted(range(len(paths)), key=[path.astype(">i4").tobytes() for path in paths].__getitem__)
     shared = np.zeros(len(paths), dtype=np.int64)
     shared[order] = _common_prefixes([paths[i] for i in order])
@@ -157,7 +157,7 @@ def _pack_trie(paths: Sequence[Ids]) -> Packed:
     for i in order:
         path, lcp = paths[i], int(shared[i])
         stop = cursor + len(path) - lcp
-        end[0, open_at[lcp:depth_open]] = cursor  # what this path leaves behind is closed
+        end[0, open_at[lcp:depth_open]] = cursor  # close the nodes that are not on this path
         open_at[lcp : len(path)] = np.arange(cursor, stop)
         input_ids[0, cursor:stop] = path[lcp:]
         position_ids[0, cursor:stop] = np.arange(lcp, len(path))
@@ -207,7 +207,7 @@ def predictor_tokens(k: int) -> Ids:
 
 
 def appended(table: TokenTable, rows: Sequence[int], k: int) -> Views:
-    """The paper's layout: each Text with k predictor tokens behind it, read at the last token, and each Code, read at its last."""
+    """The paper's layout: each Text followed by k predictor tokens, and each Code; both are read at their last token."""
     n = len(rows)
     texts = [np.concatenate([table.text[i], predictor_tokens(k)]) for i in rows]
     codes = [table.code[i] for i in rows]
@@ -232,9 +232,9 @@ def make_batch(
 ) -> ViewBatch:
     """The packed batch of some examples of a table.
 
-    `views`: what is encoded besides; `k` is short for the views of `appended`. Neither: no views at all (the baseline, lambda = 0, or a
-    step that loss dropout skips). The last token of a training sequence is only ever a label, so it is not an input, unless a readout
-    stands there. An empty `rows` gives one padding token, so that a worker without examples still takes part in the step.
+    `views`: additional sequences to encode; `k` is short for the views of `appended`. With neither there are no views (the baseline,
+    lambda = 0, or a step that loss dropout skips). The last token of a training sequence is only a label, not an input, unless a
+    readout is there. Empty `rows` give one padding token, so that a worker without examples still takes part in the step.
     """
     if views is None and k is not None:
         views = appended(table, rows, k)
@@ -272,13 +272,13 @@ def make_batch(
 
 
 def _placed(readout: Readout, owner: Index, nodes: tuple[Index, ...]) -> Readout:
-    """The readout with positions on paths turned into flat indices."""
+    """The readout with positions on paths converted to flat indices."""
     index = np.array([nodes[path][at] for path, at in zip(owner, readout.index, strict=True)], dtype=np.int64)
     return Readout(index, readout.pair, readout.weight, readout.num_pairs)
 
 
 def count_labels(table: TokenTable, rows: Sequence[int], *, loss_on: Literal["answer", "all"], train_end_of_turn: bool) -> int:
-    """Labels that `make_batch` would make of these examples, without making it."""
+    """Number of labels in the batch that `make_batch` would build from these examples."""
     index = np.asarray(rows, dtype=np.int64)
     sequence = table.lm.lengths[index] - (1 if train_end_of_turn else 2)
     first = table.prompt_length[index] - 1 if loss_on == "answer" else 0

@@ -1,4 +1,4 @@
-"""The data report in words: what a sweep trains and tests on, said before it trains. Numbers come from `Splits.report` and token tables.
+"""The data report in words: what a sweep trains and tests on, printed before training. Numbers are from `Splits.report` and token tables.
 
 Imports nothing of the package. The same numbers are written to `results/<name>/data/`.
 """
@@ -10,28 +10,28 @@ from typing import Any
 
 
 def of_task(report: Mapping[str, Any]) -> list[str]:
-    """Sizes, repeated pairs, contradictions, what the test split shares with training, and references that no judge accepts."""
+    """Sizes, repeated pairs, contradictions, overlap of test with training, and references that the task's own judge rejects."""
     sizes, repeated = report["sizes"], report["duplicates"]
     out = [
         f"{sizes['train']} train, {sizes['val']} validation, {sizes['test']} test examples; "
         f"repeated pairs: {repeated['train']}, {repeated['val']}, {repeated['test']}"
     ]
-    if found := {name: count for name, count in report.get("contradictions", {}).items() if count}:
-        parts = ", ".join(f"{count} of {name} ({count / sizes[name]:.1%})" for name, count in found.items())
+    if contradictions := {name: count for name, count in report.get("contradictions", {}).items() if count}:
+        parts = ", ".join(f"{count} of {name} ({count / sizes[name]:.1%})" for name, count in contradictions.items())
         out.append(f"examples whose question has another answer elsewhere in the same split: {parts}")
     if sizes["test"]:
         out.append(
-            f"of the test examples {report['overlap_text']} ({report['overlap_text_share']:.1%}) share their text and "
+            f"of the test examples, {report['overlap_text']} ({report['overlap_text_share']:.1%}) share their text and "
             f"{report['overlap_target']} ({report['overlap_target_share']:.1%}) their answer with train or validation"
-            + ("; validation shares none with train, so it asks more than test does" if report.get("answers_apart") else "")
+            + ("; validation shares none with train, so it is harder than test" if report.get("answers_apart") else "")
         )
     if unscored := report.get("golds_unscored"):
-        out.append(f"{unscored} references of validation and test do not score correct by the task's own judge: no output can")
+        out.append(f"{unscored} references of validation and test are rejected by the task's own judge: no output can be correct there")
     return out
 
 
 def of_family(report: Mapping[str, Any]) -> list[str]:
-    """Token lengths in training, and what is dropped for its length or holds special tokens, in any split."""
+    """Token lengths in training; in any split, examples that are dropped for their length or contain the text of special tokens."""
     tokens = report["tokens"]
     lengths = ", ".join(
         f"{name} {table['p50']:.0f} / {table['p95']:.0f} / {table['max']}"
@@ -40,16 +40,16 @@ def of_family(report: Mapping[str, Any]) -> list[str]:
     )
     out = [f"tokens in training, median / 95 % / longest: {lengths}"]
     if base := report.get("base_examples"):
-        out.append(f"{base} of the training examples pre-train the tiny base, the others are fine-tuned on")
+        out.append(f"{base} of the training examples pre-train the tiny base; the others are for fine-tuning")
     if dropped := {name: split["dropped"] for name, split in tokens.items() if split["dropped"]}:
         parts = ", ".join(f"{count} of {name}" for name, count in dropped.items())
-        out.append(f"dropped, longer than data.max_length = {report['max_length']} tokens: {parts}")
+        out.append(f"dropped because longer than data.max_length = {report['max_length']} tokens: {parts}")
     if left_out := report.get("pretrain_left_out"):
-        out.append(f"{left_out} examples of the first stage share a text or an answer with validation or test, and are left out of it")
+        out.append(f"{left_out} examples are left out of the first stage because they share a text or an answer with validation or test")
     if over := {name: split["over_cap"] for name, split in tokens.items() if split.get("over_cap") and name != "pretrain"}:
         parts = ", ".join(f"{count} of {name}" for name, count in over.items())
         out.append(f"answers longer than max_new_tokens = {report['max_new_tokens']}, so that no output can equal them: {parts}; raise it")
     if special := {name: split["special"] for name, split in tokens.items() if split["special"]}:
         parts = ", ".join(f"{count} of {name}" for name, count in special.items())
-        out.append(f"messages that hold the text of a special token, which is read as ordinary text: {parts}")
+        out.append(f"messages that contain the text of a special token, which is read as ordinary text: {parts}")
     return out

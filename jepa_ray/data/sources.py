@@ -1,13 +1,13 @@
-"""Reading examples from wherever they are: files in the reference's format or in the public source's own, and hub data sets.
+"""Reads examples from files, in the reference's format or the public source's own, and from hub data sets.
 
-    FILE.jsonl                        one row a line
+    FILE.jsonl                        one row per line
     FILE.json                         an array of rows (Spider's train_spider.json)
     FILE.csv, FILE.parquet            rows, with column names
     FOLDER or FOLDER/src.txt          parallel lines in src.txt and targ.txt (NL-RX): rows {src, targ}
-    hub:ORG/NAME[@CONFIG]:SPLIT       through the `datasets` library, where that is installed
+    hub:ORG/NAME[@CONFIG]:SPLIT       through the `datasets` library, if it is installed
 
-A row with `messages` is in the reference's format (`jsonl.py`), any other in the public source's, which the task knows. Nothing is
-unpickled, and no code that comes with a data set is run.
+A row with `messages` is in the reference's format (`jsonl.py`); any other row is in the public source's format, which the task reads.
+Nothing is unpickled, and no code that comes with a data set is run.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ FILES = "a .jsonl, .json, .csv or .parquet file, a folder with src.txt and targ.
 _HUB = re.compile(r"hub:(?P<path>[\w.-]+/(?P<name>[\w.-]+))(?:@(?P<config>[\w.-]+))?:(?P<split>\w+)")
 
 Located = tuple[str, str, Any]
-"""(where it stands, the id of its example, the row)"""
+"""(its place in the source, the id of its example, the row)"""
 
 
 def resolve(task: Task, source: str, split: str) -> str:
-    """The source that `source` stands for: itself, or, where it is `paper`, the task's public one. `split`: "train" or "test"."""
+    """The source that `source` refers to: itself, or the task's public source if it is `paper`. `split`: "train" or "test"."""
     if source != "paper":
         return source
     if split not in task.hub:
         raise ValueError(
-            f"data.{split}=paper: the task {task.name} has no public {split} split on the hub; name {FILES}, "
-            "with rows of the public release or of the reference's format (README.md)"
+            f"data.{split}=paper: the task {task.name} has no public {split} split on the hub; give {FILES}, "
+            "with rows in the public release's or the reference's format (README.md)"
         )
     return task.hub[split]
 
@@ -47,11 +47,11 @@ def resolve(task: Task, source: str, split: str) -> str:
 def read(task: Task, source: str) -> list[Example]:
     """All examples of a source, in order, with ids `<stem>:<line or row>`.
 
-    Raises ValueError, one sentence naming file and line, on whatever is not as it should be, and on a source without any example.
+    Raises ValueError, one sentence that names file and line, on any malformed content and on a source without examples.
     """
     examples = [example for located in _rows(source) for example in _examples(task, *located)]
     if not examples:
-        raise ValueError(f"{source}: no example in it; give a source with at least one row")
+        raise ValueError(f"{source}: contains no example; give a source with at least one row")
     assert len({example.id for example in examples}) == len(examples), f"{source}: an id occurs twice"
     return examples
 
@@ -62,25 +62,25 @@ def _examples(task: Task, where: str, name: str, row: Any) -> list[Example]:
     if "messages" in row:
         example = from_messages(row, where, name)
         try:
-            found = [task.complete(example)]
+            examples = [task.complete(example)]
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from error
     else:
         try:
-            found = task.from_row(row, where, name)
+            examples = task.from_row(row, where, name)
         except ValueError as error:
-            raise ValueError(f'{error} (or a row of the reference\'s format, {{"messages": [...]}})') from error
-    found = [_composed(example) for example in found]
-    for example in found:
+            raise ValueError(f'{error} (or a row in the reference\'s format, {{"messages": [...]}})') from error
+    examples = [_composed(example) for example in examples]
+    for example in examples:
         try:
             "".join([example.system, example.text, example.code, *(example.views or ())]).encode()
         except UnicodeEncodeError as error:
-            raise ValueError(f"{where}: half of a surrogate pair, which is no character; mend or drop the row") from error
-    return found
+            raise ValueError(f"{where}: half of a surrogate pair, which is not a character; repair or drop the row") from error
+    return examples
 
 
 def _composed(example: Example) -> Example:
-    """In Unicode's composed form (NFC): some tokenizers can write nothing else, and no family is to be judged by another spelling."""
+    """The example in Unicode's composed form (NFC), the only form that some tokenizers can produce: one spelling for all families."""
 
     def composed(value: Any) -> Any:
         if isinstance(value, str):
@@ -100,7 +100,7 @@ def _rows(source: str) -> Iterator[Located]:
         return _parallel(path if path.is_dir() else path.parent)
     readers = {".jsonl": _jsonl, ".json": _json, ".csv": _csv, ".parquet": _parquet}
     if path.suffix.lower() not in readers:
-        raise ValueError(f"{source}: its ending is not one that can be read; expected {FILES}")
+        raise ValueError(f"{source}: files with this ending are not supported; expected {FILES}")
     return readers[path.suffix.lower()](path)
 
 
@@ -115,7 +115,7 @@ def _numbered(path: Path, rows: Any) -> Iterator[Located]:
 
 
 def _json(path: Path) -> Iterator[Located]:
-    expected = "expected one array of rows (for one row a line, name the file .jsonl)"
+    expected = "expected one array of rows (for one row per line, name the file .jsonl)"
     text = decode(read_bytes(path), str(path))
     rows = parse_json(text, str(path), expected) if text.strip() else []
     if not isinstance(rows, list):
@@ -124,9 +124,9 @@ def _json(path: Path) -> Iterator[Located]:
 
 
 def _csv(path: Path) -> Iterator[Located]:
-    """Every value is a string. Line numbers are those of a row's last line: a quoted value may hold several."""
+    """Every value is a string. Line numbers are those of a row's last line, as a quoted value may span several."""
     text = decode(read_bytes(path), str(path))
-    csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # Python's own limit is 128 K characters, less than a long document has
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # Python's default of 128 K characters is less than a long document
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     header: list[str] | None = None
     try:
@@ -143,7 +143,7 @@ def _csv(path: Path) -> Iterator[Located]:
                 raise ValueError(f"{where}: {len(values)} values, but {len(header)} columns; put values with commas in double quotes")
             yield where, f"{path.stem}:{reader.line_num}", dict(zip(header, values, strict=True))
     except csv.Error as error:
-        raise ValueError(f"{path}:{reader.line_num}: not CSV ({error}); expected commas, and quotes doubled inside of quotes") from error
+        raise ValueError(f"{path}:{reader.line_num}: not CSV ({error}); expected commas, and doubled quotes inside quotes") from error
 
 
 def _parquet(path: Path) -> Iterator[Located]:
@@ -154,7 +154,7 @@ def _parquet(path: Path) -> Iterator[Located]:
     try:
         rows = parquet.read_table(pyarrow.BufferReader(raw)).to_pylist()
     except (pyarrow.ArrowException, OSError) as error:
-        raise ValueError(f"{path}: not a Parquet file that can be read ({_first_line(error)}); download or write it again") from error
+        raise ValueError(f"{path}: not a readable Parquet file ({_first_line(error)}); download or write it again") from error
     return _numbered(path, rows)
 
 
@@ -163,13 +163,13 @@ def _parallel(folder: Path) -> Iterator[Located]:
     for key in ("src", "targ"):
         path = folder / f"{key}.txt"
         if not path.is_file():
-            raise ValueError(f"{path}: no such file; a folder is read as the parallel lines of src.txt and targ.txt; else name {FILES}")
+            raise ValueError(f"{path}: no such file; a folder is read as the parallel lines of src.txt and targ.txt; or give {FILES}")
         sides[key] = [line.removesuffix("\r") for line in decode(read_bytes(path), str(path)).rstrip("\r\n").split("\n")]
     if sides["src"] == sides["targ"] == [""]:
         return
     if len(sides["src"]) != len(sides["targ"]):
         raise ValueError(
-            f"{folder}: src.txt has {len(sides['src']):,} lines and targ.txt {len(sides['targ']):,}; line by line they must belong together"
+            f"{folder}: src.txt has {len(sides['src']):,} lines and targ.txt {len(sides['targ']):,}; they must correspond line by line"
         )
     for number, (text, code) in enumerate(zip(sides["src"], sides["targ"], strict=True), start=1):
         yield f"{folder / 'src.txt'}:{number}", f"{folder.resolve().name}:{number}", {"src": text, "targ": code}
@@ -180,18 +180,18 @@ def _hub(source: str) -> Iterator[Located]:
     if match is None:
         raise ValueError(f"{source}: not of the form hub:ORG/NAME[@CONFIG]:SPLIT, as in hub:openai/gsm8k@main:train")
     try:
-        datasets = importlib.import_module("datasets")  # so that type checks are the same with and without it
+        datasets = importlib.import_module("datasets")  # by name, so that type checks are the same with and without it
     except ImportError as error:
-        raise ValueError(f"{source}: needs the datasets library; pip install datasets, or download the split and name its file") from error
-    # Version 4 took out the loading scripts: code that comes with a data set is not run, whatever the environment says.
+        raise ValueError(f"{source}: needs the datasets library; pip install datasets, or download the split and give its file") from error
+    # Version 4 removed loading scripts: no code that comes with a data set is run, whatever the environment says.
     if int(datasets.__version__.split(".")[0]) < 4:
-        raise ValueError(f"{source}: needs datasets 4 or newer, and {datasets.__version__} is installed; pip install -U datasets")
+        raise ValueError(f"{source}: needs datasets 4 or newer, but {datasets.__version__} is installed; pip install -U datasets")
     try:
         rows = list(datasets.load_dataset(match["path"], name=match["config"], split=match["split"]))
-    except Exception as error:  # Of no common kind: the hub's, the network's and the file formats' own.
+    except Exception as error:  # The hub, the network and the file formats raise errors without a common base.
         raise ValueError(
-            f"{source}: cannot be loaded ({type(error).__name__}: {_first_line(error)}); check the name, the configuration and the split, "
-            "or, on a machine without network, download the split elsewhere and name its file (.parquet, .jsonl, .json or .csv)"
+            f"{source}: cannot be loaded ({type(error).__name__}: {_first_line(error)}); check the name, the configuration and the split; "
+            "on a machine without network, download the split elsewhere and give its file (.parquet, .jsonl, .json or .csv)"
         ) from error
     for number, row in enumerate(rows, start=1):
         yield f"{source} row {number}", f"{match['name']}-{match['split']}:{number}", row

@@ -1,4 +1,4 @@
-"""Cutting a set of examples in two so that nothing leaks: whole groups of examples that share a text or an answer move together."""
+"""Splits a set of examples in two without leaks: examples that share a text or an answer form a group, and groups stay whole."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from jepa_ray.data.example import Example
 from jepa_ray.streams import stream
 
 By = Literal["answer", "text"]
-"""What examples of one group share. answer: the text or the answer. text: the text alone (or the Text view, where it is another), for
-tasks whose answers are labels, or few."""
+"""What the examples of a group share. answer: the text or the answer. text: only the text (or the Text view, if it differs), for tasks
+whose answers are labels or few."""
 
 
 def groups(examples: Sequence[Example], by: By = "answer") -> list[list[Example]]:
     """Connected components of "same text or same code" (`by` text: of "same text"), in order of first appearance.
 
-    Three pairs (a, x), (b, x), (b, y) are one group: the first two share an answer, the last two a text. So are (a, b), (b, c).
+    Three pairs (a, x), (b, x), (b, y) form one group: the first two share an answer, the last two a text. So do (a, b), (b, c).
     """
     parent = list(range(len(examples)))
 
@@ -26,28 +26,28 @@ def groups(examples: Sequence[Example], by: By = "answer") -> list[list[Example]
             index = parent[index]
         return index
 
-    # One space of keys for both: where an answer is another example's text (paraphrases, one from the next), they belong together too.
+    # Texts and answers share the keys: examples also belong together if one's answer is another's text (consecutive paraphrases).
     seen: dict[str, int] = {}
     for index, example in enumerate(examples):
         for key in (example.text, *(example.views or ())[:1], *((example.code,) if by == "answer" else ())):
             first = seen.setdefault(key, index)
             older, younger = sorted((root(first), root(index)))
             parent[younger] = older
-    found: dict[int, list[Example]] = {}
+    components: dict[int, list[Example]] = {}
     for index, example in enumerate(examples):
-        found.setdefault(root(index), []).append(example)
-    return list(found.values())
+        components.setdefault(root(index), []).append(example)
+    return list(components.values())
 
 
 def split_groups(examples: Sequence[Example], size: int, seed: int, purpose: str, by: By = "answer") -> tuple[list[Example], list[Example]]:
-    """(part, rest): whole groups, taken in seeded order while they fit, until `part` has `size` examples.
+    """(part, rest): whole groups go to `part`, in seeded order, if they fit, until it has `size` examples.
 
-    `part` is smaller than `size` only where no remaining group fits. Both keep the order of `examples`.
+    `part` is smaller than `size` only if no remaining group fits. Both keep the order of `examples`.
     """
-    found = groups(examples, by)
+    together = groups(examples, by)
     taken: set[str] = set()
-    for index in stream(seed, purpose).permutation(len(found)):
-        group = found[int(index)]
+    for index in stream(seed, purpose).permutation(len(together)):
+        group = together[int(index)]
         if len(taken) + len(group) <= size:
             taken.update(example.id for example in group)
         if len(taken) == size:
@@ -56,21 +56,21 @@ def split_groups(examples: Sequence[Example], size: int, seed: int, purpose: str
 
 
 def split_base(train: Sequence[Example], fraction: float, seed: int, by: By = "answer") -> tuple[tuple[Example, ...], tuple[Example, ...]]:
-    """(base, finetune): about `fraction` of the training split pre-trains the tiny base, the rest is fine-tuned on.
+    """(base, finetune): about `fraction` of the training split pre-trains the tiny base, the rest is for fine-tuning.
 
-    No text is in both, and with `by` answer no answer. Raises ValueError where either half would be empty.
+    They share no text and, with `by` answer, no answer. Raises ValueError if either part would be empty.
     """
     base, finetune = split_groups(train, round(fraction * len(train)), seed, "base split", by)
     if not base or not finetune:
         raise ValueError(
             f"data.base_fraction {fraction} of {len(train)} training examples leaves {len(base)} to pre-train the tiny base "
-            f"and {len(finetune)} to fine-tune: give more training examples (data.num_train), or another data.base_fraction"
+            f"and {len(finetune)} to fine-tune: give more training examples (data.num_train) or another data.base_fraction"
         )
     return tuple(base), tuple(finetune)
 
 
 def subset(examples: Sequence[Example], size: int | None, seed: int, purpose: str) -> list[Example]:
-    """A seeded subset of at most `size`, in the order of `examples`; a larger one contains the smaller ones of its seed."""
+    """A seeded subset of at most `size` examples, in their order; it contains the smaller subsets of the same seed."""
     if size is None or size >= len(examples):
         return list(examples)
     kept = sorted(stream(seed, purpose).permutation(len(examples))[:size].tolist())
@@ -78,7 +78,7 @@ def subset(examples: Sequence[Example], size: int | None, seed: int, purpose: st
 
 
 def without(examples: Sequence[Example], others: Sequence[Example], by: By) -> tuple[Example, ...]:
-    """Those of `examples` that share no text, and with `by` answer no answer, with any of `others`."""
+    """The examples that share no text with any of `others` and, with `by` answer, no answer."""
     texts = {text for example in others for text in (example.text, *(example.views or ())[:1])}
     codes = {example.code for example in others} if by == "answer" else set()
     return tuple(

@@ -1,15 +1,15 @@
-"""From an example to token ids: the training sequence and the two views, with their readouts found by characters.
+"""From an example to token ids: the training sequence and the two views, with readouts located by characters.
 
-For each example three token sequences are made, each through the family's chat template:
+Each example becomes three token sequences, each rendered by the family's chat template:
 
     lm      system + user + assistant, up to and including the end-of-turn token; labels start at `prompt_length`
     text    the user message alone, cut after its last content token     (predictor tokens follow when batches are made)
     code    the assistant message alone, cut after its last content token
 
 The model is causal, so nothing after a readout can influence it: cutting there is exact and saves tokens. Content is located
-by rendering a sentinel and reading off what the template puts before and after it, never by counting tokens from the end. The
-prompt, too, is what stands before the answer in the whole conversation: some templates end their own generation prompt in what
-no answer of theirs begins with (a `<think>`).
+by rendering a sentinel and taking the text that the template puts before and after it, never by counting tokens from the end. The
+prompt is everything before the answer in the whole conversation, not the template's own generation prompt: some templates end
+that with text that their answers do not begin with (a `<think>`).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _OTHER_TEMPLATE = "use another chat_template.jinja in the checkpoint's folder, o
 
 
 class ChatStyle(Protocol):
-    """The part of a family's record that rendering needs (`models.families.ModelFamily` has it)."""
+    """The part of a family's record that rendering needs (implemented by `models.families.ModelFamily`)."""
 
     @property
     def name(self) -> str: ...
@@ -70,15 +70,15 @@ class Ragged:
 
 @dataclass(frozen=True)
 class TokenTable:
-    """A tokenised split: flat arrays that workers share without copying. Row i of every field is the same example."""
+    """A tokenised split: flat arrays that workers share without copying. Row i of every field belongs to the same example."""
 
     example_ids: tuple[str, ...]
     questions: tuple[str, ...]
     """The user's message as text."""
     references: tuple[str, ...]
-    """The answer as text, what a generation is judged against."""
+    """The answer as text, against which an output is judged."""
     leaked: tuple[bool, ...]
-    """Whether the question is one of those that the model may have been trained on."""
+    """Whether the model may have been trained on the question."""
     lm: Ragged
     prompt_length: NDArray[np.int64]
     """Tokens of `lm` before the first label: exactly the tokens that generation starts from."""
@@ -88,15 +88,15 @@ class TokenTable:
     """Tokens of `text` before the content: position of the first content token."""
     code_start: NDArray[np.int64]
     question: NDArray[np.int64]
-    """(N, 2) first position of the question's tokens in `lm`, and one past its last."""
+    """(N, 2) first position of the question's tokens in `lm`, and one past the last."""
     extras: tuple[Mapping[str, Any], ...]
-    """What the judge needs beyond the reference (`Example.extra`)."""
+    """Further data for the judge (`Example.extra`)."""
     options: tuple[tuple[Ids, ...], ...] = ()
-    """Choice tasks: token ids of each option as they would follow the prompt, without end of turn. Empty for other tasks."""
+    """Choice tasks: token ids of each option as it would follow the prompt, without end of turn. Empty for other tasks."""
     dropped: int = 0
-    """Examples left out because a sequence was longer than `max_length`."""
+    """Number of examples left out because a sequence was longer than `max_length`."""
     special: int = 0
-    """Examples whose messages hold the text of a special token, which is read as text (`content.py`)."""
+    """Number of examples whose messages contain the text of a special token, which is read as text (`content.py`)."""
 
     def __len__(self) -> int:
         return len(self.example_ids)
@@ -106,13 +106,13 @@ class TokenTable:
 
 
 class Renderer:
-    """Renders messages through a tokenizer's chat template in the family's manner, the same text on any day."""
+    """Renders messages with a tokenizer's chat template as the family requires; the text does not depend on the date."""
 
     def __init__(self, tokenizer: Any, style: ChatStyle) -> None:
         if not getattr(tokenizer, "is_fast", False):
             raise ValueError(
                 f"the tokenizer of family {style.name} gives no character offsets (a slow tokenizer); install its fast version: "
-                f"readouts are found by characters, so the checkpoint needs a tokenizer.json"
+                f"readouts are located by characters, so the checkpoint needs a tokenizer.json"
             )
         self.tokenizer, self.style = tokenizer, style
         self._affixes: dict[str, tuple[str, str]] = {}
@@ -122,33 +122,33 @@ class Renderer:
         return "".join(self.prompt_and_answer(system, text, code))
 
     def prompt_and_answer(self, system: str, text: str, code: str) -> tuple[str, str]:
-        """What generation starts from: all that stands before the answer; and the answer as the template shows it, with its end of turn."""
+        """(prompt, answer): everything before the answer, from which generation starts; the answer as rendered, with its end of turn."""
         prompt, after = self._around_answer(system, text)
         whole = self._turns(system, text, code)
         shown = whole[len(prompt) : len(whole) - len(after)]
         if not (whole.startswith(prompt) and whole.endswith(after) and shown.strip() == code.strip()):
             raise ValueError(
-                f"the chat template of family {self.style.name} does not show the answer {code[:80]!r} as it is; {_OTHER_TEMPLATE}"
+                f"the chat template of family {self.style.name} does not show the answer {code[:80]!r} unchanged; {_OTHER_TEMPLATE}"
             )
         if system.strip() not in prompt:
             raise ValueError(f"the chat template of family {self.style.name} does not show the system message; {_OTHER_TEMPLATE}")
         return prompt, shown + after[: after.index(self.style.turn_end) + len(self.style.turn_end)]
 
     def view(self, role: str, content: str) -> tuple[str, int]:
-        """One message alone, cut after its content's last character that is not white space; also where the content begins."""
+        """(one message alone, cut after the last character of its content that is not white space; start of the content)."""
         prefix, suffix = self._affixes_of(role)
         rendered = self._alone(role, content)
         if len(rendered) < len(prefix) + len(suffix) or not (rendered.startswith(prefix) and rendered.endswith(suffix)):
-            raise ValueError(f"the chat template of family {self.style.name} changes with its content; views need a fixed frame around it")
+            raise ValueError(f"the chat template of family {self.style.name} depends on the content; views need a fixed frame around it")
         shown = rendered[len(prefix) : len(rendered) - len(suffix)].rstrip()
         if not shown:
-            raise ValueError(f"a {role} message shows nothing to encode ({content[:80]!r}); leave out examples with an empty side")
+            raise ValueError(f"a {role} message shows nothing to encode ({content[:80]!r}); remove examples with an empty side")
         return prefix + shown, len(prefix)
 
     def _around_answer(self, system: str, text: str) -> tuple[str, str]:
-        """What stands before and after the answer, whatever the answer is."""
-        before, found, after = self._turns(system, text, _SENTINEL).rpartition(_SENTINEL)
-        if not found:
+        """The text before and after the answer, which does not depend on the answer."""
+        before, sentinel, after = self._turns(system, text, _SENTINEL).rpartition(_SENTINEL)
+        if not sentinel:
             raise ValueError(f"the chat template of family {self.style.name} does not show the content of the answer; {_OTHER_TEMPLATE}")
         if self.style.turn_end not in after:
             raise ValueError(
@@ -167,8 +167,8 @@ class Renderer:
 
     def _affixes_of(self, role: str) -> tuple[str, str]:
         if role not in self._affixes:
-            prefix, found, suffix = self._alone(role, _SENTINEL).partition(_SENTINEL)
-            if not found:
+            prefix, sentinel, suffix = self._alone(role, _SENTINEL).partition(_SENTINEL)
+            if not sentinel:
                 raise ValueError(
                     f"the chat template of family {self.style.name} does not show the content of a lone {role} message; {_OTHER_TEMPLATE}"
                 )
@@ -181,19 +181,19 @@ class Renderer:
         except ValueError:
             if role == "user":
                 raise
-        # Some templates insist on a user turn first: take what the answer adds to one, behind the same BOS.
+        # Some templates require a user turn first: take the text that the answer adds to one, after the same BOS.
         question = [{"role": "user", "content": "-"}]
         head = self._render(question)
         whole = self._render([*question, {"role": role, "content": content}])
         if not whole.startswith(head):
             raise ValueError(
-                f"the chat template of family {self.style.name} renders a question otherwise once it is answered, "
-                f"so the answer cannot be cut out of it; {_OTHER_TEMPLATE}"
+                f"the chat template of family {self.style.name} renders a question differently once it is answered, "
+                f"so the answer cannot be cut out; {_OTHER_TEMPLATE}"
             )
         return (self.style.bos or "") + whole[len(head) :]
 
     def _render(self, messages: list[dict[str, str]]) -> str:
-        """The messages in the template, behind the family's BOS exactly once: some templates leave it to the tokenizer."""
+        """The rendered messages, with the family's BOS exactly once in front: some templates leave it to the tokenizer."""
         from jinja2 import TemplateError
 
         try:
@@ -220,12 +220,12 @@ def tokenize_split(
 ) -> TokenTable:
     """Tokenise a split once, for all trials of a family. Examples with a sequence over `max_length` tokens are dropped and counted.
 
-    `scored`: a split that outputs are judged on. Only a prompt that is too long leaves an example out of it, for all families as nearly as
-    can be the same ones; and the options of choice tasks are tokenised.
-    `trained`: questions of the splits before this one (`datasets.texts_of`), to tell which of its own are leaked.
+    `scored`: outputs are judged on this split. Then only an overlong prompt drops an example, so that families drop nearly the same ones,
+    and the options of choice tasks are tokenised.
+    `trained`: questions of the splits before this one (`datasets.texts_of`), to mark its leaked examples.
 
     Raises:
-        ValueError: slow tokenizer, a template that cannot render the turns, or every example too long.
+        ValueError: a slow tokenizer, a template that cannot render the turns, or every example too long.
     """
     examples = tuple(examples)
     renderer = Renderer(tokenizer, style)
@@ -260,7 +260,7 @@ def tokenize_split(
 
 
 def _options(examples: Sequence[Example], renderer: Renderer, content: Content) -> tuple[tuple[Ids, ...], ...]:
-    """Of examples with `extra["options"]`: each option tokenised as an answer would be."""
+    """For examples with `extra["options"]`: each option, tokenised as an answer."""
     if not any("options" in example.extra for example in examples):
         return ()
     asked = [replace(example, code=option) for example in examples for option in example.extra["options"]]
@@ -271,12 +271,12 @@ def _options(examples: Sequence[Example], renderer: Renderer, content: Content) 
 
 
 def _messages(example: Example) -> str:
-    """All that an example's messages say, apart by a line feed, which no special token holds."""
+    """The contents of an example's messages, separated by a line feed, which no special token contains."""
     return "\n".join((example.system, example.text, example.code))
 
 
 def _view_ids(content: Content, views: list[tuple[str, int]]) -> tuple[list[list[int]], list[int]]:
-    """Token ids of each view, and the position of its first content token; the last token holds the content's last character."""
+    """(token ids of each view, position of its first content token). The last token contains the content's last character."""
     out, starts = [], []
     for (text, content_start), ids, offsets in zip(views, *content.encode([text for text, _ in views]), strict=True):
         last = len(ids)
@@ -284,7 +284,7 @@ def _view_ids(content: Content, views: list[tuple[str, int]]) -> tuple[list[list
             last -= 1
         if not (last and offsets[last - 1][1] == len(text) > content_start):
             raise ValueError(
-                f"the tokenizer's offsets do not find the end of {text[content_start:]!r} in its view, so there is no sound readout; "
+                f"the tokenizer's offsets do not locate the end of {text[content_start:]!r} in its view, so its readout is unknown; "
                 f"use a tokenizer whose offset mapping covers the text"
             )
         out.append(ids[:last])
@@ -295,8 +295,8 @@ def _view_ids(content: Content, views: list[tuple[str, int]]) -> tuple[list[list
 def _conversation_ids(
     renderer: Renderer, content: Content, examples: Sequence[Example]
 ) -> tuple[list[list[int]], list[int], list[tuple[int, int]]]:
-    """Ids up to the end of turn; the number of prompt tokens, such that `ids[:prompt]` is what generation will be given; and where the
-    question's tokens stand."""
+    """(ids up to the end of turn; number of prompt tokens, so that `ids[:prompt]` is exactly the input of generation; span of the
+    question's tokens)."""
     messages = [tuple(map(content.veiled, (example.system, example.text, example.code))) for example in examples]
     pairs = [renderer.prompt_and_answer(*each) for each in messages]
     prompts, answers = [prompt for prompt, _ in pairs], [answer for _, answer in pairs]
@@ -305,14 +305,14 @@ def _conversation_ids(
     joint_ids, _ = content.encode([p + a for p, a in zip(prompts, answers, strict=True)])
     out = []
     for prompt, joint, answer in zip(prompt_ids, joint_ids, answers, strict=True):
-        if joint[: len(prompt)] != prompt:  # a merge across the boundary: keep what the model will see when it generates
+        if joint[: len(prompt)] != prompt:  # a merge across the boundary: keep the tokens that generation starts from
             joint = prompt + content.encode([answer])[0][0]
         out.append(joint)
     return out, [len(prompt) for prompt in prompt_ids], questions
 
 
 def _span(prompt: str, text: str, offsets: Sequence[tuple[int, int]]) -> tuple[int, int]:
-    """Tokens of a prompt that hold characters of its last occurrence of `text`; all of them where it does not stand there as it is."""
+    """Tokens of a prompt that contain characters of its last occurrence of `text`; all tokens if it does not occur verbatim."""
     first = prompt.rfind(text)
     if first < 0:
         return 0, len(offsets)

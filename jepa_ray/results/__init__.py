@@ -1,4 +1,4 @@
-"""Tables of a sweep, and all that `analysis` may know of the package: columns, readers, the arms table, one trial's result."""
+"""The tables of a sweep: columns, readers, the arms table, one trial's result. `analysis` may import nothing else of the package."""
 
 from jepa_ray.config import VALIDATION_METRICS, Arm
 from jepa_ray.results.arms import declare_arms, declared_before, read_arms, write_arms

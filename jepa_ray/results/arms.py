@@ -1,6 +1,6 @@
-"""The arms table: what is compared with what, declared before the first trial and only ever grown.
+"""The arms table: what is compared with what, declared before the first trial. It only ever grows.
 
-`results/<name>/arms.parquet`. The plan, the race, the console and `analysis` read it; nothing else derives who is compared with whom.
+`results/<name>/arms.parquet`. The plan, the race, the console and `analysis` read it; nothing else derives what is compared.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from jepa_ray.system import atomic
 
 
 def declare_arms(folder: Path, sweep: SweepConfig) -> list[Arm]:
-    """The arms of a sweep, written down in its folder: those that it has declared before stay as they are, new ones follow."""
+    """The arms of a sweep, written to its folder. Arms that it declared before stay unchanged; new ones follow them."""
     before = declared_before(folder)
     declared = grown(before, arms(sweep))
     if declared != before:
@@ -31,7 +31,7 @@ def declare_arms(folder: Path, sweep: SweepConfig) -> list[Arm]:
 
 
 def declared_before(folder: Path) -> list[Arm]:
-    """The arms table, or the arms of the folder's earlier files (`sweep-N.yaml`) where there is none."""
+    """The arms table; if it does not exist, the arms of the folder's earlier files (`sweep-N.yaml`)."""
     if (folder / "arms.parquet").exists():
         return read_arms(folder)
     declared: list[Arm] = []
@@ -51,8 +51,8 @@ def write_arms(folder: Path, declared: Sequence[Arm]) -> None:
 def read_arms(folder: Path) -> list[Arm]:
     """The arms that the sweep in `folder` has declared, in order, each with the arm that it is compared with.
 
-    Without that table they are those of sweep.yaml, each as the first version of the file that names it (`sweep-N.yaml`) declared it.
-    Raises ValueError where neither can be read.
+    Without the table they come from sweep.yaml, each as declared by the first version of the file that names it (`sweep-N.yaml`).
+    Raises ValueError if neither can be read.
     """
     path, plan = folder / "arms.parquet", folder / "sweep.yaml"
     try:
@@ -64,8 +64,8 @@ def read_arms(folder: Path) -> list[Arm]:
         rows, why = None, str(error).splitlines()[0]
     if why is not None:
         raise ValueError(
-            f"{path} cannot be read ({why}); `python -m jepa_ray.sweep FILE`, with the file of this sweep, sets it aside and makes it "
-            "again from sweep.yaml"
+            f"{path} cannot be read ({why}); run `python -m jepa_ray.sweep FILE` with this sweep's file, which sets it aside and rebuilds "
+            "it from sweep.yaml"
         )
     if rows is not None:
         return [Arm(name=row.pop("arm"), **row) for row in rows]
@@ -73,11 +73,11 @@ def read_arms(folder: Path) -> list[Arm]:
         return grown(declared_before(folder), _arms_of(plan))
     except ValidationError as error:
         place, law = finding(error.errors()[0])
-        said = f"{'.'.join(map(str, place))}: {law}" if place else law
+        reason = f"{'.'.join(map(str, place))}: {law}" if place else law
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
         raise ValueError(
-            f"{folder} has no arms.parquet, and its sweep.yaml is refused: {said}{more}. "
-            f"So it is not known which arms are compared; correct sweep.yaml there, which changes no trial"
+            f"{folder} has no arms.parquet, and its sweep.yaml is refused: {reason}{more}. "
+            f"So it is not known which arms are compared; correct sweep.yaml there (this changes no trial)"
         ) from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError) as error:
         why = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({type(error).__name__})"

@@ -13,7 +13,7 @@ from jepa_ray import __version__
 
 
 def provenance() -> dict[str, str | None]:
-    """Where numbers come from: git_sha (None outside a checkout; `-dirty` with uncommitted changes), versions, started_at."""
+    """git_sha (None outside a checkout; `-dirty` with uncommitted changes), versions and started_at, as columns of the trials table."""
     return {
         "git_sha": _git_sha(Path(__file__).resolve().parents[1]),
         "versions": json.dumps(_versions(), sort_keys=True),
@@ -22,7 +22,7 @@ def provenance() -> dict[str, str | None]:
 
 
 def now() -> str:
-    """This moment, UTC, ISO 8601, to the second."""
+    """The current time: UTC, ISO 8601, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
@@ -44,7 +44,7 @@ def _git_sha(package: Path) -> str | None:
             return None
         return done.stdout.strip() if done.returncode == 0 else None
 
-    # Inside somebody else's checkout (a virtual environment in a repository) the commit would say nothing about this package.
+    # In another project's checkout (a virtual environment in a repository) the commit says nothing about this package.
     if git("ls-files", "--error-unmatch", "__init__.py") is None:
         return None
     sha = git("rev-parse", "HEAD")

@@ -1,18 +1,16 @@
-"""Tables of a sweep: what they hold, how one trial is written (atomically, once), how they are read.
+"""Tables of a sweep: what they contain, how a trial is written (atomically, once), how they are read.
 
     results/<name>/arms.parquet                     one row per arm: what is compared with what, written before the first trial
                    trials/<trial_id>.parquet        one row: configuration, final metrics, cost, provenance
                    metrics/<trial_id>.parquet       long: one row per (step, split, name)
                    predictions/<trial_id>.parquet   one row per evaluated example
-                   embeddings/<trial_id>.parquet    one row per view of a pair; only where the sweep asks for them
+                   embeddings/<trial_id>.parquet    one row per view of a pair; only if the sweep requests them
 
-Every file of a table has the same explicit schema, so `pandas.read_parquet("results/lora/trials")` works whatever is null
-in whichever trial. A file appears by renaming a finished temporary file (its name starts with ".", which readers skip), and
-the `trials` row comes last: it is the commit. Without it a trial does not exist, whatever else a crash left behind.
+Every file of a table has the same explicit schema, so `pandas.read_parquet("results/lora/trials")` works no matter what is null
+in which trial. A file appears by renaming a finished temporary file (its name starts with ".", which readers skip). The
+`trials` row comes last: it is the commit. Without it a trial does not exist, whatever else a crash left behind.
 
-Columns and their types are in `schema.py`, what is done about damaged files in `damaged.py`.
-
-What to run again is the sweep's business.
+Columns are defined in `schema.py`; damaged files are handled in `damaged.py`. The sweep decides what to run again.
 """
 
 from __future__ import annotations
@@ -38,7 +36,7 @@ Filters = Sequence[tuple[str, str, Any]]
 
 @dataclass(frozen=True)
 class TrialResult:
-    """What a trial hands back. RUNNING appears in a progress file only, never in a table."""
+    """The result of a trial. RUNNING appears in progress files only, never in a table."""
 
     state: State
     error: str | None = None
@@ -49,13 +47,13 @@ class TrialResult:
     predictions: list[dict[str, Any]] = field(default_factory=list)
     """Rows of the predictions table without `trial_id`."""
     embeddings: list[dict[str, Any]] = field(default_factory=list)
-    """Rows of the embeddings table without `trial_id`; none of them: no file."""
+    """Rows of the embeddings table without `trial_id`; if empty, no file is written."""
 
     def __post_init__(self) -> None:
-        assert self.state in get_args(State), f"state {self.state!r} is none of {get_args(State)}"
+        assert self.state in get_args(State), f"state {self.state!r} is not one of {get_args(State)}"
 
     def to_json(self) -> str:
-        """One JSON object. Non-finite numbers are kept (`NaN`, `Infinity`), as Python's json reads them back."""
+        """One JSON object. Non-finite numbers are kept (`NaN`, `Infinity`); Python's json reads them back."""
         return json.dumps(asdict(self), default=_plain)
 
     @classmethod
@@ -65,12 +63,12 @@ class TrialResult:
 
 
 def save_progress(path: Path, result: TrialResult) -> None:
-    """Write the state of an unfinished trial; a reader sees the previous one or this one, never a part of either."""
+    """Write the state of an unfinished trial atomically: a reader sees the previous state or this one, never a partial file."""
     atomic.write_text(path, result.to_json())
 
 
 def load_progress(path: Path) -> TrialResult | None:
-    """The progress file at `path`, or None where there is none."""
+    """The progress file at `path`, or None if it does not exist."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -81,17 +79,17 @@ def load_progress(path: Path) -> TrialResult | None:
 def write_trial(
     folder: Path, trial_id: str, config: TrialConfig, arm: str, stage: Stage, result: TrialResult, number: int | None = None
 ) -> None:
-    """Write a terminal trial: metrics, predictions, embeddings if any, and last the row of `trials` that makes it exist.
+    """Write a finished trial: metrics, predictions, embeddings if any, and last the row of `trials` that commits it.
 
     `trial_id` is the config_id, or `<config_id>-2` and so on for later attempts; `arm` begins with `<method>/`. Metrics and
-    predictions without a row in `trials` are what a crash left between two of these writes; they are replaced.
-    Raises FileExistsError where the trial is already written: a result is never overwritten.
+    predictions without a row in `trials` were left by a crash between two of these writes; they are replaced.
+    Raises FileExistsError if the trial is already written: a result is never overwritten.
     """
     assert result.state != "RUNNING", "a running trial belongs in a progress file, not in the tables"
-    assert stage in get_args(Stage), f"stage {stage!r} is none of {get_args(Stage)}"
+    assert stage in get_args(Stage), f"stage {stage!r} is not one of {get_args(Stage)}"
     row = folder / "trials" / f"{trial_id}.parquet"
     if row.exists():
-        raise FileExistsError(f"{row}: trial {trial_id} is already written, and a result is never overwritten; use the id of a new attempt")
+        raise FileExistsError(f"{row}: trial {trial_id} is already written, and results are never overwritten; use the id of a new attempt")
     values = {
         "trial_id": trial_id,
         "config_id": trial_id.partition("-")[0],
@@ -117,12 +115,12 @@ def write_trial(
 
 
 def read_trials(folder: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
-    """One row per terminal trial of the sweep in `folder`, in order of trial_id; no rows where nothing is written yet."""
+    """One row per finished trial of the sweep in `folder`, sorted by trial_id; empty if nothing is written yet."""
     return _frame(_read(folder / "trials", TRIALS, columns))
 
 
 def read_metrics(folder: Path, columns: Sequence[str] | None = None, filters: Filters | None = None) -> pd.DataFrame:
-    """Long table of curves, of committed trials only; `filters` as in pandas: `[("split", "==", "val")]`."""
+    """Curves in long form, of committed trials only; `filters` as in pandas: `[("split", "==", "val")]`."""
     return _frame(_read(folder / "metrics", METRICS, columns, filters, committed=folder / "trials"))
 
 
@@ -137,16 +135,16 @@ def read_embeddings(folder: Path, columns: Sequence[str] | None = None, filters:
 
 
 def finished(folder: Path) -> dict[str, dict[str, Any]]:
-    """config_id -> row of `trials` (None for null), the last attempt where there are several."""
+    """config_id -> row of `trials` (None for null), of the last attempt if there are several."""
     rows: list[dict[str, Any]] = _read(folder / "trials", TRIALS).to_pylist()
     rows.sort(key=lambda row: attempt_of(str(row["trial_id"])))
     return {str(row["config_id"]): row for row in rows}
 
 
 def best_trial(trials: pd.DataFrame, metric: str, mode: str) -> pd.Series[Any] | None:
-    """The best COMPLETE search trial among these rows of one arm by `metric`; of equals the one suggested first. None: there is none.
+    """The best COMPLETE search trial by `metric` among these rows of one arm, or None if there is none. Of ties, the first suggestion.
 
-    Rows of versions that wrote no `number` come after those that have one, in the order in which they started.
+    Rows of versions that did not write `number` come after those that have one, in the order in which they started.
     """
     done = trials[(trials["stage"] == "search") & (trials["state"] == "COMPLETE") & np.isfinite(trials[metric].astype(float))]
     ranked = done.sort_values([metric, "number", "started_at", "trial_id"], ascending=[mode == "min", True, True, True])
@@ -160,15 +158,15 @@ def attempt_id(config_id: str, attempt: int) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """A NumPy scalar as Python's own."""
+    """A NumPy scalar as a Python scalar."""
     if not hasattr(value, "item"):
-        raise TypeError(f"a trial's result holds {type(value).__name__}, which is no number and no text")
+        raise TypeError(f"a trial's result contains a {type(value).__name__}, which is neither a number nor text")
     return value.item()
 
 
 def _expected(values: Mapping[str, Any], legal: Mapping[str, pa.DataType], what: str) -> dict[str, Any]:
     unknown = sorted(set(values) - set(legal))
-    assert not unknown, f"unknown {what} {unknown}: add it to the schema in tables.py, or leave it out"
+    assert not unknown, f"unknown {what} {unknown}: add it to results/schema.py, or leave it out"
     return dict(values)
 
 
@@ -180,7 +178,7 @@ def _table(schema: pa.Schema, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
     listed = list(rows)
     for row in listed:
         _expected(row, dict.fromkeys(schema.names, TEXT), "column")
-    # pyarrow refuses to store an int beyond 2**53 as a float, and FLOPs counted in Python ints get there.
+    # pyarrow refuses to store ints beyond 2**53 as floats, and FLOPs counted in Python ints exceed that.
     real = [name for name in schema.names if schema.field(name).type == REAL]
     exact = [{**row, **{name: float(row[name]) for name in real if row.get(name) is not None}} for row in listed]
     return pa.Table.from_pylist(exact, schema=schema)
@@ -195,12 +193,12 @@ def _read(
 ) -> pa.Table:
     paths = _files(folder)
     if committed is not None:
-        # Listed after the table itself, a trial committed in between has its file missing here, never half of it.
+        # `trials` is listed after the table itself: of a trial committed in between, this file is missing, never incomplete.
         paths = [path for path in paths if (committed / path.name).exists()]
     unknown = sorted(set(columns or ()) - set(schema.names))
     if unknown:
-        raise ValueError(f"no column {unknown} in {folder.name}; there are {', '.join(schema.names)}")
-    # The explicit schema also reads files of older versions of the package: columns they lack come back as null.
+        raise ValueError(f"unknown columns {unknown} in {folder.name}; available: {', '.join(schema.names)}")
+    # With the explicit schema, columns that files of earlier versions lack are read as null.
     dataset = ds.dataset([str(path) for path in paths], schema=schema, format="parquet") if paths else ds.dataset(schema.empty_table())
     return dataset.to_table(columns=list(columns) if columns else None, filter=pq.filters_to_expression(list(filters)) if filters else None)
 

@@ -1,4 +1,4 @@
-"""Loading and splitting: nothing leaks, the same input gives the same splits, and every empty split says why."""
+"""Loading and splitting: nothing leaks, the same input gives the same splits, and every empty split is explained."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_groups_are_connected_through_texts_and_codes() -> None:
     assert [[e.id for e in group] for group in groups(made)] == [
         ["0", "1", "3", "4", "5"],
         ["2"],
-    ]  # the last one's answer is the first's text
+    ]  # the answer of the last is the text of the first
     assert [[e.id for e in group] for group in groups(made, "text")] == [["0"], ["1", "3"], ["2"], ["4"], ["5"]]
 
 
@@ -70,8 +70,8 @@ def test_no_text_and_no_code_is_on_both_sides(seed: int) -> None:
     assert_no_leak(part, rest)
     assert sorted([*part, *rest], key=lambda e: int(e.id[2:])) == examples
     sizes = sorted(len(group) for group in groups(examples))
-    assert max(sizes) > 2, "no group of any size: nothing tested"
-    # Smaller than asked for only where no group of the rest would still fit.
+    assert max(sizes) > 2, "no group with several examples: nothing is tested"
+    # Smaller than requested only if no remaining group fits.
     assert len(part) <= 60 and (len(part) == 60 or min(len(group) for group in groups(rest)) > 60 - len(part))
 
 
@@ -124,7 +124,7 @@ def test_every_task_generates_disjoint_splits_that_its_judge_accepts(task: str) 
 
 @pytest.mark.parametrize("task", sorted(DATASETS))
 def test_chance_is_what_the_best_constant_answer_reaches(task: str) -> None:
-    """Of labels and letters, that is; where answers are many, 0 is stated and the best constant answer is next to nothing."""
+    """For labels and letters. If answers are many, 0 is stated, and the best constant answer is almost never correct."""
     splits = load_splits(DataConfig(task=task, num_train=600, num_val=200, num_test=200))
     codes = [example.code for split in parts(splits) for example in split]
     share = max(codes.count(code) for code in set(codes)) / len(codes)
@@ -159,7 +159,7 @@ def test_file_splits_follow_contents_and_not_the_path(tmp_path: Path) -> None:
 
 
 def test_overlap_and_duplicates_are_counted(write: Write) -> None:
-    """Test shares one whole pair, one text alone and one answer alone with train: 2 of 4 texts, 2 of 4 answers."""
+    """Test shares one pair, one text only and one answer only with train: 2 of 4 texts, 2 of 4 answers."""
     train = write(*distinct(30), line("text 3", "code 3"))
     test = write(line("text 3", "code 3"), line("text 4", "new"), line("new", "code 5"), line("other", "other"), name="test.jsonl")
     report = load_splits(DataConfig(train=str(train), test=str(test), num_val=5)).report
@@ -170,8 +170,8 @@ def test_overlap_and_duplicates_are_counted(write: Write) -> None:
     assert report["files"] == {"train": str(train), "test": str(test)}
 
 
-def test_contradicting_answers_are_counted_and_said(write: Write) -> None:
-    """Of two questions one has three answers, the other two. A repeated pair contradicts nothing, nor does another instruction."""
+def test_contradicting_answers_are_counted_and_reported(write: Write) -> None:
+    """One question has three answers, another two. A repeated pair is not a contradiction, nor is another instruction."""
     twice = [line("which", answer) for answer in ("a", "b", "c")] + [line("what", answer) for answer in ("a", "d")]
     train = write(*distinct(30), *twice, line("text 3", "code 3"), line("which", "z", system="another instruction"))
     report = load_splits(DataConfig(train=str(train), num_val=1, split_seed=1)).report
@@ -182,30 +182,30 @@ def test_contradicting_answers_are_counted_and_said(write: Write) -> None:
     assert not any("another answer" in sentence for sentence in of_task(clean))
 
 
-def test_rows_without_a_system_message_get_the_task_s(write: Write) -> None:
+def test_rows_without_a_system_message_get_that_of_the_task(write: Write) -> None:
     path = write(*distinct(3), line("x", "y", system=None))
     splits = load_splits(DataConfig(train=str(path), num_val=1))
     assert {e.system for e in (*splits.train, *splits.val)} == {"s", DATASETS["nl-rx"].system}
     assert splits.test == ()
 
 
-def test_empty_splits_say_which_number_to_change(write: Write) -> None:
+def test_empty_splits_name_the_number_to_change(write: Write) -> None:
     with pytest.raises(ValueError, match=r"the training split is empty: of the 4 examples in .* 4 went to validation \(data.num_val = 9"):
         load_splits(DataConfig(train=str(write(*distinct(4))), num_val=9))
-    # One answer for all: a single group, which does not fit into a validation split of 2.
+    # All have the same answer: a single group, which does not fit into a validation split of 2.
     same = [line(f"text {i}", "code") for i in range(4)]
     with pytest.raises(ValueError, match=r"the validation split is empty: .* 0 went to validation \(data.num_val = 2"):
         load_splits(DataConfig(train=str(write(*same)), num_val=2))
-    with pytest.raises(ValueError, match=r"train.jsonl: no example in it"):
+    with pytest.raises(ValueError, match=r"train.jsonl: contains no example"):
         load_splits(DataConfig(train=str(write(""))))
-    with pytest.raises(ValueError, match=r"t.jsonl: no example in it"):
+    with pytest.raises(ValueError, match=r"t.jsonl: contains no example"):
         load_splits(DataConfig(train=str(write(*distinct(9))), test=str(write("", name="t.jsonl")), num_val=2))
 
 
 def test_unknown_task_and_a_test_file_alone() -> None:
-    with pytest.raises(ValueError, match=r"data.task 'nlrx' is unknown; there are: gsm8k, .*nl-rx"):
+    with pytest.raises(ValueError, match=r"data.task 'nlrx' is unknown; available: gsm8k, .*nl-rx"):
         load_splits(DataConfig(task="nlrx"))
-    with pytest.raises(ValueError, match=r"data.train is not given"):
+    with pytest.raises(ValueError, match=r"data.train is missing"):
         load_splits(DataConfig(test="somewhere.jsonl"))
 
 

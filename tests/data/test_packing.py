@@ -1,4 +1,4 @@
-"""Packing: a token sees its own path's prefix and nothing else, whatever the paths and the backend."""
+"""Packing: a token sees the prefix of its path and nothing else, for all paths and backends."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def ids(*paths: Sequence[int]) -> list[np.ndarray]:
 
 
 def allowed(packed: Packed) -> np.ndarray:
-    """(R, T, T): the rule itself, query before key."""
+    """(R, T, T): the attention rule; query, then key."""
     q, k = np.arange(packed.end.shape[1])[:, None], np.arange(packed.end.shape[1])[None, :]
     return (k <= q) & (q < packed.end[:, None, :])
 
 
 def check(paths: Sequence[np.ndarray], packed: Packed) -> None:
-    """Everything that makes packed attention equal to separate passes."""
+    """All conditions under which packed attention equals separate passes."""
     width = packed.input_ids.shape[1]
     assert packed.input_ids.shape == packed.position_ids.shape == packed.end.shape
     assert len(packed.nodes) == len(paths)
@@ -33,23 +33,23 @@ def check(paths: Sequence[np.ndarray], packed: Packed) -> None:
     for path, nodes in zip(paths, packed.nodes, strict=True):
         assert packed.input_ids.reshape(-1)[nodes].tolist() == path.tolist()
         assert packed.position_ids.reshape(-1)[nodes].tolist() == list(range(len(path)))
-        assert len({node // width for node in nodes}) <= 1, "a path is torn across rows"
+        assert len({node // width for node in nodes}) <= 1, "a path spans several rows"
         for depth, node in enumerate(nodes):
             row = node // width
             assert (np.flatnonzero(seen[node]) + row * width).tolist() == nodes[: depth + 1].tolist()
         used.update(nodes.tolist())
     assert packed.num_tokens == len(used)
     own = [node for nodes, shared in zip(packed.nodes, packed.shared, strict=True) for node in nodes[shared:].tolist()]
-    assert len(own) == len(used) and set(own) == used, "every token is some path's own, and of one path only"
+    assert len(own) == len(used) and set(own) == used, "every token is the own token of exactly one path"
     for node in sorted(set(range(packed.input_ids.size)) - used):
         assert np.flatnonzero(seen[node]).tolist() == [node % width], "padding sees itself, and only itself"
         assert not seen[[n for n in used if n // width == node // width], node % width].any(), "padding is seen"
-    if packed.backend == "trie":  # as few tokens as there are different prefixes
+    if packed.backend == "trie":  # one token per distinct prefix
         assert packed.num_tokens == len({tuple(path[: depth + 1]) for path in paths for depth in range(len(path))}) == packed.input_ids.size
 
 
 def random_paths(seed: int) -> list[np.ndarray]:
-    """Few distinct tokens, so that prefixes are often shared, and copies and prefixes of other paths."""
+    """Paths of few distinct tokens, so that prefixes are often shared, with copies and prefixes of other paths."""
     rng = np.random.default_rng(seed)
     paths = [rng.integers(0, 3, rng.integers(1, 14)) for _ in range(rng.integers(1, 12))]
     for _ in range(rng.integers(0, 5)):

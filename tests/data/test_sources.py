@@ -1,4 +1,4 @@
-"""Reading: every kind of source gives the same examples, and whatever is wrong in one is named with its place and the remedy."""
+"""Reading: every kind of source gives the same examples, and every error names the place and the remedy."""
 
 from __future__ import annotations
 
@@ -65,11 +65,11 @@ def test_other_keys_of_a_row_are_kept_for_the_judge(write: Write) -> None:
     ("bad", "message"),
     [
         ('{"messages": [', r"not JSON \(.* at column \d+\); expected one"),
-        ("[" * 200_000, r"JSON that cannot be read \(.*recursion"),
-        ('{"messages": ' + "9" * 9999 + "}", "JSON that cannot be read"),
+        ("[" * 200_000, r"JSON that cannot be parsed \(.*recursion"),
+        ('{"messages": ' + "9" * 9999 + "}", "JSON that cannot be parsed"),
         ("[1]", "list instead of a row; expected an object"),
         ('{"messages": 1}', 'no list under "messages"; expected {"messages"'),
-        ('{"message": []}', r"expected a sentence under src .*\(or a row of the reference's format"),
+        ('{"message": []}', r"expected a sentence under src .*\(or a row in the reference's format"),
         ('{"messages": [{"role": "user", "content": "a"}]}', "no assistant message"),
         ('{"messages": [{"role": "assistant", "content": "a"}]}', "no user message"),
         ('{"messages": [{"role": "tool", "content": "a"}]}', "message 1 has the role 'tool'; expected system, user or assistant"),
@@ -88,14 +88,14 @@ def test_a_bad_line_is_named_with_its_file_and_number(write: Write, bad: str, me
     assert refused(path, message).startswith(f"{path}:3: ")
 
 
-def test_what_a_task_misses_is_named_with_its_line_too(write: Write) -> None:
+def test_errors_of_a_task_name_the_line(write: Write) -> None:
     path = write(line("p", "#### 1"), line("p", "about 2"))
     assert refused(path, "the solution has no number.*not 'about 2'", gsm8k.TASK).startswith(f"{path}:2: ")
     path = write(json.dumps(QUESTIONS[0]), json.dumps({"question": "q?", "answer": "about 2"}))
     assert refused(path, "the solution has no number", gsm8k.TASK).startswith(f"{path}:2: ")
 
 
-def test_bytes_that_are_not_utf8_and_files_that_are_not_there(tmp_path: Path) -> None:
+def test_bytes_that_are_not_utf8_and_missing_files(tmp_path: Path) -> None:
     path = tmp_path / "latin.jsonl"
     path.write_bytes(line().encode() + b"\n" + b'{"messages": "\xe9"}')
     refused(path, r"latin.jsonl:2: not UTF-8")
@@ -109,7 +109,7 @@ def test_bytes_that_are_not_utf8_and_files_that_are_not_there(tmp_path: Path) ->
 
 @pytest.mark.parametrize("name", ["train.txt", "train.pkl", "train", "train.jsonl.gz", "openai/gsm8k"])
 def test_an_unknown_ending(name: str) -> None:
-    refused(name, r"its ending is not one that can be read; expected a .jsonl, .json, .csv or .parquet file, a folder .* or hub:")
+    refused(name, r"files with this ending are not supported; expected a .jsonl, .json, .csv or .parquet file, a folder .* or hub:")
 
 
 # --- the public sources' own formats ---------------------------------------------------------------------------------
@@ -133,7 +133,7 @@ def write_rows(folder: Path, ending: str, rows: list[dict[str, Any]]) -> Path:
 
 @pytest.mark.parametrize(("ending", "ids"), [("jsonl", [1, 2]), ("json", [1, 2]), ("csv", [4, 5]), ("parquet", [1, 2])])
 def test_the_same_rows_in_every_kind_of_file(tmp_path: Path, ending: str, ids: list[int]) -> None:
-    """In CSV, the first row ends on line 4: after the header, its answer takes three lines."""
+    """In CSV, the first row ends on line 4: its answer spans three lines after the header."""
     found = read(gsm8k.TASK, str(write_rows(tmp_path, ending, QUESTIONS)))
     assert [(e.text, e.code) for e in found] == EXPECTED
     assert [e.id for e in found] == [f"part:{number}" for number in ids]
@@ -174,7 +174,7 @@ def test_other_csv(write: Write) -> None:
 
 
 def test_a_cell_as_long_as_a_document(tmp_path: Path) -> None:
-    """Python's csv module refuses cells of more than 131,072 characters unless it is told otherwise."""
+    """Python's csv module refuses cells of more than 131,072 characters by default."""
     path = tmp_path / "long.csv"
     document = "a word, " * 40_000
     with path.open("w", encoding="utf-8", newline="") as file:
@@ -189,9 +189,9 @@ def test_a_cell_as_long_as_a_document(tmp_path: Path) -> None:
 
 def test_other_parquet(tmp_path: Path) -> None:
     (tmp_path / "a.parquet").write_text("question,answer", encoding="utf-8")
-    refused(tmp_path / "a.parquet", "not a Parquet file that can be read")
+    refused(tmp_path / "a.parquet", "not a readable Parquet file")
     path = write_rows(tmp_path, "parquet", [json.loads(line()) | {"blob": b"\x00"}])
-    refused(path, "row 1: blob is a value of type bytes, which JSON cannot hold; drop it")
+    refused(path, "row 1: blob is a value of type bytes, which JSON cannot represent; drop it")
 
 
 def test_parallel_lines(tmp_path: Path) -> None:
@@ -204,7 +204,7 @@ def test_parallel_lines(tmp_path: Path) -> None:
     for source in (folder, folder / "src.txt"):
         assert [(e.id, e.text, e.code) for e in read(nlrx.TASK, str(source))] == expected
     (folder / "targ.txt").write_text(".*dog.*\n\n", encoding="utf-8")
-    refused(folder, "src.txt has 2 lines and targ.txt 1; line by line")
+    refused(folder, "src.txt has 2 lines and targ.txt 1; they must correspond line by line")
     (folder / "targ.txt").write_text("\n.*dog.*\n", encoding="utf-8")
     assert refused(folder, "expected a sentence under src").startswith(f"{folder / 'src.txt'}:1: ")
 
@@ -216,10 +216,10 @@ def test_an_empty_source(tmp_path: Path, write: Write) -> None:
     parquet.write_table(pyarrow.table({"question": pyarrow.array([], pyarrow.string())}), tmp_path / "a.parquet")
     empty = [write(""), write("", name="a.json"), write("[]", name="b.json"), write("", name="a.csv"), write("src,targ", name="b.csv")]
     for path in (*empty, tmp_path / "a.parquet", tmp_path / "pair"):
-        assert refused(path, "no example in it; give a source").startswith(str(path))
+        assert refused(path, "contains no example; give a source").startswith(str(path))
 
 
-def test_ids_stay_distinct_where_a_row_gives_several_examples(write: Write) -> None:
+def test_ids_stay_distinct_if_a_row_gives_several_examples(write: Write) -> None:
     rows = [
         {"text": "a", "paraphrases": ["b", "c", "d"]},
         {"text": "e", "paraphrases": "['f', \"g's\"]"},
@@ -240,7 +240,7 @@ def test_ids_stay_distinct_where_a_row_gives_several_examples(write: Write) -> N
 
 
 def stand_in(monkeypatch: pytest.MonkeyPatch, rows: Any, version: str = "4.4.1") -> list[tuple[str, str | None, str]]:
-    """A `datasets` library that gives `rows`, or raises them; the returned list fills with what was asked of it."""
+    """A `datasets` library that returns `rows`, or raises them; the returned list records its calls."""
     calls = []
 
     def load_dataset(path: str, *, name: str | None, split: str) -> Any:
@@ -270,16 +270,16 @@ def test_bad_hub_sources(monkeypatch: pytest.MonkeyPatch) -> None:
     stand_in(monkeypatch, [*QUESTIONS, {"question": "q"}])
     refused(source, rf"^{re.escape(source)} row 3: expected a problem", gsm8k.TASK)
     stand_in(monkeypatch, ConnectionError("Couldn't reach it.\nSecond line."))
-    message = refused(source, "without network, download the split elsewhere and name its file", gsm8k.TASK)
+    message = refused(source, "without network, download the split elsewhere and give its file", gsm8k.TASK)
     assert message.startswith(f"{source}: cannot be loaded (ConnectionError: Couldn't reach it);")
     stand_in(monkeypatch, [], version="3.6.0")
-    refused(source, "needs datasets 4 or newer, and 3.6.0 is installed", gsm8k.TASK)
+    refused(source, "needs datasets 4 or newer, but 3.6.0 is installed", gsm8k.TASK)
     monkeypatch.setitem(sys.modules, "datasets", None)
-    refused(source, "needs the datasets library; pip install datasets, or download the split and name its file", gsm8k.TASK)
+    refused(source, "needs the datasets library; pip install datasets, or download the split and give its file", gsm8k.TASK)
 
 
 def test_the_real_library_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only where it is installed. An empty cache and no network: a sentence, soon, and not a traceback."""
+    """Only if it is installed. With an empty cache and no network, it soon gives one sentence, not a traceback."""
     pytest.importorskip("datasets", reason="the datasets library is optional")
     monkeypatch.chdir(tmp_path)
     refused("hub:jepa-ray-tests/no-such-data:train", "cannot be loaded .*; check the name, the configuration and the split", gsm8k.TASK)
@@ -289,18 +289,18 @@ def test_paper_stands_for_the_public_source() -> None:
     assert resolve(gsm8k.TASK, "paper", "train") == "hub:openai/gsm8k@main:train"
     assert resolve(nq_open.TASK, "paper", "test") == "hub:google-research-datasets/nq_open:validation"
     assert resolve(nlrx.TASK, "file.jsonl", "train") == "file.jsonl"
-    with pytest.raises(ValueError, match=r"data.test=paper: the task paraphrase has no public test split on the hub; name a .jsonl"):
+    with pytest.raises(ValueError, match=r"data.test=paper: the task paraphrase has no public test split on the hub; give a .jsonl"):
         resolve(paraphrase.TASK, "paper", "test")
 
 
 @pytest.mark.parametrize("task", [gsm8k.TASK, nq_open.TASK, paraphrase.TASK], ids=lambda task: task.name)
-def test_hub_ids_are_of_the_form_that_is_read(task: Task) -> None:
+def test_hub_ids_have_the_form_that_is_read(task: Task) -> None:
     assert task.hub and isinstance(task.hub, MappingProxyType)
     assert all(sources._HUB.fullmatch(source) for source in task.hub.values())
 
 
-def test_text_is_composed_whatever_its_source_wrote(tmp_path: Path) -> None:
-    """`e` and a combining accent are one character afterwards: a tokenizer that composes could never write the two."""
+def test_text_is_composed_regardless_of_its_source(tmp_path: Path) -> None:
+    """`e` and a combining accent become one character: a tokenizer that composes could never produce the two."""
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps({"question": "who is Beyonce\u0301", "answer": ["Beyonce\u0301", "B"]}))
     (example,) = read(nq_open.TASK, str(path))

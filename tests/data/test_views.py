@@ -1,4 +1,4 @@
-"""Views: prompts, labels and readouts sit where the text says they do, in every family, for ordinary and for hostile content."""
+"""Views: prompts, labels and readouts are at the right tokens, in every family, for ordinary and hostile content."""
 
 from __future__ import annotations
 
@@ -69,13 +69,13 @@ def test_the_labels_of_a_batch_are_the_answers(family: ModelFamily, tokenizer: A
     assert tokenizer.decode(batch.label_ids, skip_special_tokens=False) == wanted
 
 
-def test_bos_stands_once_and_first(family: ModelFamily, tokenizer: Any) -> None:
+def test_bos_occurs_once_and_first(family: ModelFamily, tokenizer: Any) -> None:
     table = table_of([*EXAMPLES, *odd_examples()], tokenizer, family)
     bos = tokenizer.convert_tokens_to_ids(family.bos) if family.bos else -1
     first = [0] if family.bos else []
     for sequences in (table.lm, table.text, table.code):
         for i in range(len(table)):
-            # Where one token begins sequences and ends turns (OLMo 2), the conversation has it at both ends.
+            # If one token begins sequences and ends turns (OLMo 2), the conversation has it at both ends.
             last = [len(sequences[i]) - 1] if sequences is table.lm and family.bos == family.turn_end else []
             assert np.flatnonzero(sequences[i] == bos).tolist() == first + last
 
@@ -97,7 +97,7 @@ def test_readouts_are_the_last_token_of_the_content(family: ModelFamily, tokeniz
             (code_nodes, example.code, example.text),
         ):
             shown = tokenizer.decode(read[nodes], skip_special_tokens=False)
-            assert shown.endswith(content.strip()), "the readout is behind, or in front of, the content's end"
+            assert shown.endswith(content.strip()), "the readout is not at the end of the content"
             if len(other.strip()) > 8:
                 assert other.strip() not in shown, "a view shows the other one"
             assert example.system == "" or example.system not in shown, "a view carries the system prompt"
@@ -108,8 +108,8 @@ def test_the_code_view_is_the_assistants_turn_alone(family: ModelFamily, tokeniz
     assert prefix[:start] == other[:start] and prefix[start:] == "abc" and prefix.startswith(family.bos or "")
 
 
-def test_a_template_that_wants_a_user_turn_first_gives_the_same_code_view(family: ModelFamily, tokenizer: Any) -> None:
-    """Gemma's own template refuses a lone assistant message: the turn is then cut out of a conversation."""
+def test_a_template_that_requires_a_user_turn_first_gives_the_same_code_view(family: ModelFamily, tokenizer: Any) -> None:
+    """Gemma's own template refuses a lone assistant message; the turn is then cut out of a conversation."""
     strict = replace(family, system_role=False)
     tokenizer.chat_template = (
         "{{ bos_token }}{% for m in messages %}"
@@ -120,8 +120,8 @@ def test_a_template_that_wants_a_user_turn_first_gives_the_same_code_view(family
     assert Renderer(tokenizer, strict).view("assistant", "abc") == (frame + "abc", len(frame))
 
 
-def test_the_rendering_knows_no_date(family: ModelFamily, tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Templates get the day from `strftime_now`: a checkpoint's own Llama 3 template asks for it unless the date is given."""
+def test_the_rendering_does_not_depend_on_the_date(family: ModelFamily, tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Templates get the date from `strftime_now`; a checkpoint's own Llama 3 template uses it unless a date is given."""
     source = tokenizer.chat_template.replace("date_string", "(date_string if date_string is defined else strftime_now('%d %b %Y'))")
     tokenizer.chat_template = source
     before = Renderer(tokenizer, family).conversation("s", "t", "c")
@@ -144,7 +144,7 @@ def test_the_rendering_knows_no_date(family: ModelFamily, tokenizer: Any, monkey
 
 
 def test_special_tokens_in_content_stay_inside_their_turn(family: ModelFamily, tokenizer: Any) -> None:
-    """The labels go to the real end of turn, the readouts stay on the content's last token, nothing fails."""
+    """Labels extend to the real end of turn, readouts are at the content's last token, and nothing fails."""
     hostile = f"a {family.turn_end} b {family.bos} c"
     ends = f"stop {family.turn_end}"
     examples = [Example("1", "s", hostile, hostile), Example("2", "", ends, ends), Example("3", "s", "ordinary", "x")]
@@ -153,12 +153,12 @@ def test_special_tokens_in_content_stay_inside_their_turn(family: ModelFamily, t
         assert tokenizer.decode(table.lm[i][table.prompt_length[i] :]) == example.code + family.turn_end
         assert tokenizer.decode(table.text[i]).endswith(example.text) and tokenizer.decode(table.code[i]).endswith(example.code)
     alone = table_of(examples[2:], tokenizer, family)
-    assert alone.lm[0].tolist() == table.lm[2].tolist(), "one example's content reaches another"
+    assert alone.lm[0].tolist() == table.lm[2].tolist(), "the content of one example affects another"
 
 
 def test_special_tokens_in_content_are_text(family: ModelFamily, tokenizer: Any) -> None:
-    """An output is decoded without special tokens, so that an answer which holds one as a token could never be equalled; and a question
-    that quotes the end of turn would end its own."""
+    """Outputs are decoded without special tokens, so none could equal an answer that contains one as a token; and a question that quotes
+    the end of turn would end its own."""
     special = [token for token in tokenizer.added_tokens_decoder if tokenizer.added_tokens_decoder[token].special]
     texts = [str(tokenizer.added_tokens_decoder[token]) for token in special]
     hostile = f"a{''.join(texts)} b {texts[0]}{texts[-1]}c {family.turn_end}"
@@ -168,24 +168,24 @@ def test_special_tokens_in_content_are_text(family: ModelFamily, tokenizer: Any)
     table = tokenize_split([quoted, plain], tokenizer, family, 2048, scored=True)
     assert table.special == 1
 
-    def own(ids: Any) -> list[int]:
+    def specials(ids: Any) -> list[int]:
         return [int(token) for token in ids if token in special]
 
     for name in ("lm", "text", "code"):
         ids = getattr(table, name)
-        assert own(ids[0]) == own(ids[1]), f"{name}: the template's special tokens, and no others"
+        assert specials(ids[0]) == specials(ids[1]), f"{name}: not exactly the template's special tokens"
     answer = tokenizer.decode(table.lm[0][table.prompt_length[0] :], skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    assert answer.strip() == hostile, "what the judge reads when the model writes the reference"
+    assert answer.strip() == hostile, "the judge reads something else when the model writes the reference"
     assert tokenizer.decode(table.code[0], clean_up_tokenization_spaces=False).endswith(hostile)
-    assert own(table.options[0][0]) == own(table.options[0][1]) == []
+    assert specials(table.options[0][0]) == specials(table.options[0][1]) == []
     first, end = table.question[0]
     assert tokenizer.decode(table.lm[0][first:end], clean_up_tokenization_spaces=False).strip() == hostile
     whole = tokenizer(Renderer(tokenizer, family).conversation(system, hostile, hostile), add_special_tokens=False)["input_ids"]
-    assert own(whole) != own(table.lm[0]), "the tokenizer alone would have read them as tokens"
+    assert specials(whole) != specials(table.lm[0]), "the tokenizer alone does not read them as tokens: nothing is tested"
 
 
 def test_pieces_between_special_tokens_are_encoded_as_the_tokenizer_does(family: ModelFamily, tokenizer: Any) -> None:
-    """Without text of special tokens in it, a rendered string has the same ids and offsets either way."""
+    """A rendered string without text of special tokens has the same ids and offsets either way."""
     content = Content(tokenizer)
     for example in EXAMPLES[:20]:
         text = Renderer(tokenizer, family).conversation("Some rules.\n", example.text, f"  {example.code}\n\n x ")
@@ -218,7 +218,7 @@ def test_a_slow_tokenizer_is_refused(family: ModelFamily) -> None:
         tokenize_split(EXAMPLES[:1], Slow(), family, 512)
 
 
-def test_templates_that_cannot_serve_are_refused(family: ModelFamily, tokenizer: Any) -> None:
+def test_unsuitable_templates_are_refused(family: ModelFamily, tokenizer: Any) -> None:
     tokenizer.chat_template = "{% for m in messages %}{{ m['role'] }}{% endfor %}"
     with pytest.raises(ValueError, match="does not show the content"):
         table_of(EXAMPLES[:1], tokenizer, family)
@@ -229,7 +229,7 @@ def test_templates_that_cannot_serve_are_refused(family: ModelFamily, tokenizer:
         table_of(EXAMPLES[:1], tokenizer, family)
     frame = "{{ bos_token }}{% for m in messages %}[{{ CONTENT }}]" + family.turn_end + "{% endfor %}"
     tokenizer.chat_template = frame.replace("CONTENT", "m['content'][:12]")
-    with pytest.raises(ValueError, match=r"does not show the answer .* as it is; use another chat_template\.jinja"):
+    with pytest.raises(ValueError, match=r"does not show the answer .* unchanged; use another chat_template\.jinja"):
         table_of(EXAMPLES[:1], tokenizer, family)
     tokenizer.chat_template = frame.replace("CONTENT", "m['content'] + m['nothing']['there']")
     with pytest.raises(ValueError, match=r"refuses the turns \(user\).*remove it to get the family's own"):
@@ -242,8 +242,8 @@ def test_templates_that_cannot_serve_are_refused(family: ModelFamily, tokenizer:
         table_of([Example("1", "s", "t", " \n")], tokenizer, family)
 
 
-def test_white_space_around_content_is_shown_as_the_template_does_and_never_read_out(family: ModelFamily, tokenizer: Any) -> None:
-    """A template that does not trim: labels keep the spaces, readouts stay on the last character."""
+def test_white_space_around_content_is_rendered_by_the_template_and_never_read_out(family: ModelFamily, tokenizer: Any) -> None:
+    """With a template that does not trim, labels keep the spaces, and readouts are at the last visible character."""
     tokenizer.chat_template = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}" + family.turn_end + "{% endfor %}"
     table = table_of([Example("1", "", " what \n\n", "\t[ab] \n")], tokenizer, family)
     assert tokenizer.decode(table.lm[0][table.prompt_length[0] :]) == "\t[ab] \n" + family.turn_end

@@ -1,4 +1,4 @@
-"""Files that cannot be read: named, renamed, never deleted, and the sweep goes on."""
+"""Files that cannot be read are named and renamed, never deleted, and the sweep continues."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def empty(path: Path) -> None:
 
 
 def overwritten(path: Path) -> None:
-    """The footer is whole: only who reads the columns notices."""
+    """The footer is intact: only reading the columns reveals the damage."""
     raw = path.read_bytes()
     path.write_bytes(raw[:4] + bytes(len(raw) // 8) + raw[4 + len(raw) // 8 :])
 
@@ -71,7 +71,7 @@ def test_a_damaged_file_is_set_aside_with_the_row_of_its_trial(table: str, damag
     before = {p.name for p in (folder / table).iterdir()}
     (sentence,) = damaged.mend(folder)
     aside = path.with_name(f"_{path.name}.damaged")
-    assert str(path) in sentence and aside.name in sentence and "is run again" in sentence and "\n" not in sentence
+    assert str(path) in sentence and aside.name in sentence and "runs again" in sentence and "\n" not in sentence
     assert aside.exists() and not path.exists()
     if table != "trials":
         assert (folder / "trials" / f"_{path.name}.incomplete").is_file()
@@ -79,7 +79,7 @@ def test_a_damaged_file_is_set_aside_with_the_row_of_its_trial(table: str, damag
     assert results.read_trials(folder)["trial_id"].tolist() == [IDS[0], IDS[2]]
     assert set(results.read_predictions(folder)["trial_id"]) == set(results.read_metrics(folder)["trial_id"]) == {IDS[0], IDS[2]}
     for name in damaged.SCHEMAS:
-        assert len(pd.read_parquet(folder / name)), "a reader of whole folders stumbles over what was set aside"
+        assert len(pd.read_parquet(folder / name)), "a reader of the whole folder fails on a file that was set aside"
     assert damaged.mend(folder) == [], "once is enough"
     results.write_trial(folder, IDS[1], CONFIG, "jepa/llama3", "search", TrialResult("COMPLETE", None, {}, [], []), 2)
     assert damaged.mend(folder) == [] and len(results.read_trials(folder)) == 3
@@ -97,7 +97,7 @@ def test_what_is_set_aside_never_overwrites(folder: Path) -> None:
 def test_a_sound_folder_is_left_alone(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     copy = shutil.copytree(folder, tmp_path_factory.mktemp("copy") / "s")
     (copy / "study.db").touch()
-    for table in ("metrics", "predictions", "embeddings"):  # left behind by whoever copied the trials alone
+    for table in ("metrics", "predictions", "embeddings"):  # as when somebody copies the trials alone
         assert damaged.mend(folder) == []
         shutil.rmtree(folder / table)
     assert damaged.mend(folder) == [] and len(results.read_trials(folder)) == 3
@@ -107,21 +107,21 @@ def test_a_sound_folder_is_left_alone(folder: Path, tmp_path_factory: pytest.Tem
 def test_a_single_missing_file_costs_the_row_of_its_trial(table: str, folder: Path) -> None:
     (folder / table / f"{IDS[2]}.parquet").unlink()
     (sentence,) = damaged.mend(folder)
-    assert f"{table}/{IDS[2]}.parquet is missing" in sentence and "run again" in sentence
+    assert f"{table}/{IDS[2]}.parquet is missing" in sentence and "runs again" in sentence
     assert results.read_trials(folder)["trial_id"].tolist() == [*IDS[:2]]
 
 
-def test_rows_in_the_wrong_number_are_no_trial(folder: Path) -> None:
+def test_a_wrong_number_of_rows_is_not_a_trial(folder: Path) -> None:
     path = folder / "trials" / f"{IDS[0]}.parquet"
     pd.read_parquet(path).head(0).to_parquet(path)
-    assert "it holds 0 rows instead of 1" in damaged.mend(folder)[0]
+    assert "it contains 0 rows instead of 1" in damaged.mend(folder)[0]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
 def test_what_may_not_be_read_is_not_damaged(folder: Path) -> None:
     path = folder / "trials" / f"{IDS[0]}.parquet"
     path.chmod(0)
-    with pytest.raises(ValueError, match=r"cannot be read \(Permission denied\): see to it"):
+    with pytest.raises(ValueError, match=r"cannot be read \(Permission denied\): make it readable"):
         damaged.mend(folder)
     assert path.exists()
 
@@ -146,7 +146,7 @@ def test_a_damaged_study_is_set_aside_with_its_journal(damage: Callable[[Path], 
     damage(path)
     (folder / "study.db-journal").write_bytes(b"of the old one")
     (sentence,) = damaged.mend(folder)
-    assert "study.db.damaged" in sentence and "made again from trials/" in sentence
+    assert "study.db.damaged" in sentence and "rebuilt from trials/" in sentence
     left = {p.name for p in folder.glob("study*")}
     assert "study.db.damaged" in left and all(name.endswith(".damaged") for name in left)
 
@@ -159,7 +159,7 @@ def test_a_selection_that_cannot_be_read_is_one_sentence(content: str, tmp_path:
     (tmp_path / "selection.json").write_text(json.dumps(good))
     assert damaged.selections(tmp_path) == {"selection.json": good}
     (tmp_path / "selection-2.json").write_text(content)
-    with pytest.raises(ValueError, match=r"selection-2.json cannot be read \(.*\): bring it back .*or rename it to") as caught:
+    with pytest.raises(ValueError, match=r"selection-2.json cannot be read \(.*\): restore it .*or rename it to") as caught:
         damaged.selections(tmp_path)
     assert "\n" not in str(caught.value)
     (tmp_path / "selection-2.json").rename(tmp_path / "selection-2.json.damaged")

@@ -1,4 +1,4 @@
-"""Tables: one schema for every file, a trial written whole or not at all, nothing overwritten, readers never disturbed."""
+"""Tables: every file has one schema, a trial is written whole or not at all, nothing is overwritten, readers are never disturbed."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def result(**summary: Any) -> TrialResult:
 
 
 def test_config_columns_are_exactly_the_schema() -> None:
-    """A leaf added to TrialConfig and forgotten here (or the reverse) would be lost or null for ever."""
+    """A leaf added to TrialConfig and forgotten here (or the reverse) would be lost or null forever."""
     for config in (BASELINE, JEPA):
         assert set(columns(config)) == set(results.CONFIG)
 
 
 def test_a_folder_of_different_trials_reads_as_one_frame(tmp_path: Path) -> None:
-    """The first file has nulls where others have numbers, and the reverse: with a schema per file pandas would refuse, or lose a type."""
+    """One file has nulls where another has numbers, and vice versa: with a schema per file, pandas would fail or lose a type."""
     results.write_trial(tmp_path, "a", BASELINE, "none/llama3", "search", TrialResult("FAILED", "loss is NaN at step 3"))
     results.write_trial(tmp_path, "b", JEPA, "jepa/llama3", "search", result(val_accuracy=0.25, train_flops=10**17, epochs_done=4))
     for frame in (pd.read_parquet(tmp_path / "trials"), results.read_trials(tmp_path)):
@@ -60,7 +60,7 @@ def test_metrics_and_predictions_carry_the_trial(tmp_path: Path) -> None:
     assert only.to_dict("records") == [{"trial_id": "b", "stopped": True}]
 
 
-def test_embeddings_are_a_table_of_their_own_where_there_are_any(tmp_path: Path) -> None:
+def test_embeddings_are_a_separate_table_if_there_are_any(tmp_path: Path) -> None:
     vector = np.array([0.5, -2.0, 1 / 3], dtype=np.float16)
     lines = [{"split": "val", "example_id": "f:1", "view": view, "vector": vector.tolist()} for view in ("text", "code")]
     results.write_trial(tmp_path, "a", JEPA, "jepa/llama3", "confirm", TrialResult("COMPLETE", None, {}, embeddings=lines))
@@ -72,7 +72,7 @@ def test_embeddings_are_a_table_of_their_own_where_there_are_any(tmp_path: Path)
             assert stored.dtype == np.float16 and stored.tolist() == vector.tolist()
     only = results.read_embeddings(tmp_path, ["example_id", "vector"], [("view", "==", "code")])
     assert only["example_id"].tolist() == ["f:1"]
-    (tmp_path / "trials" / "a.parquet").unlink()  # without its row a trial does not exist
+    (tmp_path / "trials" / "a.parquet").unlink()  # without its row, a trial does not exist
     assert results.read_embeddings(tmp_path).empty and results.read_embeddings(tmp_path / "nowhere").empty
     again = TrialResult.from_json(TrialResult("COMPLETE", embeddings=lines).to_json())
     assert again.embeddings == lines
@@ -83,7 +83,7 @@ def test_an_empty_folder_reads_as_an_empty_frame_with_columns(tmp_path: Path) ->
     assert list(results.read_metrics(tmp_path).columns) == results.METRICS.names
     assert list(results.read_predictions(tmp_path, columns=["split"]).columns) == ["split"]
     assert results.finished(tmp_path) == {}
-    with pytest.raises(ValueError, match=r"no column \['val_exakt'\] in trials; there are trial_id"):
+    with pytest.raises(ValueError, match=r"unknown columns \['val_exakt'\] in trials; available: trial_id"):
         results.read_trials(tmp_path, columns=["val_exakt"])
 
 
@@ -112,7 +112,7 @@ def test_a_crash_between_the_files_leaves_no_trial_and_can_be_repeated(
         results.write_trial(tmp_path, "a", BASELINE, "none/llama3", "search", result(val_accuracy=0.25))
     assert len(done) == survived
     assert not list(tmp_path.rglob(".*.tmp"))
-    # After a power cut an unfinished temporary file would remain, and no reader minds: not ours, and not plain pandas.
+    # After a power cut an unfinished temporary file may remain: readers ignore it, ours and plain pandas.
     (tmp_path / "trials").mkdir(exist_ok=True)
     (tmp_path / "trials" / ".a.parquet.0123abcd.tmp").write_bytes(b"PAR1 half")
     assert results.read_trials(tmp_path).empty and results.finished(tmp_path) == {}
@@ -171,17 +171,17 @@ def test_json_keeps_numpy_and_non_finite_numbers() -> None:
     mixed = TrialResult("FAILED", "x", {"train_ce": float("nan"), "steps": np.int64(3), "val_ce": np.float32(0.5)})  # type: ignore[dict-item]
     back = TrialResult.from_json(mixed.to_json()).summary
     assert math.isnan(float(str(back["train_ce"]))) and back["steps"] == 3 and back["val_ce"] == 0.5
-    with pytest.raises(TypeError, match="holds set"):
+    with pytest.raises(TypeError, match="contains a set"):
         TrialResult("FAILED", None, {"x": {1}}).to_json()  # type: ignore[dict-item]
 
 
 def test_provenance_names_versions_and_fits_the_summary() -> None:
-    found = results.provenance()
-    assert set(found) <= set(results.SUMMARY)
-    versions = json.loads(str(found["versions"]))
+    facts = results.provenance()
+    assert set(facts) <= set(results.SUMMARY)
+    versions = json.loads(str(facts["versions"]))
     assert set(versions) == {"torch", "ray", "transformers", "peft", "optuna", "python", "jepa_ray"}
     assert versions["python"].startswith("3.") and versions["torch"] and versions["jepa_ray"]
-    assert str(found["started_at"]).endswith("+00:00")
+    assert str(facts["started_at"]).endswith("+00:00")
 
 
 def test_git_sha_only_of_a_checkout_that_holds_the_package(tmp_path: Path) -> None:
@@ -200,12 +200,12 @@ def test_git_sha_only_of_a_checkout_that_holds_the_package(tmp_path: Path) -> No
     assert sha is not None and len(sha) == 40
     (tmp_path / "package" / "__init__.py").write_text("x = 2\n")
     assert _git_sha(tmp_path / "package") == f"{sha}-dirty"
-    # Installed into an environment that lies inside a repository: its commit says nothing about the package.
+    # Installed into an environment inside another repository, whose commit says nothing about the package.
     assert _git_sha(tmp_path / "venv") is None
 
 
 def test_of_equally_good_trials_the_one_suggested_first_is_best(tmp_path: Path) -> None:
-    """Whichever happened to start first on a machine with several at a time; cut, failed and unmeasured trials are never best."""
+    """Regardless of which started first on a machine that runs several; pruned, failed and unmeasured trials are never best."""
     rows = [
         ("COMPLETE", 0.5, 2, "2026-01-01"),
         ("COMPLETE", 0.5, 1, "2026-01-02"),
@@ -218,22 +218,22 @@ def test_of_equally_good_trials_the_one_suggested_first_is_best(tmp_path: Path) 
         result = TrialResult(state, None, {"val_accuracy": value, "started_at": started})  # type: ignore[arg-type]
         results.write_trial(tmp_path, config_id(config, "d"), config, "jepa/llama3", "search", result, number)
     trials = results.read_trials(tmp_path)
-    found = results.best_trial(trials, "val_accuracy", "max")
-    assert found is not None and (found["number"], found["val_accuracy"]) == (1, 0.5)
+    best = results.best_trial(trials, "val_accuracy", "max")
+    assert best is not None and (best["number"], best["val_accuracy"]) == (1, 0.5)
     lowest = results.best_trial(trials, "val_accuracy", "min")
     assert lowest is not None and lowest["number"] == 4
     assert results.best_trial(trials[trials["state"] == "PRUNED"], "val_accuracy", "max") is None
-    # Rows of a version that did not write the number: the one started first.
+    # Rows of earlier versions have no number: the one that started first wins.
     earlier = results.best_trial(trials.assign(number=None), "val_accuracy", "max")
     assert earlier is not None and earlier["started_at"] == "2026-01-01"
 
 
 def test_questions_are_one_categorical_column_over_all_trials(tmp_path: Path) -> None:
-    """Each trial's file has a dictionary of its own, and files of older versions have no such column."""
+    """Each trial's file has its own dictionary, and files of earlier versions lack the column."""
     row = {"split": "test", "prediction": "a", "reference": "a", "correct": True}
     for number, questions in enumerate((["p", "q", "p"], ["q", "r"], [None])):
-        found = TrialResult("COMPLETE", predictions=[{**row, "example_id": str(i), "question": text} for i, text in enumerate(questions)])
-        results.write_trial(tmp_path, f"{number:016d}", BASELINE, "none/llama3", "confirm", found)
+        result = TrialResult("COMPLETE", predictions=[{**row, "example_id": str(i), "question": text} for i, text in enumerate(questions)])
+        results.write_trial(tmp_path, f"{number:016d}", BASELINE, "none/llama3", "confirm", result)
     old = tmp_path / "predictions" / f"{2:016d}.parquet"
     pq.write_table(pq.read_table(old).drop_columns(["question", "leaked"]), old)
     read = results.read_predictions(tmp_path)

@@ -1,1 +1,1 @@
-"""One module per task: what its rows look like at their source, and a generator of sample rows."""
+"""One module per task: the format of its rows at the source, and a generator of sample examples."""

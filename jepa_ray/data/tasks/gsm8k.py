@@ -1,7 +1,7 @@
 """GSM8K: word problem -> worked solution, whose last line is `#### ` and the number (Cobbe et al. 2021, arXiv 2110.14168).
 
-The built-in problems have one or two steps with small numbers, from the forms below. Their solutions are in GSM8K's style,
-calculator annotations `<<3+4=7>>` included, but they are far easier: what a model learns on them says nothing about real ones.
+The built-in problems have one or two steps with small numbers, from the forms below. Their solutions follow GSM8K's style,
+including calculator annotations `<<3+4=7>>`, but are far easier: results on them say nothing about the real problems.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from jepa_ray.streams import stream
 
 SYSTEM = "Answer the math question, show steps."
 GOLD = re.compile(r"^#### *\$?-?\$?(?:\d|\.\d)", re.MULTILINE)
-"""Where the line with the answer's number begins; a unit may follow."""
+"""Matches the start of the line with the answer's number; a unit may follow."""
 
 NAMES = ("Anna", "Ben", "Carla", "David", "Emma", "Felix", "Grace", "Hugo", "Iris", "Jack", "Karen", "Leo", "Mia", "Noah", "Olga", "Paul")
 ITEMS = ("apples", "books", "cards", "coins", "eggs", "flowers", "marbles", "pens", "plates", "ribbons", "shells", "stamps")
 SMALL, LARGE = (2, 9), (11, 25)
-"""Ranges of the numbers drawn: of factors and of what is added or taken away, and of what there is at first. No result is below 2."""
+"""Ranges of the numbers: of factors and of what is added or removed, and of the initial amount. No result is below 2."""
 
 
 @dataclass(frozen=True)
@@ -88,14 +88,14 @@ FORMS = (
     ),
 )
 PATIENCE = 20
-"""Draws per wanted problem after which the forms count as exhausted."""
+"""Draws per requested problem after which the forms count as exhausted."""
 
 
 def generate(n: int, seed: int, split: str = "train", exclude: Iterable[Example] = ()) -> list[Example]:
-    """`n` problems with distinct texts and distinct solutions, none of either in `exclude`; the same for the same arguments.
+    """`n` problems with distinct texts and distinct solutions, none of which is in `exclude`; deterministic.
 
-    Each split of a seed has a stream of its own. A shorter list is a prefix of a longer one. Raises ValueError where the forms
-    have no `n` such problems to give.
+    Each split of a seed has its own stream. A shorter list is a prefix of a longer one. Raises ValueError if the forms yield
+    fewer than `n` such problems.
     """
     rng = stream(seed, "gsm8k", split)
     texts, codes = set(), set()
@@ -115,7 +115,7 @@ def generate(n: int, seed: int, split: str = "train", exclude: Iterable[Example]
             examples.append(Example(f"gsm8k-{split}:{len(examples) + 1}", SYSTEM, text, code))
     if len(examples) < n:
         raise ValueError(
-            f"the built-in gsm8k problems gave {len(examples):,} of the {n:,} distinct ones of the {split} split "
+            f"the built-in gsm8k problems gave {len(examples):,} of the {n:,} distinct problems of the {split} split "
             f"in {PATIENCE * n:,} draws: lower data.num_train, data.num_val or data.num_test, or give a file in data.train"
         )
     return examples
@@ -136,7 +136,7 @@ def _fill(form: Form, rng: np.random.Generator) -> tuple[str, str]:
 
 
 def complete(example: Example) -> Example:
-    """The example as it is. Raises ValueError where its solution does not end in a number."""
+    """The example unchanged. Raises ValueError if its solution does not end in a number."""
     if not GOLD.search(example.code):
         raise ValueError(f"the solution has no number to compare with: expected a last line such as #### 18, not {_last(example.code)!r}")
     return example

@@ -1,4 +1,4 @@
-"""HellaSwag: a context and four endings, of which one fits; the answer is its letter (Zellers et al. 2019, arXiv 1905.07830).
+"""HellaSwag: a context and four endings, one of which fits; the answer is its letter (Zellers et al. 2019, arXiv 1905.07830).
 
     prompt   Today Emma is in the kitchen.        answer  C     JEPA views  Today Emma is in the kitchen.
              A. She wants the shadow.                                        She takes the soup.
@@ -6,10 +6,10 @@
              C. She takes the soup.
              D. She cleans the thunder.
 
-The built-in questions are of that form: the place names one of a few scenes, and one ending's object belongs to the same scene.
-Of the other endings, most name something that fits no scene at all, the rest something of another scene. So there are two steps:
-dropping what never fits, which needs no context and which a tiny model learns in some hundred steps, and matching the scene, which
-it learns far later. What a model learns on them says nothing about the real questions.
+The built-in questions have this form: the place belongs to one of a few scenes, and one ending's object belongs to the same scene.
+Most other endings name something that fits no scene at all, the rest something from another scene. So there are two steps to learn:
+to drop what never fits, which needs no context and takes a tiny model a few hundred steps, and to match the scene, which takes it
+far longer. Results on them say nothing about the real questions.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ SCENES = {
     "sport": (("stadium", "gym", "tennis court"), ("ball", "racket", "whistle", "net")),
     "sailing": (("harbour", "ship", "beach"), ("sail", "anchor", "oar", "rope")),
 }
-"""Scene -> (its places, its objects). No object belongs to two."""
+"""Scene -> (its places, its objects). No object belongs to two scenes."""
 NAMES = (
     ("Anna", "She"),
     ("Ben", "He"),
@@ -57,20 +57,20 @@ CONTEXTS = (
     "{} and a friend meet at the {}.",
 )
 STRAYS = ("moon", "cloud", "idea", "dream", "shadow", "thunder", "number", "colour")
-"""What fits no scene."""
+"""Things that fit no scene."""
 STRAY_SHARE = 0.7
-"""Share of the wrong endings that name one of these. Dropping them and guessing among the others is then right 63 times in 100."""
+"""Share of the wrong endings that name one of these. Dropping them and guessing among the rest is then right 63 % of the time."""
 ENDINGS = ("{} takes the {}.", "{} finds the {}.", "{} wants the {}.", "{} cleans the {}.")
-"""All equally long, and used with every object: only the object tells."""
+"""Equally long, and used with every object: only the object distinguishes endings."""
 PATIENCE = 20
-"""Draws per wanted question after which the forms count as exhausted."""
+"""Draws per requested question after which the forms count as exhausted."""
 
 
 def generate(n: int, seed: int, split: str = "train", exclude: Iterable[Example] = ()) -> list[Example]:
-    """`n` questions with distinct texts, none in `exclude`; the same for the same arguments. Letters repeat, each as likely.
+    """`n` questions with distinct texts, none of which is in `exclude`; deterministic. All letters are equally likely.
 
-    Each split of a seed has a stream of its own. A shorter list is a prefix of a longer one. Raises ValueError where the forms
-    have no `n` such questions to give.
+    Each split of a seed has its own stream. A shorter list is a prefix of a longer one. Raises ValueError if the forms yield
+    fewer than `n` such questions.
     """
     rng = stream(seed, "hellaswag", split)
     texts = {other.text for other in exclude}
@@ -91,7 +91,7 @@ def generate(n: int, seed: int, split: str = "train", exclude: Iterable[Example]
 
 
 def _draw(rng: np.random.Generator) -> tuple[str, list[str], int]:
-    """(context, endings, index of the right one). No two endings have the same object."""
+    """(context, endings, index of the correct one). No two endings have the same object."""
     scenes = [list(SCENES.values())[index] for index in rng.permutation(len(SCENES))[: len(LETTERS)].tolist()]
     strays = [STRAYS[index] for index in rng.permutation(len(STRAYS))[: len(LETTERS)].tolist()]
     right = int(rng.random() * len(LETTERS))
@@ -115,7 +115,7 @@ def _example(name: str, system: str, context: str, endings: list[str], right: in
 
 
 def complete(example: Example) -> Example:
-    """Takes the views from the row's `text` and `code` messages, as in the reference's files; its options are the four letters."""
+    """Takes the views from the row's `text` and `code` messages, as in the reference's files; the options are the four letters."""
     letter = example.code.strip()
     if letter not in LETTERS:
         raise ValueError(f"the answer is {example.code!r}; expected one of the letters {', '.join(LETTERS)}")
@@ -126,11 +126,11 @@ def complete(example: Example) -> Example:
 
 def _content(extra: dict[str, Any], key: str, meaning: str) -> str:
     """The content of the one message under `key`: a message, or a list of one."""
-    found = extra.get(key)
-    message = found[0] if isinstance(found, list) and len(found) == 1 else found
+    entry = extra.get(key)
+    message = entry[0] if isinstance(entry, list) and len(entry) == 1 else entry
     content = message.get("content") if isinstance(message, dict) else None
     if not (isinstance(content, str) and content.strip()):
-        raise ValueError(f'{meaning} is missing: expected one message {{"role": ..., "content": ...}} under {key}, beside messages')
+        raise ValueError(f'{meaning} is missing: expected one message {{"role": ..., "content": ...}} under {key}, next to messages')
     return content.strip()
 
 

@@ -1,17 +1,17 @@
-"""NL-RX-like pairs of English and regular expression, from a grammar written here; any number, from a seed.
+"""NL-RX-like pairs of English and regular expression: any number, generated from a grammar and a seed.
 
-Source: the forms of NL-RX-SYNTH (Locascio et al. 2016, arXiv 1608.03000), whose surface and frequencies
-this follows. Each rule is synchronous: its English and its regex have the same slots.
+Source: the forms of NL-RX-SYNTH (Locascio et al. 2016, arXiv 1608.03000); wording and frequencies
+follow it. Each rule is synchronous: its English and its regex have the same slots.
 
     set      ->  <atom> or <atom:2>                        (<atom>)|(<atom:2>)
     ending   ->  ending with <group>                       (.*)(<group>)
     line     ->  lines <verb> before <operand>             (<verb>).*(<operand>).*
 
-What differs from the real data, on purpose: there, one English sentence may read two ways, and about 9 % of its pairs are not
-the usual reading of their sentence. Here the English determines the regex. The readings kept are the real data's common ones:
-`before` binds loosest (but `words with` spans it), then a preposition and its whole group, then a repetition and its whole
-group, then `or` and `and`, then `followed by`. Like there, the regex is a target string, not a careful program: `|` stands
-unparenthesised beside `.*`, and `&` and `~` are the paper's and and not.
+One deliberate difference: in the real data a sentence may have two readings, and about 9 % of the pairs are not the usual reading of
+their sentence. Here the English determines the regex, by the real data's common readings: `before` binds loosest (but `words with`
+spans it), then a preposition and its whole group, then a repetition and its whole group, then `or` and `and`, then `followed by`.
+As in the real data, the regex is a target string, not a careful program: `|` appears unparenthesised next to `.*`, and `&` and `~`
+are the paper's "and" and "not".
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ CLASSES = {
     "a character": ".",
 }
 STRINGS = ("dog", "truck", "ring", "lake")
-"""Strings of one line take these names in order; no class occurs twice in a line either."""
+"""The strings of a line are named in this order; no class occurs twice in a line either."""
 STRING_SHARE = 0.38
-"""Share of atoms that are strings as drawn; rejecting repeated lines brings it near the real data's 0.31."""
+"""Share of strings among the atoms drawn; rejecting repeated lines brings it near the real data's 0.31."""
 
 # Weights are relative within a symbol. `<atom>` and `<count>` are filled in last; `<x:2>` is a second slot of symbol x.
 GRAMMAR: dict[str, tuple[tuple[float, str, str], ...]] = {
@@ -69,7 +69,7 @@ GRAMMAR: dict[str, tuple[tuple[float, str, str], ...]] = {
         (8, "lines starting with <words>", "(<words>)(.*)"),
         (12, "lines ending with <words>", "(.*)(<words>)"),
     ),
-    # Verb phrases after "lines". The same after "or" and "and" is `marked`: the preposition shows where a new operand begins.
+    # Verb phrases after "lines". After "or" and "and" they are `marked`: the preposition shows where a new operand begins.
     "positive": (
         (32, "containing <group>", ".*<group>.*"),
         (24, "containing <list>", ".*<list>.*"),
@@ -100,7 +100,7 @@ GRAMMAR: dict[str, tuple[tuple[float, str, str], ...]] = {
         (3, "ending with <brief>", "(.*)(<brief>)"),
         (3, "not <brief>", "~(<brief>)"),
     ),
-    # After a repetition, which ends the first operand as well, the second needs no preposition.
+    # A repetition also ends the first operand, so the second one needs no preposition.
     "second": (
         (20, "<marked>", "<marked>"),
         (5, "<pair>", "<pair>"),
@@ -108,7 +108,7 @@ GRAMMAR: dict[str, tuple[tuple[float, str, str], ...]] = {
         (8, "<atom> and <atom:2>", "(<atom>)&(<atom:2>)"),
         (5, "<list>", "<list>"),
     ),
-    # What stands on the right of "before", and on its left.
+    # The right side of "before" (`operand`), and the left (`compound`).
     "operand": (
         (4, "<atom>", "<atom>"),
         (24, "<once>", "<once>"),
@@ -142,7 +142,7 @@ GRAMMAR: dict[str, tuple[tuple[float, str, str], ...]] = {
         (5, "words that contain only <group>", r"\b<group>\b"),
         (4, "words that don't have <group>", r"\b~(<group>)\b"),
     ),
-    # Below these, one line each for what stands in a single place: an atom, one repeated, two or three joined.
+    # Content of a single place: an atom, a repeated one, two or three joined.
     "negated": (
         (14, "<atom>, not <atom:2>, and not <atom:3>", "(<atom>)&(<atom:2>)&(<atom:3>)"),
         (14, "<list-or>", "<list-or>"),
@@ -176,7 +176,7 @@ GRAMMAR: dict[str, tuple[tuple[float, str, str], ...]] = {
         (1, "<atom> and <pair>", "(<atom>)&(<pair>)"),
     ),
     "pair": ((1, "<atom> followed by <atom:2>", "<atom>.*<atom:2>.*"),),
-    # A repetition takes the whole group in front of it.
+    # A repetition applies to the whole group before it.
     "repeated": (
         (1, "<once>", "<once>"),
         (5, "<atom> or <atom:2><times>", "((<atom>)|(<atom:2>))<times>"),
@@ -191,14 +191,14 @@ GRAMMAR: dict[str, tuple[tuple[float, str, str], ...]] = {
 }
 COUNTS = "234567"
 PATIENCE = 20
-"""Draws per wanted pair after which the grammar counts as exhausted (10,000 pairs take 1.8 each, 50,000 take 4.8)."""
+"""Draws per requested pair after which the grammar counts as exhausted (10,000 pairs take 1.8 each, 50,000 take 4.8)."""
 
 _SLOT = re.compile(r"(<[a-z-]+(?::\d)?>)")
 
 
 @dataclass(frozen=True)
 class _Rule:
-    """One right-hand side, cut at its slots: literal text and slots alternate."""
+    """One right-hand side, split at its slots: literal text and slots alternate."""
 
     text: tuple[str, ...]
     regex: tuple[str, ...]
@@ -219,10 +219,10 @@ _RULES = _compile()
 
 
 def generate(n: int, seed: int, split: str = "train", exclude: Iterable[Example] = ()) -> list[Example]:
-    """`n` examples with distinct texts and distinct regexes, none of either in `exclude`; the same for the same arguments.
+    """`n` examples with distinct texts and distinct regexes, none of which is in `exclude`; deterministic.
 
-    Splits of one seed come from streams of their own; pass one split as `exclude` of the next to keep them disjoint. A shorter
-    list is a prefix of a longer one. Raises ValueError where the grammar has no `n` such pairs to give.
+    Each split of a seed has its own stream; pass one split as `exclude` of the next to keep them disjoint. A shorter list is a
+    prefix of a longer one. Raises ValueError if the grammar yields fewer than `n` such pairs.
     """
     rng = stream(seed, "nl-rx", split)
     texts, codes = set(), set()
@@ -261,7 +261,7 @@ def _expand(symbol: str, rng: np.random.Generator) -> tuple[str, str]:
 
 
 def _fill(text: str, regex: str, rng: np.random.Generator) -> tuple[str, str]:
-    """Draw the atoms and counts. Both sides name their slots in the same order (tested), so filling left to right agrees."""
+    """Draw the atoms and counts. Both sides have their slots in the same order (tested), so filling from left to right is consistent."""
     classes, strings = list(CLASSES), list(STRINGS)
     for _ in range(text.count("<atom>")):
         if strings and (not classes or rng.random() < STRING_SHARE):

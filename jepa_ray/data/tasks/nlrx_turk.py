@@ -1,13 +1,13 @@
-"""NL-RX-TURK: the regexes of NL-RX, their English as crowd workers reworded it (Locascio et al. 2016, arXiv 1608.03000).
+"""NL-RX-TURK: the regexes of NL-RX with English reworded by crowd workers (Locascio et al. 2016, arXiv 1608.03000).
 
-The built-in pairs are those of nl-rx's grammar, seed for seed and split for split, with the sentence reworded by the tables below:
+The built-in pairs are those of nl-rx's grammar for the same seed and split, with the sentence reworded by the tables below:
 
     lines with a vowel before the string 'dog'              (the synthetic sentence)
     find any string where the word 'dog' comes after a vowel
 
-A sentence is an opening, a noun, a verb phrase that agrees with it, and the rest; each part is put in other words, and the two sides
-of "before" may change places. No wording stands for two things, so a reworded sentence still has one regex: undoing the tables gives
-the synthetic sentence back (tested). Real workers are freer than this, and now and then wrong.
+A sentence is an opening, a noun, a verb phrase that agrees with it, and the rest. Each part is reworded, and the two sides
+of "before" may change places. No wording has two meanings, so a reworded sentence still has one regex: inverting the tables restores
+the synthetic sentence (tested). Real workers reword more freely, and are sometimes wrong.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ VERBS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "not": (("that are not", "which are not"), ("that is not", "which is not")),
 }
-"""Verb phrase of the synthetic sentence, after "lines" -> its wordings after a plural noun, and after a singular one."""
+"""Verb phrase after "lines" in the synthetic sentence -> (wordings after a plural noun, wordings after a singular one)."""
 
 TURNED = (
     "where {earlier} comes before {later}",
@@ -104,11 +104,11 @@ PHRASES: dict[str, tuple[str, ...]] = {
     "words that contain only": ("words that contain only", "words made up only of"),
     "words that don't have": ("words that don't have", "words without", "words lacking"),
 }
-"""Part of the rest of the synthetic sentence -> its wordings."""
+"""Phrase in the rest of the synthetic sentence -> its wordings."""
 COUNTED = (", {} or more times", " at least {} times", " {} times or more", " repeated {} or more times")
 """Wordings of ", 3 or more times"."""
 PATIENCE = 50
-"""Wordings tried for a sentence; each has hundreds."""
+"""Wordings tried per sentence; each has hundreds."""
 
 _COUNT = re.compile(r", (\d) or more times")
 _VERB = re.compile(f"lines ({'|'.join(sorted(VERBS, key=len, reverse=True))}) ")
@@ -116,10 +116,10 @@ _PHRASE = re.compile("|".join(sorted(map(re.escape, PHRASES), key=len, reverse=T
 
 
 def generate(n: int, seed: int, split: str = "train", exclude: Iterable[Example] = ()) -> list[Example]:
-    """`n` examples with distinct texts and distinct regexes, none of either in `exclude`; the same for the same arguments.
+    """`n` examples with distinct texts and distinct regexes, none of which is in `exclude`; deterministic.
 
     The regexes are those that nl-rx generates for these arguments. A shorter list is a prefix of a longer one. Raises ValueError
-    where nl-rx's grammar has no `n` such pairs to give, or a sentence has no wording left.
+    if nl-rx's grammar yields fewer than `n` such pairs, or a sentence has no wording left.
     """
     taken = list(exclude)
     rng = stream(seed, "nl-rx-turk", split)
@@ -139,13 +139,13 @@ def generate(n: int, seed: int, split: str = "train", exclude: Iterable[Example]
 
 
 def reword(text: str, rng: np.random.Generator) -> str:
-    """A synthetic sentence in other words, or, by chance, the same ones."""
+    """A synthetic sentence in other words or, by chance, unchanged."""
     head = _VERB.match(text)
     assert head, f"not a sentence of nl-rx's grammar: {text!r}"
     verb, rest = head[1], text[head.end() :]
     singular = rng.random() < 0.5
     lead = _pick(rng, OPENINGS) + _pick(rng, SINGULAR if singular else PLURAL)
-    # "words with" spans a "before" on its right, and of two the first binds: such sentences keep their order.
+    # "words with" spans a "before" to its right, and with two, the first binds: such sentences keep their order.
     if verb == "with" and rest.count(" before ") == 1 and "words" not in rest and rng.random() < TURNED_SHARE:
         earlier, later = (_rephrase(part, rng) for part in rest.split(" before "))
         return f"{lead} {_pick(rng, TURNED).format(earlier=earlier, later=later)}"

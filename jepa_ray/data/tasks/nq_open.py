@@ -1,8 +1,8 @@
 """NQ-Open: question -> accepted answers, joined by `; ` (Lee et al. 2019, arXiv 1906.00300).
 
-The built-in questions ask after invented towns. What is true of a town depends on the seed and not on the split, and every fact
-can be asked in many ways: a model answers test questions from facts that it saw in training under other wordings. Nothing can be
-answered from the question alone.
+The built-in questions are about invented towns. The facts depend on the seed but not on the split, and each can be asked in many
+ways: a model answers test questions from facts that it saw in training in other wordings. No question can be answered from its
+text alone.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ OPENINGS = (
 
 @dataclass(frozen=True)
 class Relation:
-    """Something that is true of every town."""
+    """A kind of fact that every town has."""
 
     several: float
     """Share of the towns with two accepted answers."""
@@ -125,10 +125,10 @@ RELATIONS = {
 
 
 def generate(n: int, seed: int, split: str = "train", exclude: Iterable[Example] = ()) -> list[Example]:
-    """`n` questions with distinct texts, none in `exclude`; the same for the same arguments. Answers repeat.
+    """`n` questions with distinct texts, none of which is in `exclude`; deterministic. Answers repeat.
 
-    Facts are those of the seed's world, for every split; which are asked, and in which words, is drawn for each split. A shorter
-    list is a prefix of a longer one. Raises ValueError where there are no `n` further questions.
+    All splits of a seed share its facts; which facts are asked, and in which words, is drawn for each split. A shorter list is a
+    prefix of a longer one. Raises ValueError if fewer than `n` questions are left.
     """
     questions = _questions(seed)
     taken = {other.text for other in exclude}
@@ -158,7 +158,7 @@ def world(seed: int) -> dict[tuple[str, str], tuple[str, ...]]:
 
 
 def _questions(seed: int) -> list[tuple[str, tuple[str, ...]]]:
-    """Every question that can be asked, in a fixed order, with its accepted answers."""
+    """Every possible question with its accepted answers, in a fixed order."""
     return [
         (opening + question.format(town), golds)
         for (town, name), golds in world(seed).items()
@@ -168,13 +168,13 @@ def _questions(seed: int) -> list[tuple[str, tuple[str, ...]]]:
 
 
 def complete(example: Example) -> Example:
-    """Puts the accepted answers into `extra`: those that the row names under `answers`, else `code` cut at `; `."""
+    """Puts the accepted answers into `extra`: those under `answers` in the row, otherwise `code` split at `; `."""
     if "answers" in example.extra:
         answers = strings(example.extra["answers"], "the row", "answers")
     else:
         answers = [answer.strip() for answer in example.code.split(SEPARATOR) if answer.strip(" ;")]
     if not answers:
-        raise ValueError(f"no answer in {example.code!r}; expected one or several, joined by '; '")
+        raise ValueError(f"no answer in {example.code!r}; expected one or more, joined by '; '")
     return replace(example, extra={**example.extra, "answers": answers})
 
 

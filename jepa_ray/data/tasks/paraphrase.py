@@ -1,7 +1,7 @@
-"""Paraphrase: one wording of a sentence -> the next. For pretraining; there is no score to reach but reproducing the next wording.
+"""Paraphrase: one wording of a sentence -> the next. For pretraining; the only score is reproducing the next wording.
 
-The built-in sentences say who did what to what, when and where, in six wordings of a fixed order. So the next wording follows from
-the one before, and a small model can learn it.
+The built-in sentences say who did what to what, when and where, in six wordings in a fixed order. Each wording therefore determines
+the next, and a small model can learn the task.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ VERBS = (
     ("sold", "traded"),
     ("wanted", "desired"),
 )
-"""Two words for each deed. Wordings alternate between them."""
+"""Two words for each action. Wordings alternate between them."""
 PARTICIPLES = {"broke": "broken", "hid": "hidden"}
-"""Where other than the past tense."""
+"""Participles that differ from the past tense."""
 THINGS = ("a boat", "a bell", "a bridge", "a cart", "a chair", "a clock", "a drum", "a fence", "a gate", "a kite", "a lamp", "a ring")
 TIMES = ("in spring", "in summer", "in winter", "at noon", "at night", "on monday", "on friday", "last week", "last year", "yesterday")
 PLACES = (
@@ -67,17 +67,17 @@ WORDINGS = (
     "what the {person} {past} {time} {place} was {thing}.",
 )
 PATIENCE = 20
-"""Draws per wanted pair after which the sentences count as exhausted."""
+"""Draws per requested pair after which the sentences count as exhausted."""
 
 
 def generate(n: int, seed: int, split: str = "train", exclude: Iterable[Example] = ()) -> list[Example]:
-    """`n` pairs, each of something that is said in no other pair and nowhere in `exclude`, in whatever wording.
+    """`n` pairs, each about a statement that occurs in no other pair and not in `exclude`, in any wording; deterministic.
 
-    The same for the same arguments; each split of a seed has a stream of its own; a shorter list is a prefix of a longer one.
-    Raises ValueError where there are no `n` such pairs to give.
+    Each split of a seed has its own stream. A shorter list is a prefix of a longer one. Raises ValueError if there are fewer than
+    `n` such pairs.
     """
     rng = stream(seed, "paraphrase", split)
-    said = {sentence for other in exclude for sentence in (other.text, other.code)}
+    used = {sentence for other in exclude for sentence in (other.text, other.code)}
     examples: list[Example] = []
     for _ in range(PATIENCE * n):
         if len(examples) == n:
@@ -85,8 +85,8 @@ def generate(n: int, seed: int, split: str = "train", exclude: Iterable[Example]
         lists = (PEOPLE, VERBS, THINGS, TIMES, PLACES, range(len(WORDINGS) - 1))
         person, verb, thing, time, place, first = (int(rng.random() * len(choices)) for choices in lists)
         wordings = _wordings(PEOPLE[person], VERBS[verb], THINGS[thing], TIMES[time], PLACES[place])
-        if said.isdisjoint(wordings):
-            said.update(wordings)
+        if used.isdisjoint(wordings):
+            used.update(wordings)
             examples.append(Example(f"paraphrase-{split}:{len(examples) + 1}", SYSTEM, wordings[first], wordings[first + 1]))
     if len(examples) < n:
         raise ValueError(
@@ -98,17 +98,17 @@ def generate(n: int, seed: int, split: str = "train", exclude: Iterable[Example]
 
 def _wordings(person: str, verbs: tuple[str, str], thing: str, time: str, place: str) -> list[str]:
     """All wordings of one statement, in order."""
-    found = []
+    sentences = []
     for number, wording in enumerate(WORDINGS):
         past = verbs[number % 2]
         sentence = wording.format(person=person, past=past, participle=PARTICIPLES.get(past, past), thing=thing, time=time, place=place)
-        found.append(sentence[0].upper() + sentence[1:])
-    return found
+        sentences.append(sentence[0].upper() + sentence[1:])
+    return sentences
 
 
 def from_row(row: Row, where: str, name: str) -> list[Example]:
-    """`{"text": ..., "paraphrases": [...]}`: a pair for each two neighbours of the text and its paraphrases, ids `name.1` and on.
-    Or `{"sentence1": ..., "sentence2": ...}`: one pair, and none where a `label` says that they differ in meaning (any but 1).
+    """`{"text": ..., "paraphrases": [...]}`: a pair for each two neighbours of the text and its paraphrases, with ids `name.1` etc.
+    Or `{"sentence1": ..., "sentence2": ...}`: one pair, or none if a `label` other than 1 says that they differ in meaning.
     """
     if "sentence1" in row or "sentence2" in row:
         text, code = row.get("sentence1"), row.get("sentence2")

@@ -1,8 +1,8 @@
-"""Rotten Tomatoes and Yelp: review -> its sentiment, in two classes or in five (Pang and Lee 2005; Zhang et al. 2015, arXiv 1509.01626).
+"""Rotten Tomatoes and Yelp: review -> its sentiment in two or five classes (Pang and Lee 2005; Zhang et al. 2015, arXiv 1509.01626).
 
-The built-in reviews are two or three clauses about aspects of a film or a shop. Each clause says a mood
-in a word that carries it, or denies the opposite ("was not dull"). What makes them not quite easy: denials, clauses that point the
-other way, and, at a fixed share, a review whose label is one step off, as raters' are.
+The built-in reviews are two or three clauses about aspects of a film or a shop. Each clause expresses a mood
+by a word, or denies the opposite ("was not dull"). Three things make them harder: denials, clauses of opposite mood, and a fixed share
+of reviews whose label is one step off, as with human raters.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MOODS: dict[int, tuple[str, ...]] = {
     -1: ("weak", "dull", "bland", "poor", "tired", "flat"),
     -2: ("awful", "terrible", "horrible", "dreadful", "miserable", "disgusting"),
 }
-"""Mood, from -2 to 2 -> the words that carry it."""
+"""Mood, from -2 to 2 -> the words that express it."""
 CLAUSES = (
     "{aspect} was {word}",
     "{aspect} seemed {word}",
@@ -36,24 +36,24 @@ CLAUSES = (
     "i thought {aspect} was {word}",
 )
 DENIALS = ("{aspect} was not {word}", "{aspect} was never {word}", "nobody could call {aspect} {word}")
-"""With a word of the opposite mood. Only moods 1 and -1 are said so: what is not superb need not be awful."""
+"""With a word of the opposite mood. Only moods 1 and -1 use denials: what is not superb need not be awful."""
 JOINTS = (", and ", " and ", "; ", ". also, ")
-"""Between clauses of like mood. Where the mood turns, TURNS."""
+"""Between clauses of similar mood. TURNS: between clauses of opposite mood."""
 TURNS = (", but ", ", yet ", "; still, ", ", though ")
 PATIENCE = 20
-"""Draws per wanted review after which the forms count as exhausted."""
+"""Draws per requested review after which the forms count as exhausted."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """What tells the two tasks' built-in reviews apart."""
+    """What distinguishes the built-in reviews of the two tasks."""
 
     name: str
     system: str
     labels: tuple[str, ...]
-    """Index of the public source's label -> its word or words."""
+    """Label index of the public source -> its word or words."""
     moods: tuple[tuple[tuple[int, ...], ...], ...]
-    """Label -> what its clauses' moods can be, in some order."""
+    """Label -> the possible moods of its clauses, in any order."""
     aspects: tuple[str, ...]
     denied: float
     """Share of the clauses of mood 1 and -1 that deny the opposite."""
@@ -97,10 +97,10 @@ def generator(kind: Kind) -> Generate:
     """The `generate` of a kind of review."""
 
     def generate(n: int, seed: int, split: str = "train", exclude: Iterable[Example] = ()) -> list[Example]:
-        """`n` reviews with distinct texts, none in `exclude`; the same for the same arguments. Labels take turns: shares are equal.
+        """`n` reviews with distinct texts, none of which is in `exclude`; deterministic. Labels alternate, so their shares are equal.
 
-        Each split of a seed has a stream of its own. A shorter list is a prefix of a longer one. Raises ValueError where the forms
-        have no `n` such reviews to give.
+        Each split of a seed has its own stream. A shorter list is a prefix of a longer one. Raises ValueError if the forms yield
+        fewer than `n` such reviews.
         """
         rng = stream(seed, kind.name, split)
         texts = {other.text for other in exclude}
@@ -109,7 +109,7 @@ def generator(kind: Kind) -> Generate:
         for _ in range(PATIENCE * n):
             if len(examples) == n:
                 break
-            # A round of labels in random order, then another: any prefix is balanced, and the next label is hard to guess.
+            # Rounds of all labels in random order: every prefix is balanced, and the next label is hard to guess.
             if not labels:
                 labels = rng.permutation(len(kind.labels)).tolist()
             text = _review(kind, labels[-1], rng)

@@ -1,7 +1,7 @@
-"""Spider (Yu et al. 2018, arXiv 1809.08887): a question about a database, and the SQL query that answers it.
+"""Spider (Yu et al. 2018, arXiv 1809.08887): a question about a database and the SQL query that answers it.
 
 The Text view is `For db_id:[x]`, an empty line and the question, as in the paper; the schema is not shown. The public release has
-the queries in `train_spider.json` and the databases, which judging needs, in its folder `database`.
+the queries in `train_spider.json`, and the databases, which the judge needs, in the folder `database`.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ _DB_ID = re.compile(r"\s*For db_id:\[([^\]\n]+)\]\s*\S")
 
 
 def from_row(row: Row, where: str, name: str) -> list[Example]:
-    """A row of the public release: `db_id`, `question` and `query`; what else it has (parsed queries, tokens) is not needed."""
-    found = [row.get(key) for key in ("db_id", "question", "query")]
-    if not all(isinstance(value, str) and value.strip() for value in found):
+    """A row of the public release: `db_id`, `question` and `query`; other keys (parsed queries, tokens) are not needed."""
+    values = [row.get(key) for key in ("db_id", "question", "query")]
+    if not all(isinstance(value, str) and value.strip() for value in values):
         raise ValueError(f"{where}: expected a database's name under db_id, a sentence under question and SQL under query")
-    db_id, question, query = (str(value).strip() for value in found)
+    db_id, question, query = (str(value).strip() for value in values)
     return [Example(name, "", f"For db_id:[{db_id}]\n\n{question}", query, {"db_id": db_id})]
 
 
 def complete(example: Example) -> Example:
-    """The example with `extra["db_id"]`, which its text begins with."""
+    """The example with `extra["db_id"]`, taken from the start of its text."""
     match = _DB_ID.match(example.text)
     if match is None:
-        raise ValueError(f"the user's message must be For db_id:[NAME] and a question after it; it begins {example.text[:60]!r}")
+        raise ValueError(f"the user's message must be For db_id:[NAME] followed by a question; it begins with {example.text[:60]!r}")
     return replace(example, extra={**example.extra, "db_id": match.group(1).strip()})
 
 

@@ -1,14 +1,14 @@
-"""Spider-like questions over small databases, from templates written here; any number, from a seed.
+"""Spider-like questions about small databases: any number, generated from templates and a seed.
 
-A query is put together from parts that mean the same in English and in SQL, each over a table's own columns and values:
+A query is composed of parts that mean the same in English and in SQL, each over a table's own columns and values:
 
     what          the name and age of singers             SELECT name, age FROM singer
     which         with country Spain and age over 20      WHERE country = 'Spain' AND age > 20
                   of singers with country Spain           JOIN singer AS T2 ON T1.singer_id = T2.id WHERE T2.country = 'Spain'
     in what order by descending age, top 3                ORDER BY age DESC LIMIT 3
 
-The conditions of a query are true of one row, its witness, so that most queries have rows to return. What differs from the real
-data, on purpose: the English says the columns by their names, few words are used, and no question needs more than one join.
+The conditions of a query are true of one row, its witness, so that most queries return rows. Deliberate differences from the real
+data: the English names columns literally, the vocabulary is small, and no question needs more than one join.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ SCHEMAS: dict[str, str] = {
     """,
 }
 PATIENCE = 20
-"""Draws per wanted pair after which the templates count as exhausted."""
+"""Draws per requested pair after which the templates count as exhausted."""
 
 OPENINGS = ("Show {}.", "List {}.", "Find {}.", "Give {}.", "What is {}?")
 AGGREGATES = {"average": "avg", "highest": "max", "lowest": "min", "total": "sum"}
@@ -97,7 +97,7 @@ class Table:
     columns: tuple[str, ...]
     """Without `id` and the keys."""
     keys: tuple[str, ...]
-    """`singer_id`, say: columns that refer to the table named before `_id`."""
+    """Columns that refer to the table named before `_id`, such as `singer_id`."""
     rows: tuple[Row, ...]
 
     @property
@@ -106,7 +106,7 @@ class Table:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Text columns in which values repeat: what one groups by."""
+        """Text columns in which values repeat: candidates for GROUP BY."""
         return tuple(c for c in self.columns if c not in self.numbers and len({row[c] for row in self.rows}) < len(self.rows))
 
     @property
@@ -120,7 +120,7 @@ class Table:
 
 
 def quoted(value: Value) -> str:
-    """A value as SQL writes it. None of ours has a quote in it."""
+    """A value as SQL. None of our values contains a quote."""
     return f"'{value}'" if isinstance(value, str) else str(value)
 
 
@@ -144,7 +144,7 @@ def _table(text: str) -> Table:
 
 SCHEMA = MappingProxyType({db: {t.name: t for t in map(_table, text.split("\n\n"))} for db, text in SCHEMAS.items()})
 DATABASES: Mapping[str, str] = MappingProxyType({db: "\n".join(t.script for t in tables.values()) for db, tables in SCHEMA.items()})
-"""db_id -> the SQL script that makes the database."""
+"""db_id -> the SQL script that creates the database."""
 
 
 class _Dice:
@@ -160,16 +160,16 @@ class _Dice:
         return options[int(self._rng.random() * len(options))]
 
     def some(self, options: Sequence[T], number: int) -> list[T]:
-        """Different ones, in random order; all of them where there are no more."""
+        """Up to `number` distinct options, in random order."""
         left = list(options)
         return [left.pop(int(self._rng.random() * len(left))) for _ in range(min(number, len(left)))]
 
 
 def generate(n: int, seed: int, split: str = "train", exclude: Iterable[Example] = ()) -> list[Example]:
-    """`n` examples with distinct texts and distinct queries, none of either in `exclude`; the same for the same arguments.
+    """`n` examples with distinct texts and distinct queries, none of which is in `exclude`; deterministic.
 
-    Splits of one seed come from streams of their own; pass one split as `exclude` of the next to keep them disjoint. A shorter
-    list is a prefix of a longer one. Raises ValueError where the templates have no `n` such pairs to give.
+    Each split of a seed has its own stream; pass one split as `exclude` of the next to keep them disjoint. A shorter list is a
+    prefix of a longer one. Raises ValueError if the templates yield fewer than `n` such pairs.
     """
     dice = _Dice(stream(seed, "spider sample", split))
     texts, codes = set(), set()
@@ -196,11 +196,11 @@ def generate(n: int, seed: int, split: str = "train", exclude: Iterable[Example]
 
 
 def _question(tables: Mapping[str, Table], dice: _Dice) -> tuple[str, str]:
-    """One question over one database, and its query."""
+    """One question about one database, and its query."""
     table = dice.pick(tuple(tables.values()))
     key = dice.pick(table.keys) if table.keys and dice.chance(0.4) else None
     witness = dice.pick(table.rows)
-    things, own = f"{table.name}s", "T1." if key else ""
+    things, alias = f"{table.name}s", "T1." if key else ""
     source = table.name
     if key:
         parent = tables[key.removesuffix("_id")]
@@ -213,16 +213,16 @@ def _question(tables: Mapping[str, Table], dice: _Dice) -> tuple[str, str]:
         used = dice.some(table.columns, dice.pick((1, 1, 2)))
         different = len(used) == 1 and used[0] in table.labels and dice.chance(0.3)
         what = f"the {'different ' if different else ''}{' and '.join(used)} of {things}"
-        selected = ("DISTINCT " if different else "") + ", ".join(own + column for column in used)
+        selected = ("DISTINCT " if different else "") + ", ".join(alias + column for column in used)
     elif kind == "count":
         used, what, selected = [], f"the number of {things}", "count(*)"
     else:
         used, name = dice.some(table.numbers, 1), dice.pick(tuple(AGGREGATES))
-        what, selected = f"the {name} {used[0]} of {things}", f"{AGGREGATES[name]}({own}{used[0]})"
+        what, selected = f"the {name} {used[0]} of {things}", f"{AGGREGATES[name]}({alias}{used[0]})"
 
     free = [column for column in table.columns if column not in used]
     if key:
-        which, where = _conditions(table, free, witness, dice, own, dice.pick((0, 0, 1)))
+        which, where = _conditions(table, free, witness, dice, alias, dice.pick((0, 0, 1)))
         parent_witness = parent.rows[int(witness[key]) - 1]
         of_parent, where_parent = _conditions(parent, parent.columns, parent_witness, dice, "T2.", 1)
         which, where = f"{which} of {parent.name}s{of_parent}", where + where_parent
@@ -232,17 +232,17 @@ def _question(tables: Mapping[str, Table], dice: _Dice) -> tuple[str, str]:
     if kind == "columns" and dice.chance(0.35):
         column, descending, limit = dice.pick(table.numbers), dice.chance(0.5), dice.pick((0, 1, 2, 3))
         text += f" by {'descending ' if descending else ''}{column}" + (f", first {limit}" if limit else "")
-        code += f" ORDER BY {own}{column}{' DESC' if descending else ''}" + (f" LIMIT {limit}" if limit else "")
+        code += f" ORDER BY {alias}{column}{' DESC' if descending else ''}" + (f" LIMIT {limit}" if limit else "")
     if kind == "count" and dice.chance(0.5):
         return f"How many {text.removeprefix('the number of ')} are there?", code
     return dice.pick(OPENINGS).format(text), code
 
 
 def _grouped(table: Table, parent: Table | None, source: str, witness: Row, dice: _Dice) -> tuple[str, str]:
-    """One value for each group of rows, by a column of the table itself or of its parent; or the largest group."""
+    """One value per group of rows, by a column of the table itself or of its parent; or the most or least common group."""
     by = dice.pick(parent.labels or parent.columns if parent else table.labels)
-    own, group = ("T1.", f"T2.{by}") if parent else ("", by)
-    which, where = _conditions(table, [c for c in table.columns if parent or c != by], witness, dice, own, dice.pick((0, 1)))
+    alias, group = ("T1.", f"T2.{by}") if parent else ("", by)
+    which, where = _conditions(table, [c for c in table.columns if parent or c != by], witness, dice, alias, dice.pick((0, 1)))
     things = f"{table.name}s{which}"
     grouped = f"FROM {source}{_where(where)} GROUP BY {group}"
     each = f"{by} of {parent.name}s" if parent else by
@@ -255,12 +255,12 @@ def _grouped(table: Table, parent: Table | None, source: str, witness: Row, dice
         text, value = f"the number of {things}", "count(*)"
     else:
         name, column = dice.pick(tuple(AGGREGATES)), dice.pick(table.numbers)
-        text, value = f"the {name} {column} of {things}", f"{AGGREGATES[name]}({own}{column})"
+        text, value = f"the {name} {column} of {things}", f"{AGGREGATES[name]}({alias}{column})"
     return dice.pick(OPENINGS).format(f"{text} for each {each}"), f"SELECT {group}, {value} {grouped}"
 
 
 def _which(tables: Mapping[str, Table], table: Table, free: Sequence[str], witness: Row, dice: _Dice) -> tuple[str, list[str]]:
-    """Conditions on a table that stands alone: none, some of its columns, an average, or rows that nothing refers to."""
+    """Conditions on a table without a join: none, on some columns, on an average, or rows that nothing refers to."""
     draw = dice.pick(("none", "one", "one", "one", "two", "two", "either", "average", "alone"))
     children = [other for other in tables.values() if f"{table.name}_id" in other.keys]
     if draw == "alone" and children:
@@ -278,8 +278,8 @@ def _which(tables: Mapping[str, Table], table: Table, free: Sequence[str], witne
     return _conditions(table, free, witness, dice, "", {"none": 0, "two": 2}.get(draw, 1))
 
 
-def _conditions(table: Table, free: Sequence[str], witness: Row, dice: _Dice, own: str, number: int) -> tuple[str, list[str]]:
-    """`number` conditions on different columns of `free`, all true of `witness`; `own` is what SQL puts before a column."""
+def _conditions(table: Table, free: Sequence[str], witness: Row, dice: _Dice, alias: str, number: int) -> tuple[str, list[str]]:
+    """`number` conditions on different columns of `free`, all true of `witness`; `alias` precedes columns in SQL."""
     texts, where = [], []
     for column in dice.some(free, number):
         value = witness[column]
@@ -288,17 +288,17 @@ def _conditions(table: Table, free: Sequence[str], witness: Row, dice: _Dice, ow
             options = [(c, other) for c in COMPARISONS for other in values if COMPARISONS[c][1](value, other)]
             comparison, bound = dice.pick(options)
             texts.append(f"{column}{comparison} {bound}")
-            where.append(f"{own}{column} {COMPARISONS[comparison][0]} {bound}")
+            where.append(f"{alias}{column} {COMPARISONS[comparison][0]} {bound}")
         elif column in table.labels and dice.chance(0.25):
             other = dice.pick([other for other in values if other != value])
             texts.append(f"{column} not {other}")
-            where.append(f"{own}{column} != {quoted(other)}")
+            where.append(f"{alias}{column} != {quoted(other)}")
         elif column not in table.labels and dice.chance(0.5):
             texts.append(f"{column} starting with {str(value)[0]}")
-            where.append(f"{own}{column} LIKE '{str(value)[0]}%'")
+            where.append(f"{alias}{column} LIKE '{str(value)[0]}%'")
         else:
             texts.append(f"{column} {value}")
-            where.append(f"{own}{column} = {quoted(value)}")
+            where.append(f"{alias}{column} = {quoted(value)}")
     return (f" with {' and '.join(texts)}" if texts else ""), where
 
 

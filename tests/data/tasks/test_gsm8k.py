@@ -1,4 +1,4 @@
-"""The built-in problems: reproducible, distinct, and their solutions right; the public format, and the real test file."""
+"""The built-in problems are reproducible, distinct and solved correctly; the public format and the real test file are read."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ def test_every_step_is_right_and_the_last_is_the_answer() -> None:
     examples = generate(4000, seed=3)
     steps = 0
     for example in examples:
-        found = ANNOTATION.findall(example.code)
-        assert len(found) == example.code.count("<<") == len(example.code.splitlines()) - 1 >= 1
-        for left, operation, right, left_2, operation_2, right_2, inner, outer in found:
+        annotations = ANNOTATION.findall(example.code)
+        assert len(annotations) == example.code.count("<<") == len(example.code.splitlines()) - 1 >= 1
+        for left, operation, right, left_2, operation_2, right_2, inner, outer in annotations:
             assert (left, operation, right, inner) == (left_2, operation_2, right_2, outer)
             a, b, result = int(left), int(right), int(inner)
             # Division is checked by multiplying, so that a remainder would show.
             assert {"+": a + b == result, "-": a - b == result, "*": a * b == result, "/": result * b == a}[operation], example
             assert 2 <= result <= 90  # 9 * 9 + 9
-            # What is calculated with stands in the problem, or was calculated before.
-            known = re.findall(r"\d+", example.text) + [step[6] for step in found]
-            assert left in known and right in known
-        assert example.code.endswith(f"\n#### {found[-1][-1]}")
-        steps += len(found)
+            # Operands are numbers of the problem or results of other steps.
+            numbers = re.findall(r"\d+", example.text) + [step[6] for step in annotations]
+            assert left in numbers and right in numbers
+        assert example.code.endswith(f"\n#### {annotations[-1][-1]}")
+        steps += len(annotations)
     assert 1.2 < steps / len(examples) < 1.6
 
 
@@ -64,7 +64,7 @@ def test_the_same_arguments_give_the_same_problems_and_others_give_others() -> N
 
 def test_excluded_texts_and_solutions_do_not_come_back() -> None:
     plain, first = generate(3000, 0, "train"), generate(3000, 0, "test")
-    assert {e.code for e in plain} & {e.code for e in first}, "the streams never meet, so excluding would be untested"
+    assert {e.code for e in plain} & {e.code for e in first}, "the streams share no solution, so excluding is not tested"
     second = generate(3000, 0, "train", exclude=first)
     assert not {e.text for e in second} & {e.text for e in first}
     assert not {e.code for e in second} & {e.code for e in first}
@@ -74,7 +74,7 @@ def test_exhausted_forms_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gsm8k, "NAMES", NAMES[:1])
     monkeypatch.setattr(gsm8k, "ITEMS", ("pens",))
     monkeypatch.setattr(gsm8k, "FORMS", FORMS[4:5])
-    with pytest.raises(ValueError, match=r"gave 64 of the 100 distinct ones of the val split in 2,000 draws: lower data.num_train"):
+    with pytest.raises(ValueError, match=r"gave 64 of the 100 distinct problems of the val split in 2,000 draws: lower data.num_train"):
         generate(100, 0, "val")  # 8 * 8 products
 
 
@@ -82,7 +82,7 @@ def test_exhausted_forms_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
     "code", ["x\n#### 18", "#### -3", "x\n#### 1,450,000\n", "x\n#### $5", "x\n#### -$.5", "x\n####7", "x\n#### 5 apples"]
 )
 def test_numbers_that_are_found(code: str) -> None:
-    """And what is accepted here, the judge can compare with."""
+    """The judge can compare every number that is accepted here."""
     example = Example("a", "", "t", code)
     assert complete(example) is example
     assert judge_number(code, code, {}).correct
@@ -101,8 +101,8 @@ def test_a_public_row() -> None:
 
 
 def test_real_gsm8k(shared_data: Path) -> None:
-    found = read(gsm8k.TASK, str(shared_data / "gsm8k_test.jsonl"))
-    assert len(found) == 1319 == len({e.id for e in found})
-    assert {e.system for e in found} == {gsm8k.SYSTEM}
-    assert all(len(GOLD.findall(e.code)) == 1 for e in found)
-    assert found[0].code.endswith("#### 18")
+    examples = read(gsm8k.TASK, str(shared_data / "gsm8k_test.jsonl"))
+    assert len(examples) == 1319 == len({e.id for e in examples})
+    assert {e.system for e in examples} == {gsm8k.SYSTEM}
+    assert all(len(GOLD.findall(e.code)) == 1 for e in examples)
+    assert examples[0].code.endswith("#### 18")

@@ -1,4 +1,4 @@
-"""HellaSwag: one ending fits and is where the letter says; views are the context and that ending; rows are read or refused."""
+"""HellaSwag: one ending fits, and the letter names it; views are the context and that ending; rows are read or refused."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_exactly_one_ending_fits_the_context_and_the_letter_names_it() -> None:
 
 
 def test_the_stated_share_of_guessing_among_what_fits_some_scene() -> None:
-    """Of three wrong endings k remain with probability Binomial(3, 1 - share); then 1 / (k + 1) is right. The docstring says 63 %."""
+    """Of three wrong endings, k ~ Binomial(3, 1 - share) remain, and a guess is right with probability 1 / (k + 1). Stated: 63 %."""
     stays = 1 - hellaswag.STRAY_SHARE
     assert (1 - (1 - stays) ** 4) / (4 * stays) == pytest.approx(0.63, abs=0.005)
 
@@ -70,7 +70,7 @@ def test_excluded_texts_do_not_come_back() -> None:
     second = generate(300, 0, "train", exclude=iter(plain[:150]))
     assert len({e.text for e in second}) == 300
     assert not {e.text for e in second} & {e.text for e in plain[:150]}
-    assert {e.text for e in second} & {e.text for e in plain[150:]}, "another stream, so excluding would be untested"
+    assert {e.text for e in second} & {e.text for e in plain[150:]}, "the streams share no text, so excluding is not tested"
 
 
 def test_exhausted_forms_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,11 +135,11 @@ def test_views_come_from_the_text_and_code_messages(wrap: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "change", "found"),
+    ("code", "change", "refusal"),
     [
         ("E", {}, "the answer is 'E'; expected one of the letters A, B, C, D"),
         ("A. He sings.", {}, "the answer is 'A. He sings.'"),
-        ("A", {"text": None}, "the context is missing: expected one message .* under text, beside messages"),
+        ("A", {"text": None}, "the context is missing: expected one message .* under text, next to messages"),
         ("A", {"text": []}, "the context is missing"),
         ("A", {"text": [message("a"), message("b")]}, "the context is missing: expected one message"),
         ("A", {"text": "A man sits."}, "the context is missing"),
@@ -147,7 +147,7 @@ def test_views_come_from_the_text_and_code_messages(wrap: Any) -> None:
         ("A", {"code": message(7)}, "the right ending is missing"),
     ],
 )
-def test_bad_messages_are_refused(code: str, change: dict[str, Any], found: str) -> None:
+def test_bad_messages_are_refused(code: str, change: dict[str, Any], refusal: str) -> None:
     extra = {"text": message("A man sits."), "code": message("He sings.", "assistant")} | change
-    with pytest.raises(ValueError, match=f"^{found}"):
+    with pytest.raises(ValueError, match=f"^{refusal}"):
         complete(Example("x:1", "s", "q", code, extra))

@@ -1,4 +1,4 @@
-"""The grammar: reproducible, unambiguous, both sides in step, and close to the data it is modelled on."""
+"""The grammar is reproducible, unambiguous, consistent on both sides, and close to the data that it models."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ SLOT = re.compile(r"<([a-z-]+)(?::\d)?>")
 
 @cache
 def derivations(symbol: str) -> tuple[tuple[str, str], ...]:
-    """All (text, regex) pairs of a symbol, atoms and counts left as slots: the whole grammar, as it has no recursion."""
+    """All (text, regex) pairs of a symbol, with atoms and counts left as slots. Finite, as the grammar has no recursion."""
     if symbol not in GRAMMAR:
         return ((f"<{symbol}>", f"<{symbol}>"),)
-    found = []
+    pairs = []
     for _, text, regex in GRAMMAR[symbol]:
         slots = [match.group(0) for match in SLOT.finditer(text)]
         for choice in itertools.product(*(derivations(match.group(1)) for match in SLOT.finditer(text))):
             sides = []
             for side, form in enumerate((text, regex)):
-                # "<" is masked in what is filled in, so that a later slot of the same name can't land inside it.
+                # "<" is masked in the inserted text, so that a later slot of the same name is not filled inside it.
                 for slot, pair in zip(slots, choice, strict=True):
                     form = form.replace(slot, pair[side].replace("<", "\x01"), 1)
                 sides.append(form.replace("\x01", "<"))
-            found.append((sides[0], sides[1]))
-    return tuple(found)
+            pairs.append((sides[0], sides[1]))
+    return tuple(pairs)
 
 
 def test_every_rule_has_the_same_slots_in_the_same_order_on_both_sides() -> None:
-    """`generate` fills both sides from left to right, so order matters, and a slot named twice would be filled once."""
+    """`generate` fills both sides from left to right, so the order matters, and a slot named twice would be filled once."""
     rules = [rule for alternatives in GRAMMAR.values() for rule in alternatives]
     assert len(rules) > 80
     for weight, text, regex in rules:
@@ -50,16 +50,16 @@ def test_every_rule_has_the_same_slots_in_the_same_order_on_both_sides() -> None
 
 
 def test_the_english_determines_the_regex() -> None:
-    """Over every sentence form of the grammar: no form has two readings. (In the real data about 9 % of pairs have another one.)"""
+    """No sentence form of the grammar has two readings. (In the real data about 9 % of pairs have another one.)"""
     readings: dict[str, set[str]] = {}
     for text, regex in derivations("line"):
         readings.setdefault(text, set()).add(regex)
     assert len(readings) > 5000
-    assert {text: found for text, found in readings.items() if len(found) > 1} == {}
+    assert {text: regexes for text, regexes in readings.items() if len(regexes) > 1} == {}
 
 
 def test_reading_by_hand() -> None:
-    """Derived by hand from the rules of precedence in the module's docstring; each form also stands in the real data."""
+    """Derived by hand from the precedence rules in the module's docstring; each form also occurs in the real data."""
     forms = dict(derivations("line"))
     assert forms["lines with <atom> before <atom> or <atom>"] == "(<atom>).*((<atom>)|(<atom>)).*"
     assert forms["lines with <atom> or <atom> before <atom>"] == "((<atom>)|(<atom>)).*(<atom>).*"
@@ -83,7 +83,7 @@ def test_pairs_are_distinct_and_the_sides_name_the_same_atoms_in_the_same_order(
     for example in examples:
         spoken = english.findall(example.text)
         assert spoken and len(set(spoken)) == len(spoken), example
-        # The text "..*" is the class "." and then ".*"; drop the operator first, so that "." is left for the class alone.
+        # "..*" is the class "." followed by ".*": replace the operator first, so that "." is left for the class.
         written = pattern.findall(example.code.replace(".*", "_"))
         assert [names[name] for name in spoken] == written, example
         assert re.findall(r"(\d) or more", example.text) == re.findall(r"\{(\d),\}", example.code)
@@ -101,7 +101,7 @@ def test_the_same_arguments_give_the_same_pairs_and_others_give_others() -> None
 
 def test_excluded_texts_and_regexes_do_not_come_back() -> None:
     plain, first = generate(500, 0, "train"), generate(500, 0, "test")
-    assert {e.code for e in plain} & {e.code for e in first}, "the streams never meet, so excluding would be untested"
+    assert {e.code for e in plain} & {e.code for e in first}, "the streams share no regex, so excluding is not tested"
     second = generate(500, 0, "train", exclude=first)
     assert not {e.text for e in second} & {e.text for e in first}
     assert not {e.code for e in second} & {e.code for e in first}
@@ -115,7 +115,7 @@ def test_an_exhausted_grammar_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_ten_thousand_take_seconds() -> None:
-    """0.9 s on a busy core; the limit is loose, so that only a change of order (quadratic in n) fails."""
+    """0.9 s on a busy core; the limit is loose, so that only a change in complexity (quadratic in n) fails."""
     start = time.process_time()
     assert len(generate(10_000, 0)) == 10_000
     assert time.process_time() - start < 5
@@ -148,13 +148,13 @@ def test_frequencies_are_near_the_real_data(shared_data: Path) -> None:
         lengths = [statistics.mean(len(pair[side]) for pair in pairs) for pairs in (real, ours)]
         assert lengths[1] == pytest.approx(lengths[0], rel=0.15)
     for word in WORDS:
-        found = re.compile(rf"\b{word}\b")
-        shares = [sum(len(found.findall(text)) for text, _ in pairs) / len(pairs) for pairs in (real, ours)]
+        pattern = re.compile(rf"\b{word}\b")
+        shares = [sum(len(pattern.findall(text)) for text, _ in pairs) / len(pairs) for pairs in (real, ours)]
         assert 1 / 1.5 < shares[1] / shares[0] < 1.5, (word, shares)
 
 
 def test_most_real_pairs_can_be_derived(shared_data: Path) -> None:
-    """The rest are the real data's second readings and rarer forms (`containing containing only`)."""
+    """The others are the real data's second readings and rarer forms (`containing containing only`)."""
     atoms = re.compile("|".join([r"the string '\w+'", *sorted(nlrx.CLASSES, key=len, reverse=True)]))
     codes = re.compile("|".join([*(re.escape(code) for code in nlrx.CLASSES.values() if code != "."), *nlrx.STRINGS, r"\.(?!\*)"]))
     forms = set(derivations("line"))

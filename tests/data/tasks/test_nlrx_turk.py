@@ -1,4 +1,4 @@
-"""The rewording: it can be undone, so it keeps the meaning; it changes the text and never the regex."""
+"""Rewording can be undone, so it keeps the meaning; it changes the text, never the regex."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ COUNTED = re.compile("|".join(form.format(r"(\d)") for form in nlrx_turk.COUNTED
 
 
 def undo(text: str) -> str:
-    """The synthetic sentence of a reworded one, by the same tables read from right to left."""
+    """The synthetic sentence behind a reworded one, by the inverted tables."""
     lead = LEAD.match(text)
     assert lead, text
     rest = text[lead.end() :]
     for form in TURNED:
-        if found := form.fullmatch(rest):
-            return f"lines with {undo_phrases(found['earlier'])} before {undo_phrases(found['later'])}"
+        if match := form.fullmatch(rest):
+            return f"lines with {undo_phrases(match['earlier'])} before {undo_phrases(match['later'])}"
     verb = re.match(f"({longest_first(list(VERBS))}) ", rest)
     assert verb, text
     return f"lines {VERBS[verb[1]]} {undo_phrases(rest[verb.end() :])}"
@@ -41,9 +41,9 @@ def undo_phrases(part: str) -> str:
     return re.sub(longest_first(list(PHRASES)), lambda match: PHRASES[match[0]], part)
 
 
-def test_no_wording_stands_for_two_phrases() -> None:
+def test_no_wording_has_two_meanings() -> None:
     for table in (nlrx_turk.PHRASES, {verb: plural for verb, (plural, _) in nlrx_turk.VERBS.items()}):
-        wordings = [wording for found in table.values() for wording in found]
+        wordings = [wording for alternatives in table.values() for wording in alternatives]
         assert len(wordings) == len(set(wordings)) > 20
 
 
@@ -59,7 +59,7 @@ def test_rewording_can_be_undone() -> None:
 
 def test_every_table_is_used() -> None:
     rng = stream(1, "test")
-    # The rarest form is one sentence in a thousand, so each is reworded often.
+    # The rarest form is one sentence in a thousand, so each is reworded several times.
     texts = " | ".join(reword(example.text, rng) for example in nlrx.generate(4000, seed=1) for _ in range(12))
     for wordings in [*nlrx_turk.PHRASES.values(), *(wordings for sides in nlrx_turk.VERBS.values() for wordings in sides)]:
         assert all(wording in texts for wording in wordings), wordings
@@ -89,7 +89,7 @@ def test_pairs_are_distinct_and_excluded_ones_do_not_come_back() -> None:
 
 
 def test_a_wording_in_use_is_not_used_again() -> None:
-    """The same sentences, with other regexes beside them: only the texts are in the way."""
+    """The same sentences with other regexes: only the texts are taken."""
     first = generate(200, 0)
     taken = [Example("x", "", e.text, "none") for e in first]
     again = generate(200, 0, exclude=taken)

@@ -1,4 +1,4 @@
-"""The invented world: the same facts in every split, asked in words of its own; and the public format."""
+"""The invented world has the same facts in every split, asked in different words; the public format is read or refused."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def test_more_than_ten_thousand_distinct_and_short() -> None:
     assert all("{" not in e.text and e.system for e in examples)
 
 
-def test_answers_are_those_that_the_judge_compares_with() -> None:
+def test_answers_match_the_references_of_the_judge() -> None:
     examples = generate(3000, seed=0)
     assert all(e.code == "; ".join(e.extra["answers"]) and len(set(e.extra["answers"])) == len(e.extra["answers"]) for e in examples)
     several = sum(len(e.extra["answers"]) == 2 for e in examples) / len(examples)
-    assert 0.05 < several < 0.3  # 0.3 of half of the relations
+    assert 0.05 < several < 0.3  # 0.3 in half of the relations
     for relation in RELATIONS.values():
-        # No accepted answer is part of another: "an answer occurs in the output" would then hold for the wrong one.
+        # No accepted answer is part of another, or "an answer occurs in the output" would be true of a wrong one.
         assert not [(a, b) for a in relation.answers for b in relation.answers if a != b and a in b]
         assert len(set(relation.questions)) == len(relation.questions) and all(q.count("{}") == 1 for q in relation.questions)
     assert len(set(TOWNS)) == len(TOWNS) and len(set(OPENINGS)) == len(OPENINGS)
@@ -55,11 +55,11 @@ def test_a_world_of_the_seed() -> None:
     assert world(1) == world(1) != world(2)
     plain, test = generate(500, 1, "train"), generate(500, 1, "test")
     assert {e.text for e in plain} != {e.text for e in test}
-    assert {e.text for e in plain} & {e.text for e in test}, "the splits never meet, so excluding would be untested"
+    assert {e.text for e in plain} & {e.text for e in test}, "the splits share no text, so excluding is not tested"
 
 
 def test_every_process_draws_the_same() -> None:
-    """Python's hash() differs between processes, and with it the order of sets."""
+    """Python's hash() differs between processes, and so does the order of sets."""
     code = "; ".join(
         f"from jepa_ray.data.tasks import {name}; print({name}.generate(40, 7, 'val', {name}.generate(40, 7, 'test')))"
         for name in ("gsm8k", "nq_open", "paraphrase")
@@ -87,7 +87,7 @@ def test_gold_answers_of_a_file() -> None:
     assert complete(Example("a", "", "q", "one;two; ")).extra == {"answers": ["one;two"]}
     named = complete(Example("a", "", "q", "x; y", {"answers": ["x; y"], "id": 3}))
     assert named.extra == {"answers": ["x; y"], "id": 3}
-    with pytest.raises(ValueError, match="no answer in ' ; '; expected one or several"):
+    with pytest.raises(ValueError, match="no answer in ' ; '; expected one or more"):
         complete(Example("a", "", "q", " ; "))
     with pytest.raises(ValueError, match="expected a list of strings"):
         complete(Example("a", "", "q", "x", {"answers": []}))
@@ -95,8 +95,8 @@ def test_gold_answers_of_a_file() -> None:
 
 @pytest.mark.parametrize("answer", [["one", " it's two"], "['one', \"it's two\"]", '["one", "it\'s two"]'])
 def test_a_public_row(answer: Any) -> None:
-    (found,) = from_row({"question": "who", "answer": answer}, "f:1", "f:1")
-    assert found == Example("f:1", "", "who", "one; it's two", {"answers": ["one", "it's two"]})
+    (example,) = from_row({"question": "who", "answer": answer}, "f:1", "f:1")
+    assert example == Example("f:1", "", "who", "one; it's two", {"answers": ["one", "it's two"]})
 
 
 @pytest.mark.parametrize(

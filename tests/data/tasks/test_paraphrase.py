@@ -1,4 +1,4 @@
-"""The built-in wordings: reproducible, nothing said twice; and the public formats."""
+"""The built-in wordings are reproducible and state nothing twice; the public formats are read or refused."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_wordings_by_hand() -> None:
 
 
 def test_the_code_follows_from_the_text() -> None:
-    """Each sentence has one reading, and the pair are neighbours in the fixed order. Every wording but the last begins a pair."""
+    """Each sentence has one reading, and a pair is two neighbours in the fixed order. Every wording except the last begins a pair."""
     pairs = {(e.text, e.code) for e in generate(3000, seed=2)}
     firsts = dict.fromkeys(range(len(WORDINGS) - 1), 0)
     for person in PEOPLE:
@@ -41,9 +41,9 @@ def test_the_code_follows_from_the_text() -> None:
             for thing in THINGS:
                 for time in TIMES[:2]:
                     for place in PLACES[:2]:
-                        said = _wordings(person, verbs, thing, time, place)
+                        sentences = _wordings(person, verbs, thing, time, place)
                         for first in firsts:
-                            firsts[first] += (said[first], said[first + 1]) in pairs
+                            firsts[first] += (sentences[first], sentences[first + 1]) in pairs
     assert min(firsts.values()) > 5
     assert len({e.text for e in generate(3000, seed=2)}) == 3000
 
@@ -54,8 +54,8 @@ def test_the_same_arguments_give_the_same_pairs_and_others_give_others() -> None
     assert {e.text for e in generate(50, seed=1, split="train")} != {e.text for e in generate(50, seed=1, split="test")}
 
 
-def test_what_was_said_in_another_split_is_not_said_again_in_other_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a world of 8 statements, of which 3 go to one split, the other has 5 left, whatever their wordings."""
+def test_a_statement_of_another_split_does_not_come_back_in_other_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 8 possible statements, 3 go to one split, so 5 are left for the other, in any wording."""
     for name, choices in (
         ("PEOPLE", ("king", "queen")),
         ("VERBS", VERBS[:2]),

@@ -1,4 +1,4 @@
-"""Reviews: balanced, distinct, carried by their words; rows of the public releases are read or refused."""
+"""Reviews: balanced, distinct, decided by their words; rows of the public releases are read or refused."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_texts_and_ids_are_distinct_and_labels_balanced(task: Task) -> None:
 
 
 @EVERY
-def test_the_order_of_labels_is_no_pattern(task: Task) -> None:
+def test_the_order_of_labels_has_no_pattern(task: Task) -> None:
     labels = [e.code for e in task.generate(1000, 5, "train", ())]
     after = Counter(itertools.pairwise(labels))
     assert len(after) == len(KINDS[task.name].labels) ** 2
@@ -57,7 +57,7 @@ def test_excluded_texts_do_not_come_back(task: Task) -> None:
     second = task.generate(300, 0, "train", iter(plain[:150]))
     assert len({e.text for e in second}) == 300
     assert not {e.text for e in second} & {e.text for e in plain[:150]}
-    assert {e.text for e in second} & {e.text for e in plain[150:]}, "another stream, so excluding would be untested"
+    assert {e.text for e in second} & {e.text for e in plain[150:]}, "the streams share no text, so excluding is not tested"
 
 
 @EVERY
@@ -69,22 +69,22 @@ def test_exhausted_forms_say_so(task: Task, monkeypatch: pytest.MonkeyPatch) -> 
 
 @EVERY
 def test_words_carry_the_label_but_not_quite(task: Task) -> None:
-    """Clauses read by their words, denials turned round: the label of their mean mood is right much oftener than by chance, not always."""
+    """Guess the label from the mean mood of the words, inverted by denials: right much more often than by chance, but not always."""
     kind, mood_of = KINDS[task.name], {word: mood for mood, words in MOODS.items() for word in words}
     examples = task.generate(1000, 0, "train", ())
     top = len(kind.labels) - 1
     right = blind = 0
     for example in examples:
-        found = []
+        clauses = []
         words = example.text.replace(",", " ").replace(";", " ").replace(".", " ").split()
         for place, word in enumerate(words):
             if word in mood_of:
                 denied = any(mark in words[max(place - 4, 0) : place] for mark in ("not", "never", "nobody"))
-                found.append((mood_of[word], denied))
-        assert found
+                clauses.append((mood_of[word], denied))
+        assert clauses
         for denials in (True, False):
-            moods = [-mood if denied and denials else mood for mood, denied in found]
-            # Half a point of mean mood to either side of 0 is neutral where there are five labels; with two, the sign decides.
+            moods = [-mood if denied and denials else mood for mood, denied in clauses]
+            # With five labels, a mean mood within half a point of 0 is neutral; with two, the sign decides.
             mean = sum(moods) / len(moods)
             guess = int(mean > 0) if top == 1 else min(max(round(mean), -2), 2) + 2
             hit = kind.labels[guess] == example.code
@@ -93,7 +93,7 @@ def test_words_carry_the_label_but_not_quite(task: Task) -> None:
     assert blind < right, "denials change nothing"
 
 
-def test_every_label_has_moods_of_its_own() -> None:
+def test_every_label_has_its_own_moods() -> None:
     for kind in KINDS.values():
         assert len(kind.moods) == len(kind.labels)
         means = [sum(sum(form) / len(form) for form in forms) / len(forms) for forms in kind.moods]

@@ -1,4 +1,4 @@
-"""Spider: rows of both formats, and the generated questions with their databases."""
+"""Spider: rows in both formats, and the generated questions with their databases."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from jepa_ray.streams import stream
 
 @cache
 def connection(db_id: str) -> sqlite3.Connection:
-    found = sqlite3.connect(":memory:")
-    found.executescript(DATABASES[db_id])
-    return found
+    database = sqlite3.connect(":memory:")
+    database.executescript(DATABASES[db_id])
+    return database
 
 
 def run(example: Example) -> list[tuple[Any, ...]]:
@@ -39,14 +39,14 @@ def test_the_databases_are_small_distinct_and_consistent() -> None:
         for table in tables.values():
             rows = db.execute(f"SELECT * FROM {table.name} ORDER BY id").fetchall()
             assert 8 <= len(rows) <= 20, table.name
-            assert rows == [tuple(row.values()) for row in table.rows], "the script says what the templates draw from"
+            assert rows == [tuple(row.values()) for row in table.rows], "the script differs from the rows that the templates draw from"
             for column in table.columns:
                 assert len({type(row[column]) for row in table.rows}) == 1, (table.name, column)
                 assert all("'" not in str(row[column]) for row in table.rows)
 
 
 def test_a_script_by_hand() -> None:
-    """The table of music's singers, as one would write it."""
+    """The table of singers in the music database, written by hand."""
     lines = DATABASES["music"].splitlines()
     assert lines[0] == "CREATE TABLE singer (id INTEGER PRIMARY KEY, name TEXT, country TEXT, age INTEGER, fame INTEGER);"
     assert lines[1] == "INSERT INTO singer VALUES (1, 'Ann', 'Spain', 24, 7);"
@@ -54,20 +54,20 @@ def test_a_script_by_hand() -> None:
 
 
 def test_over_ten_thousand_distinct_pairs_in_a_moment() -> None:
-    """0.5 s on a busy core; the limit is loose, so that only a change of order (quadratic in n) fails."""
+    """0.5 s on a busy core; the limit is loose, so that only a change in complexity (quadratic in n) fails."""
     start = time.process_time()
     examples = generate(12_000, 0)
     assert time.process_time() - start < 10
     assert len({e.text for e in examples}) == len({e.code for e in examples}) == len({e.id for e in examples}) == 12_000
 
 
-def test_queries_run_return_rows_and_tell_one_another_apart() -> None:
+def test_queries_run_return_rows_and_are_distinguishable() -> None:
     examples = generate(2400, 0)
     results = [run(example) for example in examples]
     empty = sum(not rows or all(value is None for row in rows for value in row) for rows in results)
     assert empty <= 0.02 * len(examples)
     groups = Counter((example.extra["db_id"], tuple(rows)) for example, rows in zip(examples, results, strict=True))
-    # A judge that knew the most common result of each database would be right less often than this.
+    # Guessing the most common result of each database is right less often than this.
     assert max(groups.values()) < 0.03 * len(examples)
     assert len(groups) > 0.5 * len(examples)
 
@@ -109,15 +109,15 @@ def test_the_english_determines_the_query() -> None:
 
 
 def test_a_question_by_hand() -> None:
-    """What the words mean, checked against the rows of the schema in plain Python."""
+    """The meaning of the words, checked against the rows of the schema in plain Python."""
     examples = {e.text.partition("\n\n")[2].partition(" ")[2].rstrip(".?"): e for e in generate(12_000, 0)}
     singers = SCHEMA["music"]["singer"].rows
-    found = run(examples["the country of singers with fame under average"])
+    countries = run(examples["the country of singers with fame under average"])
     mean = sum(float(row["fame"]) for row in singers) / len(singers)
-    assert found == [(row["country"],) for row in singers if float(row["fame"]) < mean]
+    assert countries == [(row["country"],) for row in singers if float(row["fame"]) < mean]
     childless = {row["id"] for row in SCHEMA["shop"]["item"].rows} - {row["item_id"] for row in SCHEMA["shop"]["sale"].rows}
-    found = run(examples["the stock of items without sales"])
-    assert childless and found == [(row["stock"],) for row in SCHEMA["shop"]["item"].rows if row["id"] in childless]
+    stocks = run(examples["the stock of items without sales"])
+    assert childless and stocks == [(row["stock"],) for row in SCHEMA["shop"]["item"].rows if row["id"] in childless]
 
 
 def test_the_same_arguments_give_the_same_pairs_and_others_give_others() -> None:
@@ -129,7 +129,7 @@ def test_the_same_arguments_give_the_same_pairs_and_others_give_others() -> None
 
 def test_excluded_texts_and_queries_do_not_come_back() -> None:
     plain, first = generate(800, 0, "train"), generate(800, 0, "test")
-    assert {e.code for e in plain} & {e.code for e in first}, "the streams never meet, so excluding would be untested"
+    assert {e.code for e in plain} & {e.code for e in first}, "the streams share no query, so excluding is not tested"
     second = generate(800, 0, "train", exclude=first)
     assert len(second) == 800
     assert not {e.text for e in second} & {e.text for e in first}
@@ -167,19 +167,19 @@ def test_a_row_that_is_not_spiders(broken: dict[str, Any]) -> None:
     "text", ["How many?", "For db_id:[]\n\nHow many?", "For db_id:[a]", "For db_id: a\n\nHow many?", "see For db_id:[a] b"]
 )
 def test_a_message_without_a_database(text: str) -> None:
-    with pytest.raises(ValueError, match=r"must be For db_id:\[NAME\] and a question"):
+    with pytest.raises(ValueError, match=r"must be For db_id:\[NAME\] followed by a question"):
         complete(Example("x:1", "", text, "SELECT 1"))
 
 
 @pytest.mark.parametrize(("name", "rows", "databases"), [("spider_train", 6587, 160), ("spider_test", 1447, 159)])
 def test_every_row_of_the_reference_goes_through(shared_data: Path, name: str, rows: int, databases: int) -> None:
-    """The counts are of the files themselves: lines, and different names in brackets."""
-    found = []
+    """The counts come from the files: lines, and distinct names in brackets."""
+    examples = []
     with open(shared_data / f"{name}.jsonl") as file:
         for number, line in enumerate(file):
             system, user, assistant = (message["content"] for message in json.loads(line)["messages"])
-            found.append(complete(Example(f"{name}:{number}", system, user, assistant)))
-            assert user.startswith(f"For db_id:[{found[-1].extra['db_id']}]\n\n")
-    assert len(found) == rows
-    assert len({example.extra["db_id"] for example in found}) == databases
-    assert {example.system for example in found} == {TASK.system}
+            examples.append(complete(Example(f"{name}:{number}", system, user, assistant)))
+            assert user.startswith(f"For db_id:[{examples[-1].extra['db_id']}]\n\n")
+    assert len(examples) == rows
+    assert len({example.extra["db_id"] for example in examples}) == databases
+    assert {example.system for example in examples} == {TASK.system}
