@@ -303,7 +303,7 @@ def test_arms_of_another_table_are_set_aside(rows: dict[str, Any], tmp_path: Pat
     folder = begin(sweep)
     declared = results.read_arms(folder)
     pd.DataFrame(rows).to_parquet(folder / "arms.parquet")
-    with pytest.raises(ValueError, match=r"arms.parquet cannot be read \(it lacks names\)"):
+    with pytest.raises(ValueError, match=r"arms.parquet cannot be read \(a name is missing\)"):
         results.read_arms(folder)
     with lock_folder(sweep):
         assert results.read_arms(folder) == declared and (folder / "arms.parquet.damaged").exists()
