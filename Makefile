@@ -4,6 +4,7 @@
 #   make report    a small sweep with confirmation, controls and equal FLOPs, and its page: results/report/report/index.html
 #   make test      all tests, in JOBS processes        (make test ARGS="-m 'not slow and not ray'": the quick ones)
 #   make lint      ruff, ruff format, mypy
+#   make docs      write the generated pages of docs/ again, and search_spaces/sweep.schema.json
 #   make bench     the benchmarks; each prints its ratios and fails where a figure is not reached
 #   make clean     remove .venv and caches; never results
 #
@@ -21,7 +22,7 @@ READY := $(VENV)/.ready
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep report test lint format bench clean
+.PHONY: help setup sweep report test lint format docs bench clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -60,6 +61,14 @@ lint: $(READY)
 format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# A page is replaced only if its command succeeds. families.md takes minutes: it builds every family's tiny model.
+docs: $(READY)
+	$(BIN)/python -m jepa_ray.plan.schema
+	$(BIN)/python -m jepa_ray.plan.pages
+	$(BIN)/python -m jepa_ray.evaluation.tasks_page > docs/tasks.md.new && mv docs/tasks.md.new docs/tasks.md
+	$(BIN)/python -m analysis.paper --markdown > docs/paper.md.new && mv docs/paper.md.new docs/paper.md
+	$(BIN)/python -m jepa_ray.conformance --all --markdown > docs/families.md.new && mv docs/families.md.new docs/families.md
 
 # All of them run, also after one has failed.
 bench: $(READY)

@@ -1,0 +1,159 @@
+"""Forest plot: every difference between a method and its baseline, with its 95 % interval, in one picture.
+
+    python -m analysis.figures.forest results/NAME [--output FOLDER]
+
+Writes forest.svg (for a light page) and forest-dark.svg to FOLDER (default results/NAME) and prints the table behind them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from analysis.figures import style
+from analysis.figures.style import Plot
+from analysis.inputs.sweep import Sweep, read
+from analysis.inputs.tables import refuse_damaged
+from analysis.protocol.claims import gather
+from analysis.text_tables import Table, points, text
+from analysis.verdict import judge
+
+FILES = ("forest.svg", "forest-dark.svg")
+PAGE = "#0d1117"
+"""Background of a dark page: hollow dots are filled with it."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One difference. Shares are in [0, 1]."""
+
+    arm: str
+    at: str
+    """`confirmed` or `equal FLOPs`."""
+    kind: str
+    """`claim` or `control`."""
+    difference: float
+    interval: tuple[float, float] | None
+    over: str
+    """What the interval is over."""
+    seeds: int
+    verdict: str
+
+    @property
+    def name(self) -> str:
+        """Arm, with the condition if it is not the confirmation itself."""
+        return self.arm if self.at == "confirmed" else f"{self.arm}, {self.at}"
+
+
+def lines_of(sweep: Sweep) -> tuple[list[Line], float]:
+    """Claims (as confirmed, then at equal FLOPs), then controls; and the margin. Raises ValueError if the trials table is unreadable."""
+    evidence = gather(sweep.folder)
+    report = judge(evidence)
+    panels = {claim.method: claim.equal_flops for claim in evidence.claims}
+    lines = []
+    for ruling in sorted(report.verdicts, key=lambda ruling: ruling.kind != "claim"):
+        if ruling.difference is None:
+            continue
+        between = None if ruling.interval is None else (ruling.interval.low, ruling.interval.high)
+        over = "-" if between is None else "seeds and examples"
+        lines.append(Line(ruling.method, "confirmed", ruling.kind, ruling.difference, between, over, len(ruling.seeds), ruling.verdict))
+        panel = panels.get(ruling.method)
+        if ruling.kind == "claim" and panel is not None and panel.difference is not None:
+            over = "-" if panel.interval is None else "seeds"
+            lines.append(Line(ruling.method, panel.at, ruling.kind, panel.difference, panel.interval, over, panel.seeds, "-"))
+    return lines, report.margin
+
+
+def plot(sweep: Sweep) -> Plot:
+    """Dot: difference in test accuracy, hollow at equal FLOPs; bar: 95 % interval; shaded: differences below the margin."""
+    title = "Method minus baseline"
+    lines, margin = lines_of(sweep)
+    rows = [[line.name, line.kind, points(line.difference), _interval(line), line.over, str(line.seeds), line.verdict] for line in lines]
+    header = ["arm", "kind", "difference (points)", "95 % interval", "over", "seeds", "verdict"]
+    table = Table(title, header, rows, "No method was confirmed together with a baseline.")
+    if not lines:
+        return Plot("forest", title, f"{table.empty} A sweep with `confirm.seeds` and a baseline makes the figure.", table)
+    method_of = dict(zip(sweep.trials["label"], sweep.trials["method"], strict=True))
+    looks = style.looks(sweep)
+    with style.drawing():
+        figure, (axis,) = style.panels([""], height=0.15 + 0.29 * len(lines))
+        axis.axvspan(-100 * margin, 100 * margin, color=style.GRID, linewidth=0, zorder=0)
+        axis.axvline(0, color=style.FAINT, linewidth=0.8, zorder=1)
+        for place, line in enumerate(lines):
+            look = looks[method_of[line.arm]]
+            if line.interval is not None:
+                low, high = line.interval
+                axis.hlines(place, 100 * low, 100 * high, color=look.colour, linewidth=1.8, zorder=2)
+            face = look.colour if line.at == "confirmed" else "white"
+            axis.plot(100 * line.difference, place, look.marker, color=look.colour, markerfacecolor=face, markersize=6, zorder=3)
+            words = f"{points(line.difference)}  ({_interval(line)})"
+            axis.annotate(words, (1.02, place), xycoords=("axes fraction", "data"), va="center", fontsize=8, annotation_clip=False)
+        head = "difference (95 % interval)"
+        axis.annotate(head, (1.02, 1), xycoords="axes fraction", va="bottom", fontsize=8, color=style.FAINT, annotation_clip=False)
+        claims = sum(line.kind == "claim" for line in lines)
+        if 0 < claims < len(lines):
+            axis.axhline(claims - 0.5, color=style.FAINT, linewidth=0.6, linestyle=":")
+        axis.set_yticks(range(len(lines)), [line.name for line in lines])
+        axis.set_ylim(len(lines) - 0.5, -0.5)
+        axis.grid(False, axis="y")
+        axis.set_xlabel("difference in test accuracy (points); below 0 the baseline is better")
+    caption = (
+        "Dot: mean over seeds; hollow: at equal FLOPs. Bar: 95 % interval over seeds and test examples; at equal FLOPs over seeds. "
+        f"Shaded: differences below the margin of {100 * margin:g}. Below the dotted line: controls."
+    )
+    return Plot("forest", title, caption, table, figure, ("trials", "predictions"))
+
+
+def _interval(line: Line) -> str:
+    return "-" if line.interval is None else " to ".join(map(points, line.interval))
+
+
+def svg(plot: Plot) -> str:
+    """The figure as an SVG file for a light page, without background; text stays text."""
+    assert plot.figure is not None
+    stream = io.StringIO()
+    with style.drawing():
+        plot.figure.savefig(stream, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"
+
+
+def dark(drawn: str) -> str:
+    """The same file for a dark page."""
+    for light, colour in {**style.DARK, "#ffffff": PAGE}.items():
+        drawn = drawn.replace(light, colour)
+    return drawn
+
+
+def write(folder: Path, output: Path | None = None) -> Plot:
+    """Write both files; the figure with its table. Raises ValueError if `folder` is not a sweep's or nothing was compared in it."""
+    refuse_damaged(folder)
+    made = plot(read(folder, curves=()))
+    if made.figure is None:
+        raise ValueError(f"{folder}: {made.caption}")
+    output = output or folder
+    output.mkdir(parents=True, exist_ok=True)
+    drawn = svg(made)
+    for name, content in zip(FILES, (drawn, dark(drawn)), strict=True):
+        (output / name).write_text(content, encoding="utf-8")
+    return made
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; 2 if a folder is not a sweep's, compares nothing, or cannot be written to."""
+    parser = argparse.ArgumentParser(prog="python -m analysis.figures.forest", description="Every difference, with its 95 % interval.")
+    parser.add_argument("sweep", type=Path, metavar="results/NAME")
+    parser.add_argument("--output", type=Path, metavar="FOLDER", help="where to write (default results/NAME)")
+    options = parser.parse_args(arguments)
+    try:
+        made = write(options.sweep, options.output)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    print(text(made.table), made.caption, sep="\n\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
