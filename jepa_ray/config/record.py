@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
+import itertools
 import json
 import sys
+import textwrap
 import types
 import typing
 from typing import Any
@@ -68,3 +72,17 @@ def show(value: Any) -> str:
     if value is None:
         return "none"
     return json.dumps(value, default=str) if isinstance(value, (bool, dict, list, tuple)) else str(value)
+
+
+def docstrings(record: type[Record]) -> dict[str, str]:
+    """Field -> the docstring under it, in the record or in the one from which the field is inherited."""
+    out: dict[str, str] = {}
+    for owner in reversed(record.__mro__):
+        if issubclass(owner, Record) and owner is not Record:
+            body = ast.parse(textwrap.dedent(inspect.getsource(owner))).body[0]
+            assert isinstance(body, ast.ClassDef)
+            for field, below in itertools.pairwise(body.body):
+                match field, below:
+                    case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(docstring))):
+                        out[name] = inspect.cleandoc(docstring).replace("\n", " ")
+    return out

@@ -7,18 +7,15 @@ value that a method cannot have) are checked on loading, not here.
 
 from __future__ import annotations
 
-import ast
 import inspect
-import itertools
 import json
-import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from jepa_ray.config import SweepConfig
 from jepa_ray.config.messages import SEARCHABLE, full_path, leaves_of
-from jepa_ray.config.record import Record
+from jepa_ray.config.record import Record, docstrings
 from jepa_ray.config.sweep import VALIDATION_METRICS
 from jepa_ray.data.datasets import DATASETS
 from jepa_ray.models.encoders import ENCODERS
@@ -95,20 +92,6 @@ def _describe(part: dict[str, Any], record: type[Record]) -> None:
     for name, field in record.model_fields.items():
         if name in descriptions:
             part["properties"][field.alias or name]["description"] = descriptions[name]
-
-
-def docstrings(record: type[Record]) -> dict[str, str]:
-    """Field -> the docstring under it, in the record or in the one from which the field is inherited."""
-    out: dict[str, str] = {}
-    for owner in reversed(record.__mro__):
-        if issubclass(owner, Record) and owner is not Record:
-            body = ast.parse(textwrap.dedent(inspect.getsource(owner))).body[0]
-            assert isinstance(body, ast.ClassDef)
-            for field, below in itertools.pairwise(body.body):
-                match field, below:
-                    case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(docstring))):
-                        out[name] = inspect.cleandoc(docstring).replace("\n", " ")
-    return out
 
 
 def _records(record: type[Record]) -> Iterator[type[Record]]:

@@ -5,11 +5,7 @@ Descriptions are in `schema.py`; those of a trial's settings are the docstrings 
 
 from __future__ import annotations
 
-import ast
-import inspect
-import itertools
 import re
-import textwrap
 from typing import get_args
 
 from jepa_ray.config import (
@@ -24,7 +20,7 @@ from jepa_ray.config import (
     PretrainConfig,
     TrialConfig,
 )
-from jepa_ray.config.record import Record
+from jepa_ray.config.record import Record, docstrings
 from jepa_ray.results.schema import ARMS, COLUMNS, CONFIG, EMBEDDINGS, IDENTITY, METRICS, PREDICTIONS, SUMMARY, TRIALS
 
 TABLES = {
@@ -93,17 +89,3 @@ def _settings() -> dict[str, str]:
     out["lambda"] = "Weight of the JEPA term; 0 for baselines. Null if the first step's gradients decide it (`lambda_grad_ratio`)."
     out["lambda_grad_ratio"] = f"{docstrings(GradRatio)['grad_ratio']} Null if lambda is a number."
     return {name: out[name] for name in CONFIG}
-
-
-def docstrings(record: type[Record]) -> dict[str, str]:
-    """Field -> the docstring under it, from the record itself or from the one it inherits the field from."""
-    out: dict[str, str] = {}
-    for owner in reversed(record.__mro__):
-        if issubclass(owner, Record) and owner is not Record:
-            body = ast.parse(textwrap.dedent(inspect.getsource(owner))).body[0]
-            assert isinstance(body, ast.ClassDef)
-            for field, below in itertools.pairwise(body.body):
-                match field, below:
-                    case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
-                        out[name] = inspect.cleandoc(text).replace("\n", " ")
-    return out

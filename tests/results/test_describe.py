@@ -8,7 +8,8 @@ import pytest
 
 from jepa_ray import results
 from jepa_ray.config import LoraConfig, TrialConfig, columns
-from jepa_ray.results.describe import TABLES, describe, docstrings
+from jepa_ray.config.record import docstrings
+from jepa_ray.results.describe import TABLES, describe
 
 SCHEMAS = {
     "trials": results.TRIALS,
