@@ -1,14 +1,14 @@
 """Attention over a packed row, as an attention function that Transformers models call in place of their own.
 
-Everything in a layer works on each token of the row once. Attention gathers, for every path, its *own* tokens as queries (those
-that no other path brought into the row) and all of its tokens as keys, attends causally within the path, and puts the results
-back. No mask over the whole row is ever built. The same code runs on CPU and GPU: blocks go through PyTorch's fused attention.
+The other operations of a layer process each token of the row once. For every path, attention gathers the path's *own* tokens
+(those that no other path brought into the row) as queries and all of its tokens as keys, attends causally within the path, and
+scatters the results back. It never builds a mask over the whole row. CPU and GPU run the same code: PyTorch's fused attention.
 
-`Layout` travels through the model's keyword arguments and is never stored in it. Covers grouped heads, logit soft-capping and
-sliding windows (a path's positions count up by one, so a window is a bound on the difference of positions).
+`Layout` is passed through the model's keyword arguments and is never stored in the model. Grouped heads, logit soft-capping and
+sliding windows are supported (a path's positions increase by one, so a window bounds the difference of positions).
 
-Not covered: attention dropout (refused; no supported checkpoint uses it), attention sinks, variable-length flash kernels (they
-would save the padding within blocks on a GPU).
+Not supported: attention dropout (refused; no supported checkpoint uses it), attention sinks, variable-length flash kernels (on a
+GPU they would save the padding within blocks).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ NAME = "jepa_ray_packed"
 
 @dataclass
 class Layout:
-    """Where the paths of a packed row stand, with what the attention kernels need prepared once per batch and shared by all layers."""
+    """The paths of a packed row, and the inputs of the attention kernels, prepared once per batch and shared by all layers."""
 
     packed: Packed
     device: torch.device
@@ -52,12 +52,12 @@ class Block:
     shape: tuple[int, int, int]
     """(S, O, L)"""
     shared_S: Tensor
-    """Tokens of each path in front of its own ones."""
+    """Number of tokens of each path before its own ones."""
     causal: bool
-    """No path of the block shares anything: plain causal attention will do."""
+    """No path of the block shares any tokens, so plain causal attention is enough."""
 
     def mask(self, window: int | None) -> Tensor | None:
-        """(S, 1, O, L) boolean: own token i of a path is its token shared + i, and sees those up to itself. None: plainly causal."""
+        """(S, 1, O, L) boolean: own token i of a path is its token shared + i and sees tokens up to itself. None: plain causal."""
         _, own, longest = self.shape
         if self.causal and (window is None or window >= longest):
             return None
@@ -69,15 +69,15 @@ class Block:
 
 @dataclass(frozen=True)
 class Buckets:
-    """All blocks, one behind the other."""
+    """All blocks, concatenated."""
 
     blocks: tuple[Block, ...]
     queries_Q: Tensor
-    """Token of the row in each query slot of all blocks."""
+    """Index in the row of the token in each query slot of all blocks."""
     slots_T: Tensor
     """Query slot of each token of the row."""
     keys_M: Tensor
-    """Token of the row in each key slot of all blocks."""
+    """Index in the row of the token in each key slot of all blocks."""
     masks: dict[int | None, list[Tensor | None]] = field(default_factory=dict)
 
     def masks_of(self, window: int | None) -> list[Tensor | None]:
@@ -88,9 +88,9 @@ class Buckets:
 
 
 def make_buckets(packed: Packed, device: torch.device) -> Buckets:
-    """Group paths into blocks: of similar length, and within that of similar numbers of own tokens, so that little is padded.
+    """Group paths of similar length and with similar numbers of own tokens into blocks, so that there is little padding.
 
-    Padding repeats a path's last token. As a key it is never seen by an own token; what it computes as a query is dropped.
+    Padding repeats a path's last token. Own tokens never attend to it as a key; its output as a query is dropped.
     """
     groups = _groups(np.array([len(path) for path in packed.nodes]), packed.shared)
     blocks, queries, keys = [], [], []
@@ -112,15 +112,15 @@ def make_buckets(packed: Packed, device: torch.device) -> Buckets:
 
 
 _BLOCK_OVERHEAD = 3000
-"""What one more block costs, in query-key pairs: two blocks that waste less than this together are one. Measured on a CPU core; a
-matter of speed only."""
+"""Cost of one more block, in query-key pairs: two blocks are merged if that wastes fewer pairs than this. Measured on a CPU core;
+it affects only speed."""
 
 
 def _groups(lengths: NDArray[np.int64], shared: NDArray[np.int64]) -> list[list[int]]:
-    """Indices of the paths of each block. A path without own tokens is in none: what it computes, another path does."""
+    """Indices of the paths of each block. A path without own tokens is in no block: other paths compute all its states."""
     own = lengths - shared
     groups: list[list[int]] = []
-    first = -1  # longest path of the current class of lengths
+    first = -1  # current class of lengths
     for i in np.lexsort((-own, -np.floor(np.log(lengths) / np.log(1 / 0.85)))):
         if own[i] == 0:
             continue
@@ -160,16 +160,16 @@ def packed_attention(
     if layout is None:
         raise ValueError("packed attention was called without a layout; generation must use the model's own attention")
     if dropout:
-        raise ValueError(f"packed attention has no attention dropout, and this model asks for {dropout:g}; set base.model.packing=plain")
-    assert attention_mask is None, "a mask was built beside the layout"
+        raise ValueError(f"packed attention does not support attention dropout (this model has {dropout:g}); set base.model.packing=plain")
+    assert attention_mask is None, "a mask was built in addition to the layout"
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
     return _bucketed(query, key, value, scale, softcap, sliding_window, layout), None
 
 
 def _dense(query: Tensor, key: Tensor, value: Tensor, scale: float, softcap: float | None, mask: Tensor | None) -> Tensor:
-    """Attention under a boolean mask, or plainly causal where `mask` is None."""
+    """Attention with a boolean mask, or plain causal attention if `mask` is None."""
     groups = query.shape[1] // key.shape[1]
-    # With a mask and grouped heads a GPU would fall back to the kernel that writes all scores: the memory-efficient one takes no groups.
+    # With a mask and grouped heads a GPU falls back to the kernel that writes out all scores: the memory-efficient one has no groups.
     if softcap is not None or (mask is not None and query.device.type != "cpu"):
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
     if softcap is None:
@@ -182,7 +182,7 @@ def _dense(query: Tensor, key: Tensor, value: Tensor, scale: float, softcap: flo
 
 
 def _bucketed(query: Tensor, key: Tensor, value: Tensor, scale: float, softcap: float | None, window: int | None, layout: Layout) -> Tensor:
-    """Each path apart: gathered into padded blocks, attended, put back."""
+    """Attention within each path: gather into padded blocks, attend, scatter back."""
     heads, size = query.shape[1], query.shape[3]
     buckets = layout.buckets()
     own_slots = [paths * own for paths, own, _ in (block.shape for block in buckets.blocks)]
