@@ -267,6 +267,6 @@ def _sentence(checkpoint: str, error: Exception) -> str:
     if checkpoint.startswith(("/", ".", "~")) or checkpoint.count("/") > 1:
         return f"the folder {checkpoint} does not exist; pass the path of a checkpoint's folder, or a hub id like ORG/NAME"
     return (
-        f"cannot load {checkpoint}: neither a local folder nor reachable on the hub ({first}); check the name and the network, "
+        f"cannot load {checkpoint}: neither a local folder nor reachable on the hub ({first}); check the name and network, "
         f"log in for private models (hf auth login), or download it elsewhere and pass the folder's path"
     )

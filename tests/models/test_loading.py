@@ -210,7 +210,7 @@ class _Hub:
         ),
         (
             "We couldn't connect to 'https://huggingface.co' to load the files, and couldn't find them in the cached files.\nCheck ...",
-            r"nor reachable on the hub \(We couldn't connect.*check the name and the network.*pass the folder's path",
+            r"neither a local folder nor reachable on the hub \(We couldn't connect.*check the name and network.*pass the folder's path",
         ),
         (
             "org/name is not a local folder and is not a valid model identifier listed on 'https://huggingface.co/models'\nIf ...",

@@ -82,7 +82,7 @@ def test_saved_and_loaded() -> None:
 @pytest.mark.parametrize(
     ("saved", "message"),
     [
-        ({"weight": torch.ones(2, 3)}, r"must hold the 2 trained parameters, but 1 differ, first bias: absent saved, \[2\] here"),
+        ({"weight": torch.ones(2, 3)}, r"must contain the 2 trained parameters, but 1 differ, first bias: absent saved, \[2\] here"),
         ({"weight": torch.ones(2, 4), "bias": torch.ones(2)}, r"first weight: \[2, 4\] saved, \[2, 3\] here"),
         ({"weight": torch.ones(2, 3), "bias": torch.ones(2), "a": torch.ones(1)}, r"first a: \[1\] saved, absent here"),
     ],
