@@ -58,10 +58,10 @@ class Block:
 
     def mask(self, window: int | None) -> Tensor | None:
         """(S, 1, O, L) boolean: own token i of a path is its token shared + i and sees tokens up to itself. None: plain causal."""
-        _, own, longest = self.shape
+        _, num_own, longest = self.shape
         if self.causal and (window is None or window >= longest):
             return None
-        query_SO = self.shared_S[:, None] + torch.arange(own, device=self.shared_S.device)
+        query_SO = self.shared_S[:, None] + torch.arange(num_own, device=self.shared_S.device)
         back_SOL = query_SO[:, :, None] - torch.arange(longest, device=self.shared_S.device)
         allow_SOL = back_SOL >= 0 if window is None else (back_SOL >= 0) & (back_SOL < window)
         return allow_SOL[:, None]
@@ -99,14 +99,14 @@ def make_buckets(packed: Packed, device: torch.device) -> Buckets:
         paths = [packed.nodes[i] for i in group]
         shared = packed.shared[group]
         longest = max(map(len, paths))
-        own = int(max(len(path) - first for path, first in zip(paths, shared, strict=True)))
+        num_own = int(max(len(path) - first for path, first in zip(paths, shared, strict=True)))
         for path, first in zip(paths, shared, strict=True):
             mine = path[first:]
             slots[mine] = used + np.arange(len(mine))
-            used += own
-            queries.append(np.concatenate([mine, np.full(own - len(mine), mine[-1])]))
+            used += num_own
+            queries.append(np.concatenate([mine, np.full(num_own - len(mine), mine[-1])]))
             keys.append(np.concatenate([path, np.full(longest - len(path), path[-1])]))
-        blocks.append(Block((len(group), own, longest), torch.from_numpy(shared).to(device), causal=not shared.any()))
+        blocks.append(Block((len(group), num_own, longest), torch.from_numpy(shared).to(device), causal=not shared.any()))
     queries_Q, slots_T, keys_M = (torch.from_numpy(array).to(device) for array in (np.concatenate(queries), slots, np.concatenate(keys)))
     return Buckets(tuple(blocks), queries_Q, slots_T, keys_M)
 
@@ -118,20 +118,20 @@ it affects only speed."""
 
 def _groups(lengths: NDArray[np.int64], shared: NDArray[np.int64]) -> list[list[int]]:
     """Indices of the paths of each block. A path without own tokens is in no block: other paths compute all its states."""
-    own = lengths - shared
+    num_own = lengths - shared
     groups: list[list[int]] = []
     first = -1  # current class of lengths
-    for i in np.lexsort((-own, -np.floor(np.log(lengths) / np.log(1 / 0.85)))):
-        if own[i] == 0:
+    for i in np.lexsort((-num_own, -np.floor(np.log(lengths) / np.log(1 / 0.85)))):
+        if num_own[i] == 0:
             continue
         size = np.floor(np.log(lengths[i]) / np.log(1 / 0.85))
-        if size != first or own[i] < 0.6 * own[groups[-1][0]]:
+        if size != first or num_own[i] < 0.6 * num_own[groups[-1][0]]:
             groups.append([])
             first = size
         groups[-1].append(int(i))
 
     def pairs(group: list[int]) -> int:
-        return len(group) * int(own[group].max()) * int(lengths[group].max())
+        return len(group) * int(num_own[group].max()) * int(lengths[group].max())
 
     merged: list[list[int]] = []
     for group in groups:
@@ -185,17 +185,17 @@ def _bucketed(query: Tensor, key: Tensor, value: Tensor, scale: float, softcap: 
     """Attention within each path: gather into padded blocks, attend, scatter back."""
     heads, size = query.shape[1], query.shape[3]
     buckets = layout.buckets()
-    own_slots = [paths * own for paths, own, _ in (block.shape for block in buckets.blocks)]
+    own_slots = [paths * num_own for paths, num_own, _ in (block.shape for block in buckets.blocks)]
     key_slots = [paths * longest for paths, _, longest in (block.shape for block in buckets.blocks)]
     # One gather for all blocks: its backward fills one buffer instead of one per block.
     queries = query[0].transpose(0, 1).index_select(0, buckets.queries_Q).split(own_slots)
     keys, values = (tensor[0].transpose(0, 1).index_select(0, buckets.keys_M).split(key_slots) for tensor in (key, value))
     parts = []
     for block, mask, q, k, v in zip(buckets.blocks, buckets.masks_of(window), queries, keys, values, strict=True):
-        paths, own, longest = block.shape
-        q = q.view(paths, own, heads, size).transpose(1, 2)
+        paths, num_own, longest = block.shape
+        q = q.view(paths, num_own, heads, size).transpose(1, 2)
         k, v = (part.view(paths, longest, -1, size).transpose(1, 2) for part in (k, v))
-        parts.append(_dense(q, k, v, scale, softcap, mask).transpose(1, 2).reshape(paths * own, heads, size))
+        parts.append(_dense(q, k, v, scale, softcap, mask).transpose(1, 2).reshape(paths * num_own, heads, size))
     return torch.cat(parts).index_select(0, buckets.slots_T)[None]
 
 
