@@ -32,8 +32,8 @@ POLL_S = 0.01
 def run(form: Form, findings: Findings) -> None:
     """The part. RuntimeError if a trial did not complete, or did not resume where it stopped."""
     shutil.rmtree(form.scratch("trial"))
-    with ThreadPoolExecutor(1) as beside:
-        small = beside.submit(killed_and_resumed, form)
+    with ThreadPoolExecutor(1) as pool:
+        small = pool.submit(killed_and_resumed, form)
         whole = end_to_end(form)
         findings.note({"end_to_end": whole}, headline_of(whole))
         resume = small.result()

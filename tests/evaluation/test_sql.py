@@ -246,7 +246,7 @@ def test_the_papers_rule_runs_what_the_command_line_would(data: DataConfig) -> N
     assert (score.correct, score.paper_correct) == (False, True)
     assert not judge(data, reference + "; SELECT 1", reference).paper_correct
     assert judge(data, "SELECT a FROM t WHERE a = 1; SELECT a FROM t WHERE a = 2", reference).paper_correct
-    # The command line prints 1 and '1' alike, and 1 and 1.0 not; order always counts.
+    # The command line prints 1 and '1' the same way, but not 1 and 1.0; order always counts.
     assert judge(data, "SELECT '1'", "SELECT 1").paper_correct
     assert not judge(data, "SELECT 1.0", "SELECT 1").paper_correct
     assert not judge(data, "SELECT a FROM t ORDER BY a DESC", "SELECT a FROM t").paper_correct

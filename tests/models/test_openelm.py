@@ -139,7 +139,7 @@ def test_the_tensors_have_their_published_names(checkpoint: Path) -> None:
     layer = ("attn.qkv_proj", "attn.out_proj", "attn.q_norm", "attn.k_norm", "ffn.proj_1", "ffn.proj_2", "attn_norm", "ffn_norm")
     wanted = {f"transformer.layers.{i}.{name}.weight" for i in (0, 1) for name in layer}
     wanted |= {"transformer.token_embeddings.weight", "transformer.norm.weight"}
-    assert set(load_file(checkpoint / "model.safetensors")) == wanted, "a tied head has no tensor of its own"
+    assert set(load_file(checkpoint / "model.safetensors")) == wanted, "a tied head has no separate tensor"
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])

@@ -105,7 +105,7 @@ def test_a_straight_line_has_no_distance_and_what_all_tokens_share_cancels(layou
 
 @pytest.mark.parametrize("layout", ["tube", "tube_ends", "curvature"])
 def test_unrelated_states_have_cosine_minus_one_half(layout: str) -> None:
-    # (h_t - h_r) . (h_r - h_s) = -|h_r|^2 but for products of independent states, over two lengths of sqrt(2) |h| each.
+    # (h_t - h_r) . (h_r - h_s) = -|h_r|^2 except for products of independent states, over two lengths of sqrt(2) |h| each.
     path = rng(3).normal(size=(8, 20_000))
     for source, target in points(layout, np.arange(8), rng(4)):
         ahead, behind = states(source, path), states(target, path)
