@@ -1,18 +1,18 @@
-"""How often a comparison fires where the method has no effect: our protocol, and the paper's recipe in the same simulator.
+"""How often a comparison is significant although the method has no effect: our protocol and the paper's recipe, in the same simulator.
 
     python -m benchmarks.false_positives [--json] [--replicates N]
 
-Ours (search on validation, frozen, fresh seeds, paired t and crossed interval) is to stay within one point of 5 % at 5 and 10 seeds,
-whatever the variance is made of. The paper's (best of 20 cells by test accuracy, one-tailed t on the same five seeds) is measured for
-several shares of the runs' variance that all cells of an arm have in common, with one baseline cell and with the best of 4 of them
-(`4 baselines`); its two-sided rate counts what favours the method. Below every rate, `+-`, stands its Monte-Carlo standard error.
+Our protocol (search on validation, frozen, fresh seeds, paired t and crossed interval) must stay within one point of 5 % at 5 and 10
+seeds, for every composition of the variance. The paper's recipe (best of 20 cells by test accuracy, one-tailed t on the same five seeds)
+is measured for several shares of the runs' variance that all cells of an arm have in common, with one baseline cell and with the best of
+4 of them (`4 baselines`); its two-sided rate counts only results in favour of the method. `+-` is a rate's Monte-Carlo standard error.
 
-Rates with cells that truly differ have no limit: two frozen cells then do differ, and a test that says so is right about these two.
+Rates for cells that truly differ have no limit: two frozen cells then do differ, and a test that says so is right about these two.
 
-Families of eight methods with one baseline: any of them significant after Holm in at most 5 % of sweeps, to one point, where the larger
-of both p is corrected, and what happens where that of the seeds alone is. Races (`confirm.race`): both tests at any look, 5 % to one point
-however a comparison is stopped; and beside all seeds at once, how often a true gain is found `better` and with how many seeds. `rule`: the
-functions that a user's tables go through, end to end, a tenth of the replicates.
+Families have eight methods and one baseline. With the larger of both p corrected by Holm, any method may be significant in at most 5 %
+of sweeps, to one point; the rate with only the seeds' p corrected is shown too. Races (`confirm.race`): both tests at any look, 5 % to
+one point under every stopping rule; also, compared with all seeds at once, how often a true gain is found `better` and with how many
+seeds. `rule`: the functions that process a user's tables, end to end, with a tenth of the replicates.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ WORLDS = {
     "strong tastes": {"taste_sd": 0.6, "run_sd": 0.1},
     "32 examples": {"test_examples": 32},
 }
-"""What varies, by name: fields of Design that differ from its defaults."""
+"""Name of a simulated world -> fields of Design that differ from their defaults."""
 SEEDS = (5, 10)
 LOOKS = ((3, 5, 10), (5, 10, 20))
 METHODS = 8
 RACE = {"test_examples": 512, "run_sd": 0.05, "cells": 1, "val_examples": 2}
-"""A race on a test set of common size, between arms that are not searched: fields of Design."""
+"""A race on a test set of common size between arms without a search: fields of Design."""
 EFFECTS = (0.0, 0.05, 0.1, 0.2, 0.4)
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 CELLS = 20
@@ -48,7 +48,7 @@ def main() -> None:
         prog="python -m benchmarks.false_positives", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--json", action="store_true", help="one JSON line")
-    parser.add_argument("--replicates", type=int, default=40_000, help="comparisons per line of ours; a quarter as many of the paper's")
+    parser.add_argument("--replicates", type=int, default=40_000, help="comparisons per line of ours; a quarter for the paper's")
     options = parser.parse_args()
     figures: dict[str, float] = {}
     limits: dict[str, tuple[str, float]] = {}
@@ -58,7 +58,7 @@ def main() -> None:
         figures[f"{name} +-"] = rate.error
 
     def in_band(name: str, rate: Rate) -> None:
-        # One name, one limit: the rate has to lie in the band, so its distance from 5 % is what is limited.
+        # A figure has only one limit, so the band is expressed as a limit on the distance from 5 %.
         note(name, rate)
         figures[f"{name}, off 5 %"] = abs(rate.rate - 0.05)
         limits[f"{name}, off 5 %"] = ("<=", 0.01)
@@ -69,10 +69,10 @@ def main() -> None:
 
     for seeds in SEEDS:
         for world, changes in WORLDS.items():
-            found = protocol(Design(seeds=seeds, **changes), options.replicates)  # type: ignore[arg-type]
+            rates = protocol(Design(seeds=seeds, **changes), options.replicates)  # type: ignore[arg-type]
             name = f"ours, {seeds} seeds, {world}"
-            in_band(name, found["both"])
-            note(f"t alone, {seeds} seeds, {world}", found["paired t"])
+            in_band(name, rates["both"])
+            note(f"t alone, {seeds} seeds, {world}", rates["paired t"])
         note(f"ours, {seeds} seeds, cells differ", protocol(Design(seeds=seeds, cell_sd=0.2), options.replicates)["both"])
     for world in ("plain", "strong tastes"):
         design = Design(seeds=10, cells=1, val_examples=2, **WORLDS[world])  # type: ignore[arg-type]
@@ -80,14 +80,14 @@ def main() -> None:
         at_most(f"{METHODS} methods, {world}", several["corrected"])
         note(f"{METHODS} methods, seeds corrected only, {world}", several["seeds corrected only"])
     for looks in LOOKS:
-        told = f"race {', '.join(map(str, looks))}"
+        title = f"race {', '.join(map(str, looks))}"
         for world, changes in WORLDS.items():
             race = raced(Design(seeds=looks[-1], **changes), looks, max(1, options.replicates // 2))  # type: ignore[arg-type]
-            in_band(f"{told}, any look, {world}", race.at_any_look)
-            at_most(f"{told}, {world}", race.significant)
+            in_band(f"{title}, any look, {world}", race.at_any_look)
+            at_most(f"{title}, {world}", race.significant)
         for effect in EFFECTS:
             race = raced(Design(seeds=looks[-1], effect=effect, **RACE), looks, max(1, options.replicates // 8))  # type: ignore[arg-type]
-            name = f"{told}, effect {effect:g}"
+            name = f"{title}, effect {effect:g}"
             figures |= {f"{name}, points": 100 * race.gain, f"{name}, seeds": race.seeds, f"{name}, futile": race.futile.rate}
             figures |= {f"{name}, better": race.better.rate, f"{name}, better with all": race.fixed_better.rate}
     few = max(1, options.replicates // 10)
@@ -100,8 +100,8 @@ def main() -> None:
     for share in SHARES:
         design = Design(cells=CELLS, shared=share)
         for tuned in (1, 4):
-            found = paper(design, max(1, options.replicates // 4), baseline_cells=tuned)
-            for test, rate in found.items():
+            rates = paper(design, max(1, options.replicates // 4), baseline_cells=tuned)
+            for test, rate in rates.items():
                 short = test.partition(",")[0]
                 note(f"paper, {short}, shared {share:g}" + ("" if tuned == 1 else f", {tuned} baselines"), rate)
     finish("false_positives", figures, limits, options.json, {"replicates": options.replicates, "level": 0.05})

@@ -2,9 +2,9 @@
 
     python -m benchmarks.generation [--json] [--gpu]
 
-Reported: seconds one by one over seconds batched, and whether all texts are identical (they must be: greedy decoding of the same
-model). The model is the built-in tiny base for NL-RX (trained, so that outputs stop by themselves as they do in a sweep); with
---gpu, random Llama-3.2-1B shapes in bf16, where every output runs to the cap.
+It reports seconds one by one over seconds batched, and whether all texts are identical (they must be: greedy decoding of the same
+model). The model is the built-in tiny base for NL-RX (trained, so that outputs stop before the cap as they do in a sweep); with
+--gpu, random Llama-3.2-1B shapes in bf16, whose outputs all run to the cap.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What every objective costs: seconds of a step over those of plain next-token training on the same examples, all in one run.
+"""The cost of every objective: seconds of a step over those of plain next-token training on the same examples, all in one run.
 
-Same model, same examples, same optimizer, contenders taking turns. Every two-view objective is to cost at most 5 % more than the paper's
+Same model, same examples, same optimizer, contenders taking turns. Every two-view objective may cost at most 5 % more than the paper's
 own (append, k = 1, cosine), which is the first line.
 
     python -m benchmarks.objectives [--json] [--gpu]
@@ -69,7 +69,7 @@ def main() -> None:
     seconds = measure(examples, options.gpu, options.rounds)
     plain = seconds.pop("plain")
     figures = {f"{name}: cost over plain": value / plain for name, value in seconds.items()}
-    # With other numbers of predictor tokens it is the same objective on more or fewer tokens: shown, without a limit.
+    # With another number of predictor tokens it is the same objective on more or fewer tokens: shown without a limit.
     objectives = {name: ObjectiveConfig.model_validate(OBJECTIVES[name]) for name in seconds}
     two_view = [name for name, objective in objectives.items() if objective.encodes_views and objective.k == 1 and name != PAPER]
     figures |= {f"{name}: over {PAPER}": seconds[name] / seconds[PAPER] for name in two_view}
@@ -82,7 +82,7 @@ def main() -> None:
 
 
 def measure(examples: Sequence[Example], gpu: bool, rounds: int) -> dict[str, float]:
-    """Seconds of a step, by objective, in its fastest turn; `plain` is next-token training, packed as the baseline arms are."""
+    """Objective -> seconds of a step in its fastest turn; `plain` is next-token training, packed like the baseline arms."""
     device = "cuda" if gpu else "cpu"
     network, table = build(examples, gpu)
     size = min(128 if gpu else 32, len(table))
@@ -108,7 +108,7 @@ def measure(examples: Sequence[Example], gpu: bool, rounds: int) -> dict[str, fl
         return call
 
     contenders = {"plain": step(None)} | {name: step(ObjectiveConfig.model_validate(o)) for name, o in OBJECTIVES.items()}
-    # The fastest of the turns: what else the machine does only ever adds, and a limit of 5 % is finer than the medians of few turns.
+    # The fastest turn: other load only ever adds time, and medians of few turns are too noisy for a limit of 5 %.
     return medians(contenders, rounds, min)
 
 

@@ -1,10 +1,10 @@
-"""What Ray, Optuna and the tables cost per trial: a sweep of short one-worker trials against the bare training loop.
+"""The cost of Ray, Optuna and the tables per trial: a sweep of short one-worker trials against the bare training loop.
 
     python -m benchmarks.overhead [--json] [--trials N]
 
-Both run the same configurations with the same `run_trial`, the bare loop in this process after a trial to warm it up. The sweep's
-time is counted from its first trial's start to its last trial's end, on one trial at a time, so that it compares with the loop;
-starting Ray and tokenising, which happen once, are left out and printed apart. Exits 1 where a trial costs more than a second.
+Both run the same configurations with the same `run_trial`, the bare loop in this process after a warm-up trial. The sweep runs one
+trial at a time, like the loop; its time is counted from the end of its warm-up trial to the end of its last trial. Starting Ray and
+tokenising happen once; their time is not included and printed separately. Exits 1 if the overhead is more than a second per trial.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 LIMIT_S = 1.0
-"""The figure to reach: seconds per trial over the bare loop."""
+"""Limit of the overhead: seconds per trial over the bare loop."""
 
 
 @dataclass
 class Clock:
-    """A listener that notes when trials start and end, and which configurations they were."""
+    """A listener that records when trials start and end, and their configurations."""
 
     first: float = 0.0
     last: float = 0.0
@@ -48,7 +48,7 @@ class Clock:
 
 
 def main() -> int:
-    """Print seconds per trial of both; 0 where the figure is reached."""
+    """Print seconds per trial of both; returns 0 if the limit is met, else 1."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.overhead")
     parser.add_argument("--json", action="store_true", help="one JSON line")
     parser.add_argument("--trials", type=int, default=16)
@@ -81,7 +81,7 @@ def measure(folder: Path, num_trials: int) -> dict[str, Any]:
             "methods": {"baseline": "none"},
             "data": {"num_train": 128, "num_val": 16, "num_test": 16},
             "space": {"optim.learning_rate": {"float": [1e-3, 1e-2], "log": True}},
-            # One trial more: the first starts the process.
+            # One additional trial: the first one starts the process.
             "search": {"algorithm": "random", "num_trials": num_trials + 1},
             "scheduler": {"name": "none"},
             "confirm": {"seeds": []},

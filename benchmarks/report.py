@@ -1,10 +1,10 @@
-"""Seconds and memory of the page of a large sweep: 500 trials with 2,000 judged answers each.
+"""Seconds and memory of the report of a large sweep: 500 trials with 2,000 judged answers each.
 
     python -m benchmarks.report [--json] [--trials N] [--answers N]
 
-The sweep is written by the tables' own writer, with answers as long as NL-RX's: two families, a baseline and three methods, ten
-confirmation seeds, runs at equal FLOPs, the rest search trials. What is measured is `python -m analysis.report` as a user types it, page
-and Markdown, its start included. Limits: 60 seconds and 2 GB at the usual size.
+The tables' own writer writes the sweep, with answers as long as NL-RX's: two families, a baseline and three methods, ten confirmation
+seeds, runs at equal FLOPs; all other trials are search trials. It measures `python -m analysis.report` as a user runs it, page and
+Markdown, including its start. Limits: 60 seconds and 2 GB at the default size.
 """
 
 from __future__ import annotations
@@ -57,14 +57,14 @@ def main() -> None:
 
 
 def write(folder: Path, trials: int, answers: int) -> None:
-    """A sweep of so many trials."""
+    """Write a sweep of `trials` trials with `answers` answers each."""
     folder.mkdir(parents=True)
     plan = f"methods: {{{', '.join(METHODS)}}}\nfamilies: [{', '.join(FAMILIES)}]\ntask: nl-rx\n"
     (folder / "sweep.yaml").write_text(plan + f"search: {{metric: val_accuracy, mode: max}}\nconfirm: {{seeds: {list(SEEDS)}}}\n")
     confirmed = [(family, method, seed) for family in FAMILIES for method in METHODS for seed in SEEDS]
     searched = trials - len(confirmed) - len(MATCHED)
     if searched < len(FAMILIES) * len(METHODS):
-        raise SystemExit(f"--trials {trials}: at least {len(confirmed) + len(MATCHED) + len(FAMILIES) * len(METHODS)}")
+        raise SystemExit(f"--trials {trials} is too few; pass at least {len(confirmed) + len(MATCHED) + len(FAMILIES) * len(METHODS)}")
     random = np.random.default_rng(0)
     hardness = (random.permutation(answers) + 0.5) / answers
     for number in range(searched):
@@ -79,7 +79,7 @@ def write(folder: Path, trials: int, answers: int) -> None:
 def add(
     folder: Path, family: str, method: str, stage: Stage, seed: int, rate: float, score: float, hardness: Any, budget: float | None = None
 ) -> None:
-    """One trial; right are the answers whose hardness lies below its score."""
+    """Write one trial; its correct answers are those whose hardness is below `score`."""
     config = TrialConfig(
         model=ModelConfig(family=family, model="tiny"),
         data=DataConfig(num_val=len(hardness)),

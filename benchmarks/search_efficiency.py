@@ -1,23 +1,24 @@
-"""How much training a search needs until it knows a good cell: searches replayed on a finished grid, against the paper's protocol.
+"""How much training a search needs to find a good cell: searches replayed on a finished grid, against the paper's protocol.
 
     python -m benchmarks.search_efficiency [--json] [--replays N] [--table FILE] [--family NAME]
     python -m benchmarks.search_efficiency --collect results/efficiency-*      writes the table that the replays read
 
-The grid (search_spaces/efficiency.yaml) has every cell of learning rate x lambda x k x loss dropout on several seeds. A replay halves the
-seeds at random. A search sees validation curves of the search seeds and pays the counted training FLOPs of the epochs it runs; its choice
-is valued by the cell's mean final accuracy on the held-out seeds. The reference is the grid's best cell by its mean over the search
-seeds, valued likewise, so that nobody gains from luck on the seeds that selected. Nothing is trained and no GPU is needed.
+The grid (search_spaces/efficiency.yaml) has every cell of learning rate x lambda x k x loss dropout on several seeds. A replay splits
+the seeds in half at random. A search sees validation curves of the search seeds and pays the counted training FLOPs of the epochs it
+runs; the worth of its choice is the cell's mean final accuracy on the held-out seeds. The reference is the grid's best cell by its mean
+over the search seeds, valued the same way, so no contender gains from luck on the seeds that selected. Nothing is trained and no GPU is
+needed.
 
-Searches are the product's own (`orchestration/studies.py`, `orchestration/scheduler.py`), two trials at a time, over ranges; a drawn
-configuration gets the nearest cell's record, and is paid for again when it falls on a cell that has been run. Each begins at a random
-cell: the user knows nothing. The paper's protocol is the learning rate that is best for the baseline, then 20 cells at it, all on every
-search seed, in random order.
+The searches are the product's own (`orchestration/studies.py`, `orchestration/scheduler.py`), two trials at a time, over ranges; a drawn
+configuration gets the nearest cell's record, and is paid for again if that cell has been run before. Each starts at a random cell, as
+for a user without prior knowledge. The paper's protocol finds the best learning rate for the baseline, then runs 20 cells at that rate,
+all on every search seed, in random order.
 
-`to 1 pp`: FLOPs, in multiples of the paper's whole protocol, from which on the mean over replays is within one percentage point of the
-reference and stays there; `smooth`: of the cell that is best together with its neighbours; `as good`: from which on it is at least what the
-paper's protocol ends with; `median`: over replays, of first being within a point. Exits 1 where the product's defaults need more than a
-quarter to 1 pp, with the baseline's own search paid as the paper's protocol pays it, or without. The last lines also compare with the
-moment at which the paper's own grid gets there on the way, before it is run to its end.
+`to 1 pp`: FLOPs, in multiples of the paper's whole protocol, from which on the mean over replays stays within one percentage point of
+the reference; `smooth`: the same for the cell that is best together with its neighbours; `as good`: FLOPs from which on the mean is at
+least the final one of the paper's protocol; `median`: over replays, of the FLOPs when a replay is first within a point. Exits 1 if the
+product's defaults need more than a quarter to 1 pp, with the baseline's own search paid as in the paper's protocol, or without. The last
+lines also compare with the moment at which the paper's own grid gets within a point, before it is complete.
 """
 
 from __future__ import annotations
@@ -45,11 +46,11 @@ DEFAULT = "the default"
 PAID = "the default, baseline's search paid too"
 NEVER = {"name": "none"}
 LIMIT = 0.25
-"""The figure to reach: the default's FLOPs over the paper's."""
+"""Limit of the default's FLOPs over the paper's."""
 
 
 def lineup(epoch_flops: float) -> list[Contender]:
-    """Who is compared. `epoch_flops`: FLOPs of an epoch, the unit of what is stopped by FLOPs."""
+    """The contenders. `epoch_flops`: FLOPs of an epoch, the unit of schedulers that stop on FLOPs."""
     on_flops = {"name": "asha", "time_attr": "train_flops", "grace_period": epoch_flops, "reduction_factor": 3}
     return [
         Contender(DEFAULT),
@@ -67,16 +68,16 @@ def lineup(epoch_flops: float) -> list[Contender]:
 
 
 def measure(
-    own: grid.Grid, base: SweepConfig, replays: int, lineup: Sequence[Contender], say: Any = lambda line: None
+    family_grid: grid.Grid, base: SweepConfig, replays: int, lineup: Sequence[Contender], say: Any = lambda line: None
 ) -> tuple[Figures, list[Figures]]:
-    """The paper's protocol and every contender, with a budget of a quarter of what the paper's protocol pays."""
-    theirs = contenders.run_paper(own, replays)
+    """The paper's protocol and every contender, with a budget of a quarter of the protocol's FLOPs."""
+    theirs = contenders.run_paper(family_grid, replays)
     budget = LIMIT * sum(replay.trace.paid for replay in theirs) / len(theirs)
     goal = sum(replay.gaps[-1][1] for replay in theirs) / len(theirs)
     paper, others = figures("the paper's protocol", theirs, budget, goal), []
     for contender in lineup:
         others.append(
-            figures(contender.name, contenders.run(contender, base, own, min(replays, contender.at_most or replays)), budget, goal)
+            figures(contender.name, contenders.run(contender, base, family_grid, min(replays, contender.at_most or replays)), budget, goal)
         )
         say(row(others[-1], paper.paid))
     return paper, others
@@ -86,22 +87,22 @@ COLUMNS = ("to 1 pp", "smooth", "as good", "median", "share", "at 1/4", "share",
 HEAD = f"{'':<42}" + "".join(f"{name:>8}" for name in COLUMNS)
 
 
-def row(found: Figures, unit: float) -> str:
-    """A line of the table. `unit`: FLOPs of the paper's protocol."""
+def row(result: Figures, unit: float) -> str:
+    """One line of the table. `unit`: FLOPs of the paper's protocol."""
     flops = (
-        found.reached / unit,
-        found.smooth / unit,
-        found.as_good / unit,
-        found.first / unit,
-        found.share,
-        100 * found.at_budget,
-        found.share_at_budget,
-        found.paid / unit,
+        result.reached / unit,
+        result.smooth / unit,
+        result.as_good / unit,
+        result.first / unit,
+        result.share,
+        100 * result.at_budget,
+        result.share_at_budget,
+        result.paid / unit,
     )
     return (
-        f"{found.name:<42}"
+        f"{result.name:<42}"
         + "".join(f"{value:8.{3 if index < 4 else 2}f}" for index, value in enumerate(flops))
-        + f"{100 * found.gap:8.2f}{100 * found.error:8.2f}{found.runs:8.1f}{found.cut:8.1f}{found.replays:8d}"
+        + f"{100 * result.gap:8.2f}{100 * result.error:8.2f}{result.runs:8.1f}{result.cut:8.1f}{result.replays:8d}"
     )
 
 
@@ -130,62 +131,65 @@ def main() -> None:
 
 
 def report(path: Path, family: str, replays: int, as_json: bool) -> int:
-    """Print all figures; 0 where the default's is reached."""
+    """Print all figures; returns 0 if the default meets its limit, else 1."""
     grids = grid.read(path)
     if family not in grids:
-        raise ValueError(f"{path}: there is no family {family!r} in it, only {', '.join(grids)}; pass --family")
-    own, base = grids[family], load_sweep(SPACE)
-    if len(own.seeds) < 2:
-        raise ValueError(f"{path}: {family} has {len(own.seeds)} seed; at least two are needed, one to search on and one held out")
-    drawn = contenders.draw(own, 0)
-    best = contenders.reference(own, drawn)
-    epoch = own.runs["jepa"][best][own.seeds[0]].flops[0]
-    noise, held = own.noise(), len(drawn.held_out)
+        raise ValueError(f"{path} does not contain family {family!r}, only {', '.join(grids)}; pass --family")
+    family_grid, base = grids[family], load_sweep(SPACE)
+    if len(family_grid.seeds) < 2:
+        raise ValueError(f"{path}: {family} has {len(family_grid.seeds)} seed; at least two are needed, one to search on and one held out")
+    drawn = contenders.draw(family_grid, 0)
+    best = contenders.reference(family_grid, drawn)
+    epoch = family_grid.runs["jepa"][best][family_grid.seeds[0]].flops[0]
+    noise, held = family_grid.noise(), len(drawn.held_out)
     head = [
-        f"search_efficiency: {family}, {len(own.cells())} cells x {len(own.seeds)} seeds, {len(drawn.searched)} searched, {held} held out",
+        f"search_efficiency: {family}, {len(family_grid.cells())} cells x {len(family_grid.seeds)} seeds, "
+        f"{len(drawn.searched)} searched, {held} held out",
         f"{replays} replays; FLOPs in units of the paper's whole protocol; worth in points above (below: -) the reference",
         f"noise: one run {100 * noise:.2f} points (sd over seeds within a cell), a held-out mean {100 * noise / math.sqrt(held):.2f}",
     ]
     if not as_json:
         print("\n".join([*head, "", HEAD]))
     paper, others = measure(
-        own, base, replays, lineup(epoch), say=(lambda line: None) if as_json else (lambda line: print(line, flush=True))
+        family_grid, base, replays, lineup(epoch), say=(lambda line: None) if as_json else (lambda line: print(line, flush=True))
     )
-    ours = [found for found in others if found.name in (DEFAULT, PAID)]
-    reached = all(found.reached <= LIMIT * paper.paid for found in ours)
+    ours = [result for result in others if result.name in (DEFAULT, PAID)]
+    reached = all(result.reached <= LIMIT * paper.paid for result in ours)
     if as_json:
-        print(json.dumps(as_record(own, replays, noise, paper, others, reached)))
+        print(json.dumps(as_record(family_grid, replays, noise, paper, others, reached)))
     else:
         print(row(paper, paper.paid))
         print(
             f"\nthe paper's protocol: {paper.paid:.4g} FLOPs, {paper.runs:.0f} runs; "
             f"on the way it is within a point, on the mean, from {paper.reached:.4g} on"
         )
-        for found in ours:
-            verdict = "reached" if found.reached <= LIMIT * paper.paid else "MISSED"
-            ratios = f"{found.reached / paper.paid:.3f} of the whole (at most {LIMIT:g} wanted: {verdict})"
-            print(f"{found.name}: {found.reached:.4g} FLOPs, {ratios}, {found.reached / paper.reached:.3f} of that moment")
+        for result in ours:
+            verdict = "reached" if result.reached <= LIMIT * paper.paid else "MISSED"
+            ratios = f"{result.reached / paper.paid:.3f} of the whole (at most {LIMIT:g} wanted: {verdict})"
+            print(f"{result.name}: {result.reached:.4g} FLOPs, {ratios}, {result.reached / paper.reached:.3f} of that moment")
     return 0 if reached else 1
 
 
-def as_record(own: grid.Grid, replays: int, noise: float, paper: Figures, others: Sequence[Figures], reached: bool) -> dict[str, Any]:
-    """Everything as one JSON object; what is never reached is null."""
+def as_record(
+    family_grid: grid.Grid, replays: int, noise: float, paper: Figures, others: Sequence[Figures], reached: bool
+) -> dict[str, Any]:
+    """All figures as one JSON object; levels that are never reached are null."""
 
-    def plain(found: Figures) -> dict[str, Any]:
-        values = {name: getattr(found, name) for name in Figures.__dataclass_fields__ if name != "name"}
+    def plain(result: Figures) -> dict[str, Any]:
+        values = {name: getattr(result, name) for name in Figures.__dataclass_fields__ if name != "name"}
         return {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in values.items()} | {
-            "to_1pp_over_paper": found.reached / paper.paid if math.isfinite(found.reached) else None
+            "to_1pp_over_paper": result.reached / paper.paid if math.isfinite(result.reached) else None
         }
 
     return {
         "benchmark": "search_efficiency",
-        "family": own.family,
-        "seeds": own.seeds,
-        "cells": len(own.cells()),
+        "family": family_grid.family,
+        "seeds": family_grid.seeds,
+        "cells": len(family_grid.cells()),
         "replays": replays,
         "noise_sd": noise,
         "paper": plain(paper),
-        **{found.name: plain(found) for found in others},
+        **{result.name: plain(result) for result in others},
         "limit": LIMIT,
         "reached": reached,
     }

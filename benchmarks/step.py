@@ -1,16 +1,16 @@
-"""The packed step against the reference's layout: three rows per example, each padded to 512, with logits for all of it.
+"""The packed step against the reference's layout: three rows per example, each padded to 512, with logits at every position.
 
 Same model, same examples, same optimizer, one run, contenders taking turns. Ratios:
 
-    speed-up over padded rows     examples per second of ours over the reference layout's, both training LLM-JEPA
+    speed-up over padded rows     examples per second of our step over the reference layout's, both training LLM-JEPA
     cost over plain               seconds of a JEPA step over those of next-token training on the same examples, packed without
-                                  prefix sharing (the usual packing); `over plain trie` lets the baseline share prefixes, too
-    error                         largest difference to separate passes, of both losses and of every gradient, relative to the
+                                  prefix sharing (the usual packing); in `both sharing prefixes` the baseline shares them too
+    error                         largest difference from separate passes, of both losses and of every gradient, relative to the
                                   largest entry of that gradient
 
     python -m benchmarks.step [--json] [--gpu]
 
-With --gpu the one batch is repeated, too, so kernels have seen its shapes: `benchmarks.gpu` trains on batches that are never the same.
+With --gpu the same batch is repeated too, so kernels have seen its shapes; `benchmarks.gpu` never trains on a batch twice.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ LLAMA_1B = {
 
 
 def build(examples: Sequence[Example], gpu: bool) -> tuple[Network, TokenTable]:
-    """A Llama 3 with random weights: the tiny one, or Llama-3.2-1B's shapes on a GPU; and the examples in its tokens."""
+    """A Llama 3 with random weights (tiny, or Llama-3.2-1B's shapes on a GPU), and the tokenised examples."""
     family: ModelFamily = FAMILIES["llama3"]
     tokenizer = base_tokenizer(family, examples)
     if gpu:
@@ -107,10 +107,10 @@ def padded_step(network: Network, optimizer: torch.optim.Optimizer, table: Token
 
 
 def largest_error(network: Network, table: TokenTable, rows: Sequence[int], backend: Backend, config: TrialConfig) -> float:
-    """Packed against separate, unpadded passes: losses and all gradients."""
+    """Largest error of losses and gradients, packed against separate, unpadded passes."""
     network.eval()
     batch = make_batch(table, rows, backend=backend, k=K)
-    found: list[list[torch.Tensor]] = []
+    gradients: list[list[torch.Tensor]] = []
     sums: list[tuple[float, float]] = []
     for packed in (True, False):
         network.zero_grad(set_to_none=True)
@@ -120,15 +120,15 @@ def largest_error(network: Network, table: TokenTable, rows: Sequence[int], back
             ce, jepa = separate_losses(network, table, rows)
         loss_of_sums(ce, jepa, config.objective, batch.num_labels, len(rows), 1.0).backward()
         sums.append((float(ce.detach()) / batch.num_labels, float(jepa.detach()) / len(rows)))
-        found.append([p.grad.clone() for p in network.parameters() if p.grad is not None])
+        gradients.append([p.grad.clone() for p in network.parameters() if p.grad is not None])
     errors = [abs(a - b) for a, b in zip(*sums, strict=True)]
-    errors += [float((a - b).abs().max() / b.abs().max()) for a, b in zip(*found, strict=True) if float(b.abs().max()) > 0]
+    errors += [float((a - b).abs().max() / b.abs().max()) for a, b in zip(*gradients, strict=True) if float(b.abs().max()) > 0]
     network.train()
     return float(max(errors))
 
 
 def separate_losses(network: Network, table: TokenTable, rows: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Sums of both losses from one pass per sequence with the model's own attention."""
+    """Sums of both losses, from one pass per sequence with the model's own attention."""
     ce: Any = 0.0
     jepa: Any = 0.0
     predictors = np.arange(PREDICTOR_BASE, PREDICTOR_BASE + K, dtype=np.int32)
@@ -224,7 +224,7 @@ def main() -> None:
 
 
 def gsm8k_lengths() -> list[Example]:
-    """Stand-in for GSM8K where its file is not beside the checkout: random words, about as many tokens as there (270, 123, 158)."""
+    """Stand-in for GSM8K if its file is not next to the checkout: random words with about as many tokens (270, 123, 158)."""
     rng = np.random.default_rng(0)
     letters = np.array(list("etaoinshrdlucmfwyp"))
     lexicon = ["".join(rng.choice(letters, size=rng.integers(2, 8))) for _ in range(300)]

@@ -1,4 +1,4 @@
-"""Side-by-side timing: contenders take turns, so that whatever else the machine does hits them alike; medians are compared."""
+"""Side-by-side timing: contenders take turns, so that other load on the machine affects all of them equally; medians are compared."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import Any
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"
-"""Where real data lies beside the checkout, if it does."""
+"""Folder with real data next to the checkout, if it exists."""
 
 
 TURN_S = 0.5
-"""A turn of a fast contender repeats its call for about this long, so that its share of noise is no larger than a slow one's."""
+"""A fast contender repeats its call for about this long in a turn, so that its relative noise is no larger than a slow one's."""
 
 
 def medians(
     contenders: Mapping[str, Callable[[], Any]], rounds: int, summary: Callable[[list[float]], float] = statistics.median
 ) -> dict[str, float]:
-    """Median seconds (or another `summary`) of one call of each contender, over `rounds` rounds in which each has one turn."""
+    """Median seconds (or another `summary`) per call of each contender, over `rounds` rounds of one turn each."""
     repeats = {}
     for name, call in contenders.items():
         call()  # the first call warms up

@@ -1,4 +1,4 @@
-"""What the card is, which versions run on it, and which attention kernels take the calls of the packed step."""
+"""The card's properties, the library versions, and the attention kernels that accept the calls of the packed step."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from benchmarks.gpu.form import Findings, Form
 PEAK_BF16 = {"H100": 989e12, "H200": 989e12, "A100": 312e12}
 """Dense bf16 operations a second, from the data sheets of the SXM cards."""
 OTHER_BOARDS = ("PCIe", "NVL")
-"""Boards under the same names that are slower."""
+"""Slower boards with the same names."""
 PLAN_S = 3.0
-"""Seconds that a call in a new shape takes at most, forward and backward."""
+"""Upper bound of the seconds of a call in a new shape, forward and backward."""
 BACKENDS = {
     "flash": SDPBackend.FLASH_ATTENTION,
     "efficient": SDPBackend.EFFICIENT_ATTENTION,
@@ -56,14 +56,14 @@ def run(form: Form, findings: Findings) -> None:
 
 
 def peak(name: str) -> float | None:
-    """Dense bf16 operations a second of a card by its name; None where that is not known."""
+    """Dense bf16 operations a second of a card, by its name; None if unknown."""
     if any(board in name for board in OTHER_BOARDS):
         return None
     return next((speed for part, speed in PEAK_BF16.items() if part in name), None)
 
 
 def versions() -> dict[str, Any]:
-    """Of driver and libraries."""
+    """Versions of the driver and the libraries."""
     packages = {package: metadata.version(package) for package in ("torch", "transformers", "peft", "numpy")}
     return {
         **packages,
@@ -77,9 +77,9 @@ def versions() -> dict[str, Any]:
 def _driver() -> str | None:
     if shutil.which("nvidia-smi") is None:
         return None
-    asked = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    said = subprocess.run(asked, capture_output=True, text=True, timeout=10, check=False).stdout.split()
-    return said[0] if said else None
+    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    lines = subprocess.run(query, capture_output=True, text=True, timeout=10, check=False).stdout.split()
+    return lines[0] if lines else None
 
 
 def _enabled(backend: str) -> bool:
@@ -93,7 +93,7 @@ def _enabled(backend: str) -> bool:
 
 
 def accepted(device: str) -> dict[str, list[str]]:
-    """Kind of call -> backends that run it, forward and backward, in bf16 with 32 heads over 8 (or 32) of keys and values."""
+    """Kind of call -> backends that run it, forward and backward, in bf16 with 32 query heads and 8 (or 32) key/value heads."""
     mask = torch.ones(4, 1, 24, 40, dtype=torch.bool, device=device).tril(16)
     calls = {
         "masked, grouped": (mask, 8),
@@ -118,11 +118,11 @@ def _runs(backend: SDPBackend, device: str, mask: torch.Tensor | None, groups: i
 
 
 def shape_cost(form: Form) -> dict[str, float]:
-    """Median seconds of a masked call in a shape that was not seen before, and of the same call again; as torch chooses, and without cuDNN.
+    """Median seconds of a masked call in a new shape, and of the same call again; with the kernel torch chooses, and without cuDNN.
 
-    cuDNN builds a plan for every shape, and packed blocks come in ever new ones.
+    cuDNN builds a plan for every shape, and packed blocks keep having new shapes.
     """
-    found: dict[str, float] = {}
+    cost: dict[str, float] = {}
     was = torch.backends.cuda.cudnn_sdp_enabled()
     for number, way in enumerate(("", ", without cudnn")):
         torch.backends.cuda.enable_cudnn_sdp(was and not number)
@@ -138,9 +138,9 @@ def shape_cost(form: Form) -> dict[str, float]:
                 seconds.append(time.perf_counter() - began)
         if not first:
             continue
-        found |= {f"new shape{way}": statistics.median(first), f"known shape{way}": statistics.median(again)}
+        cost |= {f"new shape{way}": statistics.median(first), f"known shape{way}": statistics.median(again)}
     torch.backends.cuda.enable_cudnn_sdp(was)
-    return found
+    return cost
 
 
 def _masked_call(device: str, *, paths: int, own: int, longest: int) -> Callable[[], None]:
@@ -157,7 +157,7 @@ def _masked_call(device: str, *, paths: int, own: int, longest: int) -> Callable
 
 
 def matmul_speed(form: Form) -> float:
-    """Operations a second of one large bf16 product: what is left of the peak in practice."""
+    """Operations a second of one large bf16 product: the practical part of the peak."""
     size, repeats = (256, 2) if form.small else (8192, 20)
     left, right = (torch.randn(size, size, device=form.device, dtype=torch.bfloat16) for _ in range(2))
 

@@ -1,7 +1,7 @@
-"""What a part is told, and what it hands back. Neither needs torch, so that the command that starts the parts stays light.
+"""A part's input and output. Neither needs torch, so the command that starts the parts stays light.
 
-A part is a function of a Form and a Findings. It notes figures as it finds them; the file is written anew with each, so that what a part
-had found before it crashed or ran over its limit is kept.
+A part is a function of a Form and a Findings. It notes each figure as soon as it is measured, and the file is rewritten each time. So the
+figures measured before a crash or a timeout are kept.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from jepa_ray.system import atomic
 
 
 class Skipped(Exception):
-    """The part cannot run here, and nothing is wrong; the message says why."""
+    """The part cannot run here, which is not an error; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,12 @@ class Form:
     """How a part runs."""
 
     folder: Path
-    """Where results go; scratch of a part lies in folders of their own below it."""
+    """Folder for the results; parts have their own scratch folders below it."""
     device: str = "cpu"
     small: bool = True
     """Tiny models and a few steps; else Llama-3.2-1B's shapes."""
     data: Path | None = None
-    """Folder with data sets as JSON lines; None: they are made."""
+    """Folder with data sets as JSON lines; None: examples are generated."""
     until: float = math.inf
     """`time.time()` at which the part is stopped."""
 
@@ -40,7 +40,7 @@ class Form:
         return self.until - time.time()
 
     def scratch(self, name: str) -> Path:
-        """A folder of that name, made if it is not there."""
+        """A folder of that name, created if missing."""
         path = self.folder / "scratch" / name
         path.mkdir(parents=True, exist_ok=True)
         return path
@@ -56,21 +56,21 @@ class Findings:
     """The part in a few words, for the table."""
 
     def note(self, figures: Mapping[str, Any], headline: str | None = None) -> None:
-        """Add figures (a name that is there already is replaced), and say them in a few words."""
+        """Add figures (replacing those of the same name), and set the headline if given."""
         self.figures |= figures
         self.headline = self.headline if headline is None else headline
         write(self.path, {"headline": self.headline, "figures": self.figures})
 
 
 def write(path: Path, record: Mapping[str, Any]) -> None:
-    """A record as JSON, whole or not at all. Numbers that are not finite are null."""
+    """Write a record as JSON, atomically. Numbers that are not finite become null."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic.whole_file(path) as temporary:
         temporary.write_text(json.dumps(_plain(record), indent=2) + "\n", encoding="utf-8")
 
 
 def read(path: Path) -> dict[str, Any]:
-    """What was written; empty where there is nothing."""
+    """The record that was written; empty if the file does not exist."""
     if not path.is_file():
         return {}
     record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))

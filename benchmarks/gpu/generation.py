@@ -1,4 +1,4 @@
-"""256 prompts through the function that evaluations generate with, from a network that never stops by itself: all write to the cap."""
+"""256 prompts through the evaluations' generation function, with a network that never stops on its own: all outputs run to the cap."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ PROMPTS = 256
 CAP = 32
 KINDS = {"full": None, "lora": LoraConfig()}
 SIZES = (EvaluationConfig().batch_size, PROMPTS)
-"""Prompts at a time: a trial's default, and all."""
+"""Batch sizes in prompts: a trial's default, and all prompts."""
 
 
 def run(form: Form, findings: Findings) -> None:
-    """The part: all weights trained and LoRA, in two batch sizes."""
+    """The part: full fine-tuning and LoRA, in two batch sizes."""
     count, cap = (8, 4) if form.small else (PROMPTS, CAP)
     sample, source = data.examples("nl-rx", form.data, max(64, count))
     tokenizer, table = models.tokenised("llama3", sample, scored=True)
     prompts = [table.prompt(i) for i in range(min(count, len(table)))]
     findings.note({"data": source, "tokenizer": models.TOKENIZER, "prompts": len(prompts), "max_new_tokens": cap, "skipped": []})
-    said = []
+    headlines = []
     for kind, lora in KINDS.items():
         network = models.network("llama3", form.small, tokenizer, form.device, lora)
         bf16 = uses_bf16(models.trial_config(lora=lora, jepa=False, batch_size=1).model, torch.device(form.device))
@@ -42,7 +42,7 @@ def run(form: Form, findings: Findings) -> None:
                 torch.cuda.synchronize()
             return time.perf_counter() - began, sum(generation.num_tokens for generation in written)
 
-        once(4, prompts[:4], 2)  # kernels are loaded
+        once(4, prompts[:4], 2)  # loads the kernels
         per_token = once(4, prompts[:4], 4)[0] / 4
         for size in sorted({min(size, len(prompts)) for size in SIZES}, reverse=True):
             name = f"{kind}, {size} at a time"
@@ -50,5 +50,5 @@ def run(form: Form, findings: Findings) -> None:
                 findings.note({"skipped": [*findings.figures["skipped"], name]})
                 continue
             seconds, tokens = once(size, prompts, cap)
-            said.append(f"{name}: {seconds:.3g} s, {tokens / seconds:.0f} tokens/s")
-            findings.note({name: {"seconds": seconds, "tokens": tokens, "tokens_per_s": tokens / seconds}}, "; ".join(said))
+            headlines.append(f"{name}: {seconds:.3g} s, {tokens / seconds:.0f} tokens/s")
+            findings.note({name: {"seconds": seconds, "tokens": tokens, "tokens_per_s": tokens / seconds}}, "; ".join(headlines))

@@ -1,7 +1,7 @@
-"""Networks with random weights, in the shapes of published checkpoints or tiny, and the examples in their tokens.
+"""Networks with random weights, tiny or in the shapes of published checkpoints, and the tokenised examples.
 
-The tokenizer is the family's tiny one in either form. Its ids stay below the large vocabulary, whose whole head and embeddings are computed
-with all the same. A network is drawn on its device, which takes a second where a CPU would take ten.
+The tokenizer is the family's tiny one in both forms. Its ids stay below the large vocabulary, but the whole head and embedding table take
+part in the computation. A network is drawn on its device, which takes one second instead of ten on a CPU.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ SHAPES: dict[str, tuple[int, dict[str, Any]]] = {
                                   "num_key_value_heads": 2}),
     "phi": (51_200, {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 24, "num_attention_heads": 32}),
 }  # fmt: skip
-"""Family -> (vocabulary, what the config.json of its paper model says): one to two billion parameters."""
+"""Family -> (vocabulary size, shape in the config.json of its paper model): one to two billion parameters."""
 
 
 def family_of(name: str, small: bool) -> ModelFamily:
-    """The family, with a large shape in the place of its tiny one."""
+    """The family, with a large shape instead of its tiny one unless `small`."""
     family = FAMILIES[name]
     if small:
         return family
@@ -66,9 +66,9 @@ def config_of(name: str, small: bool, tokenizer: Any) -> Any:
 
 
 def network(name: str, small: bool, tokenizer: Any, device: str, lora: LoraConfig | None = None) -> Network:
-    """A network as `models.loading.load_network` would make it (frozen weights in bf16 on a GPU), but with weights drawn on the device.
+    """A network as `models.loading.load_network` creates it (frozen weights in bf16 on a GPU), but with weights drawn on the device.
 
-    The device is made ready as it is before a trial.
+    The device is prepared as before a trial.
     """
     make_ready(device)
     half = lora is not None and uses_bf16(ModelConfig(family=name), torch.device(device))
@@ -82,9 +82,9 @@ def network(name: str, small: bool, tokenizer: Any, device: str, lora: LoraConfi
 
 
 def fit(fitted: Network, objective: ObjectiveConfig | None) -> Network:
-    """Give a network what an objective needs, and take away what another did.
+    """Give a network the modules that an objective needs, and remove those of another one.
 
-    Predictor tokens start as the vocabulary's first ones do: all are random here.
+    Predictor tokens start as copies of the vocabulary's first embeddings: all are random here.
     """
     embedded_VD = fitted.causal_lm.get_input_embeddings().weight
     k = objective.k if objective is not None else 0
@@ -94,7 +94,7 @@ def fit(fitted: Network, objective: ObjectiveConfig | None) -> Network:
 
 
 def tokenised(name: str, sample: Sequence[Example], scored: bool = False) -> tuple[Any, TokenTable]:
-    """(the tokenizer of a family made for these examples, the examples in its tokens)."""
+    """(a family's tokenizer made for these examples, the tokenised examples)."""
     tokenizer = base_tokenizer(FAMILIES[name], sample)
     return tokenizer, tokenize_split(sample, tokenizer, FAMILIES[name], MAX_LENGTH, scored=scored)
 
@@ -117,7 +117,7 @@ def trial_config(*, lora: LoraConfig | None, jepa: bool, batch_size: int, **opti
 
 
 def arm(fitted: Network, config: TrialConfig) -> Network:
-    """The network, fitted for one arm and in training mode."""
+    """The network, fitted for one arm, in training mode."""
     return fit(fitted, active_objective(config)).train()
 
 

@@ -1,6 +1,6 @@
-"""A trial in this process: `python -m benchmarks.gpu.one_trial --scratch DIR --result FILE ...`, to be killed and run again by `trials.py`.
+"""A trial in this process: `python -m benchmarks.gpu.one_trial --scratch DIR --result FILE ...`, which `trials.py` kills and restarts.
 
-The network is the tiny Llama with random weights, also on a GPU: what is looked at is that a trial goes on where it was.
+The network is the tiny Llama with random weights, even on a GPU: the only question is whether a trial resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ EPOCHS = 3
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the trial, or what is left of it, and write its result."""
+    """Run the trial, or the rest of it, and write its result."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu.one_trial", description=__doc__)
     parser.add_argument("--scratch", type=Path, required=True)
     parser.add_argument("--result", type=Path, required=True)
@@ -68,7 +68,7 @@ def config_for(
 
 
 def outcome(result: TrialResult) -> dict[str, Any]:
-    """What must not depend on whether the trial was interrupted."""
+    """The results that must not depend on an interruption of the trial."""
     names = [name for name in result.summary if name.startswith(("val_", "train_ce", "train_jepa")) and not name.endswith("_seconds")]
     lines = [[row["epoch"], row["name"], row["value"]] for row in result.metrics if row["split"] in ("train", "val")]
     return {

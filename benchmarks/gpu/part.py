@@ -1,6 +1,6 @@
-"""One part in this process: `python -m benchmarks.gpu.part TARGET --record FILE ...`. Started by the command, part by part.
+"""One part in this process: `python -m benchmarks.gpu.part TARGET --record FILE ...`. The command starts it once per part.
 
-Exit code 0: it ran; 3: it does not apply here, and the last line on stderr says why; anything else: it failed.
+Exit code 0: the part ran; 3: it does not apply here, and the last line on stderr says why; anything else: it failed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the part and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu.part", description=__doc__)
     parser.add_argument("target", help="module:function")
-    parser.add_argument("--record", type=Path, required=True, help="file for its figures, in the folder of all")
+    parser.add_argument("--record", type=Path, required=True, help="file for its figures, in the folder of all results")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--data", type=Path)

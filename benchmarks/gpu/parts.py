@@ -1,4 +1,4 @@
-"""The parts, in the order they run, each with its time on a GPU. Together they stay under eight minutes, starts of processes included."""
+"""The parts in the order in which they run, with their times on a GPU. Together they stay under eight minutes, process starts included."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ BUDGET_S = 480.0
 
 @dataclass(frozen=True)
 class Part:
-    """One measurement, in a process of its own."""
+    """One measurement, in its own process."""
 
     name: str
     target: str
     """`module:function`, called with a Form and Findings."""
     limit_s: float
-    """Seconds after which its process is gone, whatever it does."""
+    """Seconds after which its process is killed in any case."""
     takes_spare: bool = False
-    """In the full form it may also have the seconds that the parts before it left over: it measures more with them."""
+    """In the full form it also gets the seconds that earlier parts did not use, and measures more in them."""
 
 
 PARTS: dict[str, Part] = {
@@ -36,4 +36,4 @@ PARTS: dict[str, Part] = {
     )
 }
 SMALL_LIMIT_S = 240.0
-"""Limit of every part's small form: machines without a GPU may be slow, and nobody pays for their minutes."""
+"""Limit of every part's small form: machines without a GPU may be slow, and their time is cheap."""

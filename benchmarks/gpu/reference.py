@@ -1,9 +1,9 @@
-"""The packed step beside what one would use without it, on the same examples, contenders taking turns on batches that none repeats.
+"""The packed step against its alternatives, on the same examples; contenders take turns, and no batch is repeated.
 
 padded      the reference's layout: three rows of 512 per example, logits at every position (`benchmarks.step.padded_step`)
 plain       a usual loop of Transformers: rows padded to the longest, SDPA, next-token loss on the answers; no JEPA term
-jepa        the packed step with the term: what `padded` computes
-baseline    the packed step without it: what `plain` computes
+jepa        the packed step with the term; computes the same as `padded`
+baseline    the packed step without the term; computes the same as `plain`
 """
 
 from __future__ import annotations
@@ -38,23 +38,23 @@ IGNORED = -100
 
 
 def run(form: Form, findings: Findings) -> None:
-    """The part: all weights trained, on both lengths of examples."""
+    """The part: full fine-tuning, on both lengths of examples."""
     findings.note({"tokenizer": models.TOKENIZER, "padded_to": PADDED, "padded_micro": PADDED_MICRO, "plain_micro": PLAIN_MICRO})
-    said = []
+    headlines = []
     for number, task in enumerate(("nl-rx", "gsm8k")):
-        found = measure(task, form, time.time() + form.left() / (2 - number))
-        said.append(f"{task}: {found['padded over jepa']:.1f} x padded rows, {found['plain over baseline']:.2f} x a plain loop")
-        findings.note({task: found}, "; ".join(said))
+        measured = measure(task, form, time.time() + form.left() / (2 - number))
+        headlines.append(f"{task}: {measured['padded over jepa']:.1f} x padded rows, {measured['plain over baseline']:.2f} x a plain loop")
+        findings.note({task: measured}, "; ".join(headlines))
 
 
 def measure(task: str, form: Form, until: float) -> dict[str, Any]:
-    """Seconds of a step of each contender, and the two ratios (more than 1: the packed step is faster)."""
+    """Seconds of a step of each contender, and the two ratios (above 1: the packed step is faster)."""
     sample, source = data.examples(task, form.data, 48 if form.small else EXAMPLES)
     tokenizer, table = models.tokenised("llama3", sample)
     network = models.network("llama3", form.small, tokenizer, form.device)
     size = 8 if form.small else 128
     jepa, baseline = (models.trial_config(lora=None, jepa=term, batch_size=size) for term in (True, False))
-    models.arm(network, jepa)  # predictor tokens stay for all: their layout needs them, and they cost the others nothing
+    models.arm(network, jepa)  # all contenders keep the predictor tokens: `padded` needs them, and they cost the others nothing
     bf16 = uses_bf16(jepa.model, torch.device(form.device))
     optimizer = make_optimizer(network, jepa)
     batches = full_batches(len(table), jepa)
@@ -78,7 +78,7 @@ def measure(task: str, form: Form, until: float) -> dict[str, Any]:
         "plain": lambda rows: plain_step(network, optimizer, table, rows.tolist(), PLAIN_MICRO, bf16),
         "padded": lambda rows: padded_step(network, optimizer, table, rows.tolist(), PADDED_MICRO, bf16),
     }
-    for name, step in contenders.items():  # kernels are loaded, memory is taken
+    for name, step in contenders.items():  # load kernels, allocate memory
         step(next(batches)[: PADDED_MICRO if name == "padded" else size])
     seconds = turns(contenders, batches, 2 if form.small else ROUNDS, until)
     medians = {name: statistics.median(each) for name, each in seconds.items()}
@@ -96,7 +96,7 @@ def measure(task: str, form: Form, until: float) -> dict[str, Any]:
 
 
 def full_batches(num_examples: int, config: TrialConfig) -> Iterator[NDArray[np.int64]]:
-    """Batches of a trial's epochs, without end, short ones left out."""
+    """Endless batches of a trial's epochs, without the short ones."""
     for epoch in itertools.count():
         yield from (rows for rows in epoch_steps(num_examples, config.optim, config.seed, epoch) if len(rows) == config.optim.batch_size)
 
@@ -104,7 +104,7 @@ def full_batches(num_examples: int, config: TrialConfig) -> Iterator[NDArray[np.
 def turns(
     contenders: dict[str, Callable[[NDArray[np.int64]], Any]], batches: Iterator[NDArray[np.int64]], rounds: int, until: float
 ) -> dict[str, list[float]]:
-    """Seconds of every step; one round at least, and no round that would not be done in time."""
+    """Seconds of every step; at least one round, and no round that would not finish in time."""
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for number in range(rounds):
         began = time.time()
@@ -120,7 +120,7 @@ def turns(
 
 
 def plain_step(network: Network, optimizer: torch.optim.Optimizer, table: TokenTable, rows: Sequence[int], micro: int, bf16: bool) -> float:
-    """One step of a usual loop; returns the mean loss over the step's labels, which are the trial's."""
+    """One step of a usual loop; returns the mean loss over the step's labels, the same labels as a trial's."""
     device = network.device
     optimizer.zero_grad(set_to_none=True)
     labels_of_step = count_labels(table, list(rows), loss_on="answer", train_end_of_turn=True)
@@ -139,7 +139,7 @@ def plain_step(network: Network, optimizer: torch.optim.Optimizer, table: TokenT
 
 
 def collated(table: TokenTable, rows: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Ids, attention mask and labels of some training sequences, padded to the longest."""
+    """Ids, attention mask and labels of the rows' training sequences, padded to the longest."""
     sequences = [table.lm[i].astype(np.int64) for i in rows]
     shape = len(rows), max(map(len, sequences))
     ids, mask, labels = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long), torch.full(shape, IGNORED)

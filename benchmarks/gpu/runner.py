@@ -1,6 +1,6 @@
-"""Runs parts one after another, each in a process group of its own; whatever one of them does, the next one starts.
+"""Runs parts one after another, each in its own process group; regardless of how one ends, the next one starts.
 
-<folder>/<part>.json gets the part's figures and how it ended; <folder>/log.txt all that it wrote.
+<folder>/<part>.json gets the part's figures and final state; <folder>/log.txt its whole output.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from benchmarks.gpu.parts import Part
 
 ROOT = Path(__file__).resolve().parents[2]
 GRACE_S = 2.0
-"""At the end of its time a part is asked to end (SIGTERM), and killed so much later; both within its limit."""
+"""Seconds between SIGTERM at the end of a part's time and SIGKILL; both are within its limit."""
 MARGIN_S = 4.0
-"""A part is told to be done so long before that."""
+"""The part's own deadline (`Form.until`) is this many seconds before the SIGTERM."""
 STDERR_LINES = 20
-"""Kept of a part that failed."""
+"""Number of lines kept from a part that failed."""
 Record = dict[str, Any]
 
 
-def run_parts(parts: Iterable[Part], form: Form, told: Callable[[Record], None] = lambda record: None) -> list[Record]:
-    """Run them all; `told` hears of each as it ends. Together they take no longer than the sum of their limits."""
+def run_parts(parts: Iterable[Part], form: Form, report: Callable[[Record], None] = lambda record: None) -> list[Record]:
+    """Run all parts; `report` gets each record when its part ends. Together they take no longer than the sum of their limits."""
     form.folder.mkdir(parents=True, exist_ok=True)
     records: list[Record] = []
     spare = 0.0
@@ -42,7 +42,7 @@ def run_parts(parts: Iterable[Part], form: Form, told: Callable[[Record], None] 
         record = run_part(part, form)
         spare = max(0.0, spare + part.limit_s - record["seconds"])
         records.append(record)
-        told(record)
+        report(record)
     return records
 
 
@@ -59,11 +59,11 @@ def run_part(part: Part, form: Form) -> Record:
             command(part, path, form), stdout=stdout, stderr=stderr, cwd=ROOT, env=environment(form), start_new_session=True
         )
         in_time = _wait(process, began + part.limit_s, grace)
-    told = [file.read_text(encoding="utf-8", errors="replace") for file in output]
-    _log(form.folder, part, told)
+    output_texts = [file.read_text(encoding="utf-8", errors="replace") for file in output]
+    _log(form.folder, part, output_texts)
     for file in output:
         file.unlink()
-    found = read(path)
+    saved = read(path)
     record: Record = {
         "part": part.name,
         "state": _state(process.returncode, in_time),
@@ -71,13 +71,13 @@ def run_part(part: Part, form: Form) -> Record:
         "device": form.device,
         "seconds": round(time.time() - began, 1),
         "limit_s": part.limit_s,
-        "headline": found.get("headline", ""),
+        "headline": saved.get("headline", ""),
         "error": None,
         "stderr": [],
-        "figures": found.get("figures", {}),
+        "figures": saved.get("figures", {}),
     }
     if record["state"] != "ok":
-        lines = [line for line in told[1].splitlines() if line.strip()]
+        lines = [line for line in output_texts[1].splitlines() if line.strip()]
         record["error"] = _error(process.returncode, in_time, part.limit_s, lines)
         record["stderr"] = lines[-STDERR_LINES:]
     write(path, record)
@@ -85,7 +85,7 @@ def run_part(part: Part, form: Form) -> Record:
 
 
 def command(part: Part, path: Path, form: Form) -> list[str]:
-    """The command line that runs a part by itself."""
+    """The command line that runs one part in its own process."""
     words = [sys.executable, "-m", "benchmarks.gpu.part", part.target, "--record", str(path), "--device", form.device]
     words += ["--until", repr(form.until)]
     words += ["--small"] if form.small else []
@@ -94,7 +94,7 @@ def command(part: Part, path: Path, form: Form) -> list[str]:
 
 
 def environment(form: Form) -> dict[str, str]:
-    """No internet, nothing written outside the folder, and one thread, as a trial of a sweep has by default."""
+    """No internet, no writing outside the folder, and one thread, the default for a sweep's trials."""
     return os.environ | {
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
@@ -106,7 +106,7 @@ def environment(form: Form) -> dict[str, str]:
 
 
 def _wait(process: subprocess.Popen[bytes], limit: float, grace: float) -> bool:
-    """Whether the process ended by itself before its limit. Its whole group is gone afterwards."""
+    """Whether the process ended on its own before its limit. Its whole group is killed afterwards."""
     try:
         process.wait(max(0.0, limit - grace - time.time()))
         return True
@@ -115,7 +115,7 @@ def _wait(process: subprocess.Popen[bytes], limit: float, grace: float) -> bool:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(max(0.0, limit - time.time()))
         return False
-    finally:  # also after Ctrl-C, which the group does not hear of; and what the part started and left behind
+    finally:  # also after Ctrl-C, which does not reach the group, and for processes that the part left behind
         _signal(process, signal.SIGKILL)
         process.wait()
 
@@ -139,9 +139,9 @@ def _error(code: int, in_time: bool, limit_s: float, lines: list[str]) -> str:
     return lines[-1].strip() if lines else f"exit code {code}"
 
 
-def _log(folder: Path, part: Part, told: list[str]) -> None:
+def _log(folder: Path, part: Part, texts: list[str]) -> None:
     with (folder / "log.txt").open("a", encoding="utf-8") as log:
         log.write(f"===== {part.name}\n")
-        for name, text in zip(("stdout", "stderr"), told, strict=True):
+        for name, text in zip(("stdout", "stderr"), texts, strict=True):
             if text.strip():
                 log.write(f"----- {name}\n{text.rstrip()}\n")

@@ -1,7 +1,7 @@
-"""Is the packed step right on this card? Every family's tiny network, then networks of one to two billion random weights.
+"""Checks the packed step on this card: every family's tiny network, then networks of one to two billion random weights.
 
 States: the trial's own start-up check, in bf16 (`training.packing_check.attention_error`), for trie and flat rows. Losses and gradients:
-packed against one row per sequence (`plain`), in fp32, where a leak stands out from rounding; and, if time is left, in bf16.
+packed against one row per sequence (`plain`), in fp32, where a leak is distinguishable from rounding; and, if time is left, in bf16.
 """
 
 from __future__ import annotations
@@ -26,40 +26,40 @@ from jepa_ray.training.step import loss_of_sums, losses
 
 PACKED: tuple[Backend, ...] = ("trie", "flat")
 TOLERANCE = 1e-3
-"""Of losses and gradients in fp32."""
+"""Largest relative error of losses and gradients in fp32."""
 NOTEWORTHY = 1e-3
-"""A gradient this much smaller than the largest of all is compared with that share of it: some are zero but for rounding (a key's bias)."""
+"""Errors are relative to at least this share of the largest gradient entry: some gradients are zero except for rounding (a key's bias)."""
 LARGE_S = 9.0
-"""Seconds that a large network takes at most; without them it is left out."""
+"""Upper bound of the seconds for a large network; with less time left it is skipped."""
 
 
 def run(form: Form, findings: Findings) -> None:
-    """The part. RuntimeError, after everything was measured, if anything is wrong."""
+    """The part. Raises RuntimeError after all measurements if anything is wrong."""
     sample, source = data.examples("nl-rx", form.data, 200)
-    found: dict[str, dict[str, Any]] = {}
+    tiny: dict[str, dict[str, Any]] = {}
     large: dict[str, dict[str, Any]] = {}
-    findings.note({"data": source, "tokenizer": models.TOKENIZER, "tolerance": TOLERANCE, "families": found, "large": large})
+    findings.note({"data": source, "tokenizer": models.TOKENIZER, "tolerance": TOLERANCE, "families": tiny, "large": large})
     for name in FAMILIES:
-        found[name] = checked(name, sample, form, small=True)
-        findings.note({"families": found}, headline({"tiny": found}))
+        tiny[name] = checked(name, sample, form, small=True)
+        findings.note({"families": tiny}, headline({"tiny": tiny}))
     for name in models.SHAPES if not form.small else ():
         if form.left() < LARGE_S:
             large[name] = {"skipped": "no time left"}
-        else:  # Gradients of the first only: of all they would take the time that the others need.
+        else:  # Gradients of the first only: those of all would take the time that the other networks need.
             large[name] = checked(name, sample, form, small=False, gradients=not large)
-        findings.note({"large": large}, headline({"tiny": found, "large": large}))
+        findings.note({"large": large}, headline({"tiny": tiny, "large": large}))
     for name in FAMILIES:
-        if form.left() < LARGE_S or "error" in found[name]:
+        if form.left() < LARGE_S or "error" in tiny[name]:
             continue
-        found[name]["gradients_bf16"] = gradients(*subject(name, sample, form, small=True), "bf16")
-        findings.note({"families": found})
-    wrong = [name for kind in (found, large) for name, own in kind.items() if not own.get("passes", True)]
+        tiny[name]["gradients_bf16"] = gradients(*subject(name, sample, form, small=True), "bf16")
+        findings.note({"families": tiny})
+    wrong = [name for kind in (tiny, large) for name, result in kind.items() if not result.get("passes", True)]
     if wrong:
         raise RuntimeError(f"packed rows differ from separate passes, or cannot be computed: {', '.join(wrong)}")
 
 
 def checked(name: str, sample: Sequence[Example], form: Form, *, small: bool, gradients: bool = True) -> dict[str, Any]:
-    """`check`, or the error that it ended with: one family says nothing of the next."""
+    """`check`, or the error that it raised: a failing family does not affect the next."""
     try:
         return check(name, sample, form, small=small, with_gradients=gradients)
     except RuntimeError as error:
@@ -70,15 +70,15 @@ def check(name: str, sample: Sequence[Example], form: Form, *, small: bool, with
     """States, losses and gradients of one family. `passes`: all within their tolerances."""
     network, table, config = subject(name, sample, form, small=small)
     states = {backend: states_error(network, table, backend) for backend in PACKED}
-    found: dict[str, Any] = {"states_bf16": states, "passes": all(isinstance(error, float) for error in states.values())}
+    result: dict[str, Any] = {"states_bf16": states, "passes": all(isinstance(error, float) for error in states.values())}
     if with_gradients:
-        found["gradients_fp32"] = gradients(network, table, config, "fp32")
-        found["passes"] = found["passes"] and max(found["gradients_fp32"].values()) <= TOLERANCE
-    return found
+        result["gradients_fp32"] = gradients(network, table, config, "fp32")
+        result["passes"] = result["passes"] and max(result["gradients_fp32"].values()) <= TOLERANCE
+    return result
 
 
 def subject(name: str, sample: Sequence[Example], form: Form, *, small: bool) -> tuple[Network, TokenTable, TrialConfig]:
-    """A family's network with all that a JEPA arm needs, the examples in its tokens, and the arm's configuration."""
+    """A family's network fitted for a JEPA arm, the tokenised examples, and the arm's configuration."""
     tokenizer, table = models.tokenised(name, sample)
     config = models.trial_config(lora=None, jepa=True, batch_size=8)
     config = config.model_copy(update={"model": config.model.model_copy(update={"family": name})})
@@ -92,7 +92,7 @@ def gradients(network: Network, table: TokenTable, config: TrialConfig, precisio
 
 
 def states_error(network: Network, table: TokenTable, backend: Backend) -> float | str:
-    """Largest relative error of a token's state under bf16, or what the check says where it refuses."""
+    """Largest relative error of a token's state under bf16, or the check's message if it refuses."""
     try:
         return attention_error(network, table, backend, k=1, bf16=True)
     except PackingError as error:
@@ -116,7 +116,7 @@ def gradient_error(network: Network, table: TokenTable, backend: Backend, config
 def gradients_of(
     network: Network, table: TokenTable, rows: list[int], backend: Backend, config: TrialConfig
 ) -> tuple[tuple[float, float], list[torch.Tensor]]:
-    """(mean cross-entropy and JEPA loss, gradients of all that is trained)."""
+    """(mean cross-entropy and JEPA loss, gradients of all trained parameters)."""
     network.zero_grad(set_to_none=True)
     batch = make_batch(table, rows, backend=backend, k=models.JEPA["k"])
     ce, jepa = losses(network, batch, config, network.device, Term.of(config, network))
@@ -126,15 +126,15 @@ def gradients_of(
 
 
 def headline(kinds: dict[str, dict[str, dict[str, Any]]]) -> str:
-    """Largest errors, in words."""
-    said = []
-    for kind, found in kinds.items():
-        measured = [own for own in found.values() if "passes" in own]
-        states = [error for own in measured for error in own.get("states_bf16", {}).values() if isinstance(error, float)]
-        differences = [error for own in measured for error in own.get("gradients_fp32", {}).values()]
-        said.append(
-            f"{kind}: {sum(own['passes'] for own in measured)} of {len(found)} right"
+    """The largest errors, as text."""
+    sentences = []
+    for kind, results in kinds.items():
+        measured = [result for result in results.values() if "passes" in result]
+        states = [error for result in measured for error in result.get("states_bf16", {}).values() if isinstance(error, float)]
+        differences = [error for result in measured for error in result.get("gradients_fp32", {}).values()]
+        sentences.append(
+            f"{kind}: {sum(result['passes'] for result in measured)} of {len(results)} right"
             + (f", states bf16 {max(states):.1e}" if states else "")
             + (f", gradients fp32 {max(differences):.1e}" if differences else "")
         )
-    return "; ".join(said)
+    return "; ".join(sentences)

@@ -1,7 +1,7 @@
 """200 training steps, no batch twice, as a trial runs them: LoRA or all weights, on two lengths of examples, baseline and JEPA arms.
 
-Steps end with the part's time; the figures say how many were run. Where memory is not enough for a whole step in one forward pass, its
-micro-batches are halved until it is.
+Steps stop when the part's time is up; the figures include their number. If a whole step does not fit into memory in one forward pass,
+its micro-batches are halved until it does.
 """
 
 from __future__ import annotations
@@ -65,24 +65,25 @@ def measure(task: str, lora: LoraConfig | None, form: Form, findings: Findings) 
     findings.note(
         {"data": source, "examples": len(table), "tokenizer": models.TOKENIZER, "batch_size": size, "lora_r": lora.r if lora else None}
     )
-    said = []
+    headlines = []
     for number, (name, jepa) in enumerate((("baseline", False), ("jepa", True))):
         config = models.trial_config(lora=lora, jepa=jepa, batch_size=size)
         until = time.time() + form.left() / (2 - number)
-        arm, found = run_arm(network, table, config, form, until)
-        said.append(
-            f"{name}: {found['steps']} steps, p50 {found['p50_s']:.3g} s, p95 {found['p95_s']:.3g} s, {found['tokens_per_s']:.3g} tokens/s"
-            + (f", MFU {found['mfu']:.2f}" if found["mfu"] else "")
-            + (f", {found['peak_memory_bytes'] / 1e9:.0f} GB" if found["peak_memory_bytes"] else "")
+        arm, result = run_arm(network, table, config, form, until)
+        headlines.append(
+            f"{name}: {result['steps']} steps, p50 {result['p50_s']:.3g} s, p95 {result['p95_s']:.3g} s"
+            + f", {result['tokens_per_s']:.3g} tokens/s"
+            + (f", MFU {result['mfu']:.2f}" if result["mfu"] else "")
+            + (f", {result['peak_memory_bytes'] / 1e9:.0f} GB" if result["peak_memory_bytes"] else "")
         )
-        findings.note({name: found}, "; ".join(said))
-        findings.note({name: found | waits(arm, form, until)})
-        del arm  # its optimizer's state is not to be in the next one's memory
+        findings.note({name: result}, "; ".join(headlines))
+        findings.note({name: result | waits(arm, form, until)})
+        del arm  # free its optimizer's state before the next arm
         device.clear(form.device)
 
 
 def run_arm(network: Network, table: TokenTable, config: TrialConfig, form: Form, until: float) -> tuple[Arm, dict[str, Any]]:
-    """One arm's timed steps, and figures of them."""
+    """One arm's timed steps, and their figures."""
     steps = 4 if form.small else STEPS
     arm = Arm(models.arm(network, config), table, config, models.runtime(form), steps + PROFILED + 1)
     began = time.perf_counter()
@@ -94,26 +95,26 @@ def run_arm(network: Network, table: TokenTable, config: TrialConfig, form: Form
 
 
 def reserved(arm: Arm) -> float:
-    """Seconds that the steps of `waits` take at most: a profiled one is slower, and what it saw has to be read."""
+    """Upper bound of the seconds that `waits` takes: a profiled step is slower, and its events must be read."""
     return 1.0 + 2 * (PROFILED + 1) * arm.seconds[-1]
 
 
 def waits(arm: Arm, form: Form, until: float) -> dict[str, Any]:
-    """What the host waits for in a few more steps, new ones too; nothing where the time is up or the profiler does not work here."""
-    found: dict[str, Any] = {}
+    """The host's waits in a few more steps, on new batches too; empty if the time is up or the profiler does not work here."""
+    measured: dict[str, Any] = {}
     if form.small or time.time() + arm.seconds[-1] < until:
-        found["syncs_at"] = places(arm.advance, 1)
+        measured["syncs_at"] = places(arm.advance, 1)
     if form.small or time.time() + PROFILED * arm.seconds[-1] < until:
         try:
-            found["syncs_per_step"] = counted(lambda: arm.advance_to(arm.step + PROFILED), PROFILED)
+            measured["syncs_per_step"] = counted(lambda: arm.advance_to(arm.step + PROFILED), PROFILED)
         except RuntimeError as error:
-            found["profiler"] = str(error)
-    return found
+            measured["profiler"] = str(error)
+    return measured
 
 
 @dataclass
 class Arm:
-    """One arm's training: its next step, and what the steps so far have taken."""
+    """One arm's training: its next step, and the time and sums of its steps so far."""
 
     network: Network
     table: TokenTable
@@ -123,7 +124,7 @@ class Arm:
     step: int = 0
     seconds: list[float] = field(default_factory=list)
     totals: StepTotals = field(default_factory=StepTotals)
-    """Of the steps in `seconds`, the first left out."""
+    """Sums over the steps in `seconds`, except the first."""
     too_large: list[int] = field(default_factory=list)
     """Micro-batch sizes that ran out of memory."""
 
@@ -136,13 +137,13 @@ class Arm:
             torch.cuda.reset_peak_memory_stats()
 
     def advance(self) -> None:
-        """One step; where it runs out of memory, again in smaller micro-batches."""
+        """One step; if it runs out of memory, it is repeated in smaller micro-batches."""
         while not (done := self._tried()):
             default = default_size(self.table, self.runtime.device, self.config.objective)
             size = self.config.optim.micro_batch_size or min(default or self.config.optim.batch_size, self.config.optim.batch_size)
             self.too_large.append(size)
             if size == 1:
-                raise RuntimeError("one example at a time does not fit into memory")
+                raise RuntimeError("even one example at a time does not fit into memory")
             self.config = self.config.model_copy(update={"optim": self.config.optim.model_copy(update={"micro_batch_size": size // 2})})
             self.optimizer.zero_grad(set_to_none=True)
             gc.collect()
@@ -156,12 +157,12 @@ class Arm:
         self.step += 1
 
     def advance_to(self, step: int) -> None:
-        """Train until so many steps are done."""
+        """Train until `step` steps are done."""
         while self.step < step:
             self.advance()
 
     def _tried(self) -> tuple[float, StepTotals] | None:
-        """(seconds, sums) of the next step; None where it ran out of memory. (The exception, gone on return, holds the tensors.)"""
+        """(seconds, sums) of the next step; None if it ran out of memory. (Returning drops the exception, which references the tensors.)"""
         began = time.perf_counter()
         try:
             state = TrainState(
@@ -207,7 +208,7 @@ class Arm:
 
 
 def different_batches(num_examples: int, config: TrialConfig, count: int) -> list[NDArray[np.int64]]:
-    """The first `count` batches of a trial's epochs: each a new draw of examples, in whatever order."""
+    """The first `count` batches of a trial's epochs; each is a new draw of examples, regardless of order."""
     per_epoch = math.ceil(num_examples / config.optim.batch_size)
     epochs = range(math.ceil(count / per_epoch))
     return [rows for epoch in epochs for rows in epoch_steps(num_examples, config.optim, config.seed, epoch)][:count]

@@ -1,4 +1,4 @@
-"""Sweeps of the tiny Llama through the command line, with half a GPU and with a whole one for each trial; without a GPU, one with none."""
+"""Sweeps of the tiny Llama through the command line, with half a GPU and a whole GPU per trial; without a GPU, one sweep on the CPU."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ TRIALS = 2
 
 
 def run(form: Form, findings: Findings) -> None:
-    """The part. RuntimeError where a sweep did not end as it should."""
+    """The part. RuntimeError if a sweep did not end as expected."""
     try:
         import ray
     except ImportError as error:
         raise Skipped("Ray is not installed") from error
     findings.note({"ray": ray.__version__, "sweeps": {}})
     shares = (0.5, 1.0) if form.device == "cuda" else (0.0,)
-    found: dict[str, dict[str, Any]] = {}
+    outcomes: dict[str, dict[str, Any]] = {}
     for number, share in enumerate(shares):
         name = f"gpus_per_worker {share:g}"
-        found[name] = sweep(form, share, form.left() / (len(shares) - number))
-        said = "; ".join(f"{told}: {one['complete']} of {one['trials']} in {one['seconds']:.0f} s" for told, one in found.items())
-        findings.note({"sweeps": found}, said)
-    wrong = [f"{name}: {one['error']}" for name, one in found.items() if one["error"]]
+        outcomes[name] = sweep(form, share, form.left() / (len(shares) - number))
+        headline = "; ".join(f"{title}: {one['complete']} of {one['trials']} in {one['seconds']:.0f} s" for title, one in outcomes.items())
+        findings.note({"sweeps": outcomes}, headline)
+    wrong = [f"{name}: {one['error']}" for name, one in outcomes.items() if one["error"]]
     if wrong:
         raise RuntimeError("; ".join(wrong))
 
 
 def sweep(form: Form, share: float, seconds: float) -> dict[str, Any]:
-    """Run one sweep and look at its trials; `error` says what is not as it should be."""
+    """Run one sweep and check its trials; `error` says what is wrong."""
     name = f"gpus-{share:g}".replace(".", "-")
     file = form.scratch("ray") / f"{name}.yaml"
     file.write_text(yaml.safe_dump(definition(form, name, share), sort_keys=False), encoding="utf-8")
@@ -45,7 +45,7 @@ def sweep(form: Form, share: float, seconds: float) -> dict[str, Any]:
     try:
         code: int | None = process.wait(seconds)
     except subprocess.TimeoutExpired:
-        process.terminate()  # it then ends in order, and Ray with it
+        process.terminate()  # the sweep then ends in order and stops Ray
         code = None
         try:
             process.wait(5)
@@ -77,7 +77,7 @@ def sweep(form: Form, share: float, seconds: float) -> dict[str, Any]:
 
 
 def definition(form: Form, name: str, share: float) -> dict[str, Any]:
-    """The sweep: two arms, a few trials of one epoch, nothing pre-trained and nothing confirmed."""
+    """The sweep: two arms, a few trials of one epoch, no pre-training and no confirmation."""
     return {
         "name": name,
         "output": str(form.scratch("ray")),

@@ -1,4 +1,4 @@
-"""What a GPU waits for: host syncs and copies by torch's profiler, and shapes that attention kernels are called in."""
+"""Waits of the GPU: host syncs and copies from torch's profiler, and the shapes of calls to attention kernels."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ WAITS = (
     *("aten::item", "aten::_local_scalar_dense", "aten::nonzero"),
 )
 COPIES = {"Memcpy DtoH": "device to host copies", "Memcpy HtoD": "host to device copies"}
-"""Beginnings of the names that the profiler gives copies."""
+"""Beginning of the profiler's name of a copy -> name of the figure."""
 LAUNCHES = ("cudaLaunchKernel", "cudaLaunchKernelExC", "cuLaunchKernel", "cuLaunchKernelEx")
 
 
 def counted(call: Callable[[], Any], steps: int) -> dict[str, float]:
-    """Waits, copies and kernels per step, over a call that takes `steps` steps. One device-wide wait per step is the benchmark's own."""
+    """Waits, copies and kernels per step, over a call of `steps` steps. One device-wide wait per step comes from the benchmark itself."""
     activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])
     with profile(activities=activities) as profiler:
         call()
     names = Counter(_names(profiler))
-    found = {name: names[name] / steps for name in WAITS}
-    for beginning, told in COPIES.items():
-        found[told] = sum(count for name, count in names.items() if name.startswith(beginning)) / steps
-    return found | {"kernel launches": sum(names[name] for name in LAUNCHES) / steps}
+    counts = {name: names[name] / steps for name in WAITS}
+    for beginning, title in COPIES.items():
+        counts[title] = sum(count for name, count in names.items() if name.startswith(beginning)) / steps
+    return counts | {"kernel launches": sum(names[name] for name in LAUNCHES) / steps}
 
 
 def places(call: Callable[[], Any], steps: int) -> dict[str, float]:
-    """Where Python waits for the GPU, as `file:line` with times per step: what torch itself warns of. Nothing without a GPU."""
-    with warnings.catch_warnings(record=True) as told:
+    """`file:line` -> number of times per step that Python waits for the GPU there, from torch's own warnings. Empty without a GPU."""
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         if torch.cuda.is_available():
             torch.cuda.set_sync_debug_mode("warn")
@@ -45,14 +45,14 @@ def places(call: Callable[[], Any], steps: int) -> dict[str, float]:
         finally:
             if torch.cuda.is_available():
                 torch.cuda.set_sync_debug_mode("default")
-    waits = [one for one in told if "called a synchronizing" in str(one.message)]
-    found = Counter(f"{'/'.join(Path(wait.filename).parts[-3:])}:{wait.lineno}" for wait in waits)
-    return {place: times / steps for place, times in found.most_common()}
+    waits = [one for one in caught if "called a synchronizing" in str(one.message)]
+    at = Counter(f"{'/'.join(Path(wait.filename).parts[-3:])}:{wait.lineno}" for wait in waits)
+    return {place: times / steps for place, times in at.most_common()}
 
 
 def _names(profiler: Any) -> Iterator[str]:
     raw = getattr(getattr(profiler, "profiler", None), "kineto_results", None)
-    # Read raw where that is possible: torch's own events are a tree that takes longer to build than the steps took to run.
+    # Read raw events if possible: torch's own event tree takes longer to build than the steps took to run.
     events = raw.events() if raw is not None else profiler.events()
     for event in events:
         yield event.name() if callable(event.name) else event.name
@@ -60,8 +60,8 @@ def _names(profiler: Any) -> Iterator[str]:
 
 @contextmanager
 def sdpa_shapes() -> Iterator[set[tuple[Any, ...]]]:
-    """Collects the distinct shapes (query, key, whether masked) that scaled dot-product attention is called in; none where another
-    kernel computes it.
+    """Collect the distinct shapes (query, key, whether masked) of calls to scaled dot-product attention; none if another kernel
+    computes it.
     """
     seen: set[tuple[Any, ...]] = set()
     original = F.scaled_dot_product_attention

@@ -1,6 +1,7 @@
-"""A whole trial in this process; and beside it a small one that is killed after its first checkpoint and run again, against one left alone.
+"""A whole trial in this process; at the same time, a small one that is killed after its first checkpoint and resumed, against an
+uninterrupted one.
 
-On a CPU the resumed trial must end in the same numbers to the last digit. On a GPU sums run in no fixed order: differences are reported.
+On a CPU the resumed trial must end in the same numbers to the last digit. On a GPU the order of sums varies: differences are reported.
 """
 
 from __future__ import annotations
@@ -29,14 +30,14 @@ POLL_S = 0.01
 
 
 def run(form: Form, findings: Findings) -> None:
-    """The part. RuntimeError where a trial did not complete, or did not go on where it was."""
+    """The part. RuntimeError if a trial did not complete, or did not resume where it stopped."""
     shutil.rmtree(form.scratch("trial"))
-    with ThreadPoolExecutor(1) as beside:
-        small = beside.submit(killed_and_resumed, form)
+    with ThreadPoolExecutor(1) as pool:
+        small = pool.submit(killed_and_resumed, form)
         whole = end_to_end(form)
-        findings.note({"end_to_end": whole}, said_of(whole))
+        findings.note({"end_to_end": whole}, headline_of(whole))
         resume = small.result()
-    findings.note({"resume": resume}, f"{said_of(whole)}; killed and resumed: {resume['verdict']}")
+    findings.note({"resume": resume}, f"{headline_of(whole)}; killed and resumed: {resume['verdict']}")
     shutil.rmtree(form.scratch("trial"))
     if whole["state"] != "COMPLETE":
         raise RuntimeError(f"the trial ended as {whole['state']}: {whole['error']}")
@@ -66,7 +67,7 @@ def end_to_end(form: Form) -> dict[str, Any]:
 
 
 def killed_and_resumed(form: Form) -> dict[str, Any]:
-    """The small trial three times: left alone; killed at its first checkpoint; and again from there."""
+    """The small trial three times: uninterrupted; killed at its first checkpoint; and resumed from there."""
     folder = form.scratch("trial")
     alone, again = folder / "alone", folder / "again"
     others = [_start(form, alone), _start(form, again)]
@@ -101,7 +102,7 @@ def _kill_at_checkpoint(process: subprocess.Popen[bytes], scratch: Path, form: F
         if process.poll() is not None:
             raise RuntimeError(f"the trial to be killed ended before its first checkpoint, with exit code {process.returncode}")
         if form.left() < 0:
-            raise RuntimeError("there was no checkpoint in time")
+            raise RuntimeError("the trial to be killed wrote no checkpoint in time")
         time.sleep(POLL_S)
     process.send_signal(signal.SIGKILL)
     if process.wait() != -signal.SIGKILL:
@@ -110,7 +111,7 @@ def _kill_at_checkpoint(process: subprocess.Popen[bytes], scratch: Path, form: F
 
 
 def compared(alone: dict[str, Any], again: dict[str, Any]) -> dict[str, Any]:
-    """Both trials' last numbers, and how far they are apart."""
+    """The final numbers of both trials, and their differences."""
     names = alone["numbers"].keys() | again["numbers"].keys()
     pairs = {name: (alone["numbers"].get(name), again["numbers"].get(name)) for name in sorted(names)}
     apart = {name: abs(a - b) for name, (a, b) in pairs.items() if isinstance(a, (int, float)) and isinstance(b, (int, float))}
@@ -130,6 +131,6 @@ def compared(alone: dict[str, Any], again: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def said_of(whole: dict[str, Any]) -> str:
-    """The whole trial in a few words."""
+def headline_of(whole: dict[str, Any]) -> str:
+    """The whole trial in one line."""
     return f"{whole['state']} in {whole['run_trial_s']:.1f} s, data and checkpoint {whole['prepare_s']:.1f} s"

@@ -1,1 +1,1 @@
-"""A finished grid as a simulated machine: searches run on it in the time that their counted FLOPs take, and nothing is trained."""
+"""A finished grid as a simulated machine: searches run on it in simulated time, given by their counted FLOPs; nothing is trained."""

@@ -1,6 +1,6 @@
-"""Who is compared, on which split of the seeds, and what a search was worth after every FLOP it paid.
+"""The contenders, the splits of the seeds, and the worth of a search after every FLOP it paid.
 
-A replay draws which seeds are searched on and which are held out, and the cell that a search starts from: its user knows nothing.
+A replay draws the search seeds, the held-out seeds and the cell that a search starts from, as for a user without prior knowledge.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from jepa_ray.streams import stream
 
 PAPER_LAMBDAS = (0.5, 1.0, 2.0, 4.0)
 WITHIN = 0.01
-"""A choice is good when its worth is at most this far below the reference's."""
+"""A choice is good if its worth is at most this far below the reference's."""
 
 
 @dataclass(frozen=True)
@@ -31,20 +31,20 @@ class Contender:
     scheduler: Mapping[str, Any] | None = None
     reruns: Reruns | None = None
     choices: bool = False
-    """Search lists of values in the place of ranges."""
+    """Search lists of values instead of ranges."""
     space: Mapping[str, Any] | None = None
-    """The space; None: that of the grid."""
+    """The space; None: the grid's space."""
     methods: tuple[str, ...] = ("jepa",)
     """Arms that run and are paid for."""
     own_start: bool = False
-    """Start from the file's own values in the place of a random cell."""
+    """Start from the file's own values instead of a random cell."""
     at_most: int | None = None
-    """Replays at most, where suggestions take long; None: no limit."""
+    """Maximum number of replays, for contenders with slow suggestions; None: no limit."""
 
 
 @dataclass(frozen=True)
 class Draw:
-    """What one replay draws."""
+    """The random draws of one replay."""
 
     number: int
     searched: tuple[int, ...]
@@ -53,7 +53,7 @@ class Draw:
     start: Cell
     """The method's own values, which a sweep tries first."""
     order: tuple[Cell, ...]
-    """The paper's cells in the order in which they are run (the paper names none)."""
+    """The paper's cells in the order in which they run (the paper gives no order)."""
 
 
 @dataclass(frozen=True)
@@ -62,17 +62,17 @@ class Replay:
 
     trace: Trace
     gaps: tuple[tuple[float, float], ...]
-    """(FLOPs paid, worth of the choice from then on minus the reference's), in order."""
+    """(FLOPs paid, worth of the choice from then on minus that of the reference), in order."""
     smooth: float = 0.0
-    """Worth of the smoothed reference minus the reference's."""
+    """Worth of the smoothed reference minus that of the reference."""
 
     def gap(self, paid: float) -> float:
-        """Worth minus the reference's once so much is paid; -inf before there is a choice."""
+        """Worth minus the reference's once `paid` FLOPs are paid; -inf before there is a choice."""
         return next((gap for cost, gap in reversed(self.gaps) if cost <= paid), -math.inf)
 
 
 def draw(grid: Grid, number: int, num_searched: int | None = None) -> Draw:
-    """What replay `number` draws; half of the seeds are searched on unless said otherwise."""
+    """The draws of replay `number`; `num_searched` search seeds, by default half of all seeds."""
     rng = stream(number, "search efficiency", grid.family)
     seeds = [int(seed) for seed in rng.permutation(grid.seeds)]
     half = num_searched or len(seeds) // 2
@@ -83,12 +83,12 @@ def draw(grid: Grid, number: int, num_searched: int | None = None) -> Draw:
 
 
 def reference(grid: Grid, drawn: Draw) -> Cell:
-    """The grid's best cell by its mean over the search seeds: what a search without limit, on all of them, would choose."""
+    """The grid's best cell by its mean over the search seeds: the choice of an unlimited search on all of them."""
     return max(grid.cells(), key=lambda cell: grid.final(cell, drawn.searched))
 
 
 def smoothed(grid: Grid, drawn: Draw) -> Cell:
-    """The cell with the best mean over itself and the cells one step away along an axis: about nine times the runs, so less luck in it."""
+    """The cell with the best mean over itself and the cells one step away along an axis: about nine times the runs, so less luck."""
     axes = grid.axes()
 
     def around(cell: Cell) -> float:
@@ -103,9 +103,9 @@ def smoothed(grid: Grid, drawn: Draw) -> Cell:
 
 
 def ranges(grid: Grid) -> dict[str, Any]:
-    """The grid's space as one would write it: ranges, half a step wider than the axes, and a list for loss dropout.
+    """The grid's space as a user would write it: ranges, half a step wider than the axes, and a list for loss dropout.
 
-    Values a regular step apart so get equal shares; a value with a wider gap below it (lambda 16) gets more.
+    Equally spaced values thus get equal shares; a value with a wider gap below it (lambda 16) gets more.
     """
     rates, lambdas, ks, dropouts = grid.axes()
 
@@ -128,7 +128,7 @@ def lists(grid: Grid) -> dict[str, Any]:
 
 
 def sweep_of(contender: Contender, base: SweepConfig, grid: Grid, drawn: Draw) -> SweepConfig:
-    """The sweep that the contender is, in this replay. `base` is the grid's own; its search and scheduler are left out."""
+    """The contender's sweep in this replay. `base` is the grid's own sweep; its search and scheduler are not used."""
     tree = canonical(base)
     rate, lambda_, k, dropout = drawn.start
     epochs = len(next(iter(next(iter(grid.runs["jepa"].values())).values())).scores)
@@ -143,14 +143,14 @@ def sweep_of(contender: Contender, base: SweepConfig, grid: Grid, drawn: Draw) -
 
 
 def valued(trace: Trace, grid: Grid, drawn: Draw) -> Replay:
-    """A trace with every choice valued on the held-out seeds, relative to the reference."""
+    """The trace, with every choice valued on the held-out seeds relative to the reference."""
     level = grid.final(reference(grid, drawn), drawn.held_out)
     gaps = tuple((paid, grid.final(cell, drawn.held_out) - level) for paid, cell in trace.choices)
     return Replay(trace, gaps, grid.final(smoothed(grid, drawn), drawn.held_out) - level)
 
 
 def run(contender: Contender, base: SweepConfig, grid: Grid, replays: int, slots: int = 2) -> list[Replay]:
-    """The contender in replays 0, 1, ...; the same draws for every contender."""
+    """Run the contender in replays 0, 1, ...; every contender gets the same draws."""
     out = []
     for number in range(replays):
         drawn = draw(grid, number)
@@ -161,14 +161,14 @@ def run(contender: Contender, base: SweepConfig, grid: Grid, replays: int, slots
 
 
 def run_paper(grid: Grid, replays: int) -> list[Replay]:
-    """The paper's protocol in the same replays."""
+    """Run the paper's protocol in the same replays."""
     drawn = [draw(grid, number) for number in range(replays)]
     return [valued(paper(grid, one.searched, one.order), grid, one) for one in drawn]
 
 
 @dataclass(frozen=True)
 class Figures:
-    """A contender over all replays. FLOPs are inf where a level is never reached."""
+    """A contender over all replays. FLOPs are inf if a level is never reached."""
 
     name: str
     reached: float
@@ -176,27 +176,27 @@ class Figures:
     smooth: float
     """FLOPs from which on the mean is within `WITHIN` of the smoothed reference."""
     as_good: float
-    """FLOPs from which on the mean is at least what the paper's protocol ends with."""
+    """FLOPs from which on the mean is at least the final mean of the paper's protocol."""
     first: float
-    """Median over replays of the FLOPs at which a replay's choice first is."""
+    """Median over replays of the FLOPs at which a replay's choice is first within `WITHIN` of the reference."""
     share: float
-    """Share of replays whose choice is, at `reached` (at the end, where that is inf)."""
+    """Share of replays whose choice is within `WITHIN` at `reached` (at the end, if that is inf)."""
     at_budget: float
-    """Mean gap to the reference after the budget that is asked about; negative: worse than the reference."""
+    """Mean gap to the reference once the budget is paid; negative: worse than the reference."""
     share_at_budget: float
     paid: float
     """Mean FLOPs of the whole search."""
     gap: float
     """Mean gap at its end."""
     error: float
-    """Standard error of `gap` over replays (which share seeds: an understatement)."""
+    """Standard error of `gap` over replays (too small, because replays share seeds)."""
     runs: float
     cut: float
     replays: int
 
 
 def figures(name: str, replays: Sequence[Replay], budget: float, goal: float = 0.0) -> Figures:
-    """Everything that is said about a contender; `budget` in FLOPs, `goal` the mean gap that the paper's protocol ends with."""
+    """All figures of a contender; `budget` in FLOPs, `goal` the final mean gap of the paper's protocol."""
     ends = np.array([replay.gaps[-1][1] for replay in replays])
     reached = settled(replays)
     firsts = [next((paid for paid, gap in replay.gaps if gap >= -WITHIN), math.inf) for replay in replays]
@@ -219,9 +219,9 @@ def figures(name: str, replays: Sequence[Replay], budget: float, goal: float = 0
 
 
 def settled(replays: Sequence[Replay], level: float = -WITHIN) -> float:
-    """The least FLOPs from which on the mean gap over replays stays at `level` or above; inf where it never does.
+    """The least FLOPs from which on the mean gap over replays stays at `level` or above; inf if it never does.
 
-    The mean is a step function that changes where some replay changes its choice; after a search's end its last choice stands.
+    The mean is a step function that changes when a replay changes its choice; after a search ends, its last choice remains.
     """
     gaps = np.full(len(replays), -np.inf)
     changes = sorted((paid, index, gap) for index, replay in enumerate(replays) for paid, gap in replay.gaps)

@@ -1,6 +1,5 @@
-"""The table of a finished grid: every cell's validation curve and counted FLOPs, by seed; collected from sweeps, read for replays.
-
-Runs nothing.
+"""The table of a finished grid: every cell's validation curve and counted FLOPs, by seed. It is collected from sweeps and read for
+replays; nothing runs here.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from jepa_ray.config import SweepConfig, arms, canonical, columns
 from jepa_ray.plan.load import load_sweep
 
 Cell = tuple[float, float, int, float]
-"""(learning rate, lambda, k, loss dropout); of the baseline (learning rate, 0, 0, 0)."""
+"""(learning rate, lambda, k, loss dropout); for the baseline (learning rate, 0, 0, 0)."""
 KNOBS = ("learning_rate", "lambda", "k", "loss_dropout")
 
 SCHEMA = pa.schema(
@@ -46,7 +45,7 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Curve:
-    """What one run would report, epoch by epoch."""
+    """The reports of one run, epoch by epoch."""
 
     flops: tuple[float, ...]
     """Counted training FLOPs from the start to the end of each epoch."""
@@ -71,7 +70,7 @@ class Grid:
         return sorted(self.runs[method])
 
     def axes(self, method: str = "jepa") -> tuple[list[float], ...]:
-        """Values of each of `KNOBS` that the method's cells have, ascending."""
+        """For each of `KNOBS`, the values in the method's cells, ascending."""
         return tuple(sorted({cell[axis] for cell in self.runs[method]}) for axis in range(len(KNOBS)))
 
     def final(self, cell: Cell, seeds: Sequence[int], method: str = "jepa") -> float:
@@ -80,16 +79,16 @@ class Grid:
         return sum(runs[seed].scores[-1] for seed in seeds) / len(seeds)
 
     def nearest(self, knobs: Mapping[str, float], method: str = "jepa") -> Cell:
-        """The cell whose values are nearest, knob by knob: in the logarithm for learning rate and lambda. A knob left out is the lowest."""
+        """The cell with the nearest value of each knob, on a log scale for learning rate and lambda. A missing knob gets its lowest."""
         axes = self.axes(method)
-        found = [
+        nearest = [
             min(values, key=lambda value: abs(_scaled(name, value) - _scaled(name, knobs.get(name, values[0]))))
             for name, values in zip(KNOBS, axes, strict=True)
         ]
-        return found[0], found[1], int(found[2]), found[3]
+        return nearest[0], nearest[1], int(nearest[2]), nearest[3]
 
     def noise(self, method: str = "jepa") -> float:
-        """Standard deviation over seeds of a cell's final accuracy, what a seed does to all cells alike taken out: the residual of
+        """Standard deviation over seeds of a cell's final accuracy without the effect that a seed has on all cells: the residual of
         cell + seed, with (cells - 1) x (seeds - 1) degrees of freedom."""
         scores_CS = np.array([[self.final(cell, [seed], method) for seed in self.seeds] for cell in self.cells(method)])
         rest_CS = scores_CS - scores_CS.mean(1, keepdims=True) - scores_CS.mean(0, keepdims=True) + scores_CS.mean()
@@ -103,20 +102,20 @@ def _scaled(name: str, value: float) -> float:
 def collect(folders: Sequence[Path], space_file: Path) -> pa.Table:
     """The table of finished sweeps of `space_file`, each with one family and one search seed, with its origin in the schema's metadata.
 
-    Raises ValueError where a folder is no such sweep, where a run is missing, failed or cut short, or where two folders hold the same.
+    ValueError if a folder is not such a sweep, if a run is missing, failed or cut short, or if two folders have the same family and seed.
     """
     if not folders:
-        raise ValueError("no folder given: name the sweeps' folders, such as results/efficiency-*")
+        raise ValueError("no folder given: pass the sweeps' folders, such as results/efficiency-*")
     rows: list[dict[str, Any]] = []
     commands, origins, seen = [], set[tuple[Any, Any, Any]](), dict[tuple[str, int], Path]()
     for folder in folders:
         sweep, changes = _sweep(folder, space_file)
         key = (sweep.families[0], sweep.base.seed)
         if key in seen:
-            raise ValueError(f"{folder}: family {key[0]} with seed {key[1]} is in {seen[key]} already; give one of the two")
+            raise ValueError(f"{folder}: family {key[0]} with seed {key[1]} is already in {seen[key]}; pass only one of the two")
         seen[key] = folder
-        found, origin = _runs(folder, sweep)
-        rows += found
+        runs, origin = _runs(folder, sweep)
+        rows += runs
         origins |= origin
         commands.append(shlex.join(["python", "-m", "jepa_ray.sweep", f"search_spaces/{space_file.name}", *changes]))
     metadata = {
@@ -135,13 +134,13 @@ def collect(folders: Sequence[Path], space_file: Path) -> pa.Table:
 def _sweep(folder: Path, space_file: Path) -> tuple[SweepConfig, list[str]]:
     """The sweep of a folder and its changes to the file: name, seed, family, and fewer values of a knob.
 
-    ValueError where anything else differs.
+    ValueError if anything else differs.
     """
     if not (folder / "sweep.yaml").exists():
-        raise ValueError(f"{folder}: there is no sweep.yaml, so this is no sweep's folder; give folders such as results/efficiency-1")
+        raise ValueError(f"{folder} has no sweep.yaml, so it is not a sweep's folder; pass folders such as results/efficiency-1")
     held, file = load_sweep(folder / "sweep.yaml"), load_sweep(space_file)
     if len(held.families) != 1:
-        raise ValueError(f"{folder}: holds {len(held.families)} families; run one sweep per family and seed")
+        raise ValueError(f"{folder} has {len(held.families)} families; run one sweep per family and seed")
     changes = [f"name={held.name}", f"base.seed={held.base.seed}", f"families=[{held.families[0]}]"]
     for path, distribution in held.space.items():
         full = file.space.get(path)
@@ -158,7 +157,7 @@ def _sweep(folder: Path, space_file: Path) -> tuple[SweepConfig, list[str]]:
 
 
 def _runs(folder: Path, sweep: SweepConfig) -> tuple[list[dict[str, Any]], set[tuple[Any, Any, Any]]]:
-    """Rows of all runs of a sweep, and the distinct (git_sha, versions, device) that made them; ValueError for holes."""
+    """Rows of all runs of a sweep, and the distinct (git_sha, versions, device) of those runs. ValueError if runs are missing."""
     trials = results.read_trials(folder)
     trials = trials[trials["stage"] == "search"]
     curves = results.read_metrics(folder, filters=[("split", "==", "val"), ("name", "==", "val_accuracy")])
@@ -178,13 +177,13 @@ def _runs(folder: Path, sweep: SweepConfig) -> tuple[list[dict[str, Any]], set[t
                 missing.append(f"{arm.method} {cell} (validation accuracy is not a number)")
                 continue
             origins.add((row["git_sha"], row["versions"], row["device"]))
-            known = {"family": arm.family, "method": arm.method, "seed": sweep.base.seed, **dict(zip(KNOBS, cell, strict=True))}
+            common = {"family": arm.family, "method": arm.method, "seed": sweep.base.seed, **dict(zip(KNOBS, cell, strict=True))}
             for epoch, flops, value in zip(curve["epoch"], curve["train_flops"], curve["value"], strict=True):
-                rows.append({**known, "epoch": int(epoch), "train_flops": float(flops), "val_accuracy": float(value)})
+                rows.append({**common, "epoch": int(epoch), "train_flops": float(flops), "val_accuracy": float(value)})
     if missing:
         shown = "; ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
         raise ValueError(
-            f"{folder}: {len(missing)} runs are missing or not COMPLETE over all epochs ({shown}); finish the sweep, or leave it out"
+            f"{folder}: {len(missing)} runs are missing or not COMPLETE over all epochs ({shown}); finish the sweep, or omit the folder"
         )
     return rows, origins
 
@@ -196,14 +195,14 @@ def write(table: pa.Table, path: Path) -> None:
 
 
 def read(path: Path) -> dict[str, Grid]:
-    """Family -> its grid. ValueError where the file is not there or has a hole."""
+    """Family -> its grid. ValueError if the file does not exist or lacks a run."""
     if not path.exists():
-        raise ValueError(f"{path}: there is no such table; make it with --collect from finished sweeps")
+        raise ValueError(f"the table {path} does not exist; make it with --collect from finished sweeps")
     return {str(family): grid_of(str(family), rows) for family, rows in pq.read_table(path).to_pandas().groupby("family", observed=True)}
 
 
 def grid_of(family: str, frame: pd.DataFrame) -> Grid:
-    """The grid of one family's rows. ValueError where a cell lacks a seed."""
+    """The grid of one family's rows. ValueError if a cell or one of its seeds is missing."""
     runs: dict[str, dict[Cell, dict[int, Curve]]] = {}
     for key, run in frame.sort_values("epoch").groupby(["method", "seed", *KNOBS], observed=True):
         method, seed, rate, lambda_, k, dropout = cast(tuple[str, int, float, float, int, float], key)
@@ -218,5 +217,5 @@ def grid_of(family: str, frame: pd.DataFrame) -> Grid:
         full = math.prod(len({cell[axis] for cell in cells}) for axis in range(len(KNOBS)))
         if len(cells) != full:
             some = set(itertools.product(*({cell[axis] for cell in cells} for axis in range(len(KNOBS))))) - set(cells)
-            raise ValueError(f"{family}: {method} has {len(cells)} of {full} cells, not {sorted(some)[0]}; collect the table again")
+            raise ValueError(f"{family}: {method} has {len(cells)} of {full} cells and lacks {sorted(some)[0]}; collect the table again")
     return Grid(family, runs)

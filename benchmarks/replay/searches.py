@@ -1,7 +1,7 @@
-"""One search on a grid in simulated time: the product's own studies and scheduler, with recorded curves in the place of training.
+"""One search on a grid in simulated time: the product's own studies and scheduler, with recorded curves instead of training.
 
 Time is counted FLOPs: every slot trains at one FLOP per unit of time, so that trials overlap as they do in a sweep. A run pays for
-the epochs that it really ran; one that ASHA cuts pays up to the end of the epoch in which it was cut.
+the epochs that it ran; a run that ASHA stops pays up to the end of the epoch in which it was stopped.
 """
 
 from __future__ import annotations
@@ -27,31 +27,31 @@ from jepa_ray.orchestration.studies import ArmStudy
 
 @dataclass(frozen=True)
 class Reruns:
-    """A second stage: the best cells of the search once more on other search seeds; the best mean is taken."""
+    """A second stage: the best cells of the search are rerun on other search seeds, and the best mean is chosen."""
 
     top: int
-    """Cells that are run again."""
+    """Number of cells to rerun."""
     seeds: int
-    """Further seeds of each."""
+    """Number of further seeds for each."""
 
 
 @dataclass
 class Trace:
-    """What a search paid, and when its choice changed."""
+    """The FLOPs that a search paid, and the changes of its choice."""
 
     choices: list[tuple[float, Cell]] = field(default_factory=list)
-    """(FLOPs paid by then, the cell that was chosen from then on), in order."""
+    """(FLOPs paid by then, the cell chosen from then on), in order."""
     paid: float = 0.0
     """FLOPs of the whole search."""
     runs: int = 0
-    """Runs that were started."""
+    """Number of runs that were started."""
     cut: int = 0
-    """Those that were stopped early."""
+    """Number of runs that were stopped early."""
     complete: list[tuple[dict[str, Any], float]] = field(default_factory=list)
-    """Parameters and score of the jepa arm's runs that were not, as they ended."""
+    """Parameters and score of the jepa arm's complete runs, in the order in which they ended."""
 
     def choose(self, cell: Cell) -> None:
-        """From now on `cell` is the choice."""
+        """Make `cell` the choice from now on."""
         if not self.choices or self.choices[-1][1] != cell:
             self.choices.append((self.paid, cell))
 
@@ -72,13 +72,13 @@ class _Run:
 
     @property
     def flops(self) -> float:
-        """FLOPs of the epoch that comes next."""
+        """FLOPs of the next epoch."""
         return self.curve.flops[self.epoch] - (self.curve.flops[self.epoch - 1] if self.epoch else 0.0)
 
 
 class _Arm:
-    """One arm's study on the grid. As in a sweep, a repeated configuration is answered from what is known and costs nothing; two
-    configurations that fall on one cell are two runs."""
+    """One arm's study on the grid. As in a sweep, a repeated configuration gets the known result and costs nothing; two configurations
+    with the same nearest cell are two runs."""
 
     def __init__(self, sweep: SweepConfig, arm: Arm, grid: Grid, seed: int, storage: BaseStorage) -> None:
         self.sweep, self.arm, self.method, self._grid, self._seed = sweep, arm, arm.method, grid, seed
@@ -88,7 +88,7 @@ class _Arm:
         self.complete: list[tuple[float, int, Cell]] = []
 
     def next(self) -> _Run | None:
-        """The next configuration that has to be run; None where the study is exhausted."""
+        """The next configuration to run; None if the study is exhausted."""
         asked = self.study.ask()
         if asked is None:
             return None
@@ -106,12 +106,12 @@ class _Arm:
         return self.next() if not self.study.exhausted else None
 
     def report(self, run: _Run) -> None:
-        """The end of an epoch."""
+        """Report the end of an epoch."""
         for number in self.waiting[run.key]:
             self.study.report(number, run.curve.scores[run.epoch - 1], run.epoch)
 
     def finished(self, run: _Run, state: str) -> None:
-        """The end of a run."""
+        """Record the end of a run."""
         score = run.curve.scores[run.epoch - 1]
         self.known[run.key] = state, score
         for number in self.waiting.pop(run.key):
@@ -120,7 +120,7 @@ class _Arm:
             self.complete.append((score, -run.number, run.cell))
 
     def _trial(self, number: int, config: TrialConfig) -> Any:
-        """What Tune hands to the scheduler."""
+        """Stand-in for the trial object that Tune passes to the scheduler."""
         name = f"{self.arm.name} {number}"
         return SimpleNamespace(trial_id=name, config={"job": Job(name, name, self.arm.name, "search", Path(), config).to_json()})
 
@@ -135,10 +135,10 @@ def search(
     reruns: Reruns | None = None,
     storage: BaseStorage | None = None,
 ) -> Trace:
-    """Replay a sweep's search of `methods`' arms, which take turns; what is chosen is the jepa arm's best COMPLETE trial, the first
-    suggested of equals. All trials are runs of `seeds[0]`, as all trials of a sweep have `base.seed`; the others serve `reruns`.
+    """Replay a sweep's search of the arms of `methods`, which take turns. The choice is the jepa arm's best COMPLETE trial; of equals, the
+    first suggested one. All trials are runs of `seeds[0]`, as all trials of a sweep have `base.seed`; the other seeds are for `reruns`.
 
-    `storage` may hold studies that the search is to begin from.
+    `storage` may contain studies from which the search resumes.
     """
     trace, cut, order = Trace(), set[str](), itertools.count()
     scheduler: Any = ArmScheduler(sweep.scheduler, sweep.search.metric, sweep.search.mode, lambda job: cut.add(job.trial_id))
@@ -184,22 +184,22 @@ def search(
 
 
 def _run_again(trace: Trace, grid: Grid, seeds: Sequence[int], complete: Sequence[tuple[float, int, Cell]], reruns: Reruns) -> None:
-    """The second stage: the best distinct cells on further seeds, then the best of their means; the better ranked of equals."""
+    """The second stage: rerun the best distinct cells on further seeds and choose the best mean; of equals, the better ranked one."""
     best = list(dict.fromkeys(cell for _, _, cell in sorted(complete, reverse=True)))[: reruns.top]
-    own = seeds[: 1 + reruns.seeds]
-    assert len(own) == 1 + reruns.seeds, "there are not as many search seeds"
-    for cell, seed in itertools.product(best, own[1:]):
+    used = seeds[: 1 + reruns.seeds]
+    assert len(used) == 1 + reruns.seeds, "too few search seeds"
+    for cell, seed in itertools.product(best, used[1:]):
         trace.paid += grid.runs["jepa"][cell][seed].flops[-1]
         trace.runs += 1
     if best:
-        trace.choose(max(best, key=lambda cell: grid.final(cell, own)))
+        trace.choose(max(best, key=lambda cell: grid.final(cell, used)))
 
 
 def paper(grid: Grid, seeds: Sequence[int], order: Sequence[Cell]) -> Trace:
-    """The paper's protocol: the learning rate that is best for the baseline, on all seeds; at it every cell of the paper's twenty on all
-    seeds, in the order given; the best mean is chosen as soon as a cell is through.
+    """The paper's protocol: find the learning rate that is best for the baseline, on all seeds; at that rate, run each of the paper's
+    twenty cells on all seeds, in the given order. The choice is updated to the best mean whenever a cell is complete.
 
-    `order` holds all of the paper's cells at every learning rate; those at another one are passed over.
+    `order` contains all of the paper's cells at every learning rate; cells at other rates are skipped.
     """
     trace = Trace()
 

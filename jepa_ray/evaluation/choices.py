@@ -1,4 +1,4 @@
-"""Multiple choice by probability: of an example's options, the one that the model finds most probable after the prompt.
+"""Multiple choice by probability: choose the option of an example that the model finds most probable after the prompt.
 
 All options of an example share its prompt in one packed row, so scoring four costs little more than reading the prompt once.
 """
@@ -18,9 +18,9 @@ from jepa_ray.system.heartbeat import HEARTBEAT
 
 
 def choose(network: Network, table: TokenTable, rows: Sequence[int], *, batch_size: int, bf16: bool = False) -> list[int]:
-    """Index of the most probable option of each example, the first of equals.
+    """Index of the most probable option of each example; the first one if several are equal.
 
-    The probability is that of the option's tokens after the prompt, without the end of turn: log-probabilities summed.
+    An option's score is the sum of the log-probabilities of its tokens after the prompt, without the end of turn.
     """
     was_training = network.training
     network.eval()

@@ -1,8 +1,8 @@
-r"""Regular expressions with `&`, `~` and `\b` as terms, and their derivatives: what remains to be matched once a character is read.
+r"""Regular expressions with `&`, `~` and `\b` as terms, and their derivatives: the term that must match after a character is read.
 
 Source: Brzozowski (J. ACM 1964); Owens, Reppy, Turon (J. Functional Programming 2009). `&` and `~` cost nothing extra. `\b` looks
-around, so language here means the places (line, from, to) that a term matches, and a derivative depends on whether a word character
-stands before. Every step is counted, since terms may grow exponentially. Imports nothing of the package.
+around, so a language here is the set of places (line, from, to) that a term matches, and a derivative depends on whether the preceding
+character is a word character. Every step is counted, because terms may grow exponentially. Imports nothing from the package.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import time
 from collections.abc import Callable, Iterable
 
 ALPHABET = "".join(map(chr, range(32, 127)))
-"""What a line is made of: printable ASCII. Characters are indices into it, sets of them bit masks."""
+"""The characters of a line: printable ASCII. A character is an index into it, a set of characters a bit mask."""
 EVERY = (1 << len(ALPHABET)) - 1
 NO_LIMIT = 1 << 60
-"""The most repetitions of a* and a+, and the greatest length."""
+"""Maximum number of repetitions of a* and a+, and maximum length."""
 
 
 def mask_of(characters: Iterable[str]) -> int:
-    """ValueError on a character that no line has."""
+    """The set as a bit mask. ValueError for a character outside the alphabet."""
     out = 0
     for character in characters:
         if character not in ALPHABET:
@@ -31,11 +31,11 @@ WORD = mask_of(c for c in ALPHABET if c.isalnum() or c == "_")
 
 
 class BudgetSpent(Exception):
-    """The work would exceed what it may cost."""
+    """The work would exceed its budget."""
 
 
 class Budget:
-    """Counts steps, the same on every machine. The clock is a safety net only, looked at every thousand steps or so."""
+    """Counts steps, the same on every machine. The clock is only a safety net, checked about every thousand steps."""
 
     def __init__(self, steps: int, seconds: float) -> None:
         self.left = steps
@@ -55,14 +55,14 @@ Term = int
 """Terms are numbered; equal ones have the same number."""
 SET, EMPTY_STRING, CAT, OR, AND, NOT, REPEAT, EDGE = range(8)
 NOTHING, EMPTY, ANYTHING = range(3)
-"""The terms that no line matches, that the empty one does, that all do."""
+"""The terms that match no line, only the empty line, and every line."""
 
 
 class Terms:
     """The terms of one regex.
 
-    Brzozowski's theorem, that a regex has finitely many derivatives, needs `|` and `&` to be sets. All rewriting beyond that keeps
-    the language and leaves fewer of them.
+    Brzozowski's theorem, that a regex has finitely many derivatives, requires `|` and `&` to be sets. All other rewriting preserves the
+    language and reduces the number of derivatives.
     """
 
     def __init__(self, budget: Budget) -> None:
@@ -71,9 +71,9 @@ class Terms:
         """(operator, operands). SET: a mask; REPEAT: term, least, most; EDGE: 1 for \\b, 0 for \\B; otherwise terms."""
         self._numbers: dict[tuple[int, tuple[int, ...]], Term] = {}
         self._lengths: list[tuple[int, int]] = []
-        """Bounds of how many characters match."""
+        """(Minimum, maximum) number of characters that match."""
         self.looks_around: list[bool] = []
-        """Whether a \\b is in it."""
+        """Whether the term contains a \\b or \\B."""
         self._nullable: dict[tuple[Term, bool, bool], bool] = {}
         self._derivatives: dict[tuple[Term, bool, int], Term] = {}
         self._make(SET, (0,), (0, 0))
@@ -91,25 +91,25 @@ class Terms:
         return self._numbers[node]
 
     def _parts(self, term: Term, operator: int) -> tuple[Term, ...]:
-        """Operands of a term with this operator, otherwise the term itself."""
-        found, operands = self._nodes[term]
-        return operands if found == operator else (term,)
+        """Operands of the term if it has this operator, otherwise the term itself."""
+        actual, operands = self._nodes[term]
+        return operands if actual == operator else (term,)
 
     def one_of(self, mask: int) -> Term:
         """One character of a set."""
         return self._make(SET, (mask,), (1, 1)) if mask else NOTHING
 
     def edge(self, wanted: bool) -> Term:
-        r"""\b, or \B where it is not wanted."""
+        r"""\b, or \B if not `wanted`."""
         return self._make(EDGE, (int(wanted),), (0, 0), True)
 
     def cat(self, terms: Iterable[Term]) -> Term:
-        """One after another."""
+        """Concatenation."""
         kept: list[Term] = []
         for part in (part for term in terms for part in self._parts(term, CAT)):
             if part == NOTHING:
                 return NOTHING
-            if part == ANYTHING:  # swallows neighbours that may be empty
+            if part == ANYTHING:  # absorbs neighbours that may be empty
                 while kept and self._may_always_be_empty(kept[-1]):
                     kept.pop()
             if part != EMPTY and not (kept and kept[-1] == ANYTHING and self._may_always_be_empty(part)):
@@ -173,7 +173,7 @@ class Terms:
         return operands[0] if operator == NOT else self._make(NOT, (term,), (0, NO_LIMIT), self.looks_around[term])
 
     def repeat(self, term: Term, least: int, most: int) -> Term:
-        """From `least` to `most` times."""
+        """Repetition from `least` to `most` times."""
         operator, operands = self._nodes[term]
         if self._may_always_be_empty(term) or (operator == REPEAT and operands[1:] == (0, NO_LIMIT)):
             least = 0
@@ -187,13 +187,13 @@ class Terms:
         return self._make(REPEAT, (term, least, most), bounds, self.looks_around[term])
 
     def _may_always_be_empty(self, term: Term) -> bool:
-        """Whether the empty string matches, whatever stands around."""
+        """Whether the empty string matches in every context."""
         if not self.looks_around[term]:
             return self.nullable(term, False, False)
         return all(self.nullable(term, before, after) for before in (False, True) for after in (False, True))
 
     def _without(self, members: set[Term], superfluous: Callable[[Term, Term], bool]) -> list[Term]:
-        """Members, in order, less those superfluous beside another that stays: of two equal languages one stays."""
+        """Members, in order, without those made superfluous by another that is kept: of two equal languages, one is kept."""
         self._budget.spend(len(members) ** 2)
         kept = sorted(members)
         for part in sorted(members):
@@ -205,7 +205,7 @@ class Terms:
         return any(self._numbers.get((NOT, (part,))) in members for part in members)
 
     def _covers(self, larger: Term, smaller: Term) -> bool:
-        """A sufficient test of inclusion, part by part from the end; `.*` at the beginning of `larger` covers all that is before."""
+        """A sufficient test of inclusion, part by part from the end; `.*` at the beginning of `larger` covers everything before."""
         outer, inner = self._parts(larger, CAT), self._parts(smaller, CAT)
         if outer[0] != ANYTHING:
             return len(outer) == len(inner) and all(map(self._covers_part, outer, inner))
@@ -227,11 +227,11 @@ class Terms:
         term_of_inner, inner_least, inner_most = others if other == REPEAT else (inner, 1, 1)
         if term != term_of_inner:
             return False
-        # After .*, the first repetitions may count as part of that: a{3,9} lies in .*a{1,2}.
+        # After .*, the first repetitions may count as part of the .*: a{3,9} is included in .*a{1,2}.
         return inner_least >= least and (after_anything or inner_most <= most)
 
     def nullable(self, term: Term, before: bool, after: bool) -> bool:
-        """Whether the empty string matches where a word character stands before, and one after."""
+        """Whether the empty string matches, given whether a word character comes before and after."""
         if not self.looks_around[term]:
             before = after = False
         key = (term, before, after)
@@ -251,7 +251,7 @@ class Terms:
         return self._nullable[key]
 
     def derivative(self, term: Term, before: bool, character: int) -> Term:
-        """What must follow `character`, read where a word character (or none) stands before."""
+        """The term that must match after `character`, given whether a word character comes before it."""
         if not self.looks_around[term]:
             before = False
         key = (term, before, character)
@@ -270,19 +270,19 @@ class Terms:
         if operator == NOT:
             return self.complement(self.derivative(operands[0], before, character))
         if operator == REPEAT:
-            # The first repetition that is not empty reads the character. Where empty ones match here, they may make up the least
-            # number; those further on are judged where they stand.
+            # The first non-empty repetition reads the character. If empty repetitions match here, they may make up the minimum number;
+            # later ones are checked in their own context.
             part, least, most = operands
             least = 0 if self.nullable(part, before, after) else max(least - 1, 0)
             most = most if most == NO_LIMIT else most - 1
             first = self.derivative(part, before, character)
             return NOTHING if first == NOTHING else self.cat((first, self.repeat(part, least, most)))
         if operator == CAT:
-            found = []
+            derivatives = []
             for i, part in enumerate(operands):
                 self._budget.spend(len(operands))
-                found.append(self.cat((self.derivative(part, before, character), *operands[i + 1 :])))
+                derivatives.append(self.cat((self.derivative(part, before, character), *operands[i + 1 :])))
                 if not self.nullable(part, before, after):
                     break
-            return self.either(found)
+            return self.either(derivatives)
         return (self.either if operator == OR else self.both)(self.derivative(part, before, character) for part in operands)

@@ -1,10 +1,10 @@
-"""What pairs of embeddings look like: how far apart, how spread out, whether one side predicts or finds the other.
+"""Diagnostics of paired embeddings: how far apart they are, how spread out, and whether one side predicts or retrieves the other.
 
 Legend: N examples, D dimensions, float64; row i of `text_ND` and row i of `code_ND` belong to the same example. Pure functions, each
-with its formula and source; `describe` puts them into one record. Which states go in, and when, is `training/diagnostics/measure.py`.
+with its formula and source; `describe` collects them in one record. `training/diagnostics/measure.py` chooses the states and the steps.
 
-Degenerate input never raises or warns. A row of zeros has no direction: scaled to length 1 it stays zero, and its cosine with anything
-is 0. The value is nan where an entry is not finite or the formula is 0 / 0; each docstring says what that means for it.
+Degenerate input never raises or warns. A row of zeros has no direction: scaled to length 1 it stays zero, and its cosine with every row
+is 0. A value is nan if an entry is not finite or the formula is 0 / 0; each docstring says when that happens.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ NAN = float("nan")
 TOP = 100
 """Singular values whose mean is reported (paper, T14)."""
 LISTED = 10
-"""Singular values reported one by one."""
+"""Number of singular values that are reported individually."""
 RIDGES = tuple(10.0**exponent for exponent in range(-6, 5))
 """Ridge penalties tried, as multiples of the mean squared length of a centred Text state."""
 SAME = 1e-9
-"""Cosines closer than this are a tie: equal states give equal cosines only up to rounding."""
+"""Cosines closer than this are tied: equal states give equal cosines only up to rounding."""
 
 
 def usable(*matrices: Matrix) -> bool:
-    """Whether there is an example and every entry is finite; otherwise all values here are nan."""
+    """Whether there is at least one example and every entry is finite; otherwise all diagnostics are nan."""
     return all(matrix.size > 0 and bool(np.isfinite(matrix).all()) for matrix in matrices)
 
 
 def scaled(x_ND: Matrix) -> Matrix:
-    """x over its largest entry, so that no square overflows; zeros stay."""
+    """x divided by its largest absolute entry, so that no square overflows; zeros are unchanged."""
     top = np.abs(x_ND).max(initial=0.0)
     return x_ND / top if top > 0 else x_ND
 
 
 def unit(x_ND: Matrix) -> Matrix:
-    """Each row at length 1; a row of zeros stays zero."""
+    """Each row scaled to length 1; a row of zeros stays zero."""
     top_N1 = np.abs(x_ND).max(axis=1, keepdims=True, initial=0.0)
     with np.errstate(invalid="ignore"):  # inf / inf
         x_ND = x_ND / np.where(top_N1 > 0, top_N1, 1.0)
@@ -48,7 +48,7 @@ def unit(x_ND: Matrix) -> Matrix:
 
 
 def singular_values(x_ND: Matrix) -> NDArray[np.float64]:
-    """All min(N, D) singular values, falling. Of Enc(Text) - Enc(Code): paper, figure 3 and table 14. They grow as sqrt(N)."""
+    """All min(N, D) singular values, descending. For Enc(Text) - Enc(Code): paper, figure 3 and table 14. They grow as sqrt(N)."""
     if not usable(x_ND):
         return np.full(min(x_ND.shape), NAN)
     values: NDArray[np.float64] = np.linalg.svd(x_ND, compute_uv=False).astype(np.float64)
@@ -56,15 +56,15 @@ def singular_values(x_ND: Matrix) -> NDArray[np.float64]:
 
 
 def top_mean(values: NDArray[np.float64], count: int = TOP) -> float:
-    """Mean of the `count` first of falling values, of all where there are fewer (paper, T14: 100). No value: nan."""
+    """Mean of the first `count` of descending values, or of all if there are fewer (paper, T14: 100). nan if there are none."""
     return float(values[:count].mean()) if len(values) else NAN
 
 
 def linearity(text_ND: Matrix, code_ND: Matrix) -> float:
     """min over X of ||Text X - Code||_F, without an intercept (paper, T14).
 
-    With U an orthonormal basis of Text's columns this is ||Code - U U^T Code||_F. nan where Text has rank N, as it has as a rule
-    for N <= D: then some X fits any Code, and the zero says nothing; see `ridge_r2`. It depends on N and D, so compare like with like.
+    With U an orthonormal basis of Text's columns this is ||Code - U U^T Code||_F. nan if Text has rank N, as is usual for N <= D: some X
+    then fits every Code, and the zero is meaningless; see `ridge_r2`. It depends on N and D, so compare only values with equal N and D.
     """
     if not usable(text_ND, code_ND):
         return NAN
@@ -79,9 +79,9 @@ def linearity(text_ND: Matrix, code_ND: Matrix) -> float:
 def ridge_r2(text_ND: Matrix, code_ND: Matrix) -> float:
     """Share of Code's variance on unseen pairs that a linear map of Text explains: 1 - ||Code - fit||^2 / ||Code - mean||^2.
 
-    Every fourth pair is held out. The map has an intercept (the fitted pairs' means; `mean` above is theirs, too); its ridge
-    penalty is the one of RIDGES with the least leave-one-out error on the fitted pairs, so the held-out pairs choose nothing. 0 is what
-    the mean achieves, and below 0 is worse than that. nan under 8 pairs, or where the held-out Codes all equal the mean.
+    Every fourth pair is held out. The map has an intercept (the fitted pairs' means; `mean` above is also theirs). Its ridge penalty is
+    the one of RIDGES with the least leave-one-out error on the fitted pairs, so the held-out pairs choose nothing. Predicting the mean
+    gives 0; negative values are worse than that. nan for fewer than 8 pairs, or if the held-out Codes all equal the mean.
     """
     if not usable(text_ND, code_ND) or len(text_ND) < 8:
         return NAN
@@ -90,7 +90,7 @@ def ridge_r2(text_ND: Matrix, code_ND: Matrix) -> float:
     text_mean_D, code_mean_D = text_ND[~held_N].mean(axis=0), code_ND[~held_N].mean(axis=0)
     x_ND, y_ND = text_ND - text_mean_D, code_ND - code_mean_D
     total = float(np.square(y_ND[held_N]).sum())
-    if total <= np.finfo(np.float64).eps ** 2 * code_ND.size:  # nothing but the rounding of the mean
+    if total <= np.finfo(np.float64).eps ** 2 * code_ND.size:  # only rounding of the mean
         return NAN
     ridges = np.array(RIDGES) * np.square(x_ND[~held_N]).sum() / (~held_N).sum()
     if ridges[0] == 0:  # every Text equal: the fit is the mean
@@ -104,7 +104,7 @@ def ridge_r2(text_ND: Matrix, code_ND: Matrix) -> float:
 def loo_errors(basis_NR: Matrix, values_R: NDArray[np.float64], y_ND: Matrix, ridges: NDArray[np.float64]) -> NDArray[np.float64]:
     """Sum of squared leave-one-out errors of ridge regression with an intercept, for each penalty; x = basis * values * axes and y centred.
 
-    A left-out example's error is its residual over 1 - h, with h = 1/N + sum_r U_ir^2 s_r^2 / (s_r^2 + ridge) its leverage
+    A left-out example's error is its residual divided by 1 - h, where h = 1/N + sum_r U_ir^2 s_r^2 / (s_r^2 + ridge) is its leverage
     (Allen's PRESS; Golub, Heath & Wahba 1979).
     """
     part_RD, out = basis_NR.T @ y_ND, []
@@ -119,7 +119,7 @@ def loo_errors(basis_NR: Matrix, values_R: NDArray[np.float64], y_ND: Matrix, ri
 def effective_rank(x_ND: Matrix) -> float:
     """exp of the entropy of p = s / sum(s), s the singular values, not centred: RankMe (Garrido et al. 2023, arXiv 2210.02885, eq. 1).
 
-    In [1, min(N, D)]. Its epsilon is left out; 0 log 0 is 0. nan where every entry is 0.
+    In [1, min(N, D)]. RankMe's epsilon is omitted; 0 log 0 is 0. nan if every entry is 0.
     """
     values = singular_values(scaled(x_ND)) if usable(x_ND) else np.empty(0)
     if values.sum() == 0:
@@ -129,9 +129,9 @@ def effective_rank(x_ND: Matrix) -> float:
 
 
 def participation_ratio(x_ND: Matrix) -> float:
-    """(sum v)^2 / sum v^2, v the eigenvalues of the covariance (Gao et al. 2017): directions that share the variance evenly.
+    """(sum v)^2 / sum v^2, v the eigenvalues of the covariance (Gao et al. 2017): the number of directions that share the variance evenly.
 
-    In [1, min(N - 1, D)]. nan where all rows are equal.
+    In [1, min(N - 1, D)]. nan if all rows are equal.
     """
     if not usable(x_ND):
         return NAN
@@ -145,9 +145,9 @@ def participation_ratio(x_ND: Matrix) -> float:
 
 
 def mean_energy(x_ND: Matrix) -> float:
-    """N |mean|^2 / sum |x|^2: the share of the states' energy in their common mean; 1 - it is the share of the variance.
+    """N |mean|^2 / sum |x|^2: the share of the states' energy in their common mean; the rest is the share of the variance.
 
-    In [0, 1]; 1 where all rows are equal, 1/N as a rule where they are independent of mean zero. nan where every entry is 0.
+    In [0, 1]; 1 if all rows are equal, about 1/N if they are independent with mean zero. nan if every entry is 0.
     """
     if not usable(x_ND) or not x_ND.any():
         return NAN
@@ -156,7 +156,7 @@ def mean_energy(x_ND: Matrix) -> float:
 
 
 def variance(x_ND: Matrix) -> float:
-    """Mean over the D dimensions of the variance over examples (divided by N): what a constant target brings to 0. Of scale squared."""
+    """Mean over the D dimensions of the variance over examples (divided by N); 0 for constant states. In units of the scale squared."""
     return float(x_ND.var(axis=0).mean()) if usable(x_ND) else NAN
 
 
@@ -190,7 +190,7 @@ def paired_cosine(text_ND: Matrix, code_ND: Matrix) -> float:
 
 
 def contrast(text_ND: Matrix, code_ND: Matrix) -> float:
-    """Mean cos(t_i, c_i) minus mean cos(t_i, c_j) over i != j: what pairs share beyond what any two examples share. nan for N = 1."""
+    """Mean cos(t_i, c_i) minus mean cos(t_i, c_j) over i != j: the similarity of pairs beyond that of any two examples. nan for N = 1."""
     n = len(text_ND)
     if not usable(text_ND, code_ND) or n < 2:
         return NAN
@@ -202,9 +202,9 @@ def contrast(text_ND: Matrix, code_ND: Matrix) -> float:
 def retrieval(text_ND: Matrix, code_ND: Matrix) -> tuple[float, float]:
     """(R@1, mean reciprocal rank) of each Text's own Code among all N Codes by cosine.
 
-    Tied Codes come in random order, and the expectation over it is returned: with g Codes better and e equal (itself included), R@1
-    is 1/e if g = 0, else 0, and the reciprocal rank is the mean of 1/(g + 1) .. 1/(g + e). So collapsed states score `chance`, not 1;
-    and as equal Codes can't be told apart, R@1 is at most the share of distinct ones.
+    Tied Codes are in random order, and the expectation over that order is returned: with g Codes better and e equal (itself included),
+    R@1 is 1/e if g = 0, else 0, and the reciprocal rank is the mean of 1/(g + 1) .. 1/(g + e). Collapsed states therefore score `chance`,
+    not 1; and because equal Codes are indistinguishable, R@1 is at most the share of distinct Codes.
     """
     if not usable(text_ND, code_ND):
         return NAN, NAN
@@ -220,18 +220,18 @@ def retrieval(text_ND: Matrix, code_ND: Matrix) -> tuple[float, float]:
 
 
 def chance(n: int) -> tuple[float, float]:
-    """What `retrieval` expects of randomly exchanged pairs: (1/N, H_N / N), H_N = 1 + 1/2 + .. + 1/N, whatever the states are.
+    """Expected `retrieval` of randomly exchanged pairs: (1/N, H_N / N), H_N = 1 + 1/2 + .. + 1/N, for any states.
 
-    For one Text the N Codes take the ranks 1 .. N, tied ones the mean over theirs. Exchanged at random, its own is each of them with
-    probability 1/N, and the sum over all Codes of [rank = 1] is 1, of 1/rank is H_N.
+    For one Text the N Codes have the ranks 1 .. N, and tied Codes the mean over theirs. After a random exchange, its own Code is each of
+    them with probability 1/N; summed over all Codes, [rank = 1] is 1 and 1/rank is H_N.
     """
     return (1 / n, math.fsum(1 / rank for rank in range(1, n + 1)) / n) if n else (NAN, NAN)
 
 
 def describe(text_ND: Matrix, code_ND: Matrix, prediction_ND: Matrix | None = None) -> dict[str, float]:
-    """All of the above. `prediction`: Pred(Enc(Text)) where it is not Text itself; it is compared with Code by direction only.
+    """All of the above. `prediction`: Pred(Enc(Text)) if it is not Text itself; only its direction is compared with Code.
 
-    The keys are always the same; singular values that there are not enough of are nan.
+    The keys are always the same; singular values beyond the last one are nan.
     """
     text_ND, code_ND = (np.asarray(states, dtype=np.float64) for states in (text_ND, code_ND))
     prediction_ND = text_ND if prediction_ND is None else np.asarray(prediction_ND, dtype=np.float64)

@@ -30,7 +30,7 @@ def generate(
 ) -> list[Generation]:
     """Greedy continuations, in the order of the prompts.
 
-    Only prompts of similar length share a batch, so little is padded; padding is masked and changes nothing but rounding.
+    Prompts of similar length share a batch, so there is little padding; it is masked and affects only rounding.
     """
     stop_id = tokenizer.convert_tokens_to_ids(turn_end)
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else stop_id
@@ -40,7 +40,7 @@ def generate(
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     out: list[Generation | None] = [None] * len(prompts)
     was_training, own_settings = network.training, network.causal_lm.generation_config
-    # A checkpoint's own settings (a repetition penalty, suppressed tokens) would fill in whatever `settings` leaves open.
+    # A checkpoint's own settings (a repetition penalty, suppressed tokens) would apply to everything that `settings` leaves open.
     network.causal_lm.generation_config = GenerationConfig()
     network.eval()
     device = network.device

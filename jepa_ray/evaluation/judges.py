@@ -1,6 +1,6 @@
-"""Judges: when an answer is correct, task by task. One function each, named in JUDGES; tasks refer to them by name.
+"""Judges decide whether an answer is correct, one function per kind of task. Tasks refer to them by their names in JUDGES.
 
-Every judge compares as text, too (exact, prefix, contains). Where the paper's own script has another rule, its verdict is `paper_correct`.
+Every judge also compares the text (exact, prefix, contains). If the paper's own script has another rule, its verdict is `paper_correct`.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ Judge = Callable[[str, str, Mapping[str, Any]], Score]
 
 
 def _score(prediction: str, reference: str, correct: bool | None = None, paper_correct: bool | None = None) -> Score:
-    """`correct` (None: equality as text) beside the comparisons of the text."""
+    """A Score of `correct` (None: equality as text) and the comparisons of the text."""
     exact, prefix, contains = compare_text(prediction, reference)
     return Score(exact if correct is None else correct, exact, prefix, contains, paper_correct=paper_correct)
 
 
 def judge_text(prediction: str, reference: str, extra: Mapping[str, Any]) -> Score:
-    """Correct when equal as text."""
+    """Correct if equal as text."""
     return _score(prediction, reference)
 
 
 def judge_regex(prediction: str, reference: str, extra: Mapping[str, Any]) -> Score:
-    """Correct when equal as text, which is the paper's rule; whether both describe the same language is reported beside it."""
+    """Correct if equal as text, which is the paper's rule. Also reports whether both describe the same language."""
     same = equivalent(prediction.strip(), reference.strip())
     return replace(_score(prediction, reference), equivalent=same, undecided=same is None)
 
@@ -43,9 +43,9 @@ _PAPER_NUMBER = re.compile(r"\n#### (.+)$")
 
 
 def judge_number(prediction: str, reference: str, extra: Mapping[str, Any]) -> Score:
-    r"""Correct when the numbers after `####` are equal (GSM8K); what counts as one is `numbers.py`.
+    r"""Correct if the numbers after `####` are equal (GSM8K); `numbers.py` defines what counts as a number.
 
-    The paper's rule: what stands after `\n#### ` in the last line is equal as a string. ValueError where the reference has no number.
+    The paper's rule: the text after `\n#### ` in the last line is equal as a string. ValueError if the reference has no number.
     """
     wanted = loose_number_after_mark(reference)
     if wanted is None:
@@ -65,64 +65,64 @@ _SEPARATORS = re.compile(r"[-\u2010-\u2015\u2212/\u2044]+")
 
 
 def normalise(text: str) -> list[str]:
-    """Words in lower case without punctuation and articles, in the order of SQuAD's evaluation script (Rajpurkar et al. 2016)."""
+    """Words in lower case without punctuation, then without articles: the order of SQuAD's evaluation script (Rajpurkar et al. 2016)."""
     return _ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split()
 
 
 def readings(text: str) -> list[list[str]]:
-    """The words of a text under SQuAD's rule, which joins what a hyphen or slash separates, and with spaces in the place of those.
+    """The words of a text under SQuAD's rule, which joins words separated by a hyphen or slash, and with spaces in place of those.
 
-    Before either, what looks the same is made the same: Unicode form (NFKC), curly quotes. Some write 1914-18, some 1914\u201318.
+    Before both, characters that look alike are unified: Unicode form (NFKC), curly quotes, dashes (1914-18 and 1914\u201318).
     """
     plain = unicodedata.normalize("NFKC", text).translate(_TYPOGRAPHY)
     return [normalise(re.sub(r"[\u2010-\u2015\u2212]", "-", plain)), normalise(_SEPARATORS.sub(" ", plain))]
 
 
 def _occurs(gold: str, prediction: str) -> bool:
-    """Whether a gold answer is said, as whole words, in either reading."""
-    if not normalise(gold):  # articles or punctuation only: that occurs everywhere, so it is compared as it is
+    """Whether a gold answer occurs as whole words in either reading."""
+    if not normalise(gold):  # only articles or punctuation, which occur everywhere, so the texts are compared unchanged
         return gold.strip() == prediction.strip()
     pairs = zip(readings(gold), readings(prediction), strict=True)
-    found = any(f" {' '.join(wanted)} " in f" {' '.join(said)} " for wanted, said in pairs if wanted)
-    return found and not _lost_its_article(gold, prediction)
+    occurs = any(f" {' '.join(wanted)} " in f" {' '.join(words)} " for wanted, words in pairs if wanted)
+    return occurs and not _lost_its_article(gold, prediction)
 
 
 def _lost_its_article(gold: str, prediction: str) -> bool:
-    """Whether a name of an article and one capitalised word ("The Who", "The Band") is there without either the article or the capital,
-    in an answer that says more: "who knows", "a rock band" are about something else."""
+    """Whether a name made of an article and one capitalised word ("The Who", "The Band") occurs with neither the article nor the capital
+    in a longer answer: "who knows" and "a rock band" are about something else."""
     words = unicodedata.normalize("NFKC", gold).split()
     if len(words) != 2 or not _ARTICLES.fullmatch(words[0].lower()) or words[1] == words[1].lower():
         return False
-    said = [word.strip(string.punctuation) for word in unicodedata.normalize("NFKC", prediction).translate(_TYPOGRAPHY).split()]
-    name, alone = words[1].strip(string.punctuation), [word for word in said if not _ARTICLES.fullmatch(word.lower())]
-    with_article = any(a.lower() == words[0].lower() and b.lower() == name.lower() for a, b in itertools.pairwise(said))
-    return not (with_article or name in said or len(alone) == 1)
+    predicted = [word.strip(string.punctuation) for word in unicodedata.normalize("NFKC", prediction).translate(_TYPOGRAPHY).split()]
+    name, alone = words[1].strip(string.punctuation), [word for word in predicted if not _ARTICLES.fullmatch(word.lower())]
+    with_article = any(a.lower() == words[0].lower() and b.lower() == name.lower() for a, b in itertools.pairwise(predicted))
+    return not (with_article or name in predicted or len(alone) == 1)
 
 
 def judge_answers(prediction: str, reference: str, extra: Mapping[str, Any]) -> Score:
-    """Correct when an accepted answer (`extra["answers"]`) occurs in the output, as whole words in one of its `readings` (NQ-Open).
+    """Correct if an accepted answer (`extra["answers"]`) occurs in the output, as whole words in one of its `readings` (NQ-Open).
 
-    The paper's script looks the other way round: whether a part of the output, cut at "; ", occurs in the reference. So the output
-    "e", or none at all, counts there.
+    The paper's script checks the reverse: whether a part of the output, split at "; ", occurs in the reference. By that rule the
+    output "e", or an empty output, is correct.
     """
-    found = any(_occurs(gold, prediction) for gold in extra["answers"])
+    correct = any(_occurs(gold, prediction) for gold in extra["answers"])
     paper = any(part in reference.strip() for part in prediction.strip().split("; "))
-    return _score(prediction, reference, found, paper_correct=paper)
+    return _score(prediction, reference, correct, paper_correct=paper)
 
 
 _GOES_ON = re.compile(r"\w|[-'\u2010\u2011\u2019]\w|[.,][0-9]")
 
 
 def judge_label(prediction: str, reference: str, extra: Mapping[str, Any]) -> Score:
-    """Correct when the output starts with the label, and the label ends where a word ends (Rotten Tomatoes, Yelp): "Badly" is not "Bad",
-    nor "10" or "1.5" the label "1". For the paper's script the start is enough."""
-    said, label = prediction.strip(), reference.strip()
-    starts = said.startswith(label)
-    return _score(prediction, reference, starts and not _GOES_ON.match(said, len(label)), paper_correct=starts)
+    """Correct if the output starts with the label and a word ends there (Rotten Tomatoes, Yelp): "Badly" is not the label "Bad", and
+    neither "10" nor "1.5" is the label "1". The paper's script only requires that the output starts with the label."""
+    answer, label = prediction.strip(), reference.strip()
+    starts = answer.startswith(label)
+    return _score(prediction, reference, starts and not _GOES_ON.match(answer, len(label)), paper_correct=starts)
 
 
 def judge_choice(prediction: str, reference: str, extra: Mapping[str, Any]) -> Score:
-    """Correct when the option is the right one (HellaSwag). Which option a model finds most probable is asked in `choices.py`."""
+    """Correct if the option is the right one (HellaSwag). `choices.py` determines the option that a model finds most probable."""
     return _score(prediction, reference)
 
 
@@ -141,9 +141,9 @@ JUDGES: dict[str, Callable[[DataConfig, EvaluationConfig], Judge]] = {
     "label": lambda data, evaluation: judge_label,
     "choice": lambda data, evaluation: judge_choice,
 }
-"""Name -> maker of the judge. Making it raises ValueError, one sentence with the remedy, where it lacks something (databases)."""
+"""Name -> factory of the judge. It raises ValueError, one sentence with the remedy, if something is missing (databases)."""
 
 
 def judge_of(name: str, data: DataConfig, evaluation: EvaluationConfig) -> Judge:
-    """The judge called `name`, or text comparison where `evaluation.judge` asks for that."""
+    """The judge called `name`, or text comparison if `evaluation.judge` is `text`."""
     return JUDGES["text" if evaluation.judge == "text" else name](data, evaluation)

@@ -1,10 +1,10 @@
-"""What is said of one answer, and averages over answers. Pure functions; imports nothing of the package.
+"""Scores of one answer, and averages over answers. Pure functions; imports nothing from the package.
 
-The reference implementation never trains the end of turn, so that a task's own criterion mixes knowing the answer with knowing when to
-stop. So three nested comparisons of the text are always reported beside it,
+The reference implementation never trains the end of turn, so a task's own criterion mixes knowing the answer with knowing when to
+stop. Three nested comparisons of the text are therefore always reported as well,
     exact  =>  prefix  =>  contains
-with `stopped`, the share of outputs that ended by themselves rather than at the token cap. A method that raises `exact` and
-leaves `contains` as it was has learnt to stop, nothing else.
+together with `stopped`, the share of outputs that ended before the token cap. A method that raises `exact` and leaves `contains`
+unchanged has only learnt to stop.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ NAMES = {
     "equivalent": "equivalent",
     "undecided": "undecided",
 }
-"""Metric -> the column of the predictions table that it is the mean of. A metric is absent where no row has a value."""
+"""Metric -> the column of the predictions table whose mean it is. A metric is absent if no row has a value."""
 
 
 @dataclass(frozen=True)
@@ -38,20 +38,20 @@ class Score:
     prefix_correct: bool
     """Starts with the reference."""
     contains: bool
-    """The reference occurs somewhere."""
+    """Contains the reference."""
     error: str | None = None
-    """Why the answer could not be judged (a query that fails to run, say); it is then not correct."""
+    """Why the answer could not be judged (a query that fails to run, for example); such an answer is not correct."""
     paper_correct: bool | None = None
-    """By the rule of the paper's own evaluation script, where that differs from `correct`; None where it does not."""
+    """By the rule of the paper's own evaluation script, if that differs from `correct`; otherwise None."""
     equivalent: bool | None = None
-    """Regexes only: both describe the same language. None: undecided, or no regex task."""
+    """Regexes only: both describe the same language. None: undecided, or not a regex task."""
     undecided: bool | None = None
     """Regexes only: whether equivalence could not be decided."""
 
 
 def compare_text(prediction: str, reference: str) -> tuple[bool, bool, bool]:
-    """(exact, prefix, contains): as strings, whitespace around either ignored (templates differ in what they put after a turn),
-    inside it not. Case counts. Raises ValueError for an empty reference: every output would start with it.
+    """(exact, prefix, contains) as case-sensitive strings. Whitespace is ignored around either text (templates differ in what they
+    put after a turn), but not inside it. Raises ValueError for an empty reference: every output would start with it.
     """
     answer, wanted = prediction.strip(), reference.strip()
     if not wanted:
@@ -60,15 +60,15 @@ def compare_text(prediction: str, reference: str) -> tuple[bool, bool, bool]:
 
 
 def guessing(train: Sequence[str], judged: Sequence[str]) -> float:
-    """Accuracy on `judged` that a label task's answers give away without the question: the most frequent label of training always, or, if
-    that is better, each label of training equally often (ties: the label that training has first)."""
+    """Accuracy on `judged` that a label task allows without reading the question: always answering the most frequent training label
+    (ties: the label that comes first in training), or, if that is better, each training label equally often."""
     counts, labels = Counter(label.strip() for label in train), [label.strip() for label in judged]
     most = max(counts, key=lambda label: counts[label])
     return max(sum(label in counts for label in labels) / len(counts), labels.count(most)) / len(labels)
 
 
 def without_leaked(rows: Iterable[Mapping[str, Any]]) -> dict[str, float | int]:
-    """`accuracy_clean` over the rows that are not `leaked`, and their number, `clean_examples`; of none, the number alone."""
+    """`accuracy_clean` over the rows that are not `leaked`, and their number `clean_examples`; only the number if it is 0."""
     clean = [bool(row["correct"]) for row in rows if not row["leaked"]]
     return {"clean_examples": len(clean)} | ({"accuracy_clean": sum(clean) / len(clean)} if clean else {})
 
@@ -76,8 +76,8 @@ def without_leaked(rows: Iterable[Mapping[str, Any]]) -> dict[str, float | int]:
 def summarise(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     """Shares in [0, 1] over all rows of the predictions table, by metric, and `errors`, the share that could not be judged.
 
-    A row without a value counts as not having the property (so the true `equivalent` lies between `equivalent` and `equivalent` +
-    `undecided`); a metric of which no row has a value is left out. ValueError on no rows.
+    A row without a value counts as not having the property, so the true `equivalent` is between `equivalent` and `equivalent` +
+    `undecided`. A metric for which no row has a value is left out. ValueError if there are no rows.
     """
     listed = list(rows)
     if not listed:

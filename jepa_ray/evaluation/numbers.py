@@ -1,18 +1,18 @@
-r"""The number that a solution ends in: what stands after `####` (GSM8K).
+r"""The number at the end of a solution, after `####` (GSM8K).
 
 The first mark with a number counts, as in the data set's own script (Cobbe et al. 2021) and in common harnesses: a solution ends there,
-and a model that was not taught to stop goes on with a next problem and its answer. What counts as the number:
+and a model that was not taught to stop continues with another problem and its answer. The rules for the number:
 
-    passed over before it   white space, a line end (then the number is alone on its line), a label (`Answer:`, `x =`), a currency
+    skipped before it       white space, a line end (then the number is alone on its line), a label (`Answer:`, `x =`), a currency
                             ($, US$, Rs.), markdown and LaTeX (`**`, `\boxed{`)
     its sign                + or -, also the Unicode minus, before or after the currency
     its form                18  1,000  1 000  12,34,567  0.5  .5
-    passed over after it    a unit, %, a full stop, anything else that makes no other number of it
-    an expression           5 + 13 = 18 is 18: what it comes to stands after its `=`
-    no number               1/2, 5 / 6, 3 1/2 (fractions), 20-30, 20 to 30 (ranges), 3:30, 1e3, 10^2, 1,5 (15 or 1.5?), 2 * 9 (no result)
+    skipped after it        a unit, %, a full stop, anything else that does not turn it into another number
+    an expression           5 + 13 = 18 is 18: the result is after the `=`
+    not a number            1/2, 5 / 6, 3 1/2 (fractions), 20-30, 20 to 30 (ranges), 3:30, 1e3, 10^2, 1,5 (15 or 1.5?), 2 * 9 (no result)
 
-A part of a number never counts as it. Time is linear in the text: a mark's surroundings are read `READ` characters far, after white space.
-Imports nothing of the package.
+A part of a number never counts as a number. Time is linear in the text: after a mark and white space, `READ` characters are read.
+Imports nothing from the package.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from decimal import Decimal
 from fractions import Fraction
 
 MAX_DIGITS = 200
-"""A longer number is not read: what a model writes may be anything."""
+"""A longer number is not read, because a model may write anything."""
 READ = 400
-"""Characters behind a mark and the white space after it that are looked at."""
+"""Number of characters read after a mark and the white space that follows it."""
 
 _MARK = re.compile(r"#{4,}\s*+")
 _ALONE = re.compile(r"[^\w\n]*+(?:\n|\Z)")
@@ -49,30 +49,30 @@ _MORE = re.compile(
     | [ ]*(?:[-+/^\u2013\u2014\u00d7\u00f7\u00b7]|\*{1,2}|[xX]|to[ ])[ ]*[$\u20ac\u00a3]?[ ]*[0-9]""",
     re.VERBOSE,
 )
-"""Behind a number: it is only a part of one, or of an expression."""
+"""After a number: text that makes it only a part of a number or of an expression."""
 
 
 def number_after_mark(text: str) -> Fraction | None:
-    """The number after the first `####` that has one, exactly; None where there is none."""
+    """The exact number after the first `####` that has one; None if there is none."""
     for mark in _MARK.finditer(text):
-        found = _number(
+        number = _number(
             text[mark.end() : mark.end() + READ].translate(_PLAIN).replace("{,}", ",").replace("\\,", " "), "\n" in mark.group()
         )
-        if found is not None:
-            return found
+        if number is not None:
+            return number
     return None
 
 
 def loose_number_after_mark(text: str) -> Fraction | None:
-    """The same, or else the digits after the mark without their commas, however those are placed: for a data set's own answers."""
-    found = number_after_mark(text)
-    plain = re.search(r"####\s*+[$\u20ac\u00a3]?([-+]?[0-9][0-9,]{0,200}(?:\.[0-9]+)?)", text) if found is None else None
-    return Fraction(Decimal(plain[1].replace(",", ""))) if plain is not None else found
+    """The same, or else the digits after the mark without their commas, wherever those are: for a data set's own answers."""
+    number = number_after_mark(text)
+    plain = re.search(r"####\s*+[$\u20ac\u00a3]?([-+]?[0-9][0-9,]{0,200}(?:\.[0-9]+)?)", text) if number is None else None
+    return Fraction(Decimal(plain[1].replace(",", ""))) if plain is not None else number
 
 
 def _number(text: str, on_next_line: bool = False) -> Fraction | None:
-    """The number that `text` begins with, after what is passed over; of an expression, its result. On another line than the mark it must
-    stand alone: there a sentence may begin with a number."""
+    """The number that `text` begins with, after skipped text; for an expression, its result. On a later line than the mark, the number
+    must be alone, because a sentence there may begin with a number."""
     at, negative, signs = 0, False, 0
     while True:
         if before := _BEFORE.match(text, at):
@@ -82,7 +82,7 @@ def _number(text: str, on_next_line: bool = False) -> Fraction | None:
         else:
             break
     number = _NUMBER.match(text, at)
-    if number is None or len(number.group()) > MAX_DIGITS or number.end() >= READ:  # cut off there, perhaps
+    if number is None or len(number.group()) > MAX_DIGITS or number.end() >= READ:  # may be cut off
         return None
     if _MORE.match(text, number.end()):
         line = text[number.end() :].partition("\n")[0]

@@ -1,6 +1,6 @@
 r"""Do two regular expressions of NL-RX describe the same lines?
 
-The dialect, loosest first (as in dk.brics.automaton, which the authors of the data set compared with):
+The dialect, loosest first (as in dk.brics.automaton, which the data set's authors used for comparison):
     a|b          union
     a&b          intersection
     ab           concatenation
@@ -10,9 +10,9 @@ The dialect, loosest first (as in dk.brics.automaton, which the authors of the d
     \b \B        a word boundary, or none, as in Python's `re`
 A line is matched as a whole, over printable ASCII. `^` and `$` are ordinary signs. A quantifier may follow another: a*? is (a*)?.
 
-Both are walked in step, by their derivatives, until one accepts where the other does not (Hopcroft and Karp 1971). Automata from a
-library do the same but finish one operation after another, each possibly exponential and without a place to stop; here nothing is
-built that the comparison does not ask for, and every step is counted.
+Both are walked in parallel, by their derivatives, until one accepts and the other does not (Hopcroft and Karp 1971). A library's
+automata do the same but complete one operation after another, each possibly exponential and impossible to interrupt. Here states are
+built only when the comparison needs them, and every step is counted.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from functools import lru_cache
 from jepa_ray.evaluation.derivatives import ALPHABET, EVERY, NO_LIMIT, WORD, Budget, BudgetSpent, Term, Terms, mask_of
 
 MAX_LENGTH = 400
-"""Characters of a regex; NL-RX's longest has 54."""
+"""Most characters of a regex; NL-RX's longest has 54."""
 MAX_DEPTH = 30
-"""Nesting of parentheses and complements."""
+"""Deepest nesting of parentheses and complements."""
 MAX_STEPS = 30_000
-"""Budget of a comparison, and of preparing a reference: the same on every machine."""
+"""Step budget of a comparison, and of preparing a reference: the same on every machine."""
 MAX_SECONDS = 0.5
 """Safety net for slow machines."""
 
@@ -38,17 +38,17 @@ _DIGIT = mask_of("0123456789")
 _SPACE = mask_of(" ")
 _CLASSES = {"d": _DIGIT, "w": WORD, "s": _SPACE, "D": EVERY & ~_DIGIT, "W": EVERY & ~WORD, "S": EVERY & ~_SPACE}
 _SIGNS = frozenset("|&~*+?{}()[].\\")
-"""They stand for themselves only after a backslash."""
+"""Characters that are literal only after a backslash."""
 _COUNTS = re.compile(r"\{([0-9]{1,9})(,([0-9]{0,9}))?\}")
 
 
 class _Parser:
-    """Recursive descent over one regex. ValueError where it is none, BudgetSpent where it is too large."""
+    """Recursive descent over one regex. ValueError if it is not a regex, BudgetSpent if it is too large."""
 
     def __init__(self, regex: str, terms: Terms) -> None:
         self.terms = terms
         self.masks: set[int] = set()
-        """All sets of characters in it."""
+        """All character sets that occur in it."""
         self._regex, self._at, self._depth = regex, 0, 0
 
     def parse(self) -> Term:
@@ -56,20 +56,20 @@ class _Parser:
             raise BudgetSpent
         term = self._union()
         if self._at < len(self._regex):
-            raise self._wrong("what stands here")
+            raise self._wrong("unexpected character")
         return term
 
     def _wrong(self, what: str) -> ValueError:
-        return ValueError(f"{self._regex!r} is no regular expression: {what} at {self._at}")
+        return ValueError(f"{self._regex!r} is not a regular expression: {what} at {self._at}")
 
     @property
     def _next(self) -> str:
         return self._regex[self._at : self._at + 1]
 
     def _skip(self, sign: str) -> bool:
-        found = self._next == sign
-        self._at += found
-        return found
+        matches = self._next == sign
+        self._at += matches
+        return matches
 
     def _union(self) -> Term:
         parts = [self._intersection()]
@@ -99,14 +99,14 @@ class _Parser:
             elif self._skip("?"):
                 term = self.terms.repeat(term, 0, 1)
             elif self._next == "{":
-                found = _COUNTS.match(self._regex, self._at)
-                if found is None:
-                    raise self._wrong("no number of times in braces")
-                least = int(found[1])
-                most = least if found[2] is None else int(found[3]) if found[3] else NO_LIMIT
+                counts = _COUNTS.match(self._regex, self._at)
+                if counts is None:
+                    raise self._wrong("invalid count in braces")
+                least = int(counts[1])
+                most = least if counts[2] is None else int(counts[3]) if counts[3] else NO_LIMIT
                 if least > most:
-                    raise self._wrong("more than the most times")
-                self._at = found.end()
+                    raise self._wrong("minimum count above the maximum")
+                self._at = counts.end()
                 term = self.terms.repeat(term, least, most)
             else:
                 return term
@@ -125,7 +125,7 @@ class _Parser:
                 return self.terms.cat(())
             term = self._union()
             if not self._skip(")"):
-                raise self._wrong("no closing parenthesis")
+                raise self._wrong("missing closing parenthesis")
             return term
         if self._regex.startswith(("\\b", "\\B"), self._at):
             self._at += 2
@@ -141,16 +141,16 @@ class _Parser:
         return self.terms.one_of(mask)
 
     def _character(self, signs: Iterable[str]) -> int:
-        """A character that is none of `signs`, or an escape."""
+        """A character not in `signs`, or an escape."""
         escaped = self._skip("\\")
         character = self._next
         if not character or (not escaped and character in signs) or (escaped and character.isalnum() and character not in _CLASSES):
-            raise self._wrong(f"no character, but {character!r}")
+            raise self._wrong(f"expected a character instead of {character!r}")
         self._at += 1
         return _CLASSES[character] if escaped and character in _CLASSES else mask_of(character)
 
     def _class(self) -> int:
-        """What follows `[`, with the `]`."""
+        """The rest of a class after its `[`, including the `]`."""
         negated = self._skip("^")
         mask = 0
         while not self._skip("]"):
@@ -158,18 +158,18 @@ class _Parser:
             if self._next == "-" and self._regex[self._at + 1 : self._at + 2] not in ("]", ""):
                 self._at += 1
                 last = self._character("[]")
-                # Of single characters (one bit each) from the lower to the higher.
+                # A range goes from one single character (one bit each) up to another.
                 if first.bit_count() > 1 or last.bit_count() > 1 or first > last:
-                    raise self._wrong("no range of characters")
+                    raise self._wrong("invalid range of characters")
                 first = 2 * last - first
             mask |= first
         if not mask:
-            raise self._wrong("an empty class")
+            raise self._wrong("empty class")
         return EVERY & ~mask if negated else mask
 
 
 def _classes(masks: Iterable[int]) -> list[int]:
-    """The coarsest partition of the alphabet in which no mask cuts a class."""
+    """The coarsest partition of the alphabet in which no mask splits a class."""
     classes = [EVERY]
     for mask in sorted(masks):
         classes = [part for whole in classes for part in (whole & mask, whole & ~mask) if part]
@@ -177,7 +177,7 @@ def _classes(masks: Iterable[int]) -> list[int]:
 
 
 class Automaton:
-    """The states of one regex, found as they are asked for. 0 is the first."""
+    """The states of one regex, built on demand. State 0 is the initial one."""
 
     def __init__(self, regex: str, budget: Budget) -> None:
         self._budget = budget
@@ -186,14 +186,14 @@ class Automaton:
         start = parser.parse()
         self.masks = frozenset(parser.masks | ({WORD} if self._terms.looks_around[start] else set()))
         self._representative = bytearray(len(ALPHABET))
-        """Character -> the lowest one of its class."""
+        """Character -> the lowest character of its class."""
         for whole in _classes(self.masks):
             lowest = (whole & -whole).bit_length() - 1
             for character in range(len(ALPHABET)):
                 if whole >> character & 1:
                     self._representative[character] = lowest
         self._states: list[tuple[Term, bool]] = []
-        """(what remains, whether the last character belongs to a word)"""
+        """(the remaining term, whether the last character is a word character)"""
         self._numbers: dict[tuple[Term, bool], int] = {}
         self._steps: dict[tuple[int, int], int] = {}
         self._state(start, False)
@@ -227,10 +227,10 @@ class Automaton:
         return self.accepts(state)
 
     def freeze(self) -> Table:
-        """All states. Raises BudgetSpent where there are too many."""
+        """The complete table of states. Raises BudgetSpent if there are too many."""
         columns = sorted(set(self._representative))
         rows: list[list[int]] = []
-        shortest: list[tuple[int, ...]] = [()]  # line that leads to each state; states are numbered in the order of these
+        shortest: list[tuple[int, ...]] = [()]  # shortest line to each state; states are numbered in this order
         while len(rows) < len(self._states):
             self._budget.spend(len(columns))
             row = [self.step(len(rows), character) for character in columns]
@@ -245,15 +245,15 @@ class Automaton:
 
 @dataclass(frozen=True)
 class Table:
-    """An automaton that is complete, and small to keep."""
+    """A complete automaton that takes little memory."""
 
     masks: frozenset[int]
     column: bytes
-    """Of each character in a row of `rows`."""
+    """Column of each character in `rows`."""
     rows: list[list[int]]
     accepting: list[bool]
     samples: list[tuple[tuple[int, ...], bool]]
-    """The shortest line that matches and the shortest that does not, where there are any."""
+    """The shortest line that matches and the shortest that does not, if they exist."""
 
     def accepts(self, state: int) -> bool:
         """Whether a line may end here."""
@@ -266,8 +266,8 @@ class Table:
 
 @lru_cache(maxsize=4096)
 def _prepared(reference: str) -> Table | str:
-    """The reference's table; "invalid" or "large" where there is none. Complete or absent, so that no result depends on what was
-    compared before."""
+    """The reference's table, or "invalid" or "large" if there is none. Tables are complete, so that no result depends on earlier
+    comparisons."""
     try:
         return Automaton(reference, Budget(MAX_STEPS, MAX_SECONDS)).freeze()
     except ValueError:
@@ -277,22 +277,22 @@ def _prepared(reference: str) -> Table | str:
 
 
 def equivalent(prediction: str, reference: str, *, seconds: float = MAX_SECONDS) -> bool | None:
-    """Whether both match the same lines; None where that is undecided: the comparison is too large, or the reference is no regex.
+    """Whether both match the same lines; None if undecided: the comparison is too large, or the reference is not a regex.
 
-    A prediction that is no regex describes nothing and is not equivalent.
+    A prediction that is not a regex is not equivalent.
     """
     if prediction == reference:
         return True
-    known = _prepared(reference)
-    if known == "invalid":
+    prepared = _prepared(reference)
+    if prepared == "invalid":
         return None
     budget = Budget(MAX_STEPS, seconds)
     try:
         ours = Automaton(prediction, budget)
-        if not isinstance(known, Table):
+        if not isinstance(prepared, Table):
             return _same(ours, Automaton(reference, budget), budget)
-        # Two lines first: the walk may spend its budget on a wild prediction before it comes to a line as long as these.
-        return all(ours.matches(line) == verdict for line, verdict in known.samples) and _same(ours, known, budget)
+        # Check two lines first: on a wild prediction the walk may spend its budget before it reaches lines as long as these.
+        return all(ours.matches(line) == verdict for line, verdict in prepared.samples) and _same(ours, prepared, budget)
     except ValueError:
         return False
     except BudgetSpent:
@@ -300,7 +300,7 @@ def equivalent(prediction: str, reference: str, *, seconds: float = MAX_SECONDS)
 
 
 def _same(left: Automaton, right: Automaton | Table, budget: Budget) -> bool:
-    """Pairs of states that lines lead to, shortest lines first; pairs that follow from earlier ones are left out."""
+    """Walk the pairs of states that lines lead to, shortest lines first; pairs that follow from earlier ones are skipped."""
     characters = [(whole & -whole).bit_length() - 1 for whole in _classes(left.masks | right.masks)]
     parent: dict[tuple[int, int], tuple[int, int]] = {}
 

@@ -1,11 +1,11 @@
-"""The judge of SQL: two queries, run on the same database, return the same rows.
+"""The SQL judge: an answer is correct if both queries, run on the same database, return the same rows.
 
-The reference implementation compares what the sqlite3 command line prints and ignores how it exits, so that a
-query that crashes equals one without rows. Here a crash is an error and never correct; the reference's rule is kept beside it as
-`paper_correct`, worked out from the same runs.
+The reference implementation compares the output of the sqlite3 command line and ignores its exit code, so a query that crashes
+equals one without rows. Here a crash is an error and never correct; the reference's rule is reported as `paper_correct`, computed
+from the same runs.
 
-A prediction is whatever a model wrote, so it runs where it can do no harm: the file is opened read-only and immutable, an
-authorizer allows reading and nothing else, and time, rows and the size of values are bounded.
+A model may write anything, so predictions run where they can do no harm: the file is opened read-only and immutable, an authorizer
+allows only reading, and time, rows and the size of values are bounded.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from jepa_ray.evaluation.metrics import Score, compare_text
 Row = tuple[Any, ...]
 
 SECONDS = 5.0
-"""Wall clock that one query may take. Queries on Spider's databases take milliseconds."""
+"""Wall-clock limit of one query. Queries on Spider's databases take milliseconds."""
 MAX_ROWS = 10_000
-"""Rows that a prediction may return; more, where the reference returns more."""
+"""Rows that a prediction may return, or as many as the reference returns if that is more."""
 MAX_GOLD_ROWS = 200_000
-"""Rows that a reference may return: some of Spider's list a whole table."""
+"""Rows that a reference may return: some of Spider's references list a whole table."""
 MAX_CHARACTERS = 10_000_000
-"""Text and bytes in all values of a result together."""
+"""Total characters and bytes in all values of a result."""
 MAX_VALUE = 1_000_000
 """Bytes of one value, so that no single step builds gigabytes."""
 STEPS = 1000
-"""Virtual-machine steps of sqlite between two looks at the clock: microseconds."""
+"""Virtual-machine steps of sqlite between two checks of the clock: microseconds."""
 
 _ALLOWED = frozenset((sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE))
 _SQLITE_HEADER = b"SQLite format 3\0"
@@ -51,15 +51,15 @@ _TOKEN = re.compile(
       | (?P<sign>.)""",
     re.VERBOSE | re.DOTALL,
 )
-"""SQL as sqlite cuts it up, as far as needed here; matches any text. A comment or quotation that does not end goes on to the end."""
+"""SQL tokens of sqlite, as far as needed here; matches any text. An unterminated comment or quotation extends to the end."""
 
 
 def make_judge(
     data: DataConfig, evaluation: EvaluationConfig, *, seconds: float = SECONDS, max_rows: int = MAX_ROWS
 ) -> Callable[[str, str, Mapping[str, Any]], Score]:
-    """The judge for the databases that `data` names. Raises ValueError where it names none, or no folder.
+    """The judge for the databases that `data` names. Raises ValueError if it names none, or not a folder.
 
-    Works in threads. It holds connections, so make it in the process that judges.
+    Thread-safe. It holds connections, so create it in the process that judges.
     """
     _check(data)
     return SQLJudge(
@@ -71,7 +71,7 @@ def make_judge(
 
 
 def missing_databases(examples: Iterable[Example], data: DataConfig) -> list[str]:
-    """One sentence with the remedy where examples need databases that are not there; empty where all are. ValueError as `make_judge`."""
+    """One sentence with the remedy if examples need databases that do not exist, else empty. ValueError as in `make_judge`."""
     _check(data)
     needed = sorted({str(example.extra.get("db_id", "")) for example in examples})
     folder = None if data.databases is None else Path(data.databases)
@@ -80,7 +80,7 @@ def missing_databases(examples: Iterable[Example], data: DataConfig) -> list[str
         return []
     shown = ", ".join(db_id or "(no name)" for db_id in missing[:5]) + (", ..." if len(missing) > 5 else "")
     where = "the built-in databases" if folder is None else f"data.databases={folder}"
-    return [f"{len(missing)} of the {len(needed)} databases that the examples need are not in {where}: {shown}; {_REMEDY}"]
+    return [f"{len(missing)} of the {len(needed)} databases that the examples need are missing from {where}: {shown}; {_REMEDY}"]
 
 
 _REMEDY = (
@@ -91,9 +91,9 @@ _REMEDY = (
 
 def _check(data: DataConfig) -> None:
     if data.databases is None and data.train is not None:
-        raise ValueError(f"data.train={data.train}: its queries are judged by running them, and data.databases is not given: {_REMEDY}")
+        raise ValueError(f"data.train={data.train}: its queries are judged by running them, but data.databases is not given: {_REMEDY}")
     if data.databases is not None and not Path(data.databases).is_dir():
-        raise ValueError(f"data.databases={data.databases} is no folder: {_REMEDY}")
+        raise ValueError(f"data.databases={data.databases} is not a folder: {_REMEDY}")
 
 
 def _path(folder: Path, db_id: str) -> Path | None:
@@ -101,7 +101,7 @@ def _path(folder: Path, db_id: str) -> Path | None:
 
 
 def _is_database(path: Path | None) -> bool:
-    """Whether it is there and begins as one (a pointer of Git LFS does not)."""
+    """Whether the file exists and begins like a database (a Git LFS pointer does not)."""
     try:
         with open(path or "", "rb") as file:
             return file.read(len(_SQLITE_HEADER)) == _SQLITE_HEADER
@@ -111,21 +111,21 @@ def _is_database(path: Path | None) -> bool:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of running one text."""
+    """The result of running one text."""
 
     rows: list[Row]
-    """Of a query that ran to its end."""
+    """Rows of a query that ran to its end; else empty."""
     columns: int
-    """How many the query has, also where it returns no row."""
+    """Number of the query's columns, even if it returns no row."""
     error: str | None
-    """Why it did not; None where it did."""
+    """Why the query did not run to its end; None if it did."""
     printed: str | None
-    """What the sqlite3 command line would print; None where a limit of ours cut it off."""
+    """The output of the sqlite3 command line; None if one of our limits cut it off."""
 
 
 @dataclass
 class SQLJudge:
-    """(prediction, reference, extra) -> Score, with `extra["db_id"]` naming the database."""
+    """(prediction, reference, extra) -> Score, where `extra["db_id"]` names the database."""
 
     folder: Path | None
     strict: bool
@@ -134,13 +134,13 @@ class SQLJudge:
     _connections: dict[str, sqlite3.Connection] = field(default_factory=dict)
     _references: dict[tuple[str, str], Outcome] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    """One thread at a time uses the connections, and `_deadline`."""
+    """One thread at a time uses the connections and `_deadline`."""
     _deadline: float = 0.0
 
     def __call__(self, prediction: str, reference: str, extra: Mapping[str, Any]) -> Score:
-        """Correct when both queries run and return the same rows (`same_rows`).
+        """Correct if both queries run and return the same rows (`same_rows`).
 
-        `error` says why there are no two results to compare: of the reference or the database after "gold: ", else of the prediction.
+        `error` says why there are not two results to compare. It begins with "gold: " if the reference or the database is the cause.
         """
         exact, prefix, contains = compare_text(prediction, reference)
         db_id = str(extra.get("db_id", ""))
@@ -152,33 +152,33 @@ class SQLJudge:
             if (db_id, reference) not in self._references:
                 self._references[db_id, reference] = self._run(connection, reference, MAX_GOLD_ROWS)
             gold = self._references[db_id, reference]
-            own = gold if exact else self._run(connection, prediction, max(self.max_rows, len(gold.rows)))
-        error = own.error if gold.error is None else f"gold: {gold.error}"
+            predicted = gold if exact else self._run(connection, prediction, max(self.max_rows, len(gold.rows)))
+        error = predicted.error if gold.error is None else f"gold: {gold.error}"
         return Score(
             correct=error is None
-            and own.columns == gold.columns
-            and same_rows(own.rows, gold.rows, in_order=self.strict or has_order(reference)),
+            and predicted.columns == gold.columns
+            and same_rows(predicted.rows, gold.rows, in_order=self.strict or has_order(reference)),
             exact=exact,
             prefix_correct=prefix,
             contains=contains,
             error=error,
-            paper_correct=own.printed is not None and own.printed == gold.printed,
+            paper_correct=predicted.printed is not None and predicted.printed == gold.printed,
         )
 
     def _connect(self, db_id: str) -> sqlite3.Connection:
-        """OSError where there is no such database."""
+        """OSError if there is no such database."""
         if db_id in self._connections:
             return self._connections[db_id]
         if self.folder is None:
             if db_id not in DATABASES:
-                raise FileNotFoundError(f"no built-in database {db_id!r}; there are: {', '.join(DATABASES)}")
+                raise FileNotFoundError(f"no built-in database {db_id!r}; known: {', '.join(DATABASES)}")
             connection = sqlite3.connect(":memory:", check_same_thread=False)
             connection.executescript(DATABASES[db_id])
         else:
             path = _path(self.folder, db_id)
             if path is None or not _is_database(path):
                 raise FileNotFoundError(f"no SQLite database {db_id!r} in data.databases={self.folder}")
-            # immutable: no lock files beside it, so that a read-only folder will do.
+            # immutable: no lock files next to it, so a read-only folder is enough.
             connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro&immutable=1", uri=True, check_same_thread=False)
         connection.text_factory = _text
         connection.execute("PRAGMA query_only = ON")
@@ -194,16 +194,16 @@ class SQLJudge:
         return connection
 
     def _run(self, connection: sqlite3.Connection, sql: str, max_rows: int) -> Outcome:
-        """Run what the command line would run: statement after statement until one fails. Only a single query has a result, though."""
+        """Run the text as the command line would: statement after statement until one fails. Only a single query has a result."""
         self._deadline = time.monotonic() + self.seconds
-        found = statements(sql)
-        error = None if len(found) == 1 else f"expected one query, found {len(found)} statements"
-        if error is None and (word := _first_word(found[0])) not in ("SELECT", "WITH"):
+        queries = statements(sql)
+        error = None if len(queries) == 1 else f"expected one query, found {len(queries)} statements"
+        if error is None and (word := _first_word(queries[0])) not in ("SELECT", "WITH"):
             error = f"expected a query that begins with SELECT or WITH, not {word[:20]!r}"
         rows: list[Row] = []
         characters = columns = 0
         try:
-            for statement in found:
+            for statement in queries:
                 cursor = connection.execute(statement)
                 columns = len(cursor.description or ())
                 for row in cursor:
@@ -217,28 +217,28 @@ class SQLJudge:
         except (sqlite3.Error, sqlite3.Warning, ValueError) as problem:
             if time.monotonic() > self._deadline:
                 return Outcome([], 0, error or f"took more than {self.seconds:g} s", None)
-            # The command line has printed the rows before the failure by then.
+            # By then the command line has printed the rows before the failure.
             return Outcome([], 0, error or str(problem), printed(rows))
         return Outcome([] if error else rows, columns, error, printed(rows))
 
 
 def _authorize(action: int, first: str | None, second: str | None, database: str | None, trigger: str | None) -> int:
-    """Reading only: no writing, PRAGMA, ATTACH or transaction, and no extension."""
+    """Allow only reading: no writing, PRAGMA, ATTACH, transaction or extension."""
     if action in _ALLOWED and (second or "").lower() != "load_extension":
         return sqlite3.SQLITE_OK
     return sqlite3.SQLITE_DENY
 
 
 def _text(value: bytes) -> str:
-    """Some of Spider's databases have text that is not UTF-8."""
+    """Decode leniently: some of Spider's databases contain text that is not UTF-8."""
     return value.decode(errors="replace")
 
 
 def same_rows(one: list[Row], other: list[Row], in_order: bool) -> bool:
-    """Equal as lists, or as multisets; columns count in order, and their names do not.
+    """Whether the rows are equal, as lists or as multisets. The order of columns matters, their names do not.
 
-    Numbers are equal by value (1 and 1.0), NULL equals NULL, and a number is no text. A fraction counts to 12 significant digits:
-    the last ones of a sum depend on the order in which a query meets its rows.
+    Numbers are compared by value (1 equals 1.0), NULL equals NULL, and a number never equals a text. Fractions are compared to 12
+    significant digits, because the last digits of a sum depend on the order in which a query reads its rows.
     """
     if len(one) != len(other):
         return False
@@ -251,7 +251,7 @@ def _rounded(value: Any) -> Any:
 
 
 def printed(rows: list[Row]) -> str | None:
-    """As the sqlite3 command line prints rows in its list mode. None where that is not UTF-8: the reference then counts as wrong."""
+    """The rows as the sqlite3 command line prints them in list mode. None if that is not UTF-8: the reference counts that as wrong."""
     text = "".join("|".join(map(_shown, row)) + "\n" for row in rows)
     return None if "\ufffd" in text else text
 
@@ -270,16 +270,16 @@ def _shown(value: Any) -> str:
 
 
 def statements(sql: str) -> list[str]:
-    """The statements of a text, without those that are empty or comments only."""
-    found, current, has_content = [], "", False
+    """The statements of a text, without those that are empty or only comments."""
+    parts, current, has_content = [], "", False
     for match in _TOKEN.finditer(sql):
         if match.group() == ";":
-            found += [current] if has_content else []
+            parts += [current] if has_content else []
             current, has_content = "", False
         else:
             current += match.group()
             has_content |= match.lastgroup != "space"
-    return found + ([current] if has_content else [])
+    return parts + ([current] if has_content else [])
 
 
 def _first_word(sql: str) -> str:
@@ -287,7 +287,7 @@ def _first_word(sql: str) -> str:
 
 
 def has_order(sql: str) -> bool:
-    """Whether the query itself, and not only a part of it in parentheses, has an ORDER BY."""
+    """Whether the query itself, not only a part of it in parentheses, has an ORDER BY."""
     depth, before = 0, ""
     for match in _TOKEN.finditer(sql):
         if match.lastgroup == "space":

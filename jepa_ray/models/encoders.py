@@ -1,6 +1,6 @@
 """One record per family of masked encoders: the counterpart of `families.py`, without templates and turns.
 
-Loading and training them is `masked/`. Imports neither torch nor Transformers.
+`masked/` loads and trains them. This module imports neither torch nor Transformers.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderFamily:
-    """What jepa_ray must know of a family of masked encoders."""
+    """What jepa_ray must know about a family of masked encoders."""
 
     name: str
     model_type: str
@@ -21,9 +21,9 @@ class EncoderFamily:
     paper_model: str
     """Hub id of the usual checkpoint; what `model: paper` means."""
     head: tuple[str, ...]
-    """Modules of the masked-language model that turn a hidden state into logits, in the order in which they are applied."""
+    """Modules of the masked language model that map a hidden state to logits, in order of application."""
     tiny: Mapping[str, Any]
-    """Arguments of the Transformers config of the built-in tiny instance (vocabulary and special ids are added)."""
+    """Arguments for the Transformers config of the built-in tiny instance (vocabulary and special ids are added)."""
 
 
 ENCODERS: dict[str, EncoderFamily] = {
@@ -59,7 +59,7 @@ ENCODERS: dict[str, EncoderFamily] = {
 
 
 def get_encoder(name: str) -> EncoderFamily:
-    """The record of a family; ValueError naming the legal names otherwise."""
+    """The record of a family. ValueError that lists the legal names if `name` is unknown."""
     if name not in ENCODERS:
         raise ValueError(f"unknown family of masked encoders {name!r}; known: {', '.join(ENCODERS)}")
     return ENCODERS[name]

@@ -1,7 +1,7 @@
-"""One record per model family: everything that differs between families lives in this table and nowhere else.
+"""One record per model family: everything that differs between families is in this table and nowhere else.
 
-A checkpoint's own chat template is used where it has one (its format is the family's); the templates below serve the
-built-in tiny models and checkpoints without a template. Facts about formats: the families' model cards; quirks: REFERENCE.
+If a checkpoint has its own chat template, that one is used (its format is the family's). The templates below are for the
+built-in tiny models and for checkpoints without a template. Formats are from the families' model cards; quirks: REFERENCE.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ OPENELM_TEMPLATE = """\
 {%- else %}{{- turn['role'] | capitalize + ':\\n' }}{{- turn['content'] | trim }}{{- '\\n\\n' }}{% endif %}
 {%- endfor %}
 {%- if add_generation_prompt %}{{- 'Assistant:\\n' }}{% endif %}"""
-"""Of our own: OpenELM's repositories hold none. The answer starts on a line of its own, so that no token spans its beginning."""
+"""Our own: OpenELM's repositories contain none. The answer starts on a new line, so that no token spans its beginning."""
 
 OLMO2_TEMPLATE = """\
 {{- '<|endoftext|>' }}
@@ -77,12 +77,12 @@ PHI_TEMPLATE = """\
 {%- if not loop.last %}{{- '\\n' }}{% endif %}{% endif %}
 {%- endfor %}
 {%- if add_generation_prompt %}{{- 'Output:\\n' }}{% endif %}"""
-"""phi-1.5 is no chat model and has none; the form is that of phi-2's card, with the answer on a line of its own (see OpenELM)."""
+"""phi-1.5 is not a chat model and has none; this is the format of phi-2's card, with the answer on a new line (see OpenELM)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFamily:
-    """What jepa_ray must know of a family."""
+    """What jepa_ray must know about a family."""
 
     name: str
     model_type: str
@@ -90,26 +90,26 @@ class ModelFamily:
     paper_model: str
     """Hub id used in the paper; what `model: paper` means."""
     other_models: tuple[str, ...] = ()
-    """Hub ids of more checkpoints of the family: those of the paper's other tables, and other sizes."""
+    """Hub ids of more checkpoints of the family: those in the paper's other tables, and other sizes."""
     tokenizer_model: str | None = None
-    """Hub id whose tokenizer is used where the checkpoint holds none."""
+    """Hub id whose tokenizer is used if the checkpoint contains none."""
     template: str
     """Chat template with `{% generation %}` around the answer and its end of turn."""
     template_kwargs: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     """Passed to every rendering, so that the same run renders the same text on any day."""
     system_role: bool = True
-    """False: the system text is put before the user's, separated by a blank line."""
+    """False: the system text is prepended to the user's, separated by a blank line."""
     bos: str | None
-    """Text of the token that every sequence starts with, exactly once; None: the family puts none in front."""
+    """Text of the token that every sequence starts with, exactly once; None: the family has no such token."""
     turn_end: str
-    """Text of the token that ends a turn: trained as a label, and stops generation. It may be the same as `bos`."""
+    """Text of the token that ends a turn: it is trained as a label and stops generation. It may be the same as `bos`."""
     pad: str
     """Padding token of the built-in tokenizer; never the end of turn."""
     extra_special_tokens: tuple[str, ...] = ()
     lora_targets: tuple[str, ...]
-    """Names of the linear layers that carry adapters: all of them, as in the paper."""
+    """Names of the linear layers that get adapters: all of them, as in the paper."""
     tiny: Mapping[str, Any]
-    """Arguments of the Transformers config of the built-in tiny instance (vocabulary and special ids are added)."""
+    """Arguments for the Transformers config of the built-in tiny instance (vocabulary and special ids are added)."""
 
     @property
     def special_tokens(self) -> tuple[str, ...]:
@@ -128,7 +128,7 @@ _TINY = {
     "head_dim": 16,
     "max_position_embeddings": 2048,
     "tie_word_embeddings": True,
-    # The usual 0.02 is meant for widths in the thousands; at width 64 it starts so close to zero that early training is wasted.
+    # The usual 0.02 is meant for widths in the thousands; at width 64 weights start so close to zero that early training is wasted.
     "initializer_range": 0.08,
 }
 
@@ -160,7 +160,7 @@ FAMILIES: dict[str, ModelFamily] = {
             pad="<pad>",
             extra_special_tokens=("<eos>", "<start_of_turn>"),
             lora_targets=_ATTENTION_AND_MLP,
-            # Soft-capping at the published values; every second layer slides over a window short enough to matter in tests.
+            # Soft-capping at the published values; every second layer has a sliding window short enough to matter in tests.
             tiny=MappingProxyType(_TINY | {"query_pre_attn_scalar": 16, "sliding_window": 128}),
         ),
         ModelFamily(
@@ -174,7 +174,7 @@ FAMILIES: dict[str, ModelFamily] = {
             turn_end="</s>",
             pad="<unk>",
             lora_targets=("qkv_proj", "out_proj", "proj_1", "proj_2"),
-            # 2 and 4 query heads, 1 and 2 key/value heads, feed-forward widths 64 and 192: every layer has a shape of its own.
+            # 2 and 4 query heads, 1 and 2 key/value heads, feed-forward widths 64 and 192: every layer has its own shape.
             tiny=MappingProxyType(
                 {
                     "model_dim": 64,
@@ -238,7 +238,7 @@ FAMILIES: dict[str, ModelFamily] = {
             lora_targets=("q_proj", "k_proj", "v_proj", "dense", "fc1", "fc2"),
             tiny=MappingProxyType(
                 {key: value for key, value in _TINY.items() if key not in ("head_dim", "num_key_value_heads")}
-                # Phi turns half of each head only: at 0.08 its untrained attention hardly depends on positions.
+                # Phi rotates only half of each head: at 0.08 its untrained attention hardly depends on positions.
                 | {"intermediate_size": 256, "tie_word_embeddings": False, "initializer_range": 0.12}
             ),
         ),
@@ -247,7 +247,7 @@ FAMILIES: dict[str, ModelFamily] = {
 
 
 def get_family(name: str) -> ModelFamily:
-    """The record of a family; ValueError naming the legal names otherwise."""
+    """The record of a family. ValueError that lists the legal names if `name` is unknown."""
     if name not in FAMILIES:
         raise ValueError(f"unknown family {name!r}; known: {', '.join(FAMILIES)}")
     return FAMILIES[name]

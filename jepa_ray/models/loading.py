@@ -1,6 +1,6 @@
 """Checkpoints: tokenizer and network from the built-in tiny base, a local folder or a hub id, through one code path.
 
-Weights are read from safetensors only (no pickle), and code that comes with a checkpoint runs only if asked for.
+Weights are read only from safetensors (no pickle), and code that comes with a checkpoint runs only if the user allows it.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from jepa_ray.streams import derive_seed
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json")
 """A checkpoint with none of these has no tokenizer."""
 WEIGHTS, WEIGHTS_INDEX = "model.safetensors", "model.safetensors.index.json"
-"""Where a checkpoint keeps its weights: in one file, or in those that the index names."""
+"""A checkpoint keeps its weights in one file, or in the files that the index names."""
 
 
 def load_tokenizer(checkpoint: str, model: ModelConfig, revision: str | None = None) -> Any:
-    """The checkpoint's tokenizer; the family's template is put in where it brings none, as is the family's tokenizer."""
+    """The checkpoint's tokenizer. The family's template, or the family's tokenizer, is used if the checkpoint has none."""
     family = get_family(model.family)
     source = checkpoint
     if family.tokenizer_model is not None and not from_hub(_has_tokenizer, checkpoint, revision):
@@ -42,14 +42,16 @@ def load_tokenizer(checkpoint: str, model: ModelConfig, revision: str | None = N
         if source == checkpoint:
             raise
         raise ValueError(
-            f"{error}; it is needed because {checkpoint} holds no tokenizer (one saved into the checkpoint's folder is used instead)"
+            f"{error}; it is needed because {checkpoint} contains no tokenizer (one saved into the checkpoint's folder is used instead)"
         ) from error
     if not tokenizer.chat_template:
         tokenizer.chat_template = family.template
-    known = tokenizer.get_vocab()  # not the id: where it is that of the unknown token, that token may be the very one asked for
-    for token, what in ((family.turn_end, "the end of turn"), (family.bos, "the beginning")):
-        if token is not None and token not in known:
-            raise ValueError(f"{source} does not know {token!r}, {what} in family {family.name}; is the family right?")
+    vocabulary = tokenizer.get_vocab()  # an id does not tell: `unk_token` may itself be the token that is looked up
+    for token, role in ((family.turn_end, "the end of turn"), (family.bos, "the beginning of sequence")):
+        if token is not None and token not in vocabulary:
+            raise ValueError(
+                f"the tokenizer of {source} does not contain {token!r}, {role} in family {family.name}; check that the family is right"
+            )
     return tokenizer
 
 
@@ -58,37 +60,37 @@ def _has_tokenizer(checkpoint: str, **pinned: Any) -> bool:
 
 
 def _has(checkpoint: str, name: str, **pinned: Any) -> bool:
-    """Whether a folder, a repository, or what was downloaded of it before, has the file. A repository's file is downloaded."""
+    """Whether a folder, a repository or the local cache of a repository has the file. A repository's file is downloaded."""
     return cached_file(checkpoint, name, _raise_exceptions_for_missing_entries=False, **pinned) is not None
 
 
 def read_tokenizer(checkpoint: str, *, trust_remote_code: bool, **pinned: Any) -> Any:
-    """What tokenizer.json says, where there is one: AutoTokenizer rebuilds that of some architectures (qwen2) by rules of its own."""
+    """The tokenizer of tokenizer.json if it exists: for some architectures (qwen2) AutoTokenizer rebuilds it by its own rules."""
     if _has(checkpoint, "tokenizer.json", **pinned):
         return PreTrainedTokenizerFast.from_pretrained(checkpoint, **pinned)
     return AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=trust_remote_code, **pinned)
 
 
 def commit_of(checkpoint: str, config: Any) -> str | None:
-    """The commit of a hub repository that its `config` was read from, the `revision` of all that is loaded later. None for a folder."""
+    """The commit of a hub repository that `config` was read from; everything loaded later uses it as `revision`. None for a folder."""
     commit = None if Path(checkpoint).is_dir() else getattr(config, "_commit_hash", None)
     return str(commit) if commit else None
 
 
 def check_weights(checkpoint: str, model: ModelConfig, revision: str | None = None) -> None:
-    """The files that hold the checkpoint's weights are there; they are not read. ValueError where not. `init: random` needs none."""
+    """ValueError if a file with the checkpoint's weights is missing; the files are not read. `init: random` needs none."""
     if model.init == "random":
         return
     if missing := from_hub(_missing_shards, checkpoint, revision):
         named = ", ".join(missing[:3]) + ("..." if len(missing) > 3 else "")
         raise ValueError(
             f"{checkpoint} lacks {len(missing)} of the weight files that its {WEIGHTS_INDEX} names ({named}); "
-            f"is the download complete? base.model.init=random trains from scratch"
+            f"complete the download, or train from scratch with base.model.init=random"
         )
 
 
 def _missing_shards(checkpoint: str, **pinned: Any) -> list[str]:
-    """Weight files that an index names and that are not there. Raises OSError where there is neither one file of weights nor an index."""
+    """Weight files that the index names and that do not exist. OSError if there is neither a single weight file nor a valid index."""
     if _known(checkpoint, WEIGHTS, **pinned):
         return []
     index = cached_file(checkpoint, WEIGHTS_INDEX, _raise_exceptions_for_missing_entries=False, **pinned)
@@ -97,20 +99,20 @@ def _missing_shards(checkpoint: str, **pinned: Any) -> list[str]:
     try:
         shards = sorted({str(name) for name in json.loads(Path(index).read_text(encoding="utf-8"))["weight_map"].values()})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise OSError(f"{WEIGHTS_INDEX} is no index of weights") from error
+        raise OSError(f"{WEIGHTS_INDEX} is not an index of weight files") from error
     if not shards:
-        raise OSError(f"{WEIGHTS_INDEX} names no file of weights")
+        raise OSError(f"{WEIGHTS_INDEX} names no weight files")
     return [name for name in shards if not _known(checkpoint, name, **pinned)]
 
 
 def _known(checkpoint: str, name: str, **pinned: Any) -> bool:
-    """Whether a folder or a repository has the file, which is not downloaded."""
+    """Whether a folder or a repository has the file, without downloading it."""
     try:
         return bool(has_file(checkpoint, name, **pinned))
     except (OSError, ValueError):
         raise
-    except Exception as error:  # the network's own, which have no base in common with these
-        raise OSError(f"cannot ask for {name}: {error}") from error
+    except Exception as error:  # errors of the HTTP client, which share no base class with these
+        raise OSError(f"cannot look up {name}: {error}") from error
 
 
 def load_config(checkpoint: str, model: ModelConfig, revision: str | None = None) -> Any:
@@ -119,13 +121,13 @@ def load_config(checkpoint: str, model: ModelConfig, revision: str | None = None
     config = from_hub(AutoConfig.from_pretrained, checkpoint, revision, trust_remote_code=model.trust_remote_code)
     if config.model_type != family.model_type:
         raise ValueError(
-            f"{checkpoint} holds a {config.model_type!r} model, but family {family.name} is {family.model_type!r}; change one of them"
+            f"{checkpoint} contains a {config.model_type!r} model, but family {family.name} is {family.model_type!r}; change one of them"
         )
     return config
 
 
 def check_rows(tokenizer: Any, config: Any, checkpoint: str) -> None:
-    """Every token has a row of the embeddings; ValueError where not, since training ends with the first such token."""
+    """ValueError unless every token has a row in the embedding table: training would fail at the first token without one."""
     last, rows = max(tokenizer.get_vocab().values(), default=-1), int(config.vocab_size)
     if last >= rows:
         raise ValueError(
@@ -144,10 +146,10 @@ def load_network(
     device: torch.device | str = "cpu",
     revision: str | None = None,
 ) -> Network:
-    """The network to be trained: weights, adapters and k predictor tokens; everything new is drawn from the seed's own streams.
+    """The network to train: weights, adapters and k predictor tokens. New weights are drawn from the seed's own streams.
 
-    `revision` is the commit of a hub repository; None: its newest.
-    On a GPU frozen weights are bf16 and trained ones fp32 (autocast computes in bf16); on a CPU everything is fp32.
+    `revision` is the commit of a hub repository; None: the newest.
+    On a GPU frozen weights are bf16 and trained weights fp32 (autocast computes in bf16); on a CPU everything is fp32.
     """
     family = get_family(model.family)
     config = load_config(checkpoint, model, revision)
@@ -158,7 +160,7 @@ def load_network(
         with seeded(derive_seed(seed, "initial weights")):
             lm = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=model.trust_remote_code)
     else:
-        lm, found = from_hub(
+        lm, loading_info = from_hub(
             AutoModelForCausalLM.from_pretrained,
             checkpoint,
             revision,
@@ -167,10 +169,10 @@ def load_network(
             trust_remote_code=model.trust_remote_code,
             output_loading_info=True,
         )
-        if missing := sorted(found["missing_keys"]):  # Transformers would draw them at random, and say so in a warning only
+        if missing := sorted(loading_info["missing_keys"]):  # Transformers would draw them at random and only warn
             raise ValueError(
-                f"{checkpoint} lacks {len(missing)} of the model's weights ({', '.join(missing[:3])}...); is the family right, "
-                f"is the download complete? base.model.init=random trains from scratch"
+                f"{checkpoint} lacks {len(missing)} of the model's weights ({', '.join(missing[:3])}...); check that the family is "
+                f"right and the download complete, or train from scratch with base.model.init=random"
             )
     lm.config.use_cache = False
     predictor = new_predictor(lm, k, seed) if k else None
@@ -199,12 +201,12 @@ def add_lora(lm: Any, family: ModelFamily, lora: LoraConfig, seed: int) -> Any:
         task_type="CAUSAL_LM",
     )
     with seeded(derive_seed(seed, "adapters")), warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # of PEFT's use of Transformers; nothing a user could act on
+        warnings.simplefilter("ignore", FutureWarning)  # about PEFT's use of Transformers; users cannot act on it
         return get_peft_model(lm, settings)
 
 
 def new_predictor(lm: Any, k: int, seed: int) -> Tensor:
-    """(k, D) initial predictor tokens, drawn like a typical row of the embedding table: normal, with the vocabulary's mean and spread."""
+    """(k, D) initial predictor tokens, drawn like typical rows of the embedding table: normal, with the vocabulary's mean and spread."""
     with torch.no_grad():
         embedded_VD: Tensor = lm.get_input_embeddings().weight.float()
         generator = torch.Generator().manual_seed(derive_seed(seed, "predictor tokens"))
@@ -213,7 +215,7 @@ def new_predictor(lm: Any, k: int, seed: int) -> Tensor:
 
 
 class seeded:
-    """Context in which torch's global generator starts at `seed`, and after which it is as before."""
+    """Context manager that seeds torch's global generator with `seed` and restores its state on exit."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -228,9 +230,9 @@ class seeded:
 
 
 def from_hub(load: Any, checkpoint: str, revision: str | None = None, **kwargs: Any) -> Any:
-    """Call a `from_pretrained`, without progress bars; turn what goes wrong into one sentence with its remedy.
+    """Call a `from_pretrained` without progress bars; errors become a ValueError of one sentence with its remedy.
 
-    `revision`: the commit of a hub repository; None: a folder, or the newest.
+    `revision`: the commit of a hub repository; None: a folder, or the newest commit.
     """
     kwargs |= {"revision": revision} if revision is not None else {}
     logging.disable_progress_bar()
@@ -242,29 +244,29 @@ def from_hub(load: Any, checkpoint: str, revision: str | None = None, **kwargs: 
 
 
 def _sentence(checkpoint: str, error: Exception) -> str:
-    """What went wrong with a checkpoint and what to do about it. Libraries tell the cases apart by their messages only."""
-    told = str(error).strip()
-    first = told.splitlines()[0] if told else type(error).__name__
+    """What went wrong with a checkpoint, and the remedy. Only the libraries' messages distinguish the cases."""
+    message = str(error).strip()
+    first = message.splitlines()[0] if message else type(error).__name__
     local = Path(checkpoint).is_dir()
-    if "trust_remote_code" in told or "custom code" in told:
-        return f"{checkpoint} needs Python code of its own; read that code, then allow it with base.model.trust_remote_code=true"
-    if "gated repo" in told:
+    if "trust_remote_code" in message or "custom code" in message:
+        return f"{checkpoint} needs its own Python code; read that code, then allow it with base.model.trust_remote_code=true"
+    if "gated repo" in message:
         return (
             f"{checkpoint} is gated: accept its licence at https://huggingface.co/{checkpoint} and log in (hf auth login), "
-            f"or download it elsewhere and give the folder's path"
+            f"or download it elsewhere and pass the folder's path"
         )
-    if "model.safetensors" in told and ("no file named" in told or "not appear to have" in told):
+    if "model.safetensors" in message and ("no file named" in message or "not appear to have" in message):
         return (
-            f"{checkpoint} holds no *.safetensors, and pickled weights (pytorch_model.bin) are never read because they can run any code; "
-            f"where you trust them, load them once and save_pretrained them elsewhere, and give that folder's path"
+            f"{checkpoint} contains no *.safetensors, and pickled weights (pytorch_model.bin) are never read because they can run any "
+            f"code; if you trust them, load them once, save_pretrained them to another folder and pass that folder's path"
         )
-    if "does not recognize this architecture" in told or ("Unrecognized model" in told and not local):
-        return f"this version of Transformers does not know the architecture of {checkpoint} ({first}); use one of the family's models"
+    if "does not recognize this architecture" in message or ("Unrecognized model" in message and not local):
+        return f"this version of Transformers does not support the architecture of {checkpoint} ({first}); use one of the family's models"
     if local:
-        return f"the folder {checkpoint} is no loadable checkpoint ({first}); it needs config.json, a tokenizer.json and *.safetensors"
+        return f"the folder {checkpoint} is not a loadable checkpoint ({first}); it needs config.json, a tokenizer.json and *.safetensors"
     if checkpoint.startswith(("/", ".", "~")) or checkpoint.count("/") > 1:
-        return f"there is no folder {checkpoint}; give the path of a checkpoint's folder, or a hub id like ORG/NAME"
+        return f"the folder {checkpoint} does not exist; pass the path of a checkpoint's folder, or a hub id like ORG/NAME"
     return (
         f"cannot load {checkpoint}: neither a local folder nor reachable on the hub ({first}); check the name and network, "
-        f"log in for private models (hf auth login), or download it elsewhere and give the folder's path"
+        f"log in for private models (hf auth login), or download it elsewhere and pass the folder's path"
     )

@@ -1,13 +1,13 @@
-"""The network as the packed step sees it: one forward pass over a packed batch, giving logits at labels and the views' readouts.
+"""The network as the packed step sees it: one forward pass over a packed batch gives logits at labels and the views' readouts.
 
     h      = backbone(embeddings(input_ids), positions, layout)       nothing is cached, no head is applied
-    logits = head(h[label_index])                                     the head runs at label positions only
-    source, target = sums of weighted states                          after the final norm, or wherever `Depth` says
+    logits = head(h[label_index])                                     the head runs only at label positions
+    source, target = sums of weighted states                          after the final norm, or where `Depth` says
 
 Predictor tokens `<|predictor_1|> .. <|predictor_k|>` are a (k, D) parameter placed into the embedded sequence, not rows of the
-vocabulary: full fine-tuning and LoRA train them alike, the softmax over next tokens is that of the baseline, and the trained
-checkpoint has the vocabulary it started with. Where a family scales its embeddings (Gemma) they are scaled too, so that one
-learning rate means the same for both.
+vocabulary. So full fine-tuning and LoRA train them the same way, the softmax over next tokens is that of the baseline, and the
+trained checkpoint keeps its original vocabulary. If a family scales its embeddings (Gemma), predictor tokens are scaled too, so
+that one learning rate means the same for both.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ class Depth:
     """Where states are read for the JEPA term."""
 
     layer: float = 1.0
-    """Fraction of the layers, rounded to a whole one."""
+    """Fraction of the layers, rounded to a whole layer."""
     final_norm: bool = True
-    """After the model's final norm (applied to whichever layer it is), or before it."""
+    """After the model's final norm (applied to whichever layer is read), or before it."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class DeviceReadout:
         return cls(torch.from_numpy(readout.index).to(device), torch.from_numpy(readout.pair).to(device), weight, readout.num_pairs)
 
     def read(self, states_XD: Tensor, norm: nn.Module | None = None) -> Tensor:
-        """(P, D) embeddings, in fp32; `norm` is applied to the states that are read, and to no others."""
+        """(P, D) embeddings, in fp32; `norm` is applied only to the states that are read."""
         entries_ED = states_XD[self.index_E]
         entries_ED = (norm(entries_ED) if norm is not None else entries_ED).float()
         if self.weight_E is None:
@@ -85,7 +85,7 @@ class DeviceBatch:
     source: DeviceReadout
     target: DeviceReadout
     frozen: Rows | None
-    """What goes through a target encoder of its own; `target` then reads its states."""
+    """Rows for a separate target encoder; `target` then reads that encoder's states."""
 
     @classmethod
     def of(cls, batch: ViewBatch, device: torch.device) -> DeviceBatch:
@@ -96,7 +96,7 @@ class DeviceBatch:
 
 
 class Network(nn.Module):
-    """A causal language model with what the JEPA term adds to it: predictor tokens, a predictor head."""
+    """A causal language model with the JEPA term's additions: predictor tokens and a predictor head."""
 
     def __init__(self, lm: Any, predictor_kD: Tensor | None = None, head: nn.Module | None = None, depth: Depth | None = None) -> None:
         super().__init__()
@@ -109,7 +109,7 @@ class Network(nn.Module):
 
     @property
     def causal_lm(self) -> Any:
-        """The Transformers model itself, with adapters injected where there are any."""
+        """The Transformers model itself, including injected adapters if there are any."""
         return self.lm.get_base_model() if hasattr(self.lm, "get_base_model") else self.lm
 
     @property
@@ -118,8 +118,8 @@ class Network(nn.Module):
         return device
 
     def forward(self, batch: DeviceBatch | Rows) -> Any:
-        """Of a batch: logits (N, V) at the labels, source (P, D) and target (P, D) embeddings of the views. Of rows alone: their states, as
-        a target encoder needs them.
+        """For a batch: logits (N, V) at the labels, source (P, D) and target (P, D) embeddings of the views. For rows: their states, as
+        needed from a target encoder.
         """
         if isinstance(batch, Rows):
             _, read_XD, norm = self.states(batch)
@@ -130,7 +130,7 @@ class Network(nn.Module):
         return self.logits(last_XD[batch.label_index_N]), source_PD, target_PD
 
     def mapped(self, source_PD: Tensor) -> Tensor:
-        """Source embeddings through the head, in fp32 also under autocast."""
+        """Source embeddings mapped by the head, in fp32 even under autocast."""
         if self.head is None:
             return source_PD
         with torch.autocast(source_PD.device.type, enabled=False):
@@ -142,9 +142,9 @@ class Network(nn.Module):
         return self.states(batch.rows)[0]
 
     def states(self, rows: Rows) -> tuple[Tensor, Tensor, nn.Module | None]:
-        """(R * T, D) last hidden states after the final norm; the states that embeddings are read from; the norm these still need."""
+        """(R * T, D) last hidden states after the final norm; the states to read embeddings from; the norm to apply to these, if any."""
         plain = rows.layout.packed.backend == "plain"
-        # Not switched back afterwards: gradient checkpointing calls the layers again in the backward pass.
+        # Not restored afterwards: gradient checkpointing calls the layers again in the backward pass.
         self.causal_lm.config._attn_implementation = native_attention(self.causal_lm) if plain else PACKED_ATTENTION
         base = self.causal_lm.base_model
         with _tapped(base, self.depth) as tapped:
@@ -159,28 +159,28 @@ class Network(nn.Module):
         return last_RTD.flatten(0, 1), read_RTD.flatten(0, 1), norm
 
     def embed(self, input_ids_RT: Tensor) -> Tensor:
-        """(R, T, D) embeddings; ids from PREDICTOR_BASE on are predictor tokens."""
+        """(R, T, D) embeddings; ids >= PREDICTOR_BASE are predictor tokens."""
         table = self.causal_lm.get_input_embeddings()
         if self.predictor is None:
             embedded: Tensor = table(input_ids_RT)
             return embedded
         predictor_RT = input_ids_RT >= PREDICTOR_BASE
         embedded = table(input_ids_RT.masked_fill(predictor_RT, 0))
-        # At every position, where `where` then drops most: shapes that depend on values would make the host wait for the GPU. So the
-        # parameter stays part of the graph, too, without any predictor token in the batch, which data-parallel training needs.
+        # Looked up at every position, though `where` drops most: value-dependent shapes would make the host wait for the GPU. This also
+        # keeps the parameter in the graph if the batch has no predictor token, which data-parallel training needs.
         tokens_RTD = F.embedding((input_ids_RT - PREDICTOR_BASE).clamp(min=0), self.predictor)
         tokens_RTD = tokens_RTD * getattr(table, "embed_scale", 1.0)  # Gemma: sqrt(D)
         return torch.where(predictor_RT[..., None], tokens_RTD.to(embedded.dtype), embedded)
 
     def logits(self, hidden_ND: Tensor) -> Tensor:
-        """(N, V) next-token logits in fp32, soft-capped where the family does."""
+        """(N, V) next-token logits in fp32, soft-capped if the family does that."""
         logits_NV: Tensor = self.causal_lm.get_output_embeddings()(hidden_ND)
         cap = getattr(self.causal_lm.config, "final_logit_softcapping", None)
         return logits_NV.float() if cap is None else torch.tanh(logits_NV.float() / cap) * cap
 
     @contextmanager
     def attention(self, name: str | None) -> Iterator[None]:
-        """Run with the named attention; None: the model's own (SDPA where it has it, else eager). For passes without a backward."""
+        """Run with the named attention; None: the model's own (SDPA if supported, else eager). For passes without a backward."""
         config = self.causal_lm.config
         before = config._attn_implementation
         config._attn_implementation = name or native_attention(self.causal_lm)
@@ -191,15 +191,15 @@ class Network(nn.Module):
 
 
 def final_norm(base: Any) -> nn.Module:
-    """The norm behind a backbone's last layer."""
-    found = getattr(base, "norm", None) or getattr(base, "final_layernorm", None)
-    assert isinstance(found, nn.Module), f"{type(base).__name__} has no final norm that is known here"
-    return found
+    """The norm after a backbone's last layer."""
+    norm = getattr(base, "norm", None) or getattr(base, "final_layernorm", None)
+    assert isinstance(norm, nn.Module), f"{type(base).__name__} has neither `norm` nor `final_layernorm`"
+    return norm
 
 
 @contextmanager
 def _tapped(base: Any, depth: Depth) -> Iterator[list[Tensor]]:
-    """Collects the states behind the layer that `depth` names, before any final norm; nothing where the model returns them anyway."""
+    """Collect the states after the layer that `depth` names, before any final norm; nothing if the model returns them anyway."""
     seen: list[Tensor] = []
     number = max(1, round(depth.layer * len(base.layers)))
     if number == len(base.layers) and depth.final_norm:
@@ -218,5 +218,5 @@ def _tapped(base: Any, depth: Depth) -> Iterator[list[Tensor]]:
 
 
 def native_attention(causal_lm: Any) -> str:
-    """The model's own exact attention: Gemma 2 has no SDPA because of soft-capping."""
+    """Name of the model's own exact attention: Gemma 2 has no SDPA because of soft-capping."""
     return "sdpa" if getattr(causal_lm, "_supports_sdpa", False) else "eager"

@@ -1,10 +1,10 @@
-"""OpenELM, which Transformers does not have: configuration and causal language model, registered with its Auto classes on import.
+"""OpenELM, which Transformers lacks: configuration and causal language model, registered with its Auto classes on import.
 
 Source: OpenELM (arXiv 2404.14619), section 2.1, and the published checkpoints' config.json and tensor names, so that their weights
-load without the Python code that comes with them (it breaks on Transformers 5). What sets the architecture apart is layer-wise
-scaling: from the first to the last layer the attention heads grow by `qkv_multipliers` and the feed-forward width by
-`ffn_multipliers`. One fused projection makes queries, keys and values; queries and keys are normalised head by head before the
-rotation; keys and values are shared by `num_gqa_groups` query heads.
+load without the Python code that comes with them (it breaks on Transformers 5). The architecture is distinguished by layer-wise
+scaling: from the first to the last layer the number of attention heads follows `qkv_multipliers` and the feed-forward width
+`ffn_multipliers`. One fused projection computes queries, keys and values; queries and keys are normalised per head before the
+rotation; `num_gqa_groups` query heads share their keys and values.
 
 Legend: B rows, T tokens, D model_dim, Q query heads, G key/value heads, H head size, F feed-forward width.
 """
@@ -32,15 +32,15 @@ NORM_EPSILON = 1e-6
 
 
 def make_divisible(value: float, divisor: int) -> int:
-    """`value` rounded to a multiple of `divisor`: at least one, and never below nine tenths of `value`."""
+    """`value` rounded to a multiple of `divisor`: at least `divisor`, and at least 0.9 * `value`."""
     rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * value else rounded
 
 
 def per_layer(multipliers: float | Sequence[float], layers: int, name: str) -> list[float]:
-    """One multiplier per layer, from a constant, from a range `[first, last]`, or from such a list itself.
+    """One multiplier per layer, from a constant, a range `[first, last]`, or a list with one entry per layer.
 
-    The published models round those of a range to two digits.
+    As in the published models, the multipliers of a range are rounded to two digits.
     """
     if isinstance(multipliers, (int, float)):
         return [float(multipliers)] * layers
@@ -52,7 +52,7 @@ def per_layer(multipliers: float | Sequence[float], layers: int, name: str) -> l
 
 
 class OpenELMConfig(PreTrainedConfig):
-    """The keys of the published config.json. `num_query_heads`, `num_kv_heads` follow from the multipliers unless they are given."""
+    """The keys of the published config.json. `num_query_heads` and `num_kv_heads` follow from the multipliers if not given."""
 
     model_type = "openelm"
     keys_to_ignore_at_inference = ("past_key_values",)
@@ -119,7 +119,7 @@ class OpenELMAttention(nn.Module):
         self.config, self.layer_idx, self.head_dim = config, layer, config.head_dim
         self.query_heads, self.kv_heads = config.num_query_heads[layer], config.num_kv_heads[layer]
         self.num_key_value_groups = self.query_heads // self.kv_heads
-        """Transformers' attention functions read this one."""
+        """Transformers' attention functions read this attribute."""
         self.is_causal = True
         self.qkv_proj = nn.Linear(config.model_dim, (self.query_heads + 2 * self.kv_heads) * self.head_dim, bias=False)
         self.out_proj = nn.Linear(self.query_heads * self.head_dim, config.model_dim, bias=False)
@@ -140,7 +140,7 @@ class OpenELMAttention(nn.Module):
         query_BQTH, key_BGTH, value_BGTH = fused.split([self.query_heads, self.kv_heads, self.kv_heads], dim=1)
         if self.q_norm is not None and self.k_norm is not None:
             query_BQTH, key_BGTH = self.q_norm(query_BQTH), self.k_norm(key_BGTH)
-        # Cosine and sine are fp32 and so is the rotation, as in the published code, whatever the weights are.
+        # Cosine, sine and the rotation are fp32, as in the published code, regardless of the weights' dtype.
         rotated = apply_rotary_pos_emb(query_BQTH, key_BGTH, *position_embeddings)
         query_BQTH, key_BGTH = (tensor.to(value_BGTH.dtype) for tensor in rotated)
         if past_key_values is not None:
@@ -220,7 +220,7 @@ class OpenELMModel(OpenELMPreTrainedModel):
         self.token_embeddings = value  # type: ignore[assignment]
 
     def _rotation(self, position_ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosine and sine (B, T, H) in fp32. Made on the spot: a buffer would have no values when a model is built without weights."""
+        """Cosine and sine (B, T, H) in fp32. Not a buffer, which would have no values when a model is built without weights."""
         exponent = torch.arange(0, self.config.head_dim, 2, device=position_ids.device, dtype=torch.float32) / self.config.head_dim
         angles = position_ids[..., None].float() / self.config.rope_freq_constant**exponent
         angles = torch.cat((angles, angles), dim=-1)

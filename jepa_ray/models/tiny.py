@@ -1,7 +1,7 @@
 """Built-in tiny models: the family's real architecture at about 0.1M parameters, with a byte-level BPE tokenizer.
 
-Everything is made on the spot from the training texts and the seed, in Hugging Face's format, so that a tiny base is loaded
-through the same code as a real checkpoint. Pre-training it is `preparation/tiny_base.py`.
+Everything is built from the training texts and the seed, in Hugging Face's format, so that the same code loads a tiny base and a
+real checkpoint. `preparation/tiny_base.py` pre-trains it.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Distances d(source, target) of the JEPA term: one value per pair, in fp32, to be summed and divided by the step's pairs.
 
-Legend: P pairs of this call, N pairs of the whole step (or of all that are to serve as negatives), D width of a state.
+Legend: P pairs of this call, N pairs of the whole step (or all pairs that serve as negatives), D width of a state.
 Sources: LLM-JEPA, section 3 and table 3 (cosine, L2, MSE, InfoNCE); Huber 1964 (smooth L1); van den Oord et al., arXiv 1807.03748
 (InfoNCE).
 
-What is encoded and which side is trained is decided elsewhere: gradients flow into whatever requires them.
+Other modules decide what is encoded and which side is trained: gradients flow into every input that requires them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from jepa_ray.config import ObjectiveConfig
 
 SMALLEST_NORM = 1e-8
-"""A state shorter than this is divided by it instead of by its own length."""
+"""A state shorter than this is divided by this value instead of its own length."""
 
 
 def cosine(source_PD: Tensor, target_PD: Tensor) -> Tensor:
@@ -28,7 +28,7 @@ def cosine(source_PD: Tensor, target_PD: Tensor) -> Tensor:
 
 
 def l2(source_PD: Tensor, target_PD: Tensor) -> Tensor:
-    """Euclidean norm of the difference. Scales with the states' norm (about 100 in Llama-3.2-1B): lambda needs its own search."""
+    """Euclidean norm of the difference. It scales with the states' norm (about 100 in Llama-3.2-1B), so lambda needs its own search."""
     distance_P: Tensor = (source_PD.float() - target_PD.float()).norm(dim=-1)
     return distance_P
 
@@ -39,8 +39,8 @@ def mse(source_PD: Tensor, target_PD: Tensor) -> Tensor:
 
 
 def smooth_l1(source_PD: Tensor, target_PD: Tensor) -> Tensor:
-    """Mean over the D coordinates of Huber's loss at beta = 1: x^2 / 2 where |x| < 1, else |x| - 1/2. One outlying coordinate, as
-    language models have them, pulls with at most 1 / D."""
+    """Mean over the D coordinates of the Huber loss with beta = 1: x^2 / 2 if |x| < 1, else |x| - 1/2. A single outlying coordinate,
+    as language models have them, contributes a gradient of at most 1 / D."""
     return F.smooth_l1_loss(source_PD.float(), target_PD.float(), reduction="none", beta=1.0).mean(dim=-1)
 
 
@@ -54,15 +54,15 @@ def infonce(
     all_target_ND: Tensor | None = None,
     offset: int = 0,
 ) -> Tensor:
-    """(P,) cross-entropy of finding each source's own target among all targets, by their cosines over the temperature:
+    """(P,) cross-entropy of identifying each source's own target among all targets, from their cosines divided by the temperature:
 
         -log( exp(cos(s_i, t_(offset + i)) / temperature) / sum_j exp(cos(s_i, t_j) / temperature) )
 
     Args:
-        symmetric: the mean of this and the same with source and target exchanged.
-        all_source_ND, all_target_ND: the states of all pairs that take part, these P among them from row `offset` on. None: these P.
+        symmetric: return the mean of this and the same with source and target exchanged.
+        all_source_ND, all_target_ND: the states of all participating pairs, with these P starting at row `offset`. None: only these P.
 
-    A single pair without others has nothing to be told from: its loss and its gradient are 0.
+    For a single pair without negatives, the loss and its gradient are 0.
     """
     source_PD, target_PD = normalized(source_PD), normalized(target_PD)
     all_target_ND = target_PD if all_target_ND is None else normalized(all_target_ND)
@@ -80,12 +80,12 @@ def normalized(state_PD: Tensor) -> Tensor:
 
 
 DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"cosine": cosine, "l2": l2, "mse": mse, "smooth_l1": smooth_l1}
-"""Those that need one pair only. `infonce` needs the others, too."""
+"""The distances that need only one pair. `infonce` also needs the other pairs."""
 
 
 @dataclass(frozen=True)
 class Others:
-    """All pairs that serve as InfoNCE's negatives, with the call's own from row `offset` on."""
+    """All pairs that serve as InfoNCE's negatives, with the call's own pairs starting at row `offset`."""
 
     source_ND: Tensor
     target_ND: Tensor
@@ -95,7 +95,7 @@ class Others:
 def distance(objective: ObjectiveConfig, source_PD: Tensor, target_PD: Tensor, others: Others | None = None) -> Tensor:
     """(P,) the objective's distance, with its `normalize`, `temperature` and `symmetric`.
 
-    `others` is for InfoNCE; None: negatives are the call's own pairs. Gradients flow into it where it requires them.
+    `others` is for InfoNCE; None: negatives are the call's own pairs. Gradients flow into `others` if its tensors require them.
     """
     if objective.distance == "infonce":
         return infonce(

@@ -1,12 +1,12 @@
-"""What the JEPA term encodes and reads, as `Views` of a batch: one function of the objective, the table and the rows.
+"""The sequences that the JEPA term encodes and the states it reads, as `Views` of a batch: one function of objective, table and rows.
 
     append          Text + k predictor tokens              ->  Code                       (the paper)
     prepend         k predictor tokens + Text              ->  Code
     reverse         Code + k predictor tokens              ->  Text
-    shared_prefix   the sequence's own prompt + k tokens   ->  Code                       (one view less to encode)
-    tube, ...       states of the training sequence itself (`in_sequence.py`): of its question's and its answer's tokens
+    shared_prefix   the sequence's own prompt + k tokens   ->  Code                       (one view fewer to encode)
+    tube, ...       states of the training sequence itself (`in_sequence.py`), at the tokens of its question and its answer
 
-What is drawn is drawn example by example, from streams of the step and the example, so it does not depend on micro-batches or workers.
+Random draws use one stream per step and example, so they do not depend on micro-batches or workers.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ Side = tuple[Ids, Index]
 
 
 def num_pairs(objective: ObjectiveConfig, table: TokenTable, rows: Sequence[int]) -> int:
-    """Pairs that these examples give, known without making the batch."""
+    """Number of pairs of these examples, without building the batch."""
     if objective.encodes_views:
         return len(rows)
     return int(count_pairs(objective.layout, np.array([len(content(table, i)) for i in rows], dtype=np.int64)).sum())
 
 
 def exchange(rows: Sequence[int], seed: int, step: int) -> dict[int, int]:
-    """Another example of the step for each, in one random cycle, so that none keeps its own: whose target the shuffled control shows."""
+    """Example -> another example of the step, whose target it gets in the shuffled control: one random cycle, so none keeps its own."""
     order = stream(seed, "shuffled pairs", step).permutation(len(rows))
     return {int(rows[a]): int(rows[b]) for a, b in zip(order, np.roll(order, -1), strict=True)}
 
@@ -49,9 +49,9 @@ def views_of(
     step: int = 0,
     partner: Mapping[int, int] | None = None,
 ) -> Views:
-    """What a batch of these examples encodes for the JEPA term.
+    """The views that a batch of these examples encodes for the JEPA term.
 
-    `partner`: for the shuffled control, the example whose target each is paired with (`exchange`); None: its own.
+    `partner`: for the shuffled control, example -> the example whose target it is paired with (`exchange`); None: its own target.
     """
     if not objective.encodes_views:
         return _in_sequence(objective, table, rows, seed, step)
@@ -67,7 +67,7 @@ def views_of(
 
 
 def content(table: TokenTable, row: int) -> Index:
-    """Positions on the training sequence of the question's and the answer's tokens: no template, no end of turn."""
+    """Positions in the training sequence of the question's and the answer's tokens: no template, no end of turn."""
     first, stop = table.question[row]
     return np.concatenate([np.arange(first, stop), np.arange(table.prompt_length[row], table.lm.lengths[row] - 1)])
 
@@ -97,7 +97,7 @@ def _target(objective: ObjectiveConfig, table: TokenTable, row: int) -> Side:
 
 
 def _read(objective: ObjectiveConfig, sides: Sequence[Side]) -> tuple[Readout, Index]:
-    """One embedding per side, the state of its path's last token or the mean over its positions; and the path of each entry."""
+    """One embedding per side, the state of its path's last token or the mean over its positions, and the path index of each entry."""
     at = [np.array([len(path) - 1]) if objective.readout == "last" else positions for path, positions in sides]
     counts = np.array([len(positions) for positions in at], dtype=np.int64)
     owner = np.repeat(np.arange(len(sides)), counts)

@@ -1,9 +1,9 @@
-"""Trained maps of the source state, behind the network and its predictor tokens: `predictor: linear` and `predictor: mlp`.
+"""Trained maps of the source state, applied after the network and its predictor tokens: `predictor: linear` and `predictor: mlp`.
 
-Both start as the identity. So at the first step the term is exactly the one without a map, and what the map does it has learnt: a map drawn
-at random would send the first gradients into a pretrained network through an arbitrary rotation, and an arm with a map would differ from
-one without by that shock before it differs by anything trained. Semantic Tube (arXiv 2602.22617) has a linear predictor as an ablation; the
-mlp is what BYOL and I-JEPA (arXiv 2006.07733, 2301.08243) put there.
+Both start as the identity. At the first step the term thus equals the one without a map, and every later effect of the map is learnt. A
+randomly drawn map would send the first gradients into a pretrained network through an arbitrary rotation; an arm with a map would differ
+from one without by that shock before any trained difference. Semantic Tube (arXiv 2602.22617) has a linear predictor as an ablation; BYOL
+and I-JEPA (arXiv 2006.07733, 2301.08243) use an mlp.
 
 Legend: P pairs, D width of a state, H hidden units.
 """
@@ -21,10 +21,10 @@ from jepa_ray.streams import derive_seed
 
 
 class LinearHead(nn.Module):
-    """x -> W x + b, with W the identity and b zero at first. (The gradient of W is an outer product with x, so nothing needs breaking.)
+    """x -> W x + b; initially W is the identity and b zero. (The gradient of W is an outer product with x: no symmetry to break.)
 
-    `bias`: False leaves b out. So it is for differences of states, as in the released code of Semantic Tube (whose W is drawn at random):
-    no step along a sequence, no prediction.
+    `bias`: False leaves b out. It is False for differences of states, so that a zero step along a sequence gives a zero prediction, as in
+    the released code of Semantic Tube (whose W is drawn at random).
     """
 
     def __init__(self, width: int, bias: bool = True) -> None:
@@ -37,10 +37,10 @@ class LinearHead(nn.Module):
 
 
 class MlpHead(nn.Module):
-    """x -> x + W2 gelu(W1 x + b1) + b2, with W2 and the biases zero at first.
+    """x -> x + W2 gelu(W1 x + b1) + b2; initially W2 and the biases are zero.
 
-    W1 is uniform within 1 / sqrt(D), so that hidden units differ. As in an adapter of low rank, the zero factor learns first: W1 has no
-    gradient until W2 has moved, one step later.
+    W1 is uniform within 1 / sqrt(D), so that hidden units differ. As in a low-rank adapter, the zero factor learns first: W1 has no
+    gradient until W2 has changed, one step later.
     """
 
     def __init__(self, width: int, hidden: int, generator: torch.Generator) -> None:
@@ -59,7 +59,7 @@ class MlpHead(nn.Module):
 def make_head(objective: ObjectiveConfig, width: int, seed: int) -> nn.Module | None:
     """The objective's map of (P, D) source states, in fp32 on the CPU; None for `predictor: tokens`.
 
-    Drawn from the stream (seed, "predictor head"); the global generator is not touched.
+    Drawn from the stream (seed, "predictor head"); the global generator is not used.
     """
     if objective.predictor == "tokens":
         return None

@@ -1,4 +1,4 @@
-"""Every benchmark can be started: its imports hold, and it says what it measures. What it measures is not run here."""
+"""Every benchmark starts: its imports work, and `--help` describes it. The measurements are not run here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What runs the parts of the GPU benchmark: one that fails, crashes or hangs is recorded, the next one runs, and the table names it."""
+"""The runner of the GPU benchmark's parts: one that fails, crashes or hangs is recorded, the next one runs, and the table names it."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def without_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_whatever_a_part_does_it_is_recorded_and_the_next_one_runs(
     tmp_path: Path, without_cuda: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    known = fakes("raises", "crashes", "exits", "skips", "fine")
-    assert command.main(["--out", str(tmp_path), "--data", str(tmp_path)], known) == 1
-    records = {name: on_disk(tmp_path, name) for name in known}
+    parts = fakes("raises", "crashes", "exits", "skips", "fine")
+    assert command.main(["--out", str(tmp_path), "--data", str(tmp_path)], parts) == 1
+    records = {name: on_disk(tmp_path, name) for name in parts}
     assert {name: record["state"] for name, record in records.items()} == {
         "raises": "failed", "crashes": "failed", "exits": "failed", "skips": "skipped", "fine": "ok",
     }  # fmt: skip
@@ -54,12 +54,12 @@ def test_whatever_a_part_does_it_is_recorded_and_the_next_one_runs(
         "skips": "there is no such thing here", "fine": None,
     }  # fmt: skip
     assert any("fake_gpu_parts.py" in line for line in records["raises"]["stderr"]), "the traceback is kept"
-    assert records["raises"]["figures"] == {"before": 2}, "what it had found before it failed is kept"
+    assert records["raises"]["figures"] == {"before": 2}, "figures from before the failure are kept"
     assert records["fine"]["figures"] == {"one": 1.0, "none": None, "small": True, "data": str(tmp_path)}
     assert "===== raises" in (tmp_path / "log.txt").read_text() and "unlucky number" in (tmp_path / "log.txt").read_text()
     shown = capsys.readouterr().out
     assert shown.startswith("No CUDA here") and shown.splitlines()[1] == f"raises: failed after {records['raises']['seconds']:.1f} s"
-    assert shown.endswith((tmp_path / "table.txt").read_text()), "the table stands last"
+    assert shown.endswith((tmp_path / "table.txt").read_text()), "the table is printed last"
     rows = [line.split() for line in (tmp_path / "table.txt").read_text().splitlines()]
     assert [row[:2] for row in rows[1:-1]] == [[name, record["state"]] for name, record in records.items()]
     assert "1 ok, 3 failed, 1 skipped" in shown.splitlines()[-1]
@@ -70,9 +70,9 @@ def test_nothing_outlives_its_limit(tmp_path: Path) -> None:
     hung, after = run_parts([*fakes("hangs", limit_s=4).values(), *fakes("fine").values()], Form(tmp_path))
     assert hung["state"] == "timed out" and hung["error"] == "ran over its limit of 4 s" and hung["stderr"] == ["waiting for nothing"]
     assert 2 < hung["seconds"] < 10 and time.monotonic() - began < 30
-    assert 0 < hung["figures"]["left"] < 3, "it was told to be done before it is asked to end"
+    assert 0 < hung["figures"]["left"] < 3, "its own deadline is before the SIGTERM"
     stat = Path(f"/proc/{hung['figures']['child']}/stat")
-    assert not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z", "the process that it had started still runs"
+    assert not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z", "its child process is still running"
     assert after["state"] == "ok"
     assert "timed out" in table([hung, after]) and "ran over its limit of 4 s; started" in table([hung, after])
 
@@ -86,9 +86,9 @@ def test_a_part_that_measures_more_with_more_time_gets_what_others_left(tmp_path
 
 
 def test_the_exit_code_is_0_where_none_failed(tmp_path: Path, without_cuda: None, capsys: pytest.CaptureFixture[str]) -> None:
-    known = fakes("skips", "fine", "raises")
-    assert command.main(["--out", str(tmp_path), "--only", "fine", "skips"], known) == 0
-    assert not (tmp_path / "raises.json").exists(), "it was not asked for"
+    parts = fakes("skips", "fine", "raises")
+    assert command.main(["--out", str(tmp_path), "--only", "fine", "skips"], parts) == 0
+    assert not (tmp_path / "raises.json").exists(), "it was not requested"
     assert capsys.readouterr().out.splitlines()[-1].startswith("1 ok, 1 skipped")
 
 
@@ -104,7 +104,7 @@ def test_on_a_gpu_the_form_is_full_unless_the_small_one_is_asked_for(tmp_path: P
         assert command.main(["--out", str(tmp_path), "--only", "fine", *arguments], fakes("fine")) == 0
         record = on_disk(tmp_path, "fine")
         assert (record["form"], record["device"]) == (wanted, "cuda")
-        assert record["limit_s"] == 30 or arguments, "limits are raised for the small form only"
+        assert record["limit_s"] == 30 or arguments, "limits are raised only for the small form"
 
 
 def test_all_parts_together_stay_under_eight_minutes() -> None:
@@ -128,8 +128,8 @@ def test_data_come_from_the_folder_where_one_is_given(tmp_path: Path) -> None:
         data.examples("nl-rx", tmp_path, 3)
     rows = [{"messages": [{"role": "user", "content": f"question {i}"}, {"role": "assistant", "content": str(i)}]} for i in range(5)]
     (tmp_path / "synth_train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    found, source = data.examples("nl-rx", tmp_path, 3)
-    assert [example.text for example in found] == ["question 0", "question 1", "question 2"] and source == "synth_train.jsonl"
+    examples, source = data.examples("nl-rx", tmp_path, 3)
+    assert [example.text for example in examples] == ["question 0", "question 1", "question 2"] and source == "synth_train.jsonl"
 
 
 def test_made_examples_are_the_same_every_time() -> None:

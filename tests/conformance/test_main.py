@@ -74,7 +74,7 @@ def test_bad_input(tiny_checkpoints: dict[str, Path], quick: list[Subject], tmp_
         (["tiny", "--family", FIRST, "--markdown"], "add --all"),
         (["tiny"], "needs --family"),
         (["tiny", "--family", "lama"], "unknown family 'lama'"),
-        ([str(tmp_path)], "no loadable checkpoint"),
+        ([str(tmp_path)], "not a loadable checkpoint"),
         (["nobody/no-such-model"], "neither a local folder nor reachable on the hub"),
         ([str(other)], "'gpt2' model, which is no known family"),
         ([str(tiny_checkpoints[FIRST]), "--family", mismatch], "but family"),

@@ -33,8 +33,8 @@ def test_scores_are_those_of_each_option_alone(tiny_checkpoints: dict[str, Path]
     table = tiny_models.table_of(checkpoint, EXAMPLES, scored=True)
     network = tiny_models.network_of(tiny_models.trial(checkpoint)).eval()
     with torch.inference_mode():
-        found = option_scores(network, table, [4, 0, 3])
-        for row, scores in zip([4, 0, 3], found, strict=True):
+        all_scores = option_scores(network, table, [4, 0, 3])
+        for row, scores in zip([4, 0, 3], all_scores, strict=True):
             assert len(scores) == len(EXAMPLES[row].extra["options"])
             prompt = table.prompt(row)
             for option, score in zip(table.options[row], scores, strict=True):

@@ -1,4 +1,4 @@
-"""Diagnostics of paired embeddings: values derived by hand, what they must not depend on, planted collapse, degenerate input."""
+"""Diagnostics of paired embeddings: values derived by hand, invariances, planted collapse, degenerate input."""
 
 from __future__ import annotations
 
@@ -95,12 +95,12 @@ def test_ridge_finds_a_linear_map_with_an_offset_and_nothing_in_noise() -> None:
     assert max(noise) < 0.1 and min(noise) > -0.3, noise
     half = code - 5 + normal(128, 8, 3) * np.sqrt(16)  # noise of the signal's own variance: half can be explained
     assert 0.2 < e.ridge_r2(text, half) < 0.6
-    wide = normal(128, 400)  # D > N: least squares fits anything, so `linearity` has no value, but unseen pairs tell
+    wide = normal(128, 400)  # D > N: least squares fits anything, so `linearity` has no value, but unseen pairs do
     assert math.isnan(e.linearity(wide, code)) and e.ridge_r2(wide, wide @ normal(400, 4, 7)) < 0.7
 
 
 def test_held_out_pairs_do_not_choose_the_ridge() -> None:
-    """What the fit predicts is the same whatever the held-out Codes are: R2 then follows from its definition alone."""
+    """The fit's predictions do not depend on the held-out Codes, so R2 follows from its definition."""
     text, code = normal(32, 3), normal(32, 1, 1)
     held = np.arange(32) % 4 == 3
     mean = code[~held].mean()
@@ -117,14 +117,14 @@ def test_held_out_pairs_do_not_choose_the_ridge() -> None:
 def test_leave_one_out_errors_are_those_of_leaving_one_out() -> None:
     text, code = normal(9, 3), normal(9, 2, 1)
     x, y, ridges = text - text.mean(0), code - code.mean(0), np.array([0.01, 1.0, 30.0])
-    for ridge, found in zip(ridges, e.loo_errors(*np.linalg.svd(x, full_matrices=False)[:2], y, ridges), strict=True):
+    for ridge, error in zip(ridges, e.loo_errors(*np.linalg.svd(x, full_matrices=False)[:2], y, ridges), strict=True):
         wanted = 0.0
         for i in range(9):
             keep = np.arange(9) != i
             a, b = x[keep] - x[keep].mean(0), y[keep] - y[keep].mean(0)
             slope = np.linalg.solve(a.T @ a + ridge * np.eye(3), a.T @ b)
             wanted += float(np.square(y[i] - y[keep].mean(0) - (x[i] - x[keep].mean(0)) @ slope).sum())
-        assert found == pytest.approx(wanted, rel=1e-9)
+        assert error == pytest.approx(wanted, rel=1e-9)
 
 
 @pytest.mark.parametrize("ties", [False, True])
@@ -162,10 +162,10 @@ def test_a_common_rotation_changes_nothing() -> None:
 def test_the_order_of_the_examples_matters_to_the_held_out_split_only() -> None:
     text, code = normal(40, 6) + 1, normal(40, 6, 1)
     order = np.random.default_rng(2).permutation(40)
-    wanted, found = e.describe(text, code), e.describe(text[order], code[order])
-    assert found.pop("ridge_r2") != pytest.approx(wanted.pop("ridge_r2"))
-    assert found == pytest.approx(wanted, rel=1e-9, nan_ok=True)
-    apart = e.describe(text, code[order])  # other pairs: each side alone stays what it was
+    wanted, described = e.describe(text, code), e.describe(text[order], code[order])
+    assert described.pop("ridge_r2") != pytest.approx(wanted.pop("ridge_r2"))
+    assert described == pytest.approx(wanted, rel=1e-9, nan_ok=True)
+    apart = e.describe(text, code[order])  # other pairs: the values of each side are unchanged
     for name in wanted:
         if name.endswith(("_text", "_code")):
             assert apart[name] == pytest.approx(wanted[name]), name
@@ -177,11 +177,11 @@ def test_scale_does_not_matter_where_it_should_not(factors: tuple[float, float])
     text, code = normal(40, 6) + 1, normal(40, 6, 1)
     wanted = e.describe(text, code)
     names = INVARIANT_TO_SCALE
-    found = e.describe(factors[0] * text, factors[1] * code)
-    assert {name: found[name] for name in names} == pytest.approx({name: wanted[name] for name in names}, rel=1e-7)
+    described = e.describe(factors[0] * text, factors[1] * code)
+    assert {name: described[name] for name in names} == pytest.approx({name: wanted[name] for name in names}, rel=1e-7)
     if factors[0] < 1:
-        assert found["sv_max"] == pytest.approx(factors[0] * wanted["sv_max"])
-        assert found["variance_code"] == pytest.approx(factors[1] ** 2 * wanted["variance_code"])
+        assert described["sv_max"] == pytest.approx(factors[0] * wanted["sv_max"])
+        assert described["variance_code"] == pytest.approx(factors[1] ** 2 * wanted["variance_code"])
 
 
 def test_an_invertible_map_of_text_does_not_change_what_is_linear_in_it() -> None:
@@ -256,8 +256,8 @@ def test_what_is_not_finite_gives_nan_and_no_warning(bad: float, side: int) -> N
         warnings.simplefilter("error")
         values = e.describe(*pair)
     spoilt, other = ("text", "code") if side == 0 else ("code", "text")
-    known = {"pairs", "r1_chance", "mrr_chance"} | {name for name in values if name.endswith(f"_{other}")}
-    assert {name for name, value in values.items() if math.isfinite(value)} == known and len(known) == 9 and spoilt not in known
+    finite = {"pairs", "r1_chance", "mrr_chance"} | {name for name in values if name.endswith(f"_{other}")}
+    assert {name for name, value in values.items() if math.isfinite(value)} == finite and len(finite) == 9 and spoilt not in finite
 
 
 def test_no_examples_give_nan_and_no_warning() -> None:

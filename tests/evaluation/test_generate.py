@@ -1,4 +1,4 @@
-"""Generation: batching changes nothing, the end of turn ends it, the cap does not count as an end."""
+"""Generation: batching changes nothing, the end of turn stops it, reaching the cap does not count as stopped."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Trained = tuple[Network, Any, TokenTable, str]
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def trained(request: pytest.FixtureRequest, tiny_checkpoints: dict[str, Path]) -> Trained:
-    """A network that has learnt six answers by heart: most of its outputs end by themselves, at different lengths."""
+    """A network that has memorised six answers: most of its outputs stop before the cap, at different lengths."""
     checkpoint = tiny_checkpoints[request.param]
     config = tiny.trial(checkpoint, optim__learning_rate=6e-3, optim__beta2=0.95)
     network, table = tiny.network_of(config), tiny.table_of(checkpoint, tiny.EXAMPLES[:12])
@@ -92,11 +92,11 @@ def test_a_checkpoints_own_generation_settings_do_not_leak_in(trained: Trained) 
     network = trained[0]
     wanted = write(trained, 64)
     before = network.causal_lm.generation_config
-    own = GenerationConfig(do_sample=True, temperature=5.0, repetition_penalty=9.0, suppress_tokens=[300, 301, 302], min_new_tokens=39)
-    network.causal_lm.generation_config = own
+    config = GenerationConfig(do_sample=True, temperature=5.0, repetition_penalty=9.0, suppress_tokens=[300, 301, 302], min_new_tokens=39)
+    network.causal_lm.generation_config = config
     try:
         assert write(trained, 64) == wanted
-        assert network.causal_lm.generation_config is own
+        assert network.causal_lm.generation_config is config
     finally:
         network.causal_lm.generation_config = before
 
@@ -106,11 +106,11 @@ def test_nothing_to_write(trained: Trained) -> None:
 
 
 def test_training_goes_on_after_an_evaluation(trained: Trained) -> None:
-    """Generation uses the model's own attention and a cache; the next step must be packed again, and without."""
+    """Generation uses the model's own attention and a cache; the next step must be packed again, without a cache."""
     network, _, table, _ = trained
     config = tiny.trial(Path(network.causal_lm.config._name_or_path))
     frozen = tiny.weights(network)
-    found = []
+    gradients = []
     for evaluate in (False, True):
         with torch.no_grad():
             for name, parameter in network.named_parameters():
@@ -118,8 +118,8 @@ def test_training_goes_on_after_an_evaluation(trained: Trained) -> None:
         if evaluate:
             write(trained, 64, max_new_tokens=3)
         tiny.one_step(network, table, config, [0, 7, 8])
-        found.append(tiny.gradients(network))
+        gradients.append(tiny.gradients(network))
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             parameter.copy_(frozen[name])
-    assert tiny.largest_error(found[0], found[1]) == 0
+    assert tiny.largest_error(gradients[0], gradients[1]) == 0

@@ -1,4 +1,4 @@
-"""Judges, by cases derived by hand; every task's references pass its judge; and docs/tasks.md says what the code does."""
+"""Judges: cases derived by hand; every task's references pass its judge; docs/tasks.md agrees with the code."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def judge(name: str, prediction: str, reference: str, **extra: object) -> Score:
         ("#### .5", Fraction(1, 2)),
         ("#### 0.1", Fraction(1, 10)),
         ("#### 0.1000000000000000000001", Fraction(10**21 + 1, 10**22)),
-        ("#### 18\n#### 19", 18),  # went on with the next problem
+        ("#### 18\n#### 19", 18),  # continued with the next problem
         ("#### none\n#### 19", 19),
         ("18", None),
         ("#### eighteen", None),
@@ -57,7 +57,7 @@ def test_number() -> None:
     assert judge("number", gold, gold) == Score(True, True, True, True, paper_correct=True)
     assert judge("number", "I guess\n#### 1,000", gold) == Score(True, False, False, False, paper_correct=True)
     assert judge("number", "I guess\n#### 1000", gold) == Score(True, False, False, False, paper_correct=False)
-    # The paper's rule wants the mark in the last line: what goes on is wrong there, whatever it answered.
+    # The paper's rule requires the mark in the last line: a text that continues is wrong, whatever its answer.
     assert judge("number", "I guess\n#### 1,000\nQuestion:", gold) == Score(True, False, False, False, paper_correct=False)
     assert judge("number", "I guess\n#### 1001", gold) == Score(False, False, False, False, paper_correct=False)
     assert judge("number", "1,000", gold) == Score(False, False, False, False, paper_correct=False)
@@ -177,7 +177,7 @@ def test_choice() -> None:
     ],
 )
 def test_regex(prediction: str, correct: bool, equivalent: bool | None, undecided: bool) -> None:
-    """Equivalent answers are reported, but correct is what equals the reference."""
+    """Equivalent answers are reported, but only those equal to the reference are correct."""
     score = judge("regex", prediction, "(a)&(.)")
     assert (score.correct, score.equivalent, score.undecided) == (correct, equivalent, undecided)
 
@@ -191,7 +191,7 @@ def test_text_comparison_on_demand() -> None:
 
 
 def test_gsm8k_numbers_are_all_read(shared_data: Path) -> None:
-    """The number of every real solution, taken from its text in another way, is what the judge reads."""
+    """The judge reads the number of every real solution, as extracted from its text in another way."""
     lines = (shared_data / "gsm8k_test.jsonl").read_text(encoding="utf-8").splitlines()
     codes = [json.loads(line)["messages"][2]["content"] for line in lines]
     assert len(codes) > 1000
@@ -206,7 +206,7 @@ def test_references_pass_and_a_wrong_answer_does_not() -> None:
 
 
 def test_the_page_on_tasks_is_up_to_date(repository: Path) -> None:
-    """What `python -m jepa_ray.evaluation.tasks_page > docs/tasks.md` writes."""
+    """It must equal the output of `python -m jepa_ray.evaluation.tasks_page > docs/tasks.md`."""
     assert set(tasks_page.ALSO) == set(JUDGES)
     assert (repository / "docs" / "tasks.md").read_text(encoding="utf-8") == tasks_page.page()
 

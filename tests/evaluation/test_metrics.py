@@ -80,7 +80,7 @@ def test_what_is_not_known_of_a_row_does_not_count() -> None:
 
 
 def test_a_metric_that_no_row_has_is_left_out() -> None:
-    """An option chosen by its probability does not stop; a task without a rule of the paper's has no such score."""
+    """An option chosen by its probability has no `stopped`; a task without a rule from the paper has no `paper`."""
     assert set(summarise([_row(stopped=None), _row(stopped=None)])) == {"accuracy", "exact", "prefix", "contains", "errors"}
     assert summarise([_row(paper_correct=True), _row(paper_correct=False)])["paper"] == 0.5
 

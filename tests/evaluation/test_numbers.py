@@ -1,4 +1,4 @@
-"""The number after `####`: every form in which models write the same number, no part of another, in linear time."""
+"""The number after `####`: every form in which models write the same number, never a part of another one, in linear time."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def test_a_number_that_reading_cuts_off_is_none() -> None:
     ids=range(10),
 )
 def test_time_is_linear(hostile: str) -> None:
-    """4,000 blanks after the mark saw no end with a regular expression that goes back; 200,000 characters take about 0.1 s."""
+    """With a backtracking regular expression, 4,000 blanks after the mark never finished; 200,000 characters take about 0.1 s."""
     started = time.perf_counter()
     number_after_mark(hostile)
     loose_number_after_mark(hostile)

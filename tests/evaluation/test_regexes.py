@@ -16,7 +16,7 @@ from jepa_ray.evaluation.derivatives import ALPHABET, Budget
 from jepa_ray.evaluation.regexes import Automaton, equivalent
 
 LETTERS = "ab-"
-"""Two characters of words and one that is none."""
+"""Two word characters and one that is not."""
 LINES = ["".join(line) for length in range(5) for line in product(LETTERS, repeat=length)]
 
 Node = tuple  # type: ignore[type-arg]
@@ -43,27 +43,27 @@ LOOSEST_FIRST = ("or", "and", "cat", "repeat", "not")
 
 
 def written(node: Node, rng: random.Random, level: int = 0) -> str:
-    """As a regex; parentheses where the precedence needs them, and here and there where it does not."""
+    """The node as a regex, with parentheses where precedence requires them and, at random, where it does not."""
     kind = node[0]
     if kind == "set":
-        text, own = node[1], 9
+        text, precedence = node[1], 9
     elif kind == "edge":
-        text, own = (r"\b" if node[1] else r"\B"), 9
+        text, precedence = (r"\b" if node[1] else r"\B"), 9
     elif node == ("cat",):
-        text, own = "()", 9
+        text, precedence = "()", 9
     else:
-        own = LOOSEST_FIRST.index(kind)
+        precedence = LOOSEST_FIRST.index(kind)
         if kind == "repeat":
-            text = written(node[1], rng, own) + node[2]
+            text = written(node[1], rng, precedence) + node[2]
         elif kind == "not":
-            text = "~" + written(node[1], rng, own)
+            text = "~" + written(node[1], rng, precedence)
         else:
-            text = {"or": "|", "and": "&", "cat": ""}[kind].join(written(part, rng, own + 1) for part in node[1:])
-    return f"({text})" if own < level or rng.random() < 0.1 else text
+            text = {"or": "|", "and": "&", "cat": ""}[kind].join(written(part, rng, precedence + 1) for part in node[1:])
+    return f"({text})" if precedence < level or rng.random() < 0.1 else text
 
 
 def ends(node: Node, line: str, start: int) -> set[int]:
-    """Naive matcher: where matches that begin at `start` may end."""
+    """Naive matcher: the positions where matches that begin at `start` may end."""
     kind = node[0]
     if kind == "set":
         return {start + 1} if line[start : start + 1] and line[start] in node[2] else set()
@@ -82,14 +82,14 @@ def ends(node: Node, line: str, start: int) -> set[int]:
             reached = {end for middle in reached for end in ends(part, line, middle)}
         return reached
     _, part, _, least, most = node
-    found: set[int] = set()
+    allowed: set[int] = set()
     reached = {start}
-    # As many repetitions as the longest line has places, and the least more, reach all that any number does.
+    # The minimum plus as many repetitions as the line has places reaches everything that any number of them reaches.
     for count in range((least + len(line) + 1 if most is None else most) + 1):
         if count >= least:
-            found |= reached
+            allowed |= reached
         reached = {end for middle in reached for end in ends(part, line, middle)}
-    return found
+    return allowed
 
 
 def naive_language(node: Node) -> list[bool]:
@@ -102,28 +102,28 @@ def language(regex: str, lines: list[str]) -> list[bool]:
 
 
 def test_against_a_naive_matcher() -> None:
-    """All lines of up to four characters; then whether two are called equivalent, which no line may contradict."""
+    """All lines of up to four characters; then no line may contradict a verdict that two regexes are equivalent."""
     rng = random.Random(1)
-    known = []
+    cases = []
     for _ in range(300):
         node = random_node(rng, rng.randint(1, 3))
         regex = written(node, rng)
-        found = naive_language(node)
-        assert language(regex, LINES) == found, regex
-        known.append((regex, found))
-    mixed = sum(0 < sum(found) < len(LINES) for _, found in known)
+        matches = naive_language(node)
+        assert language(regex, LINES) == matches, regex
+        cases.append((regex, matches))
+    mixed = sum(0 < sum(matches) < len(LINES) for _, matches in cases)
     assert mixed > 150, f"{mixed} of the random regexes match some lines but not all"
     verdicts = []
-    for (one, own), (other, others) in zip(known * 2, known[7:] + known[11:], strict=False):
+    for (one, members), (other, others) in zip(cases * 2, cases[7:] + cases[11:], strict=False):
         verdict = equivalent(one, other)
         assert verdict is not None, (one, other)
-        assert own == others or not verdict, (one, other)
-        verdicts.append((verdict, own == others))
+        assert members == others or not verdict, (one, other)
+        verdicts.append((verdict, members == others))
     assert (True, True) in verdicts
     assert (False, False) in verdicts
 
 
-# Each side of a law, with the operands' places. They hold of what matches at any place of a line, \b or not.
+# Both sides of a law, with placeholders for the operands. The laws hold at every place of a line, with or without \b.
 LAWS = (
     ("({0})|({1})", "({1})|({0})"),
     ("({0})&({1})", "({1})&({0})"),
@@ -196,7 +196,7 @@ def test_what_is_equal_by_hand(one: str, other: str) -> None:
         (r"\b~(dog)\b", "~(dog)"),
         ("[A-Za-z]", "[A-z]"),
         ("a*+", "a+"),
-        # What `.*` at the beginning seems to swallow, but does not.
+        # Parts that `.*` at the beginning seems to absorb, but does not.
         (".*abc|-adc", ".*abc"),
         (".*dog|log", ".*dog"),
         (".*(a){2}|-a", ".*(a){2}"),
@@ -212,7 +212,7 @@ def test_what_is_not_by_hand(one: str, other: str) -> None:
     "text", ["", "(a", "a)", "a|", "|a", "&", "*a", "[a", "[]", "[z-a]", "a{2", "a{,2}", "a{3,2}", "~", "a\\", r"\q", "é", "a\nb", "]"]
 )
 def test_what_is_no_regex(text: str) -> None:
-    """As a prediction it describes nothing; as a reference nothing can be said."""
+    """As a prediction it is wrong; as a reference the result is undecided."""
     assert equivalent(text, "a") is False
     assert equivalent("a", text) is None
 
@@ -238,7 +238,7 @@ ATTACKS = (
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda text: text[:20])
 def test_wild_predictions_cost_a_bounded_amount(attack: str) -> None:
-    """Whatever the verdict, it is not True, comes soon, and is the same again: the budget counts steps, not seconds."""
+    """The verdict is never True, comes soon, and is the same in a second run: the budget counts steps, not seconds."""
     for reference in ("((dog).*([0-9]).*){7,}", ".*[a-z].{9}"):
         start = time.perf_counter()
         verdict = equivalent(attack, reference, seconds=30.0)
@@ -258,7 +258,7 @@ def _references(shared_data: Path) -> list[str]:
 
 
 def _rewritten(regex: str) -> str:
-    """The same language in other words: redundant parentheses, and the operands of a parenthesised & or | swapped."""
+    """The same language written differently: redundant parentheses, and swapped operands of a parenthesised & or |."""
     return re.sub(r"\((\([^()]*\))([&|])(\([^()]*\))\)", r"(\3\2\1)", regex).replace("[0-9]", "([0-9])").replace(".*", "(.*)")
 
 
@@ -279,7 +279,7 @@ def test_generated_references_are_decided() -> None:
 
 
 def test_real_references_without_complement_match_what_python_matches(shared_data: Path) -> None:
-    """Where a reference has neither & nor ~, Python's `re` reads it the same way, \\b included."""
+    """If a reference has neither & nor ~, Python's `re` reads it the same way, including \\b."""
     rng = random.Random(0)
     plain = [reference for reference in _references(shared_data) if "&" not in reference and "~" not in reference][:400]
     assert sum("\\b" in reference for reference in plain) > 40
@@ -287,7 +287,7 @@ def test_real_references_without_complement_match_what_python_matches(shared_dat
     verdicts = []
     for reference in plain:
         lines = ["".join(rng.choices(pieces, k=rng.randint(0, 9))) for _ in range(20)]
-        found = language(reference, lines)
-        assert found == [re.fullmatch(reference, line) is not None for line in lines], reference
-        verdicts += found
+        matched = language(reference, lines)
+        assert matched == [re.fullmatch(reference, line) is not None for line in lines], reference
+        verdicts += matched
     assert 0.1 < sum(verdicts) / len(verdicts) < 0.9

@@ -1,4 +1,4 @@
-"""The judge of SQL: what counts as the same rows, what is an error, and what a query can not do."""
+"""The SQL judge: which rows count as the same, what is an error, and what a query cannot do."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELEC
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A release's folder with one database, `tiny`; the name of the folder needs quoting in a URI."""
+    """A folder as in the public release, with one database, `tiny`; the folder's name needs quoting in a URI."""
     path = tmp_path / "data base?#%41" / "tiny" / "tiny.sqlite"
     path.parent.mkdir(parents=True)
     connection = sqlite3.connect(path)
@@ -62,7 +62,7 @@ def test_the_query_counts_and_not_its_text(data: DataConfig) -> None:
 
 
 def test_a_crash_is_not_an_empty_result(data: DataConfig) -> None:
-    """The reference compares what sqlite3 prints, and a crash prints nothing: there the two are equal."""
+    """The reference compares the output of sqlite3, and a crash prints nothing, so it considers the two equal."""
     score = judge(data, "SELECT missing FROM t", "SELECT a FROM t WHERE a > 9")
     assert (score.correct, score.error, score.paper_correct) == (False, "no such column: missing", True)
     score = judge(data, "SELECT b FROM t WHERE a > 99", "SELECT a FROM t WHERE a > 9")
@@ -111,7 +111,7 @@ def test_what_are_the_same_rows(data: DataConfig, prediction: str, reference: st
 
 
 def test_text_that_is_not_utf8(data: DataConfig) -> None:
-    """The reference decodes strictly, and calls wrong what it can't decode."""
+    """The reference decodes strictly, and output that it cannot decode is wrong."""
     score = judge(data, "SELECT s FROM bad WHERE 1", "SELECT s FROM bad")
     assert (score.correct, score.error, score.paper_correct) == (True, None, False)
 
@@ -183,7 +183,7 @@ def test_nothing_but_one_reading_query_is_run(data: DataConfig, folder: Path, tm
 
 
 def test_each_lock_holds_without_the_others(data: DataConfig, folder: Path) -> None:
-    """Behind the check of the first word: the authorizer, query_only and the read-only file, one by one."""
+    """The barriers after the check of the first word, one by one: the authorizer, query_only and the read-only file."""
     made = make_judge(data, EvaluationConfig())
     assert isinstance(made, SQLJudge)
     connection = made._connect("tiny")
@@ -225,7 +225,7 @@ def test_after_a_cut_the_connection_still_works(data: DataConfig) -> None:
 
 
 def test_too_many_rows(data: DataConfig) -> None:
-    """More than allowed is an error, unless the reference has as many."""
+    """More rows than allowed are an error, unless the reference has as many."""
     score = judge(data, ENDLESS + "i FROM n", "SELECT a FROM t")
     assert (score.correct, score.error, score.paper_correct) == (False, "more than 100 rows", False)
     long = ENDLESS + "i FROM n LIMIT 300"
@@ -240,13 +240,13 @@ def test_too_much_text(data: DataConfig) -> None:
 
 
 def test_the_papers_rule_runs_what_the_command_line_would(data: DataConfig) -> None:
-    """Output of all statements up to the first that fails: what a model that never learnt to stop profits from."""
+    """The output of all statements up to the first failure counts, which favours a model that never learnt to stop."""
     reference = "SELECT a FROM t WHERE a < 3"
     score = judge(data, reference + "; and so on", reference)
     assert (score.correct, score.paper_correct) == (False, True)
     assert not judge(data, reference + "; SELECT 1", reference).paper_correct
     assert judge(data, "SELECT a FROM t WHERE a = 1; SELECT a FROM t WHERE a = 2", reference).paper_correct
-    # The command line prints 1 and '1' alike, and 1 and 1.0 not; order always counts.
+    # The command line prints 1 and '1' the same way, but not 1 and 1.0; order always counts.
     assert judge(data, "SELECT '1'", "SELECT 1").paper_correct
     assert not judge(data, "SELECT 1.0", "SELECT 1").paper_correct
     assert not judge(data, "SELECT a FROM t ORDER BY a DESC", "SELECT a FROM t").paper_correct
@@ -298,13 +298,13 @@ def test_missing_databases_are_found_before_anything_runs(data: DataConfig) -> N
     assert missing_databases([example("tiny")] * 3, data) == []
     (sentence,) = missing_databases([example("tiny"), *(example(f"m{i}") for i in range(7))], data)
     assert sentence.startswith(
-        f"7 of the 8 databases that the examples need are not in data.databases={data.databases}: m0, m1, m2, m3, m4, ...; "
+        f"7 of the 8 databases that the examples need are missing from data.databases={data.databases}: m0, m1, m2, m3, m4, ...; "
     )
     assert "set data.databases=FOLDER to the folder `database`" in sentence and "base.evaluation.judge=text" in sentence
     built_in = DataConfig(task="spider")
     assert missing_databases(generate(100, 0), built_in) == []
     assert (
-        "1 of the 1 databases that the examples need are not in the built-in databases: tiny;"
+        "1 of the 1 databases that the examples need are missing from the built-in databases: tiny;"
         in missing_databases([example("tiny")], built_in)[0]
     )
 
@@ -314,7 +314,7 @@ def test_files_need_databases() -> None:
     for call in (lambda data: make_judge(data, EvaluationConfig()), lambda data: missing_databases([], data)):
         with pytest.raises(ValueError, match=rf"data\.train=some\.jsonl.* data\.databases is not given: {remedy}"):
             call(DataConfig(task="spider", train="some.jsonl"))
-        with pytest.raises(ValueError, match=rf"data\.databases=nowhere is no folder: {remedy}"):
+        with pytest.raises(ValueError, match=rf"data\.databases=nowhere is not a folder: {remedy}"):
             call(DataConfig(task="spider", train="some.jsonl", databases="nowhere"))
 
 
@@ -337,7 +337,7 @@ def test_threads_share_a_judge(data: DataConfig) -> None:
 
 
 def test_a_reference_runs_once(data: DataConfig) -> None:
-    """A reference whose result changes from run to run shows it: random() against itself."""
+    """A reference whose result changes from run to run shows that it runs only once: random() against itself."""
     made, extra = make_judge(data, EvaluationConfig()), {"db_id": "tiny"}
     assert made("SELECT random()", "SELECT random()", extra).correct
     assert isinstance(made, SQLJudge) and len(made._references) == 1

@@ -76,7 +76,7 @@ def test_the_generation_markers_are_around_answer_and_end_of_turn(family: ModelF
 
 
 def test_the_generation_prompt_of_our_templates_is_the_prompt(family: ModelFamily, tokenizer: Any) -> None:
-    """What other tools generate from with these templates is what was trained here."""
+    """Other tools that render these templates generate from the prompts that were trained here."""
     messages = [{"role": role, "content": role[0]} for role in (("system", "user") if family.system_role else ("user",))]
     asked = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **family.template_kwargs)
     prompt, answer = Renderer(tokenizer, family).prompt_and_answer("s" if family.system_role else "", "u", "an answer")

@@ -1,4 +1,4 @@
-"""Loading: one path for all checkpoints, new weights from streams of their own, and one clear sentence when it cannot be done."""
+"""Loading: one path for all checkpoints, new weights from their own streams, and one clear sentence if it fails."""
 
 from __future__ import annotations
 
@@ -107,25 +107,25 @@ def test_precision_follows_the_device() -> None:
 
 def test_errors_name_the_remedy(checkpoint: Path, tmp_path: Path) -> None:
     model = ModelConfig(family=checkpoint.name, model="x")
-    with pytest.raises(ValueError, match=r"neither a local folder nor reachable on the hub.*give the folder's path"):
+    with pytest.raises(ValueError, match=r"neither a local folder nor reachable on the hub.*pass the folder's path"):
         load_config("nobody/no-such-model", model)
-    with pytest.raises(ValueError, match="no loadable checkpoint"):
+    with pytest.raises(ValueError, match="not a loadable checkpoint"):
         load_config(str(tmp_path), model)
-    known, refused = FAMILIES[checkpoint.name].special_tokens, 0
+    special_tokens, refused = FAMILIES[checkpoint.name].special_tokens, 0
     for other, family in FAMILIES.items():
         if other != checkpoint.name:
             with pytest.raises(ValueError, match="but family"):
                 load_config(str(checkpoint), ModelConfig(family=other, model="x"))
-        if family.turn_end not in known or family.bos not in (None, *known):
+        if family.turn_end not in special_tokens or family.bos not in (None, *special_tokens):
             refused += 1
-            with pytest.raises(ValueError, match="is the family right"):
+            with pytest.raises(ValueError, match="check that the family is right"):
                 load_tokenizer(str(checkpoint), ModelConfig(family=other, model="x"))
     assert refused >= 4
 
 
 @pytest.fixture
 def broken(tiny_checkpoints: dict[str, Path], tmp_path: Path) -> Path:
-    """A copy of a checkpoint, to be spoilt."""
+    """A copy of a checkpoint, for the tests to damage."""
     folder = tmp_path / "llama3"
     shutil.copytree(tiny_checkpoints["llama3"], folder)
     return folder
@@ -134,23 +134,23 @@ def broken(tiny_checkpoints: dict[str, Path], tmp_path: Path) -> Path:
 def test_pickled_weights_are_refused(broken: Path) -> None:
     (broken / "model.safetensors").unlink()
     torch.save({name: torch.zeros(1) for name in ("a", "b")}, broken / "pytorch_model.bin")
-    with pytest.raises(ValueError, match=r"holds no \*\.safetensors, and pickled weights .* can run any code.*save_pretrained"):
+    with pytest.raises(ValueError, match=r"contains no \*\.safetensors, and pickled weights .* can run any code.*save_pretrained"):
         load(broken)
 
 
 def test_damaged_weights_are_refused(broken: Path) -> None:
     (broken / "model.safetensors").write_bytes(b"half a file")
-    with pytest.raises(ValueError, match="no loadable checkpoint"):
+    with pytest.raises(ValueError, match="not a loadable checkpoint"):
         load(broken)
 
 
 def test_weights_of_another_shape_are_refused(broken: Path) -> None:
     config = json.loads((broken / "config.json").read_text())
     (broken / "config.json").write_text(json.dumps(config | {"intermediate_size": 96}))
-    with pytest.raises(ValueError, match="no loadable checkpoint"):
+    with pytest.raises(ValueError, match="not a loadable checkpoint"):
         load(broken)
     (broken / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}))
-    with pytest.raises(ValueError, match=r"lacks 9 of the model's weights .*is the download complete"):  # 7 matrices, 2 norms
+    with pytest.raises(ValueError, match=r"lacks 9 of the model's weights .*the download complete"):  # 7 matrices, 2 norms
         load(broken)
     load(broken, init="random")  # needs no weights at all
 
@@ -160,34 +160,34 @@ def test_code_of_a_checkpoint_is_not_run_unasked(broken: Path, part: str) -> Non
     (broken / "its_own.py").write_text("raise SystemExit('code of the checkpoint was run')")
     model = ModelConfig(family="llama3", model=str(broken))
     if part == "config":
-        own = {"model_type": "its-own", "auto_map": {"AutoConfig": "its_own.Config", "AutoModelForCausalLM": "its_own.Model"}}
-        (broken / "config.json").write_text(json.dumps(own))
-        with pytest.raises(ValueError, match=r"needs Python code of its own; read that code.*trust_remote_code=true"):
+        config = {"model_type": "its-own", "auto_map": {"AutoConfig": "its_own.Config", "AutoModelForCausalLM": "its_own.Model"}}
+        (broken / "config.json").write_text(json.dumps(config))
+        with pytest.raises(ValueError, match=r"needs its own Python code; read that code.*trust_remote_code=true"):
             load_config(str(broken), model)
     else:
         (broken / "tokenizer.json").unlink()
-        own = {"tokenizer_class": "ItsOwn", "auto_map": {"AutoTokenizer": ["its_own.Tokenizer", None]}}
-        (broken / "tokenizer_config.json").write_text(json.dumps(own))
-        with pytest.raises(ValueError, match=r"needs Python code of its own; read that code.*trust_remote_code=true"):
+        config = {"tokenizer_class": "ItsOwn", "auto_map": {"AutoTokenizer": ["its_own.Tokenizer", None]}}
+        (broken / "tokenizer_config.json").write_text(json.dumps(config))
+        with pytest.raises(ValueError, match=r"needs its own Python code; read that code.*trust_remote_code=true"):
             load_tokenizer(str(broken), model)
 
 
 def test_a_folder_without_a_tokenizer(broken: Path) -> None:
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (broken / name).unlink()
-    with pytest.raises(ValueError, match=r"no loadable checkpoint.*needs config\.json, a tokenizer\.json"):
+    with pytest.raises(ValueError, match=r"not a loadable checkpoint.*needs config\.json, a tokenizer\.json"):
         load_tokenizer(str(broken), ModelConfig(family="llama3", model=str(broken)))
 
 
 @pytest.mark.parametrize("checkpoint_name", ["/no/such/folder", "./nor/this", "results/lora/model"])
 def test_a_folder_that_is_not_there(checkpoint_name: str) -> None:
     for load_it in (load_config, load_tokenizer):
-        with pytest.raises(ValueError, match=rf"there is no folder {re.escape(checkpoint_name)}; .*ORG/NAME"):
+        with pytest.raises(ValueError, match=rf"the folder {re.escape(checkpoint_name)} does not exist; .*ORG/NAME"):
             load_it(checkpoint_name, ModelConfig(family="llama3", model=checkpoint_name))
 
 
 class _Hub:
-    """What the hub's client does about a repository: a `from_pretrained` that fails as the real one, with its message."""
+    """Stand-in for the hub's client: a `from_pretrained` that fails as the real one does, with its message."""
 
     def __init__(self, message: str) -> None:
         self.message = message
@@ -206,11 +206,11 @@ class _Hub:
         (
             "org/name does not appear to have a file named model.safetensors or model.safetensors.index.json and thus cannot be loaded "
             "with `safetensors`. Please do not set `use_safetensors=True`.",
-            r"org/name holds no \*\.safetensors, and pickled weights .* are never read",
+            r"org/name contains no \*\.safetensors, and pickled weights .* are never read",
         ),
         (
             "We couldn't connect to 'https://huggingface.co' to load the files, and couldn't find them in the cached files.\nCheck ...",
-            r"neither a local folder nor reachable on the hub \(We couldn't connect.*check the name and network.*give the folder's path",
+            r"neither a local folder nor reachable on the hub \(We couldn't connect.*check the name and network.*pass the folder's path",
         ),
         (
             "org/name is not a local folder and is not a valid model identifier listed on 'https://huggingface.co/models'\nIf ...",
@@ -218,7 +218,7 @@ class _Hub:
         ),
         (
             "The checkpoint has model type `new` but Transformers does not recognize this architecture. ...\n\nYou can update ...",
-            r"does not know the architecture of org/name .*use one of the family's models",
+            r"does not support the architecture of org/name .*use one of the family's models",
         ),
     ],
     ids=["gated", "pickle only", "no network", "no such repository", "unknown architecture"],

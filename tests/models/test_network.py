@@ -1,4 +1,4 @@
-"""The packed network against separate passes: hidden states, both losses and every gradient; and what the predictor tokens are."""
+"""The packed network against separate passes: hidden states, both losses and every gradient; and the predictor tokens."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests import tiny_models as tiny
 CPU = torch.device("cpu")
 LORA = LoraConfig(r=2, dropout=0.0)
 STRUCTURES = ("llama3", "gemma2", "openelm")
-"""Families that differ in how attention works: run with every backend. The others call it as Llama does: run with the hardest one."""
+"""Families whose attention differs are run with every backend. The others call it as Llama does and run only with the hardest one."""
 COMBINATIONS = pytest.mark.parametrize(
     ("checkpoint", "backend"),
     [(family, backend) for family in FAMILIES for backend in tiny.BACKENDS if backend == "trie" or family in STRUCTURES],
@@ -39,7 +39,7 @@ def checkpoint(request: pytest.FixtureRequest, tiny_checkpoints: dict[str, Path]
 def separate_losses(
     network: Network, table: TokenTable, rows: list[int], k: int | None, distance: str
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The objective from its definition: three passes per example, each alone, through the model's own forward and head."""
+    """The objective from its definition: three separate passes per example through the model's own forward and head."""
 
     def states(ids: np.ndarray) -> torch.Tensor:
         return separate_pass(network, ids)
@@ -48,7 +48,7 @@ def separate_losses(
     for i in rows:
         sequence, prompt = torch.from_numpy(table.lm[i].astype("int64")), int(table.prompt_length[i])
         with network.attention(None):
-            logits = network.causal_lm(input_ids=sequence[None], use_cache=False).logits[0]  # Transformers' own way, whole
+            logits = network.causal_lm(input_ids=sequence[None], use_cache=False).logits[0]  # Transformers' own full forward pass
         ce = ce + F.cross_entropy(logits[prompt - 1 : -1].float(), sequence[prompt:], reduction="sum")
         if k is not None:
             source = states(np.concatenate([table.text[i], np.arange(PREDICTOR_BASE, PREDICTOR_BASE + k)]))[-1]
@@ -60,22 +60,22 @@ def compare(checkpoint: Path, table: TokenTable, rows: list[int], backend: Backe
     """Losses and all gradients within 1e-5."""
     objective = config.objective
     k = objective.k if objective else None
-    found, wanted = (
+    packed_network, wanted = (
         tiny.network_of(config),
         tiny.network_of(config.model_copy(update={"model": config.model.model_copy(update={"gradient_checkpointing": False})})),
     )
-    ce, jepa = losses(found, make_batch(table, rows, backend=backend, k=k), config, CPU)
+    ce, jepa = losses(packed_network, make_batch(table, rows, backend=backend, k=k), config, CPU)
     (ce + 50 * jepa).backward()  # type: ignore[no-untyped-call]
     ce_wanted, jepa_wanted = separate_losses(wanted, table, rows, k, objective.distance if objective else "cosine")
     (ce_wanted + 50 * jepa_wanted).backward()  # type: ignore[no-untyped-call]
     assert float(ce.detach()) == pytest.approx(float(ce_wanted.detach()), rel=1e-5)
     assert float(jepa.detach()) == pytest.approx(float(jepa_wanted.detach()), rel=1e-5, abs=1e-6)
     assert k is None or float(jepa.detach()) > 1e-3
-    assert tiny.largest_error(tiny.gradients(found), tiny.gradients(wanted)) < 1e-5
-    trained = {name for name, p in found.named_parameters() if p.requires_grad}
-    assert tiny.gradients(found).keys() == trained
+    assert tiny.largest_error(tiny.gradients(packed_network), tiny.gradients(wanted)) < 1e-5
+    trained = {name for name, p in packed_network.named_parameters() if p.requires_grad}
+    assert tiny.gradients(packed_network).keys() == trained
     for name, value in tiny.gradients(wanted).items():  # each tensor on its own scale too, so that a small one cannot hide
-        error = float((tiny.gradients(found)[name] - value).abs().max())
+        error = float((tiny.gradients(packed_network)[name] - value).abs().max())
         assert error <= 1e-4 * float(value.abs().max()) + 1e-7, name
 
 
@@ -113,7 +113,7 @@ def test_equal_examples_in_one_batch(checkpoint: Path, backend: Backend) -> None
 
 
 def test_other_examples_in_the_batch_do_not_matter(checkpoint: Path) -> None:
-    """Not through any backend: a state depends on its own path only, bit for bit up to the kernels' rounding."""
+    """With every backend, a state depends only on its own path, up to the kernels' rounding."""
     table, config = tiny.table_of(checkpoint, tiny.EXAMPLES[:8]), tiny.trial(checkpoint, objective=ObjectiveConfig(k=1))
     network = tiny.network_of(config).eval()
     for backend in tiny.BACKENDS:
@@ -127,7 +127,7 @@ def test_other_examples_in_the_batch_do_not_matter(checkpoint: Path) -> None:
 
 
 def test_a_predictor_token_equal_to_a_word_acts_as_that_word(checkpoint: Path) -> None:
-    """In every family, also where embeddings are scaled: the parameter lives in the space of the embedding table."""
+    """In every family, even if embeddings are scaled: the parameter is in the space of the embedding table."""
     network = tiny.network_of(tiny.trial(checkpoint, objective=ObjectiveConfig(k=2))).eval()
     assert network.predictor is not None
     with torch.no_grad():
@@ -142,9 +142,9 @@ def test_logits_are_the_models_own(checkpoint: Path) -> None:
     network = tiny.network_of(tiny.trial(checkpoint)).eval()
     ids = np.array([5, 9, 200, 300])
     with torch.no_grad():
-        own = network.causal_lm(input_ids=torch.from_numpy(ids)[None], use_cache=False).logits[0]
+        expected = network.causal_lm(input_ids=torch.from_numpy(ids)[None], use_cache=False).logits[0]
         scale = 40.0  # large states, so that capping matters
-        torch.testing.assert_close(network.logits(separate_pass(network, ids)), own, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(network.logits(separate_pass(network, ids)), expected, rtol=1e-5, atol=1e-5)
         cap: Any = getattr(network.causal_lm.config, "final_logit_softcapping", None)
         raw = network.causal_lm.get_output_embeddings()(scale * separate_pass(network, ids))
         torch.testing.assert_close(network.logits(scale * separate_pass(network, ids)), raw if cap is None else cap * torch.tanh(raw / cap))

@@ -24,7 +24,7 @@ IDS = torch.tensor([[3, 90, 14, 15, 200, 65, 35, 8, 97, 9]])
 
 
 def published(size: str, **changes: Any) -> dict[str, Any]:
-    """The shape of a published config.json, its ranges as ranges."""
+    """The shape of a published config.json, with its ranges unexpanded."""
     model_dim, layers, head_dim = {"270M": (1280, 16, 64), "450M": (1536, 20, 64), "1_1B": (2048, 28, 64), "3B": (3072, 36, 128)}[size]
     return {
         "model_type": "openelm",
@@ -96,7 +96,7 @@ def from_the_definition(weights: dict[str, Tensor], config: Any, ids: list[int])
         return x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt() * weight
 
     def rotated(x: Tensor, position: int) -> Tensor:
-        """Entries i and i + H/2 are a complex number, turned by position / base^(2i / H)."""
+        """Entries i and i + H/2 are a complex number, rotated by position / base^(2i / H)."""
         half = config.head_dim // 2
         angle = torch.tensor([position / config.rope_freq_constant ** (i / half) for i in range(half)])
         turned = torch.complex(x[:half], x[half:]) * torch.polar(torch.ones(half), angle)
@@ -139,7 +139,7 @@ def test_the_tensors_have_their_published_names(checkpoint: Path) -> None:
     layer = ("attn.qkv_proj", "attn.out_proj", "attn.q_norm", "attn.k_norm", "ffn.proj_1", "ffn.proj_2", "attn_norm", "ffn_norm")
     wanted = {f"transformer.layers.{i}.{name}.weight" for i in (0, 1) for name in layer}
     wanted |= {"transformer.token_embeddings.weight", "transformer.norm.weight"}
-    assert set(load_file(checkpoint / "model.safetensors")) == wanted, "a tied head has no tensor of its own"
+    assert set(load_file(checkpoint / "model.safetensors")) == wanted, "a tied head has no separate tensor"
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
@@ -179,7 +179,7 @@ def test_save_and_reload_are_exact(checkpoint: Path, tmp_path: Path, tied: bool)
 
 
 def test_apples_checkpoint_loads_without_its_code(checkpoint: Path, tmp_path: Path) -> None:
-    """Its config.json names Python files that must not be run, whether or not that was allowed, and it holds no tokenizer."""
+    """Its config.json names Python files that must not be run, even if the user allows it, and it contains no tokenizer."""
     config = json.loads((checkpoint / "config.json").read_text())
     config["auto_map"] = {"AutoConfig": "evil.OpenELMConfig", "AutoModelForCausalLM": "evil.OpenELMForCausalLM"}
     del config["num_query_heads"], config["num_kv_heads"]
@@ -191,14 +191,14 @@ def test_apples_checkpoint_loads_without_its_code(checkpoint: Path, tmp_path: Pa
         settings = ModelConfig(family="openelm", model=str(tmp_path), trust_remote_code=trust)
         assert type(load_config(str(tmp_path), settings)) is OpenELMConfig
         network = load_network(str(tmp_path), settings, LoraConfig(r=2), k=1, seed=1)
-        found = network.lm.merge_and_unload().state_dict()  # adapters start as the zero map
-        assert all(torch.equal(found[name], value) for name, value in wanted.items())
+        merged = network.lm.merge_and_unload().state_dict()  # adapters start as the zero map
+        assert all(torch.equal(merged[name], value) for name, value in wanted.items())
 
 
 def test_without_a_tokenizer_it_takes_llama_2s(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copy(checkpoint / "config.json", tmp_path)
     settings = ModelConfig(family="openelm", model=str(tmp_path))
-    with pytest.raises(ValueError, match=r"cannot load meta-llama/Llama-2-7b-hf.*needed because .* holds no tokenizer"):
+    with pytest.raises(ValueError, match=r"cannot load meta-llama/Llama-2-7b-hf.*needed because .* contains no tokenizer"):
         load_tokenizer(str(tmp_path), settings)
     shutil.copy(checkpoint / "tokenizer.json", tmp_path)
     shutil.copy(checkpoint / "tokenizer_config.json", tmp_path)

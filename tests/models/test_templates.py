@@ -1,6 +1,6 @@
-"""Checkpoints' own chat templates: imitations, written here in the published formats, of what real tokenizers bring along.
+"""Checkpoints' own chat templates: imitations, written here in the published formats, of those that real tokenizers contain.
 
-Each is put into the family's tiny tokenizer; the prompt is compared with what its format says, character by character.
+Each is put into the family's tiny tokenizer; the prompt is compared with the published format, character by character.
 """
 
 from __future__ import annotations
@@ -65,14 +65,14 @@ OLMO_2 = """\
 
 
 @dataclass(frozen=True)
-class Own:
-    """A checkpoint's template, and what it must give for system <S>, text <T>."""
+class TemplateCase:
+    """A checkpoint's template, and the prompt and views that it must render for system <S> and text <T>."""
 
     family: str
     template: str
     prompt: str
     text: str
-    """Frame of the Text view, up to the content."""
+    """The Text view up to the content."""
     code: str
     trims: bool = True
 
@@ -82,21 +82,21 @@ LLAMA = "<|start_header_id|>{}<|end_header_id|>\n\n"
 CHATML = "<|im_start|>{}\n"
 BOS_R1 = "<｜begin▁of▁sentence｜>"
 OWN = {
-    "llama 3.2": Own(
+    "llama 3.2": TemplateCase(
         "llama3",
         LLAMA_32,
         f"<|begin_of_text|>{HEADER}<S><|eot_id|>{LLAMA.format('user')}<T><|eot_id|>{LLAMA.format('assistant')}",
         f"<|begin_of_text|>{HEADER}<|eot_id|>{LLAMA.format('user')}",
         f"<|begin_of_text|>{HEADER}<|eot_id|>{LLAMA.format('assistant')}",
     ),
-    "gemma 2": Own(
+    "gemma 2": TemplateCase(
         "gemma2",
         GEMMA_2,
         "<bos><start_of_turn>user\n<S>\n\n<T><end_of_turn>\n<start_of_turn>model\n",
         "<bos><start_of_turn>user\n",
         "<bos><start_of_turn>model\n",
     ),
-    "qwen 3": Own(
+    "qwen 3": TemplateCase(
         "qwen3",
         QWEN_3,
         f"{CHATML.format('system')}<S><|im_end|>\n{CHATML.format('user')}<T><|im_end|>\n{CHATML.format('assistant')}<think>\n\n</think>\n\n",
@@ -104,7 +104,7 @@ OWN = {
         CHATML.format("assistant"),
         trims=False,
     ),
-    "r1-distill, old": Own(
+    "r1-distill, old": TemplateCase(
         "r1-distill-qwen",
         R1_OLD,
         f"{BOS_R1}<S><｜User｜><T><｜Assistant｜>",
@@ -112,7 +112,7 @@ OWN = {
         f"{BOS_R1}<｜Assistant｜>",
         trims=False,
     ),
-    "r1-distill, new": Own(
+    "r1-distill, new": TemplateCase(
         "r1-distill-qwen",
         R1_NEW,
         f"{BOS_R1}<S><｜User｜><T><｜Assistant｜>",
@@ -120,7 +120,7 @@ OWN = {
         f"{BOS_R1}<｜Assistant｜>",
         trims=False,
     ),
-    "olmo 2": Own(
+    "olmo 2": TemplateCase(
         "olmo2",
         OLMO_2,
         "<|endoftext|><|system|>\n<S>\n<|user|>\n<T>\n<|assistant|>\n",
@@ -132,7 +132,7 @@ OWN = {
 
 
 @pytest.fixture(params=OWN)
-def own(request: pytest.FixtureRequest) -> Own:
+def case(request: pytest.FixtureRequest) -> TemplateCase:
     return OWN[request.param]
 
 
@@ -144,22 +144,22 @@ def tokenizer_of(family: str, tiny_checkpoints: dict[str, Path], template: str) 
 
 
 @pytest.fixture
-def tokenizer(own: Own, tiny_checkpoints: dict[str, Path]) -> Any:
-    return tokenizer_of(own.family, tiny_checkpoints, own.template)
+def tokenizer(case: TemplateCase, tiny_checkpoints: dict[str, Path]) -> Any:
+    return tokenizer_of(case.family, tiny_checkpoints, case.template)
 
 
-def test_prompt_answer_and_views_are_those_of_the_format(own: Own, tokenizer: Any) -> None:
-    family = FAMILIES[own.family]
+def test_prompt_answer_and_views_are_those_of_the_format(case: TemplateCase, tokenizer: Any) -> None:
+    family = FAMILIES[case.family]
     renderer = Renderer(tokenizer, family)
-    assert renderer.prompt_and_answer("<S>", "<T>", "[ab]+") == (own.prompt, "[ab]+" + family.turn_end)
-    assert renderer.view("user", "T") == (own.text + "T", len(own.text))
-    assert renderer.view("assistant", "[ab]+") == (own.code + "[ab]+", len(own.code))
-    assert renderer.prompt_and_answer("S", "T", " [ab]+\t")[1].removesuffix(family.turn_end) == ("[ab]+" if own.trims else " [ab]+\t")
+    assert renderer.prompt_and_answer("<S>", "<T>", "[ab]+") == (case.prompt, "[ab]+" + family.turn_end)
+    assert renderer.view("user", "T") == (case.text + "T", len(case.text))
+    assert renderer.view("assistant", "[ab]+") == (case.code + "[ab]+", len(case.code))
+    assert renderer.prompt_and_answer("S", "T", " [ab]+\t")[1].removesuffix(family.turn_end) == ("[ab]+" if case.trims else " [ab]+\t")
     assert renderer.view("assistant", "[ab]+ \n")[0].endswith("[ab]+")
 
 
-def test_labels_and_readouts_on_200_examples(own: Own, tokenizer: Any) -> None:
-    family = FAMILIES[own.family]
+def test_labels_and_readouts_on_200_examples(case: TemplateCase, tokenizer: Any) -> None:
+    family = FAMILIES[case.family]
     table = tokenize_split(EXAMPLES, tokenizer, family, 2048)
     batch = make_batch(table, list(range(len(EXAMPLES))), backend="flat", k=2)
     count, read = len(EXAMPLES), batch.packed.input_ids.reshape(-1)
@@ -167,18 +167,18 @@ def test_labels_and_readouts_on_200_examples(own: Own, tokenizer: Any) -> None:
     assert tokenizer.decode(batch.label_ids) == "".join(example.code + family.turn_end for example in EXAMPLES)
     bos = tokenizer.convert_tokens_to_ids(family.bos) if family.bos else None
     for i, example in enumerate(EXAMPLES):
-        assert tokenizer.decode(table.prompt(i)) == own.prompt.replace("<S>", example.system).replace("<T>", example.text)
+        assert tokenizer.decode(table.prompt(i)) == case.prompt.replace("<S>", example.system).replace("<T>", example.text)
         source, target = batch.packed.nodes[count + i], batch.packed.nodes[2 * count + i]
         assert (batch.source_index[i], batch.target_index[i]) == (source[-1], target[-1])
         assert read[source[-2:]].tolist() == [PREDICTOR_BASE, PREDICTOR_BASE + 1]
-        assert tokenizer.decode(read[source[:-2]]) == own.text + example.text
-        assert tokenizer.decode(read[target]) == own.code + example.code
+        assert tokenizer.decode(read[source[:-2]]) == case.text + example.text
+        assert tokenizer.decode(read[target]) == case.code + example.code
         if bos is not None:
             assert all(np.flatnonzero(ids[:-1] == bos).tolist() == [0] for ids in (table.lm[i], table.text[i], table.code[i]))
 
 
 def test_a_generation_prompt_that_no_answer_begins_with_is_not_the_prompt(tiny_checkpoints: dict[str, Path]) -> None:
-    """Newer R1-Distill templates: `<think>` is asked for and never taught, so generation must not start with it either."""
+    """Newer R1-Distill templates prompt with `<think>`, which is never trained, so generation must not start with it either."""
     tokenizer = tokenizer_of("r1-distill-qwen", tiny_checkpoints, R1_NEW)
     asked = tokenizer.apply_chat_template([{"role": "user", "content": "T"}], tokenize=False, add_generation_prompt=True)
     prompt, _ = Renderer(tokenizer, FAMILIES["r1-distill-qwen"]).prompt_and_answer("", "T", "C")
@@ -186,7 +186,7 @@ def test_a_generation_prompt_that_no_answer_begins_with_is_not_the_prompt(tiny_c
 
 
 def test_thinking_can_be_left_on(tiny_checkpoints: dict[str, Path]) -> None:
-    """What stands before the answer does not depend on what the template would ask the model to start with."""
+    """The text before the answer does not depend on the template's generation prompt."""
     tokenizer = tokenizer_of("qwen3", tiny_checkpoints, QWEN_3)
     off, on = FAMILIES["qwen3"], replace(FAMILIES["qwen3"], template_kwargs={"enable_thinking": True})
     assert Renderer(tokenizer, off).prompt_and_answer("", "T", "C") == Renderer(tokenizer, on).prompt_and_answer("", "T", "C")
@@ -202,7 +202,7 @@ def test_the_day_does_not_matter(tiny_checkpoints: dict[str, Path]) -> None:
     tokenizer, family = tokenizer_of("llama3", tiny_checkpoints, LLAMA_32), FAMILIES["llama3"]
     assert "26 Jul 2024" in Renderer(tokenizer, family).conversation("S", "T", "C")
     today = Renderer(tokenizer, replace(family, template_kwargs={})).conversation("S", "T", "C")
-    assert "26 Jul 2024" not in today, "the imitation has no date of its own, so nothing was tested"
+    assert "26 Jul 2024" not in today, "the imitation has no date, so nothing was tested"
 
 
 def test_a_bos_that_the_template_leaves_to_the_tokenizer(tiny_checkpoints: dict[str, Path]) -> None:
@@ -217,13 +217,13 @@ def test_a_bos_that_the_template_leaves_to_the_tokenizer(tiny_checkpoints: dict[
 
 @pytest.fixture(scope="module")
 def sentence_piece() -> Any:
-    """A tokenizer in the manner of Llama 2's: spaces are \u2581, one is put before each piece of text, what is unknown becomes bytes."""
+    """A tokenizer like Llama 2's: spaces are \u2581, one is put before each piece of text, unknown characters become bytes."""
     family: ModelFamily = FAMILIES["openelm"]
     special = ["<unk>", "<s>", "</s>"]
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
     tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
     trainer = trainers.BpeTrainer(vocab_size=600, special_tokens=[*special, *(f"<0x{i:02X}>" for i in range(256))], show_progress=False)
-    # The words of the examples; line ends and all else that is rare stay out of the alphabet, as in the real one.
+    # The words of the examples; line ends and other rare characters stay out of the alphabet, as in the real one.
     tokenizer.train_from_iterator([text for example in EXAMPLES for text in (example.text, example.code)], trainer)
     tokenizer.decoder = decoders.Sequence(
         [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]

@@ -1,4 +1,4 @@
-"""Distances: values derived by hand, shapes, dtypes, gradients; what permutation, scale and sharding must not change."""
+"""Distances: values derived by hand, shapes, dtypes, gradients; invariance under permutation, scale and sharding."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_infonce_over_two_shards_is_infonce_over_their_concatenation(symmetric: 
 
 def test_infonce_gives_its_known_values_at_the_extremes() -> None:
     one = infonce(random(1, 4), random(1, 4, seed=1), temperature=0.07, symmetric=True)
-    assert one.tolist() == [0.0]  # nothing to be told from
+    assert one.tolist() == [0.0]  # no negatives
     same = torch.ones(8, 4)
     assert infonce(same, same, temperature=0.07).tolist() == pytest.approx([math.log(8)] * 8)  # collapsed: chance
 

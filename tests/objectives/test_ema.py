@@ -50,7 +50,7 @@ def test_only_what_is_trained_in_fp32_and_without_gradient() -> None:
 def test_small_changes_are_not_lost_to_rounding() -> None:
     weight = scalar(1, dtype=torch.bfloat16)
     average = Average([("w", weight)])
-    put(weight, 1.0078125)  # the next number that bf16 has
+    put(weight, 1.0078125)  # the next bf16 number
     average.update(0.999)
     assert values(average)["w"][0] == pytest.approx(1 + 0.001 * 0.0078125, abs=1e-7)
 
@@ -75,14 +75,14 @@ def test_saved_and_loaded() -> None:
     assert values(fresh) == values(average)
     put(network.weight, 9)
     average.update(0.5)
-    assert values(fresh) != values(average)  # neither shares memory with what it came from
+    assert values(fresh) != values(average)  # neither shares memory with its source
     assert torch.equal(state["weight"], fresh.parameters()["weight"])
 
 
 @pytest.mark.parametrize(
     ("saved", "message"),
     [
-        ({"weight": torch.ones(2, 3)}, r"must hold the 2 trained parameters, but 1 differ, first bias: absent saved, \[2\] here"),
+        ({"weight": torch.ones(2, 3)}, r"must contain the 2 trained parameters, but 1 differ, first bias: absent saved, \[2\] here"),
         ({"weight": torch.ones(2, 4), "bias": torch.ones(2)}, r"first weight: \[2, 4\] saved, \[2, 3\] here"),
         ({"weight": torch.ones(2, 3), "bias": torch.ones(2), "a": torch.ones(1)}, r"first a: \[1\] saved, absent here"),
     ],
@@ -108,7 +108,7 @@ def test_encoding_with_the_average() -> None:
     with torch.no_grad():
         target = torch.func.functional_call(network, dict(average.parameters()), (inputs,))
     torch.testing.assert_close(target, before)
-    assert not torch.allclose(network(inputs), before)  # the online weights are back, and have moved on
+    assert not torch.allclose(network(inputs), before)  # the online weights are restored, and have changed since
     (network(inputs) - target).square().sum().backward()
     assert all(not tensor.requires_grad and tensor.grad is None for tensor in average.parameters().values())
     assert network[2].weight.grad is not None and network[2].weight.grad.abs().max() > 0

@@ -1,4 +1,4 @@
-"""In-sequence pairs: by hand where a layout leaves no choice, by what holds for every draw elsewhere."""
+"""In-sequence pairs: by hand if a layout leaves no choice, otherwise by properties that every draw has."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def drawn(layout: str, content: NDArray[np.int64], seed: int = 0) -> tuple[dict[
 
 
 def states(combination: Combination, path: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The state that the combination makes of a path's."""
+    """The state that the combination computes from a path's states."""
     offsets, weights = combination
     return np.asarray((path[offsets] * weights[:, None]).sum(axis=0))
 
@@ -105,7 +105,7 @@ def test_a_straight_line_has_no_distance_and_what_all_tokens_share_cancels(layou
 
 @pytest.mark.parametrize("layout", ["tube", "tube_ends", "curvature"])
 def test_unrelated_states_have_cosine_minus_one_half(layout: str) -> None:
-    # (h_t - h_r) . (h_r - h_s) = -|h_r|^2 but for products of independent states, over two lengths of sqrt(2) |h| each.
+    # (h_t - h_r) . (h_r - h_s) = -|h_r|^2 except for products of independent states, over two lengths of sqrt(2) |h| each.
     path = rng(3).normal(size=(8, 20_000))
     for source, target in points(layout, np.arange(8), rng(4)):
         ahead, behind = states(source, path), states(target, path)
@@ -129,7 +129,7 @@ def test_draws_follow_the_stream_and_short_sequences_take_none(layout: str) -> N
     points(layout, np.arange(2), used)
     assert used.random() == rng().random()
     shifted = [{offset - 100: weight for offset, weight in side.items()} for side in drawn(layout, at + 100, 1)]
-    assert tuple(shifted) == drawn(layout, at, 1)  # draws know ranks, not offsets
+    assert tuple(shifted) == drawn(layout, at, 1)  # draws depend on ranks, not offsets
 
 
 @pytest.mark.parametrize(("layout", "choices"), [("tube", 10), ("tube_ends", 3), ("tube_patch", 9), ("tube_means", 6)])

@@ -1,4 +1,4 @@
-"""OBJECTIVES.md names every objective and knob that there is, and what it says is refused is refused."""
+"""OBJECTIVES.md names every objective and knob, and every combination that it lists as refused is refused."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COMBINATION = re.compile(r"^\| `(\{.*\})` \| .+ \|$", re.MULTILINE)
 
 
 def named(word: str, page: str = PAGE) -> bool:
-    """Whether the page has the word as code, or as the key of a setting in code."""
+    """Whether the page contains the word as code, or as the key of a setting in code."""
     return re.search(rf"`{re.escape(word)}(`|:)", page) is not None
 
 

@@ -1,4 +1,4 @@
-"""Heads: the identity at first, drawn from their own stream, and trained from the first step on."""
+"""Heads: initially the identity, drawn from their own stream, and trained from the first step on."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_shapes() -> None:
 
 
 def test_differences_are_mapped_without_a_bias() -> None:
-    """Of an in-sequence layout: W (h_t - h_r), so that no step gives no prediction."""
+    """For in-sequence layouts: W (h_t - h_r), so that a zero step gives a zero prediction."""
     head = head_of(ObjectiveConfig(layout="tube", predictor="linear"))
     assert [tuple(parameter.shape) for parameter in head.parameters()] == [(5, 5)]
     states = random(4, 5, seed=1)
@@ -66,7 +66,7 @@ def test_values_by_hand() -> None:
     with torch.no_grad():
         mlp.weight_HD.copy_(torch.tensor([[1.0, 1.0]]))
         mlp.weight_DH.copy_(torch.tensor([[1.0], [-1.0]]))
-    # The hidden unit sees 20 (or -20), where GELU is the identity (or 0) to rounding; its value is added to one, taken off the other.
+    # The hidden unit sees 20 (or -20), where GELU is the identity (or 0) to rounding; its value is added to one, subtracted from the other.
     assert mlp(torch.tensor([[8.0, 12.0], [-8.0, -12.0]])).tolist() == [[28.0, -8.0], [-8.0, -12.0]]
 
 

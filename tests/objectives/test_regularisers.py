@@ -33,7 +33,7 @@ def random(*shape: int, seed: int = 0) -> Tensor:
 
 
 def closed_form(x: list[float]) -> float:
-    """The integral worked out (see `epps_pulley`)."""
+    """The integral in closed form (see `epps_pulley`)."""
     pairs = sum(math.exp(-((a - b) ** 2) / 2) for a in x for b in x) / len(x)
     return (
         math.sqrt(2 * math.pi) * pairs - 2 * math.sqrt(math.pi) * sum(math.exp(-a * a / 4) for a in x) + len(x) * math.sqrt(2 * math.pi / 3)
@@ -61,11 +61,11 @@ def test_variance_by_hand() -> None:
 
 
 def test_covariance_by_hand() -> None:
-    # Coordinates 1 and 2 run together (-1, 0, 1): C_12 = 2/2 = 1; coordinate 3 (1, -2, 1) is uncorrelated with both.
+    # Coordinates 1 and 2 are equal (-1, 0, 1): C_12 = 2/2 = 1; coordinate 3 (1, -2, 1) is uncorrelated with both.
     # Off the diagonal: C_12^2 + C_21^2 = 2, over D = 3.
     states = torch.tensor([[-1.0, -1.0, 1.0], [0.0, 0.0, -2.0], [1.0, 1.0, 1.0]]) + 5
     assert covariance(states).item() == pytest.approx(2 / 3)
-    # Two states, four coordinates, by way of X X': coordinates 1 and 2 differ by 2, variance and covariance 2^2 / 2 = 2: 2 * 2^2 / 4 = 2.
+    # Two states, four coordinates, via X X': coordinates 1 and 2 differ by 2, variance and covariance 2^2 / 2 = 2: 2 * 2^2 / 4 = 2.
     states = torch.tensor([[0.0, 0.0, 1.0, 1.0], [2.0, 2.0, 1.0, 1.0]])
     assert covariance(states).item() == pytest.approx(2.0)
 
@@ -81,7 +81,7 @@ def test_covariance_is_that_of_the_matrix(shape: tuple[int, int]) -> None:
 @pytest.mark.parametrize("x", [[0.0], [0.7], [-3.0], [0.0, 0.0], [-1.0, 1.0], [0.3, -0.2, 1.5, 2.5]])
 def test_epps_pulley_is_the_integral(x: list[float]) -> None:
     assert closed_form(x) == pytest.approx(integrated(x), abs=1e-7)
-    # The tail that is cut off at t = 5 holds less than 4 * P * integral of exp(-t^2 / 2) over |t| > 5 = 6e-6 * P.
+    # The tail that is cut off at t = 5 is less than 4 * P * integral of exp(-t^2 / 2) over |t| > 5 = 6e-6 * P.
     assert epps_pulley(torch.tensor(x)[:, None]).item() == pytest.approx(integrated(x), abs=1e-5 * len(x))
 
 
@@ -101,9 +101,9 @@ def test_epps_pulley_treats_columns_apart_and_does_not_know_their_order_or_sign(
 
 
 def test_sigreg_is_at_its_floor_for_a_gaussian_and_grows_with_the_batch_for_anything_else() -> None:
-    floor = math.sqrt(2 * math.pi) - math.sqrt(2 * math.pi / 3)  # the mean for N(0, 1), whatever P
+    floor = math.sqrt(2 * math.pi) - math.sqrt(2 * math.pi / 3)  # the mean for N(0, 1), for every P
     width, slices = 64, directions(64, generator(1))
-    # Over samples it spreads about as one slice does over the root of the slices: the mean of 16 samples is four times as sure.
+    # Its standard deviation is about that of one slice over the root of the number of slices; averaging 16 samples divides it by 4.
     gaussian = sum(sigreg(random(512, width, seed=30 + sample), slices).item() for sample in range(16)) / 16
     assert gaussian == pytest.approx(floor, rel=0.1)
     collapsed = {
@@ -142,7 +142,7 @@ def test_gradients_are_finite_and_not_zero(name: str) -> None:
     states = (0.2 * random(6, 5, seed=8)).requires_grad_()
     TERMS[name](states).backward()  # type: ignore[no-untyped-call]
     assert states.grad is not None and states.grad.isfinite().all() and (states.grad.abs().amax(dim=1) > 0).all()
-    same = torch.ones(4, 3, requires_grad=True)  # full collapse: a root of zero variance, differences of nothing
+    same = torch.ones(4, 3, requires_grad=True)  # full collapse: the root of zero variance, zero differences
     TERMS[name](same).backward()  # type: ignore[no-untyped-call]
     assert same.grad is not None and same.grad.isfinite().all()
 

@@ -49,7 +49,7 @@ def test_a_checkpoint_without_weights_is_refused_before_any_trial(checkpoint: Pa
     prepared_from(checkpoint)
     (checkpoint / "model.safetensors").unlink()
     (checkpoint / "pytorch_model.bin").write_bytes(b"pickled")
-    with pytest.raises(ValueError, match=r"checkpoint holds no \*\.safetensors, and pickled weights .*save_pretrained them") as caught:
+    with pytest.raises(ValueError, match=r"checkpoint contains no \*\.safetensors, and pickled weights .*save_pretrained them") as caught:
         prepared_from(checkpoint)
     assert "\n" not in str(caught.value)
     prepared_from(checkpoint, base={"model": {"init": "random"}})  # needs none
@@ -62,8 +62,8 @@ def test_a_checkpoint_without_weights_is_refused_before_any_trial(checkpoint: Pa
             {"weight_map": {"a": "one.safetensors", "b": "two.safetensors", "c": "three.safetensors"}},
             r"lacks 2 of .*three.*, two.*download",
         ),
-        ({"weight_map": {}}, r"no loadable checkpoint \(model.safetensors.index.json names no file of weights\)"),
-        (["one.safetensors"], r"no loadable checkpoint \(model.safetensors.index.json is no index of weights\)"),
+        ({"weight_map": {}}, r"not a loadable checkpoint \(model.safetensors.index.json names no weight files\)"),
+        (["one.safetensors"], r"not a loadable checkpoint \(model.safetensors.index.json is not an index of weight files\)"),
     ],
     ids=["shards", "empty", "list"],
 )
@@ -83,7 +83,7 @@ def test_a_masked_encoder_without_weights_is_refused(tmp_path: Path) -> None:
     (tmp_path / "encoder" / "model.safetensors").unlink()
     data = {"num_train": 20, "num_val": 8, "num_test": 8}
     changes = {"families": ["distilbert"], "task": "rotten-tomatoes", "data": data, "base": {"masked": {}}}
-    with pytest.raises(ValueError, match=r"encoder holds no \*\.safetensors"):
+    with pytest.raises(ValueError, match=r"encoder contains no \*\.safetensors"):
         prepare_masked(sweep_of(tmp_path / "encoder", **changes), "distilbert", "rotten-tomatoes")
 
 

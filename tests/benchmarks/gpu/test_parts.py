@@ -1,4 +1,4 @@
-"""The small form of every part of the GPU benchmark: it runs on a CPU, notes the figures it promises, and tells a fault from rounding."""
+"""The small form of every part of the GPU benchmark: it runs on a CPU, notes all its figures, and distinguishes a fault from rounding."""
 
 from __future__ import annotations
 
@@ -48,18 +48,18 @@ ARM = {
 
 @pytest.fixture
 def form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Form:
-    # Trials of their own process would else find the base of another test and share nothing of this one.
+    # Otherwise trials in their own process would find the tiny base of another test, and not share this test's base.
     monkeypatch.setenv("JEPA_RAY_CACHE", str(tmp_path / "cache"))
     return Form(tmp_path)
 
 
 def ran(name: str, form: Form) -> dict[str, Any]:
-    """A part's record on disk, after it has run in this process."""
+    """The figures in a part's record on disk, after the part has run in this process."""
     module, _, function = PARTS[name].target.partition(":")
     path = form.folder / f"{name}.json"
     getattr(importlib.import_module(module), function)(form, Findings(path))
     record: dict[str, Any] = json.loads(path.read_text())
-    assert record["headline"], "the table would say nothing of it"
+    assert record["headline"], "the table would show no result"
     figures: dict[str, Any] = record["figures"]
     assert PROMISED[name] <= figures.keys() or not form.small
     return figures
@@ -76,8 +76,8 @@ def test_card(form: Form) -> None:
 
 
 def test_peaks_are_those_of_the_boards_that_reach_them() -> None:
-    known = {"NVIDIA H100 80GB HBM3": 989e12, "NVIDIA H200": 989e12, "NVIDIA A100-SXM4-80GB": 312e12}
-    assert {name: card.peak(name) for name in known} == known
+    peaks = {"NVIDIA H100 80GB HBM3": 989e12, "NVIDIA H200": 989e12, "NVIDIA A100-SXM4-80GB": 312e12}
+    assert {name: card.peak(name) for name in peaks} == peaks
     assert [card.peak(name) for name in ("NVIDIA H100 PCIe", "NVIDIA H100 NVL", "NVIDIA L4", "x86_64")] == [None] * 4
 
 
@@ -85,9 +85,11 @@ def test_peaks_are_those_of_the_boards_that_reach_them() -> None:
 def test_selfcheck(form: Form) -> None:
     figures = ran("selfcheck", form)
     assert figures["families"].keys() == FAMILIES.keys()
-    for found in figures["families"].values():
-        assert found["passes"] and all(found[key].keys() == {"trie", "flat"} for key in ("states_bf16", "gradients_fp32", "gradients_bf16"))
-        assert max(found["gradients_fp32"].values()) < 1e-4 < selfcheck.TOLERANCE
+    for result in figures["families"].values():
+        assert result["passes"] and all(
+            result[key].keys() == {"trie", "flat"} for key in ("states_bf16", "gradients_fp32", "gradients_bf16")
+        )
+        assert max(result["gradients_fp32"].values()) < 1e-4 < selfcheck.TOLERANCE
 
 
 def test_selfcheck_tells_of_a_fault(form: Form, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,7 +128,7 @@ def test_selfcheck_goes_on_after_a_family_that_cannot_be_computed(form: Form, mo
 
 @pytest.fixture
 def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The full form of a part with shapes that a CPU has time for."""
+    """The full form of a part, with shapes small enough for a CPU."""
     shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1}
     monkeypatch.setattr(models, "SHAPES", {"llama3": (2000, {**shape, "head_dim": 16}), "qwen3": (1500, {**shape, "head_dim": 16})})
 
@@ -138,7 +140,7 @@ def test_the_full_form_checks_large_shapes_as_long_as_there_is_time(form: Form, 
     assert large["llama3"]["passes"] and "gradients_fp32" in large["llama3"]
     assert large["qwen3"]["passes"] and "gradients_fp32" not in large["qwen3"]
     figures = ran("selfcheck", replace(form, small=False, until=time.time() + 1))
-    assert all(own == {"skipped": "no time left"} for own in figures["large"].values()) and len(figures["large"]) == 2
+    assert all(result == {"skipped": "no time left"} for result in figures["large"].values()) and len(figures["large"]) == 2
     assert "gradients_bf16" not in figures["families"]["llama3"]
 
 
@@ -146,16 +148,16 @@ def test_the_full_form_checks_large_shapes_as_long_as_there_is_time(form: Form, 
 @pytest.mark.timeout(180)
 def test_the_full_form_of_steps_generation_and_trial(form: Form, narrow: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(steps, "EXAMPLES", {"nl-rx": 256})
-    found = ran("step-nlrx-lora", replace(form, small=False, until=time.time() + 8))
-    assert found["batch_size"] == 128 and 2 <= found["jepa"]["steps"] == found["jepa"]["distinct_batches"] <= 200
+    arms = ran("step-nlrx-lora", replace(form, small=False, until=time.time() + 8))
+    assert arms["batch_size"] == 128 and 2 <= arms["jepa"]["steps"] == arms["jepa"]["distinct_batches"] <= 200
     missing = PROMISED["generation"] - ran("generation", replace(form, small=False)).keys()
-    assert missing == {"full, 8 at a time", "lora, 8 at a time"}, "in the full form other numbers are generated at a time"
+    assert missing == {"full, 8 at a time", "lora, 8 at a time"}, "the full form has other batch sizes"
     whole = trials.end_to_end(replace(form, small=False))
     assert whole["state"] == "COMPLETE" and whole["steps"] == 2 * 512 / 128 and "random weights" in whole["model"]
 
 
 def test_gradients_that_differ_are_seen(form: Form) -> None:
-    """One weight's gradient off by a percent of the largest: over the tolerance."""
+    """A gradient that is off by one percent exceeds the tolerance."""
     sample, _ = data.examples("nl-rx", None, 40)
     tokenizer, table = models.tokenised("llama3", sample)
     config = models.trial_config(lora=None, jepa=True, batch_size=8)
@@ -176,7 +178,7 @@ def test_steps(form: Form, name: str) -> None:
         assert 0 < arm["p50_s"] <= arm["p95_s"] <= arm["max_s"] and arm["attention_shapes"] > 0 and math.isfinite(arm["mean_loss"])
         assert arm["syncs_per_step"]["aten::item"] > 0 and arm["mfu"] is None
     assert figures["jepa"]["tokens_per_step"] > 1.3 * figures["baseline"]["tokens_per_step"], "the views were not encoded"
-    assert figures["jepa"]["labels_per_step"] == figures["baseline"]["labels_per_step"], "the arms saw other examples"
+    assert figures["jepa"]["labels_per_step"] == figures["baseline"]["labels_per_step"], "the arms saw different examples"
 
 
 def test_steps_end_with_the_time(form: Form) -> None:
@@ -204,8 +206,8 @@ def test_a_step_that_does_not_fit_is_run_again_in_smaller_micro_batches(form: Fo
         return train_step(*arguments)
 
     monkeypatch.setattr(steps, "train_step", little_memory)
-    found = ran("step-nlrx-full", form)["jepa"]
-    assert found["out_of_memory_at"] == [8, 4] and found["micro_batch_size"] == 2 and found["steps"] == 4
+    arm = ran("step-nlrx-full", form)["jepa"]
+    assert arm["out_of_memory_at"] == [8, 4] and arm["micro_batch_size"] == 2 and arm["steps"] == 4
 
 
 def test_shapes_of_attention_are_counted_and_the_function_is_put_back() -> None:
@@ -224,10 +226,10 @@ def test_shapes_of_attention_are_counted_and_the_function_is_put_back() -> None:
 def test_reference(form: Form) -> None:
     figures = ran("reference", form)
     for task in ("nl-rx", "gsm8k"):
-        found = figures[task]
-        assert found["seconds"].keys() == {"jepa", "baseline", "plain", "padded"} and found["rounds"] >= 1
-        assert found["padded over jepa"] == pytest.approx(found["seconds"]["padded"] / found["seconds"]["jepa"])
-        assert found["plain over baseline"] > 0
+        measured = figures[task]
+        assert measured["seconds"].keys() == {"jepa", "baseline", "plain", "padded"} and measured["rounds"] >= 1
+        assert measured["padded over jepa"] == pytest.approx(measured["seconds"]["padded"] / measured["seconds"]["jepa"])
+        assert measured["plain over baseline"] > 0
 
 
 def test_the_plain_loop_trains_on_the_labels_of_the_trial() -> None:
@@ -253,8 +255,8 @@ def test_the_plain_loop_trains_on_the_labels_of_the_trial() -> None:
 def test_generation(form: Form) -> None:
     figures = ran("generation", form)
     for kind in ("full", "lora"):
-        found = figures[f"{kind}, 8 at a time"]
-        assert 0 < found["tokens"] <= 8 * 4 and found["tokens_per_s"] == pytest.approx(found["tokens"] / found["seconds"])
+        measured = figures[f"{kind}, 8 at a time"]
+        assert 0 < measured["tokens"] <= 8 * 4 and measured["tokens_per_s"] == pytest.approx(measured["tokens"] / measured["seconds"])
 
 
 @pytest.mark.slow
@@ -285,8 +287,13 @@ def test_a_trial_that_began_anew_or_ended_elsewhere_is_told_from_one_that_went_o
 @pytest.mark.timeout(300)
 def test_ray(form: Form) -> None:
     figures = ran("ray", form)
-    (found,) = figures["sweeps"].values()
-    assert found["complete"] == found["trials"] == 4 and found["devices"] == ["cpu"] and found["exit_code"] == 0 and not found["error"]
+    (outcome,) = figures["sweeps"].values()
+    assert (
+        outcome["complete"] == outcome["trials"] == 4
+        and outcome["devices"] == ["cpu"]
+        and outcome["exit_code"] == 0
+        and not outcome["error"]
+    )
 
 
 def test_ray_is_skipped_where_it_is_not_installed(form: Form, monkeypatch: pytest.MonkeyPatch) -> None:
