@@ -111,7 +111,7 @@ def run_checks(subject: Subject, checks: Mapping[str, Check]) -> Iterator[Row]:
     reported: dict[str, str] = {}
     for name, check in checks.items():
         try:
-            found = check(subject)
+            outcome = check(subject)
         except Skip as reason:
             yield Row(name, "skipped", str(reason))
         except torch.OutOfMemoryError:
@@ -125,7 +125,7 @@ def run_checks(subject: Subject, checks: Mapping[str, Check]) -> Iterator[Row]:
             what, _, remedy = sentence.rpartition("; ")
             yield Row(name, "FAILED", what or sentence, remedy if what else _REPORT)
         else:
-            yield Row(name, "ok", found.text, bound="" if found.error is None else bound(found.error))
+            yield Row(name, "ok", outcome.text, bound="" if outcome.error is None else bound(outcome.error))
 
 
 def bound(error: float) -> str:

@@ -97,7 +97,7 @@ def test_weights_that_were_changed_are_refused(tiny_checkpoints: dict[str, Path]
     (folder,) = (tmp_path / "pretrained").iterdir()
     with (folder / "model.safetensors").open("ab") as file:
         file.write(b"x")
-    with pytest.raises(AssertionError, match="are not those that the first stage wrote; delete that folder"):
+    with pytest.raises(AssertionError, match="are not those that the first stage wrote; delete the folder"):
         run(checkpoint, tmp_path / "two")
 
 
