@@ -1,1 +1,1 @@
-"""What a checkpoint must fulfil before any number trained on it can be trusted: `python -m jepa_ray.conformance PATH`."""
+"""Checks that a checkpoint must pass before results trained on it can be trusted: `python -m jepa_ray.conformance PATH`."""

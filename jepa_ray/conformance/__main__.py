@@ -1,7 +1,7 @@
-"""Command line: does a checkpoint do all that a number trained on it rests on?  `python -m jepa_ray.conformance PATH_OR_ID`
+"""Command line that checks whether results trained on a checkpoint can be trusted: `python -m jepa_ray.conformance PATH_OR_ID`.
 
-Prints one row per check; exits with 0 if all pass, 1 if any fails, 2 if there is nothing to check. The checks themselves are
-`text_checks.py` and `network_checks.py`. Stands above training/, as every command does; nothing imports it.
+Prints one row per check; exits with 0 if all pass, 1 if any fails, 2 if there is nothing to check. The checks themselves are in
+`text_checks.py` and `network_checks.py`.
 """
 
 from __future__ import annotations
@@ -34,30 +34,34 @@ PAGE_COMMAND = "python -m jepa_ray.conformance --all --markdown"
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     if arguments.all == (arguments.checkpoint is not None):
-        return _bad("give either a checkpoint (a folder, a hub id, tiny or paper) or --all")
+        return _bad("pass either a checkpoint (a folder, a hub id, tiny or paper) or --all")
     if arguments.markdown and not arguments.all:
         return _bad("--markdown writes the page of all families; add --all")
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    warnings.simplefilter("ignore", FutureWarning)  # of libraries about each other; nothing a user could act on
+    warnings.simplefilter("ignore", FutureWarning)  # libraries warn about each other; users cannot act on it
     rows: dict[str, list[Row]] = {}
     try:
         for family in FAMILIES if arguments.all else [arguments.family]:
             with subject_of("tiny" if arguments.all else arguments.checkpoint, family) as subject:
                 if not (arguments.json or arguments.markdown):
                     print(f"{subject.checkpoint if not arguments.all else 'tiny'}, family {subject.family.name}, on {subject.device}")
-                found = rows[subject.family.name] = []
+                family_rows = rows[subject.family.name] = []
                 for row in run_checks(subject, CHECKS):
-                    found.append(row)
+                    family_rows.append(row)
                     if not (arguments.json or arguments.markdown):
                         print(line(row), flush=True)
     except ValueError as error:
         return _bad(str(error))
     if arguments.json:
-        print(json.dumps([{"family": name, **asdict(row)} for name, found in rows.items() for row in found], indent=2, ensure_ascii=False))
+        print(
+            json.dumps(
+                [{"family": name, **asdict(row)} for name, family_rows in rows.items() for row in family_rows], indent=2, ensure_ascii=False
+            )
+        )
     if arguments.markdown:
         print(markdown(rows), end="")
-    return int(any(row.result == "FAILED" for found in rows.values() for row in found))
+    return int(any(row.result == "FAILED" for family_rows in rows.values() for row in family_rows))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -70,21 +74,21 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _bad(sentence: str) -> int:
-    print(sentence, file=sys.stderr)
+def _bad(message: str) -> int:
+    print(message, file=sys.stderr)
     return 2
 
 
 @contextmanager
 def subject_of(checkpoint: str, family_name: str | None) -> Iterator[Subject]:
-    """The checkpoint under check, on a GPU where there is one; a tiny one lives as long as the context.
+    """The checkpoint under check, on a GPU if available; a tiny instance exists only within the context.
 
     Raises:
-        ValueError: unknown family, or nothing loadable.
+        ValueError: unknown family, or the checkpoint cannot be loaded.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if checkpoint in ("tiny", "paper") and family_name is None:
-        raise ValueError(f"`{checkpoint}` needs --family: one of {', '.join(FAMILIES)}")
+        raise ValueError(f"{checkpoint} needs --family NAME, one of {', '.join(FAMILIES)}")
     if checkpoint == "tiny":
         family = get_family(str(family_name))
         with tempfile.TemporaryDirectory() as folder:
@@ -98,28 +102,30 @@ def subject_of(checkpoint: str, family_name: str | None) -> Iterator[Subject]:
 
 
 def infer_family(checkpoint: str) -> ModelFamily:
-    """The one family with the checkpoint's `model_type`; ValueError where there is none, or more than one."""
+    """The only family with the checkpoint's `model_type`; ValueError if there is none, or more than one."""
     try:
         kind = PreTrainedConfig.get_config_dict(checkpoint)[0].get("model_type")
     except (OSError, ValueError):
         kind = None
-    if kind is None:  # ask again for any family: that refusal is a sentence with its remedy
+    if kind is None:  # load again with any family: its error names the remedy
         load_config(checkpoint, ModelConfig(family=next(iter(FAMILIES)), model=checkpoint))
-        raise ValueError(f"the config.json of {checkpoint} names no model_type; name the family with --family")
-    found = [family for family in FAMILIES.values() if family.model_type == kind]
-    if len(found) != 1:
-        known = ", ".join(f"{family.name} ({family.model_type})" for family in found or FAMILIES.values())
-        raise ValueError(f"{checkpoint} holds a {kind!r} model, which is {'no' if not found else 'more than one'} known family: {known}")
-    return found[0]
+        raise ValueError(f"config.json of {checkpoint} has no model_type; pass --family")
+    matches = [family for family in FAMILIES.values() if family.model_type == kind]
+    if len(matches) != 1:
+        count = f"{len(matches)} families have" if matches else "no family has"
+        names = ", ".join(f"{family.name} ({family.model_type})" for family in matches or FAMILIES.values())
+        remedy = "pass --family with one of" if matches else "the supported families are"
+        raise ValueError(f"{count} the model_type {kind!r} of {checkpoint}; {remedy} {names}")
+    return matches[0]
 
 
 def write_tiny(family: ModelFamily, folder: Path) -> None:
-    """The family's built-in tiny instance with random weights, its tokenizer made for the examples of the checks."""
+    """Write the family's built-in tiny instance, with random weights and a tokenizer for the checks' examples."""
     tokenizer = base_tokenizer(family, examples())
     tokenizer.save_pretrained(folder)
     with seeded(0):
         model = AutoModelForCausalLM.from_config(tiny_config(family, tokenizer), dtype=torch.float32)
-        for parameter in model.parameters():  # norm weights start at 0 or 1, where a mistake in them would not show
+        for parameter in model.parameters():  # norm weights start at 0 or 1, which would hide mistakes
             if parameter.ndim == 1:
                 parameter.data += 0.1 * torch.randn_like(parameter)
     model.save_pretrained(folder)
@@ -133,27 +139,27 @@ def line(row: Row) -> str:
 
 
 def markdown(rows: Mapping[str, Sequence[Row]]) -> str:
-    """The page docs/families.md: family x check, and what each check asks for. Nothing in it depends on the machine or the day."""
+    """The page docs/families.md: a table of families and checks, and what each check requires. Does not depend on machine or date."""
     header = ["family", "model type", "paper's checkpoint", *CHECKS]
     lines = [
         "# Families",
         "",
         "Every family's tiny instance (real architecture and chat format, random weights) against every check,",
         f"on {NUM_EXAMPLES} built-in pairs.",
-        "A checkpoint of your own goes through the same checks with `python -m jepa_ray.conformance PATH_OR_ID`.",
+        "To run the same checks on your own checkpoint: `python -m jepa_ray.conformance PATH_OR_ID`.",
         "",
-        f"Made by `{PAGE_COMMAND} > docs/families.md`; not edited by hand.",
+        f"Generated by `{PAGE_COMMAND} > docs/families.md`; do not edit by hand.",
         "",
         f"| {' | '.join(header)} |",
         f"|{'---|' * len(header)}",
     ]
-    for name, found in rows.items():
+    for name, family_rows in rows.items():
         family = FAMILIES[name]
-        cells = [f"{row.result}, {row.bound}" if row.bound else row.result for row in found]
+        cells = [f"{row.result}, {row.bound}" if row.bound else row.result for row in family_rows]
         lines.append(f"| {' | '.join([name, f'`{family.model_type}`', f'`{family.paper_model}`', *cells])} |")
-    lines += ["", "What each check asks for; a number is the bound on the largest relative error.", ""]
+    lines += ["", "What each check requires; a number is the bound on the largest relative error.", ""]
     lines += [f"- **{name}**: {(check.__doc__ or '').splitlines()[0]}" for name, check in CHECKS.items()]
-    failed = [(name, row) for name, found in rows.items() for row in found if row.result != "ok"]
+    failed = [(name, row) for name, family_rows in rows.items() for row in family_rows if row.result != "ok"]
     if failed:
         lines += ["", *(f"- {name}, {row.check}: {row.result}; {row.found}" for name, row in failed)]
     return "\n".join(lines) + "\n"

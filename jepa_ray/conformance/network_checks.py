@@ -1,7 +1,7 @@
-"""Checks of a checkpoint that run its network; the frame, and the checks of its text, are `text_checks.py`.
+"""Checks of a checkpoint that run its network; the framework and the checks of its text are in `text_checks.py`.
 
-Everything is computed in fp32 on a few examples, network by network, so that models of billions of parameters go through one GPU;
-of gradients only one set is ever held. Legend: N labels, D width.
+Everything is computed in fp32 on a few examples, one network at a time and with one set of gradients, so that models with billions of
+parameters fit on one GPU. Legend: N labels, D width.
 """
 
 from __future__ import annotations
@@ -47,17 +47,17 @@ from jepa_ray.training.step import losses, train_step
 
 LORA = LoraConfig(r=4, dropout=0.0)
 ROWS = (0, 1, 2)
-"""Examples of the checks that are dear."""
+"""Examples of the expensive checks."""
 TOLERANCE = 1e-3
 """Largest relative error of losses, gradients and logits in fp32 that passes as rounding."""
 WORK_ON_CPU = 1e12
-"""Parameters times tokens beyond which sequences longer than the sliding window are left to a GPU: about half a minute."""
+"""Parameters times tokens; above it (about half a minute), sequences longer than the sliding window are only checked on a GPU."""
 _PLAIN = "set base.model.packing=plain for this model and report it"
 _REPORT = "report this with the checkpoint's name and the output of this command"
 
 
 def check_packing(subject: Subject) -> Found:
-    """Packed rows give the hidden states of separate passes, also beyond a sliding window."""
+    """Packed rows give the same hidden states as separate passes, also beyond a sliding window."""
     network = subject.network(k=PREDICTORS)
     window = sliding_window(network.causal_lm.config)
     worst, beyond = 0.0, ""
@@ -65,7 +65,7 @@ def check_packing(subject: Subject) -> Found:
     if window is not None:
         work = window * sum(p.numel() for p in network.parameters())
         if subject.device.type == "cpu" and work > WORK_ON_CPU:
-            beyond = f"; not beyond the sliding window of {window} tokens, which takes a GPU at this size"
+            beyond = f"; not beyond the sliding window of {window} tokens, which requires a GPU at this size"
         else:
             tables.append((longer_than(subject, window), 1))
             beyond = f"; also beyond the sliding window of {window} tokens"
@@ -79,27 +79,27 @@ def check_packing(subject: Subject) -> Found:
 
 
 def sliding_window(config: Any) -> int | None:
-    """Tokens that the narrowest layers look back; None where every layer sees everything."""
+    """Tokens that the narrowest layers attend back to; None if every layer attends to all."""
     window: int | None = getattr(config, "sliding_window", None)
     kinds = getattr(config, "layer_types", None)
     return None if kinds is not None and "sliding_attention" not in kinds else window
 
 
 def check_gradients(subject: Subject) -> Found:
-    """Packed losses and gradients are those of separate passes: full and LoRA, with and without gradient checkpointing."""
+    """Packed rows give the same losses and gradients as separate passes: full and LoRA, with and without gradient checkpointing."""
     worst, table, beyond = 0.0, subject.table, ""
     for lora in (None, LORA):
         for recompute in (False, True):
             network = subject.network(lora, k=PREDICTORS, gradient_checkpointing=recompute).train()
             if recompute and not any(getattr(module, "gradient_checkpointing", False) for module in network.modules()):
-                raise ValueError("the model ignores gradient checkpointing; leave base.model.gradient_checkpointing off")
+                raise ValueError("the model ignores gradient checkpointing; do not set base.model.gradient_checkpointing")
             if (window := sliding_window(network.causal_lm.config)) is not None:
-                near = window <= 512  # a backward pass over thousands of tokens is dear
+                near = window <= 512  # a backward pass over thousands of tokens is expensive
                 table = longer_than(subject, window) if near else table
                 beyond = f"; {'also' if near else 'not'} beyond the sliding window of {window} tokens"
             error = gradient_error(subject, network, table)
             how = f"{'LoRA' if lora else 'full'}, {'with' if recompute else 'without'} gradient checkpointing"
-            if not error <= TOLERANCE:  # NaN too
+            if not error <= TOLERANCE:  # also fails for NaN
                 raise ValueError(f"losses or gradients differ from separate passes by {error:.2g} ({how}); {_PLAIN}")
             worst = max(worst, error)
             del network
@@ -109,29 +109,29 @@ def check_gradients(subject: Subject) -> Found:
 def gradient_error(subject: Subject, network: Network, table: TokenTable) -> float:
     """Largest relative error of the two losses and of any trained tensor's gradient (norm of the difference over its norm).
 
-    Tensors with hardly a gradient are measured on 1 % of the largest. The separate passes are subtracted into the same `.grad`.
+    Tensors with a tiny gradient are measured relative to 1 % of the largest. Separate passes are subtracted into the same `.grad`.
     """
     config = TrialConfig(model=subject.model(), objective=ObjectiveConfig(k=PREDICTORS))
     rows = [*ROWS[:-1], len(table) - 1]
     batch = make_batch(table, rows, backend="trie", k=PREDICTORS)
     ce, jepa = losses(network, batch, config, subject.device)
-    weights = 1 / batch.num_labels, 10 / batch.num_pairs  # a JEPA term that counts
+    weights = 1 / batch.num_labels, 10 / batch.num_pairs  # large enough that an error of the JEPA term shows
     (weights[0] * ce + weights[1] * jepa).backward()
     trained = {name: p for name, p in network.named_parameters() if p.requires_grad}
     norms = {name: float(p.grad.norm()) if p.grad is not None else 0.0 for name, p in trained.items()}
-    found = float(ce.detach()), float(jepa.detach())
+    packed_losses = float(ce.detach()), float(jepa.detach())
     del ce, jepa
 
-    for module in network.modules():  # the reference recomputes nothing
+    for module in network.modules():  # the reference runs without recomputation
         if hasattr(module, "gradient_checkpointing"):
             module.gradient_checkpointing = False  # type: ignore[assignment]
-    wanted = [0.0, 0.0]
+    separate_losses = [0.0, 0.0]
     for row in rows:
         terms = _separate_losses(network, table, row)
         (-weights[0] * terms[0] - weights[1] * terms[1]).backward()
-        wanted = [total + float(term.detach()) for total, term in zip(wanted, terms, strict=True)]
+        separate_losses = [total + float(term.detach()) for total, term in zip(separate_losses, terms, strict=True)]
     floor = 0.01 * max(norms.values())
-    errors = [abs(a - b) / abs(b) for a, b in zip(found, wanted, strict=True)]
+    errors = [abs(a - b) / abs(b) for a, b in zip(packed_losses, separate_losses, strict=True)]
     for name, parameter in trained.items():
         difference = float(parameter.grad.norm()) if parameter.grad is not None else 0.0
         errors.append(difference / max(norms[name], floor))
@@ -139,7 +139,7 @@ def gradient_error(subject: Subject, network: Network, table: TokenTable) -> flo
 
 
 def _separate_losses(network: Network, table: TokenTable, row: int) -> tuple[Tensor, Tensor]:
-    """The two losses of one example from their definition: three passes, each alone, through the model's own forward."""
+    """The two losses of one example by definition: three separate passes through the model's own forward."""
     sequence = torch.from_numpy(table.lm[row].astype("int64")).to(network.device)
     prompt = int(table.prompt_length[row])
     with network.attention(None):
@@ -151,7 +151,7 @@ def _separate_losses(network: Network, table: TokenTable, row: int) -> tuple[Ten
 
 
 def check_lora(subject: Subject) -> Found:
-    """Adapters sit on every matrix but embeddings and head, and on all targets of the family; merged and reloaded, nothing changes."""
+    """Every matrix except embeddings and head has an adapter, as has every target of the family; merging and reloading changes nothing."""
     network = subject.network(LORA).eval()
     lm, targets = network.causal_lm, subject.family.lora_targets
     remedy = f"correct lora_targets of family {subject.family.name} in jepa_ray/models/families.py"
@@ -159,7 +159,7 @@ def check_lora(subject: Subject) -> Found:
     if missing := sorted(set(targets) - {name.rpartition(".")[2] for name in adapted}):
         raise ValueError(f"the model has no linear layer {', '.join(missing)}; {remedy}")
     if bare := sorted(_without_adapter(lm, adapted)):
-        raise ValueError(f"{len(bare)} matrices carry no adapter, such as {bare[0]}; {remedy}")
+        raise ValueError(f"{len(bare)} matrices have no adapter, such as {bare[0]}; {remedy}")
     before = _logits(subject, network)
     with _scratch(network) as folder:
         network.lm.merge_and_unload().save_pretrained(folder)
@@ -167,21 +167,21 @@ def check_lora(subject: Subject) -> Found:
         after = _logits(subject, subject.network(source=str(folder)).eval())
     error = float((after - before).norm() / before.norm())
     if not error <= TOLERANCE:
-        raise ValueError(f"merged into the weights and reloaded, logits differ by {error:.2g}; {_REPORT}")
-    return Found(f"{len(adapted)} adapters on {len(targets)} kinds of layers, none left out; merged and reloaded the same", error)
+        raise ValueError(f"merging the adapters and reloading changes logits by {error:.2g}; {_REPORT}")
+    return Found(f"{len(adapted)} adapters on {len(targets)} kinds of layers, none left out; unchanged when merged and reloaded", error)
 
 
 def _without_adapter(lm: nn.Module, adapted: set[str]) -> Iterator[str]:
-    """Matrices that are neither embedding nor head nor in an adapted layer. Experts and other bare parameters count, not only nn.Linear."""
+    """Matrices that are neither embedding nor head nor in an adapted layer, including experts and other parameters outside nn.Linear."""
     head = lm.get_output_embeddings()  # type: ignore[operator]
     for name, module in lm.named_modules():
         inside = any(name == layer or name.startswith(f"{layer}.") for layer in adapted)
         if not inside and module is not head and not isinstance(module, nn.Embedding):
-            yield from (f"{name}.{own}" for own, parameter in module.named_parameters(recurse=False) if parameter.ndim >= 2)
+            yield from (f"{name}.{leaf}" for leaf, parameter in module.named_parameters(recurse=False) if parameter.ndim >= 2)
 
 
 def check_predictor(subject: Subject) -> Found:
-    """Predictor tokens move in a training step, under LoRA too, where the vocabulary's embeddings do not; saved state comes back."""
+    """A training step moves all predictor tokens and, under LoRA, no embedding of the vocabulary; saved state is restored exactly."""
     network = subject.network(LORA, k=PREDICTORS).train()
     assert network.predictor is not None
     before = network.predictor.detach().clone()
@@ -203,27 +203,27 @@ def check_predictor(subject: Subject) -> Found:
     train_step(state, np.array(ROWS), 0, 2)
     moved = (network.predictor.detach() - before).abs().amax(dim=1)
     if not bool(((moved > 0) & torch.isfinite(moved)).all()):
-        raise ValueError(f"{int((moved > 0).sum())} of {PREDICTORS} predictor tokens move in a training step; {_REPORT}")
+        raise ValueError(f"only {int((moved > 0).sum())} of {PREDICTORS} predictor tokens move in a training step; {_REPORT}")
     if any(p.requires_grad for p in network.causal_lm.get_input_embeddings().parameters()):
         raise ValueError(f"the vocabulary's embeddings are trained under LoRA; {_REPORT}")
-    wanted = {name: p.detach().clone() for name, p in network.named_parameters() if p.requires_grad}
+    saved = {name: p.detach().clone() for name, p in network.named_parameters() if p.requires_grad}
     with tempfile.TemporaryDirectory() as scratch:
         state.save(Path(scratch))
         del network, state
         again = subject.network(LORA, k=PREDICTORS)
         checkpoint.load(Path(scratch), again, make_optimizer(again, config))
-    found = dict(again.named_parameters())
-    if wrong := [name for name, value in wanted.items() if not torch.equal(found[name], value)]:
-        raise ValueError(f"{wrong[0]} is not what was saved in the trial's working checkpoint; {_REPORT}")
-    return Found(f"all {PREDICTORS} move, the vocabulary does not; a trial's state comes back bit for bit")
+    restored = dict(again.named_parameters())
+    if wrong := [name for name, value in saved.items() if not torch.equal(restored[name], value)]:
+        raise ValueError(f"{wrong[0]} restored from the trial's working checkpoint differs from what was saved; {_REPORT}")
+    return Found(f"all {PREDICTORS} move, the vocabulary does not; a trial's state is restored bit for bit")
 
 
 def check_stop(subject: Subject) -> Found:
-    """Generation ends at the end of turn: with a head forced to write one ordinary token, two, and then the end."""
+    """Generation stops at the end of turn, tested with a head that is forced to write one, two or three ordinary tokens before it."""
     network, tokenizer = subject.network(), subject.tokenizer
     stop = int(subject.table.lm[0][-1])
     head = network.causal_lm.get_output_embeddings()
-    rows = sorted(range(3), key=lambda i: int(subject.table.prompt_length[i]))  # the order in which they share a batch
+    rows = sorted(range(3), key=lambda i: int(subject.table.prompt_length[i]))  # the order within their batch
     ordinary = int(subject.table.lm[0][int(subject.table.prompt_length[0])])
     calls = 0
 
@@ -244,8 +244,8 @@ def check_stop(subject: Subject) -> Found:
     lengths, one = [generation.num_tokens for generation in written], tokenizer.decode([ordinary])
     if not all(generation.stopped for generation in written) or lengths != [1, 2, 3] or calls != 4:
         raise ValueError(
-            f"after {subject.family.turn_end!r} at the 2nd, 3rd and 4th token, outputs are {lengths} tokens long in {calls} passes; "
-            f"make the end of turn one token of the tokenizer, within the model's vocabulary of {head.weight.shape[0]}"
+            f"with {subject.family.turn_end!r} as the 2nd, 3rd and 4th token, outputs are {lengths} tokens long in {calls} passes; "
+            f"the end of turn must be one token of the tokenizer, within the model's vocabulary of {head.weight.shape[0]}"
         )
     if written[0].text != one:
         raise ValueError(f"the output before the end of turn is {written[0].text!r} instead of {one!r}; {_REPORT}")
@@ -253,7 +253,7 @@ def check_stop(subject: Subject) -> Found:
 
 
 def check_save(subject: Subject) -> Found:
-    """Saved and reloaded, every weight and every token is the same, bit for bit."""
+    """Saving and reloading keeps every weight and every token, bit for bit."""
     network = subject.network().eval()
     logits, ids = _logits(subject, network), subject.table.lm.flat
     with _scratch(network) as folder:
@@ -265,12 +265,12 @@ def check_save(subject: Subject) -> Found:
             not np.array_equal(saved.table.lm.flat, ids)
             or load_tokenizer(str(folder), saved.model()).get_vocab() != saved.tokenizer.get_vocab()
         ):
-            raise ValueError("the saved tokenizer gives other tokens; save it with this version of Transformers and check that folder")
+            raise ValueError("the saved tokenizer gives different tokens; save it with this version of Transformers and check that folder")
     before, after = network.state_dict(), again.state_dict()
     wrong = [name for name in before if name not in after or not torch.equal(before[name], after[name])]
     if wrong or before.keys() != after.keys() or not torch.equal(_logits(subject, again), logits):
         raise ValueError(f"{len(wrong)} tensors change when saved and reloaded, such as {(wrong or ['the logits'])[0]}; {_REPORT}")
-    return Found(f"{len(before)} tensors and all tokens the same, bit for bit")
+    return Found(f"{len(before)} tensors and all tokens unchanged, bit for bit")
 
 
 def _logits(subject: Subject, network: Network) -> Tensor:
@@ -286,7 +286,7 @@ def _scratch(network: Network) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder:
         needed = sum(p.numel() * p.element_size() for p in network.parameters()) * 1.05
         if shutil.disk_usage(folder).free < needed:
-            raise Skip(f"needs {needed / 1e9:.0f} GB in the temporary folder; TMPDIR names another")
+            raise Skip(f"needs {needed / 1e9:.0f} GB in the temporary folder; set TMPDIR to use another")
         yield Path(folder)
 
 
@@ -302,4 +302,4 @@ CHECKS: dict[str, Check] = {
     "stop token": check_stop,
     "save and reload": check_save,
 }
-"""All checks, in the order of the table; the first line of each docstring says what must hold."""
+"""All checks, in the order of the table; the first line of each docstring states the requirement."""

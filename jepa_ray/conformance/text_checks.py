@@ -1,9 +1,9 @@
-"""What a checkpoint must fulfil before a number trained on it means anything: one small function per check.
+"""Checks that a checkpoint must pass before results trained on it mean anything: one small function per check.
 
-Each function takes a Subject and returns what it found, or raises ValueError with a sentence "what is wrong; what to do". `run_checks`
-makes a row of either, so that one failure does not hide the next. What is right is derived anew here (from decoded text, from
-the rule of the packed row, from passes over one sequence at a time), not read from the code under test. Checks of the text
-stand in this module, those that run the network in `network_checks.py`; the command is `python -m jepa_ray.conformance`.
+Each function takes a Subject and returns a Found, or raises ValueError with a sentence "what is wrong; what to do". `run_checks`
+turns either into a row, so that one failure does not hide the next. Expected values are derived independently (from decoded text, from
+the rule of the packed row, from passes over one sequence at a time), not read from the code under test. This module contains the
+checks of the text, `network_checks.py` those that run the network; the command is `python -m jepa_ray.conformance`.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from jepa_ray.models.network import Network
 NUM_EXAMPLES = 200
 CPU = torch.device("cpu")
 PREDICTORS = 2
-"""k wherever a check has predictor tokens."""
+"""k of all checks with predictor tokens."""
 DAYS = ("1 January 2001", "29 February 2032")
 _THINKING = re.compile(r"<think>(.*?)(</think>|\Z)", re.DOTALL)
 
 
 def examples() -> list[Example]:
-    """The built-in pairs that everything is checked on, with a system prompt."""
+    """The built-in pairs that all checks use, with a system prompt."""
     return [Example(example.id, nlrx.SYSTEM, example.text, example.code) for example in nlrx.generate(NUM_EXAMPLES, 0, "train")]
 
 
@@ -52,7 +52,7 @@ class Subject:
     examples: Sequence[Example] = field(default_factory=examples)
 
     def model(self, **changes: Any) -> ModelConfig:
-        """Computed in fp32 everywhere, so that an error of substance stands out from rounding."""
+        """Model config in fp32, so that real errors stand out from rounding."""
         return ModelConfig(**{"family": self.family.name, "model": self.checkpoint, "precision": "fp32"} | changes)
 
     @cached_property
@@ -64,7 +64,7 @@ class Subject:
         return tokenize_split(self.examples, self.tokenizer, self.family, max_length=1 << 20)
 
     def network(self, lora: LoraConfig | None = None, *, k: int = 0, gradient_checkpointing: bool = False, source: str = "") -> Network:
-        """Loaded anew, with adapters that do something: PEFT starts them as the zero map."""
+        """Load the network, with nonzero adapters: PEFT initialises them to the zero map."""
         checkpoint = source or self.checkpoint
         model = self.model(model=checkpoint, gradient_checkpointing=gradient_checkpointing)
         network = load_network(checkpoint, model, lora, k=k, seed=0, device=self.device)
@@ -78,11 +78,11 @@ class Subject:
 
 @dataclass(frozen=True)
 class Found:
-    """What a check that passed saw."""
+    """The result of a check that passed."""
 
     text: str
     error: float | None = None
-    """Largest numerical error, where the check measures one."""
+    """Largest numerical error, if the check measures one."""
 
 
 @dataclass(frozen=True)
@@ -93,13 +93,13 @@ class Row:
     result: Literal["ok", "FAILED", "skipped"]
     found: str
     remedy: str = ""
-    """What to do about it, one sentence; empty unless FAILED."""
+    """What to do, in one sentence; empty unless FAILED."""
     bound: str = ""
-    """`< 1e-4`: the power of ten that the numerical error stays under."""
+    """Power of ten that bounds the numerical error, such as `< 1e-4`."""
 
 
 class Skip(Exception):
-    """The check does not apply, or has no room to run; the message says which."""
+    """The check does not apply, or lacks the disk space to run; the message states which."""
 
 
 Check = Callable[[Subject], Found]
@@ -107,29 +107,29 @@ _REPORT = "report this with the checkpoint's name and the output of this command
 
 
 def run_checks(subject: Subject, checks: Mapping[str, Check]) -> Iterator[Row]:
-    """One row per check, in their order. A cause that has been told once makes the checks after it skipped."""
-    told: dict[str, str] = {}
+    """One row per check, in order. A check that fails for a cause already reported is marked as skipped."""
+    reported: dict[str, str] = {}
     for name, check in checks.items():
         try:
-            found = check(subject)
+            outcome = check(subject)
         except Skip as reason:
             yield Row(name, "skipped", str(reason))
         except torch.OutOfMemoryError:
-            yield Row(name, "FAILED", "out of memory", "run it on a device with more memory, or on a smaller model of the family")
-        except Exception as error:  # whatever a foreign checkpoint does to its check: the others go on
+            yield Row(name, "FAILED", "out of memory", "run on a device with more memory, or check a smaller model of the family")
+        except Exception as error:  # a foreign checkpoint may raise anything; the other checks continue
             sentence = _one_line(str(error)) if isinstance(error, ValueError | RuntimeError) else f"{type(error).__name__}: {error}"
-            if sentence in told:
-                yield Row(name, "skipped", f"for the same reason as {told[sentence]}")
+            if sentence in reported:
+                yield Row(name, "skipped", f"for the same reason as {reported[sentence]}")
                 continue
-            told[sentence] = name
+            reported[sentence] = name
             what, _, remedy = sentence.rpartition("; ")
             yield Row(name, "FAILED", what or sentence, remedy if what else _REPORT)
         else:
-            yield Row(name, "ok", found.text, bound="" if found.error is None else bound(found.error))
+            yield Row(name, "ok", outcome.text, bound="" if outcome.error is None else bound(outcome.error))
 
 
 def bound(error: float) -> str:
-    """The power of ten above an error, at least 1e-4: coarse, so that it is the same on any machine."""
+    """The power of ten above an error, at least 1e-4: coarse, so that all machines report the same."""
     return next((f"< 1e-{digits}" for digits in (4, 3, 2, 1) if error < 10.0**-digits), ">= 0.1")
 
 
@@ -138,47 +138,49 @@ def _one_line(text: str) -> str:
 
 
 def check_tokenizer(subject: Subject) -> Found:
-    """It loads, fits the rows of the embeddings, gives character offsets, and knows beginning and end of turn as one token each."""
+    """Loads, fits the rows of the embeddings, provides character offsets, and encodes BOS and end of turn as one token each."""
     tokenizer, family = subject.tokenizer, subject.family
     check_rows(tokenizer, load_config(subject.checkpoint, subject.model()), subject.checkpoint)
-    Renderer(tokenizer, family)  # refuses a slow one
+    Renderer(tokenizer, family)  # rejects a slow tokenizer
     texts = {"end of turn": family.turn_end} | ({"BOS": family.bos} if family.bos is not None else {})
     for what, text in texts.items():
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
         if ids != [tokenizer.convert_tokens_to_ids(text)]:
-            raise ValueError(f"the {what} {text!r} becomes {len(ids)} tokens instead of one; add it to the tokenizer as a special token")
+            raise ValueError(
+                f"the {what} {text!r} is encoded as {len(ids)} tokens instead of one; add it to the tokenizer as a special token"
+            )
     return Found(f"{len(tokenizer)} tokens; " + ", ".join(f"{what} {text!r}" for what, text in texts.items()))
 
 
 def check_template(subject: Subject) -> Found:
-    """It renders conversation (up to the end of turn) and views, the same text on any day, with BOS once and no thinking in it."""
+    """Renders the conversation (up to the end of turn) and the views: the same text on any date, with BOS once and without thinking."""
     tokenizer, family = subject.tokenizer, subject.family
-    own = tokenizer.get_chat_template() != family.template
-    other = "remove the checkpoint's chat_template.jinja to get the family's own" if own else f"correct the record of {family.name}"
+    has_own = tokenizer.get_chat_template() != family.template
+    other = "remove the checkpoint's chat_template.jinja to use the family's" if has_own else f"correct the record of {family.name}"
     today = _renderings(subject, tokenizer)
     for day in DAYS:
         dated = copy.copy(tokenizer)
         dated.chat_template = "{%- macro strftime_now(format) %}" + day + "{% endmacro %}" + tokenizer.get_chat_template()
         if _renderings(subject, dated) != today:
-            raise ValueError(f"the text changes with the date; pin it in template_kwargs of family {family.name}, or {other}")
+            raise ValueError(f"the text changes with the date; fix the date in template_kwargs of family {family.name}, or {other}")
     bos = tokenizer.bos_token if family.bos is None else family.bos
     for example, (whole, text, code) in zip(subject.examples, today, strict=True):
         position = 0
         for part in (example.system, example.text, example.code):
             position = whole.find(part.strip(), position)
             if position < 0:
-                raise ValueError(f"the conversation does not show {part[:60]!r} in its place; {other}")
+                raise ValueError(f"the conversation does not contain {part[:60]!r} in its place; {other}")
             position += len(part.strip())
         for rendered in (whole, text, code):
             if any(inside.strip() or not end for inside, end in _THINKING.findall(rendered)):
-                raise ValueError(f"there is an open or filled <think> block in {rendered[-80:]!r}; switch thinking off, or {other}")
+                raise ValueError(f"{rendered[-80:]!r} contains an open or filled <think> block; switch thinking off, or {other}")
         for rendered in (whole[:position], text, code):
             count = rendered.count(bos) if bos else 0
             if count != (family.bos is not None) or (family.bos is not None and not rendered.startswith(family.bos)):
                 wanted = "never" if family.bos is None else "once, at the start"
-                raise ValueError(f"BOS {bos!r} stands {count} times in {rendered[:60]!r} and must stand there {wanted}; {other}")
+                raise ValueError(f"BOS {bos!r} appears {count} times in {rendered[:60]!r} and must appear {wanted}; {other}")
     once = "BOS once" if family.bos is not None else "no BOS"
-    return Found(f"{'its own' if own else f'that of {family.name}'}; {once}, no thinking, the same on any day")
+    return Found(f"{'its own' if has_own else f'that of {family.name}'}; {once}, no thinking, the same on any date")
 
 
 def _renderings(subject: Subject, tokenizer: Any) -> list[tuple[str, str, str]]:
@@ -191,37 +193,35 @@ def _renderings(subject: Subject, tokenizer: Any) -> list[tuple[str, str, str]]:
 
 
 def check_readouts(subject: Subject) -> Found:
-    """On every example, the readouts stand on the last content token of their view, or on the last predictor token."""
+    """On every example, readouts are at the last content token of their view, or at the last predictor token."""
     texts = [example.text.rstrip() for example in subject.examples]
     codes = [example.code.rstrip() for example in subject.examples]
     for k in (0, PREDICTORS):
         batch = make_batch(subject.table, range(len(subject.table)), backend="trie", k=k)
         if batch.num_pairs != len(subject.examples):
-            raise ValueError(f"{batch.num_pairs} of {len(subject.examples)} examples have readouts; {_REPORT}")
+            raise ValueError(f"only {batch.num_pairs} of {len(subject.examples)} examples have readouts; {_REPORT}")
         for index, contents, tokens in ((batch.source_index, texts, k), (batch.target_index, codes, 0)):
             for at, content in zip(index, contents, strict=True):
                 _readout_is_last(subject, _seen(batch, int(at)), content, tokens)
-    return Found(f"on the last content or predictor token of all {len(texts)}, k = 0 and {PREDICTORS}")
+    return Found(f"at the last content or predictor token of all {len(texts)}, k = 0 and {PREDICTORS}")
 
 
 def _readout_is_last(subject: Subject, path: NDArray[np.int64], content: str, k: int) -> None:
-    """`path`: all that the readout sees, itself last. Raises unless it ends in the content and k predictor tokens, and no less."""
-    own, predictors = path[: len(path) - k], path[len(path) - k :]
-    whole, short = _decode(subject.tokenizer, own), _decode(subject.tokenizer, own[:-1])
+    """`path`: all tokens that the readout sees, itself last. ValueError unless it ends exactly in the content and k predictor tokens."""
+    view, predictors = path[: len(path) - k], path[len(path) - k :]
+    whole, short = _decode(subject.tokenizer, view), _decode(subject.tokenizer, view[:-1])
     if predictors.tolist() != list(range(PREDICTOR_BASE, PREDICTOR_BASE + k)) or not whole.endswith(content) or short.endswith(content):
-        raise ValueError(f"a readout of {content[-40:]!r} stands behind {whole[-40:]!r} and {k} predictor tokens; {_REPORT}")
+        raise ValueError(f"a readout of {content[-40:]!r} comes after {whole[-40:]!r} and {k} predictor tokens; {_REPORT}")
 
 
 def check_labels(subject: Subject) -> Found:
-    """On every example, the labels decode to the answer and the end of turn, each predicted from just what precedes it."""
+    """On every example, labels decode to the answer and the end of turn, each predicted from exactly the tokens before it."""
     tokenizer, table, stop = subject.tokenizer, subject.table, subject.family.turn_end
     for row, example in enumerate(subject.examples):
         batch = make_batch(table, [row], backend="trie", k=PREDICTORS)
         decoded, wanted = _decode(tokenizer, batch.label_ids), example.code.strip() + stop
         if decoded != wanted:
-            raise ValueError(
-                f"labels are {decoded[:80]!r} where the answer is {wanted[:80]!r}; use a template without text of its own there"
-            )
+            raise ValueError(f"labels are {decoded[:80]!r} instead of {wanted[:80]!r}; use a template that adds no text to the answer")
         seen = [_seen(batch, int(at)) for at in batch.label_index]
         for before, label, after in zip(seen, batch.label_ids, seen[1:], strict=False):
             if after.tolist() != [*before.tolist(), int(label)]:
@@ -232,7 +232,7 @@ def check_labels(subject: Subject) -> Found:
 
 
 def _seen(batch: ViewBatch, at: int) -> NDArray[np.int64]:
-    """Ids of the tokens that the token at flat index `at` attends to, by the rule of the row: k <= q and q < end[k]."""
+    """Ids of the tokens that the token at flat index `at` attends to, by the packed row's rule: k <= q and q < end[k]."""
     width = batch.packed.input_ids.shape[1]
     row, q = divmod(at, width)
     ids: NDArray[np.int64] = batch.packed.input_ids[row, : q + 1][batch.packed.end[row, : q + 1] > q]
@@ -245,7 +245,7 @@ def _decode(tokenizer: Any, ids: Any) -> str:
 
 
 def longer_than(subject: Subject, tokens: int) -> TokenTable:
-    """Four usual examples and one whose Text and training sequence are longer than so many tokens."""
+    """Four usual examples, and one whose Text and training sequence exceed this many tokens."""
     text, number = "", 0
     while len(subject.tokenizer(text, add_special_tokens=False)["input_ids"]) <= tokens:
         text += " ".join(example.text for example in subject.examples[number : number + 20]) + " "

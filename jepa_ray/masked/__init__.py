@@ -1,1 +1,1 @@
-"""Masked encoders, the second recipe, whole: corpus, masking, network, step, trial and probe."""
+"""The complete second recipe, masked encoders: corpus, masking, network, step, trial and probe."""

@@ -1,9 +1,9 @@
-"""What a masked trial writes: its working checkpoint, and at the end the encoders, predictor and optimizer that stay.
+"""Files of a masked trial: its working checkpoint and, at the end, the final encoders, predictor and optimizer.
 
 <folder>/context/                  Hugging Face folder of the trained masked-language model, with tokenizer
          target/                   Hugging Face folder of the target encoder                   (with a JEPA term only)
          predictor.safetensors     weights of the predictor                                    (with a JEPA term only)
-         optimizer.pt              the optimizer's state, epoch and step; loads with weights_only=True
+         optimizer.pt              the optimizer's state, epoch and step; can be loaded with weights_only=True
          trial.json                the trial's configuration
 """
 
@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from jepa_ray.config import TrialConfig, canonical
+from jepa_ray.config import canonical
 from jepa_ray.masked.network import MaskedNetwork
-from jepa_ray.masked.step import TargetEncoder
+from jepa_ray.masked.step import MaskedState, TargetEncoder
 from jepa_ray.system import atomic
 
 _WORKING = "checkpoint.pt"
@@ -27,7 +27,7 @@ _WORKING = "checkpoint.pt"
 def save_working(
     scratch: Path, network: MaskedNetwork, target: TargetEncoder | None, optimizer: torch.optim.Optimizer, **state: Any
 ) -> None:
-    """What it takes to go on from the last finished epoch; atomically: a crash leaves the previous checkpoint whole."""
+    """Write everything needed to resume after the last finished epoch, atomically: a crash leaves the previous checkpoint intact."""
     tensors = {
         "trained": {name: parameter.detach() for name, parameter in network.named_parameters() if parameter.requires_grad},
         "target": dict(target.encoder.named_parameters()) if target is not None else {},
@@ -40,7 +40,7 @@ def save_working(
 def load_working(
     scratch: Path, network: MaskedNetwork, target: TargetEncoder | None, optimizer: torch.optim.Optimizer
 ) -> dict[str, Any] | None:
-    """Put the last working checkpoint into all three; what else was saved is returned. None where there is none."""
+    """Load the last working checkpoint into all three and return everything else it contains; None if there is no checkpoint."""
     path = scratch / _WORKING
     if not path.is_file():
         return None
@@ -54,16 +54,9 @@ def load_working(
     return state
 
 
-def save_final(
-    folder: Path,
-    config: TrialConfig,
-    network: MaskedNetwork,
-    target: TargetEncoder | None,
-    optimizer: torch.optim.Optimizer,
-    tokenizer: Any,
-    **state: int,
-) -> None:
-    """Write the folder of the docstring above; it appears whole, or not at all. What an earlier attempt left there is replaced."""
+def save_final(folder: Path, state: MaskedState, tokenizer: Any, **progress: int) -> None:
+    """Write the folder described at the top of this module, completely or not at all. Replaces the folder of an earlier attempt."""
+    network, target = state.network, state.target
     with atomic.whole_folder(folder, replace=True) as building:
         network.lm.save_pretrained(building / "context")
         tokenizer.save_pretrained(building / "context")
@@ -72,5 +65,5 @@ def save_final(
             tokenizer.save_pretrained(building / "target")
             weights = {name: value.detach().cpu().contiguous() for name, value in network.predictor.state_dict().items()}
             save_file(weights, building / "predictor.safetensors")
-        torch.save({"optimizer": optimizer.state_dict(), **state}, building / "optimizer.pt")
-        (building / "trial.json").write_text(json.dumps(canonical(config), indent=2) + "\n", encoding="utf-8")
+        torch.save({"optimizer": state.optimizer.state_dict(), **progress}, building / "optimizer.pt")
+        (building / "trial.json").write_text(json.dumps(canonical(state.config), indent=2) + "\n", encoding="utf-8")

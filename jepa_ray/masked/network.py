@@ -1,10 +1,10 @@
-"""Masked encoders: built-in tiny ones, loading, and the network of the masked step.
+"""Masked encoders: built-in tiny instances, loading, and the network of the masked step.
 
     context = encoder(passage with [MASK] at hidden tokens)        at the hidden tokens: states (M, D)
     logits  = head(context)                                        the masked-language model's own head, for the cross-entropy
-    source  = predictor(context)                                   an MLP of its own width, for the JEPA term
+    source  = predictor(context)                                   a separate MLP with its own width, for the JEPA term
 
-The target encoder, an average of the encoder that sees the intact passage, is no part of the network: see `step.py`.
+The target encoder, an average of the encoder that sees the intact passage, is not part of the network: see `step.py`.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from jepa_ray.streams import derive_seed
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 """Special tokens of the built-in tokenizer, in BERT's order."""
 TINY_WORDS = 1500
-"""Whole words in the built-in vocabulary, the most frequent ones; others fall apart into characters."""
+"""Whole words in the built-in vocabulary, the most frequent ones; other words are split into characters."""
 
 
 def tiny_wordpiece(texts: Iterable[str]) -> PreTrainedTokenizerFast:
-    """BERT's kind of tokenizer (lower case, WordPiece) with the words of `texts`; no text's order matters.
+    """A tokenizer like BERT's (lower case, WordPiece) with the words of `texts`, regardless of their order.
 
-    The vocabulary is counted here and not by the library's trainer, which does not promise the same one twice.
+    The vocabulary is counted here, because the library's trainer does not guarantee the same one twice.
     """
     normalizer, splitter = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
     counts = Counter(word for text in texts for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
@@ -59,14 +59,14 @@ def load_encoder_config(checkpoint: str, model: ModelConfig, revision: str | Non
     config = from_hub(AutoConfig.from_pretrained, checkpoint, revision, trust_remote_code=model.trust_remote_code)
     if config.model_type != family.model_type:
         raise ValueError(
-            f"{checkpoint} holds a {config.model_type!r} model, but family {family.name} is the masked encoder {family.model_type!r}; "
+            f"{checkpoint} contains a {config.model_type!r} model, but family {family.name} is the masked encoder {family.model_type!r}; "
             f"change one of them, or drop base.masked to train a causal model"
         )
     return config
 
 
 def load_encoder_tokenizer(checkpoint: str, model: ModelConfig, revision: str | None = None) -> Any:
-    """The checkpoint's tokenizer; ValueError where it has no mask or padding token."""
+    """The checkpoint's tokenizer; ValueError if it has no mask or padding token."""
     tokenizer = from_hub(read_tokenizer, checkpoint, revision, trust_remote_code=model.trust_remote_code)
     for name in ("mask_token", "pad_token"):
         if getattr(tokenizer, name, None) is None:
@@ -75,16 +75,16 @@ def load_encoder_tokenizer(checkpoint: str, model: ModelConfig, revision: str | 
 
 
 def load_masked_lm(checkpoint: str, model: ModelConfig, seed: int, revision: str | None = None) -> Any:
-    """A Transformers masked-language model in fp32; what is new is drawn from the seed's stream "initial weights".
+    """A Transformers masked-language model in fp32; new weights are drawn from the seed's stream "initial weights".
 
-    New are all weights with `init: random`, and the head where the checkpoint holds the encoder alone.
+    With `init: random` all weights are new; otherwise the head is, if the checkpoint contains only the encoder.
     """
     config = load_encoder_config(checkpoint, model, revision)
     with seeded(derive_seed(seed, "initial weights")):
         if model.init == "random":
             lm = AutoModelForMaskedLM.from_config(config, dtype=torch.float32, trust_remote_code=model.trust_remote_code)
         else:
-            lm, found = from_hub(
+            lm, loading_info = from_hub(
                 AutoModelForMaskedLM.from_pretrained,
                 checkpoint,
                 revision,
@@ -93,10 +93,10 @@ def load_masked_lm(checkpoint: str, model: ModelConfig, seed: int, revision: str
                 trust_remote_code=model.trust_remote_code,
                 output_loading_info=True,
             )
-            if missing := sorted(key for key in found["missing_keys"] if key.startswith(f"{lm.base_model_prefix}.")):
+            if missing := sorted(key for key in loading_info["missing_keys"] if key.startswith(f"{lm.base_model_prefix}.")):
                 raise ValueError(
-                    f"{checkpoint} lacks {len(missing)} of the encoder's weights ({', '.join(missing[:3])}...); is the family right, "
-                    f"is the download complete? base.model.init=random trains from scratch"
+                    f"{checkpoint} lacks {len(missing)} of the encoder's weights ({', '.join(missing[:3])}...); check the family and that "
+                    f"the download is complete, or set base.model.init=random to train from scratch"
                 )
     if model.gradient_checkpointing:
         lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -104,7 +104,7 @@ def load_masked_lm(checkpoint: str, model: ModelConfig, seed: int, revision: str
 
 
 class MaskedNetwork(nn.Module):
-    """A masked-language model, and the predictor of the JEPA term where there is one. Without its head, the head is not trained."""
+    """A masked-language model, and the predictor of the JEPA term if there is one. The head is only trained if `with_head`."""
 
     def __init__(self, lm: Any, family: EncoderFamily, predictor: nn.Module | None, with_head: bool) -> None:
         super().__init__()
@@ -114,7 +114,7 @@ class MaskedNetwork(nn.Module):
         self.with_head = with_head
         self._head = family.head
         if not with_head:
-            shared = {id(parameter) for parameter in self.encoder.parameters()}  # the embeddings are the head's last layer, too
+            shared = {id(parameter) for parameter in self.encoder.parameters()}  # the embeddings may also be the head's last layer
             for name in family.head:
                 for parameter in getattr(lm, name).parameters():
                     parameter.requires_grad_(id(parameter) in shared)
@@ -130,7 +130,7 @@ class MaskedNetwork(nn.Module):
         return device
 
     def forward(self, hidden_RT: Tensor, real_RT: Tensor, index_M: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """At the hidden tokens: (M, V) logits and (M, D) predicted states of the target encoder; None for what is not asked for."""
+        """At the hidden tokens: (M, V) logits and (M, D) predicted states of the target encoder; None without head or predictor."""
         context_MD = states(self.encoder, hidden_RT, real_RT).flatten(0, 1)[index_M]
         return self.logits(context_MD) if self.with_head else None, self.predictor(context_MD) if self.predictor is not None else None
 
@@ -142,6 +142,6 @@ class MaskedNetwork(nn.Module):
 
 
 def states(encoder: Any, input_ids_RT: Tensor, real_RT: Tensor) -> Tensor:
-    """(R, T, D) last hidden states; padding is seen by nobody."""
+    """(R, T, D) last hidden states; no token attends to padding."""
     hidden_RTD: Tensor = encoder(input_ids=input_ids_RT, attention_mask=real_RT).last_hidden_state
     return hidden_RTD

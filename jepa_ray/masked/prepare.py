@@ -1,4 +1,4 @@
-"""Before the first trial of a masked encoder, once per family and task: passages, labelled splits, and the checkpoint to start from."""
+"""Prepare masked encoders once per family and task, before the first trial: passages, labelled splits and starting checkpoint."""
 
 from __future__ import annotations
 
@@ -45,27 +45,27 @@ SAMPLE = 256
 
 @dataclass(frozen=True)
 class MaskedPrepared:
-    """What every trial of a family and task shares."""
+    """Inputs that all trials of a family and task share."""
 
     passages: Passages
-    """What is trained on, without labels."""
+    """Training passages, without labels."""
     train: Passages
-    """Labelled texts that probes are fitted on."""
+    """Labelled texts for fitting the probes."""
     val: Passages
     test: Passages | None
-    """None while searching: the test split is sealed."""
+    """None during the search: the test split is sealed."""
     labels: tuple[str, ...]
     questions: dict[str, str]
-    """Texts of the judged splits by their ids."""
+    """Texts of the judged splits by id."""
     leaked: frozenset[str]
-    """Ids of those whose text is also in a split before."""
+    """Ids of judged texts that also occur in an earlier split."""
     dataset_sha: str
     identity: str
-    """Digest of all that a trial's numbers depend on and its configuration does not hold: data and weights."""
+    """Digest of the inputs that determine a trial's results but are not in its config: data and weights."""
     checkpoint: str
     """Folder or hub id that weights and tokenizer are read from."""
     revision: str | None = None
-    """Of a hub id: the commit that `identity` names, which every trial loads."""
+    """For a hub id: the commit that `identity` includes, loaded by every trial."""
     facts: dict[str, Any] = field(default_factory=dict)
     """Columns of the trials table known before training."""
     report: dict[str, Any] = field(default_factory=dict)
@@ -75,8 +75,8 @@ class MaskedPrepared:
 def prepare_masked(sweep: SweepConfig, family: str, task: str) -> MaskedPrepared:
     """Passages, splits and checkpoint of one family and task of a sweep.
 
-    With `model: tiny` the tokenizer has the passages' words, and the weights are random (the same for all trials; with `init: random`
-    each seed's own). Raises ValueError: data or checkpoint not loadable, or no passage left; names the remedy.
+    With `model: tiny`, the tokenizer has the passages' words, and the weights are random (the same for all trials; with `init: random`
+    different for each seed). ValueError with the remedy if data or checkpoint cannot be loaded, or no passage is left.
     """
     masked = sweep.base.masked
     assert masked is not None
@@ -94,12 +94,13 @@ def prepare_masked(sweep: SweepConfig, family: str, task: str) -> MaskedPrepared
     tokenizer = load_encoder_tokenizer(checkpoint, config, revision)
     check_rows(tokenizer, shape, checkpoint)
     check_weights(checkpoint, config, revision)
-    prepared = _prepared(sweep, family, task, corpus, checkpoint, tokenizer, shape.max_position_embeddings)
+    prepared = _prepared(sweep, family, task, corpus, checkpoint=checkpoint, tokenizer=tokenizer, limit=shape.max_position_embeddings)
     sha = hashlib.sha256((corpus.dataset_sha + weights_sha(checkpoint, revision)).encode())
     return replace(prepared, identity=sha.hexdigest(), revision=revision)
 
 
-def _prepared(sweep: SweepConfig, family: str, task: str, corpus: Corpus, checkpoint: str, tokenizer: Any, limit: int) -> MaskedPrepared:
+def _prepared(sweep: SweepConfig, family: str, task: str, corpus: Corpus, *, checkpoint: str, tokenizer: Any, limit: int) -> MaskedPrepared:
+    """`limit`: the checkpoint's maximum number of tokens per passage."""
     masked, max_length = sweep.base.masked, min(sweep.data_of(task).max_length, limit)
     assert masked is not None
     special = frozenset(tokenizer.all_special_ids)
@@ -111,14 +112,14 @@ def _prepared(sweep: SweepConfig, family: str, task: str, corpus: Corpus, checkp
 
     def table(name: str, examples: Sequence[Example]) -> Passages:
         classes = [index.get(example.code, -1) for example in examples]
-        found = tokenize_passages(
+        split = tokenize_passages(
             [example.text for example in examples], classes, [example.id for example in examples], tokenize, special, max_length
         )
-        if not len(found):
+        if not len(split):
             raise ValueError(
-                f"all {len(examples):,} texts of the {name} split are longer than {max_length} tokens, or hold none; raise data.max_length"
+                f"all {len(examples):,} texts of the {name} split exceed {max_length} tokens or have none; raise data.max_length"
             )
-        return found
+        return split
 
     splits = corpus.splits
     train, val = table("training", splits.train), table("validation", splits.val)
@@ -129,9 +130,7 @@ def _prepared(sweep: SweepConfig, family: str, task: str, corpus: Corpus, checkp
         names = [f"{Path(masked.corpus).stem}:{number}" for number in range(1, len(corpus.passages) + 1)]
         passages = tokenize_passages(corpus.passages, [-1] * len(names), names, tokenize, special, max_length)
         if not len(passages):
-            raise ValueError(
-                f"{masked.corpus}: all {len(names):,} passages are longer than {max_length} tokens; cut them, one part per line"
-            )
+            raise ValueError(f"{masked.corpus}: all {len(names):,} passages exceed {max_length} tokens; split them, one part per line")
     tables = {"train": passages, "val": val} | ({"test": test} if test is not None else {})
     if masked.corpus is not None:
         tables["probe"] = train
@@ -153,7 +152,7 @@ def _prepared(sweep: SweepConfig, family: str, task: str, corpus: Corpus, checkp
         checkpoint=checkpoint,
         facts={
             **{name: splits.report[name] for name in ("overlap_text", "overlap_target")},
-            "dropped_examples": sum(found.dropped for found in tables.values()),
+            "dropped_examples": sum(split.dropped for split in tables.values()),
             "chance": chance_of(train, val),
         },
         report={
@@ -161,13 +160,13 @@ def _prepared(sweep: SweepConfig, family: str, task: str, corpus: Corpus, checkp
             "family": family,
             "checkpoint": checkpoint,
             "max_length": max_length,
-            "tokens": {name: _tokens(found) for name, found in tables.items()},
+            "tokens": {name: _tokens(split) for name, split in tables.items()},
         },
     )
 
 
 def chance_of(train: Passages, judged: Passages) -> float:
-    """Accuracy of naming the most frequent training label always."""
+    """Accuracy of always predicting the most frequent training label."""
     counts = np.bincount(train.classes)
     return float((judged.classes == counts.argmax()).mean())
 
@@ -179,19 +178,19 @@ def _tokens(passages: Passages) -> dict[str, Any]:
 
 
 def tiny_encoder(family: EncoderFamily, passages: Sequence[str]) -> Path:
-    """Folder of the family's tiny instance with random weights and a tokenizer of the passages' words, made unless it is in the cache."""
+    """Folder of the family's tiny instance, with random weights and the passages' words in its tokenizer; created unless it is cached."""
     versions = {name: metadata.version(name) for name in ("torch", "transformers", "tokenizers")}
     parts = [repr(family), hashlib.sha256("\n".join(sorted(set(passages))).encode()).hexdigest(), TINY_WORDS, versions]
     folder = cache_folder() / f"{family.name}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:16]}"
     if (folder / "config.json").is_file():
         return folder
-    with atomic.whole_folder(folder) as building:  # where another process was faster, what it built is the same
+    with atomic.whole_folder(folder) as building:  # another process may finish first; its result is the same
         write_tiny_encoder(family, passages, building)
     return folder
 
 
 def write_tiny_encoder(family: EncoderFamily, passages: Sequence[str], folder: Path) -> None:
-    """An ordinary checkpoint folder of the family's tiny instance with random weights."""
+    """Write the family's tiny instance with random weights as an ordinary checkpoint folder."""
     logging.disable_progress_bar()
     tokenizer = tiny_wordpiece(sorted(set(passages)))
     tokenizer.save_pretrained(folder)
@@ -203,23 +202,23 @@ def estimate_masked(sweep: SweepConfig) -> tuple[dict[str, Estimate], list[str]]
     """`estimate.estimate` for a sweep of masked encoders: estimates by arm name, and facts about the data in words."""
     facts: list[str] = []
     refused: list[str] = []
-    found: dict[tuple[str, str], tuple[MaskedPrepared, Any]] = {}
+    workloads: dict[tuple[str, str], tuple[MaskedPrepared, Any]] = {}
     for task in sweep.tasks:
         for family in sweep.families:
             try:
-                found[family, task] = _shape(sweep, family, task)
+                workloads[family, task] = _shape(sweep, family, task)
             except ValueError as error:
                 refused.append(f"{family} {task} cannot be run: {error}")
                 continue
-            report = found[family, task][0].report
+            report = workloads[family, task][0].report
             facts += [f"{family} {task}: {sentence}" for sentence in (*of_task(report), *of_family(report))]
-    if not found:
+    if not workloads:
         raise ValueError("\n".join(refused))
     estimates = {}
     for arm in arms(sweep):
-        if (arm.family, arm.task) not in found:
+        if (arm.family, arm.task) not in workloads:
             continue
-        prepared, shape = found[arm.family, arm.task]
+        prepared, shape = workloads[arm.family, arm.task]
         config = trial_config(sweep, arm, {})
         optim, passages = config.optim, prepared.passages
         with torch.device("meta"):
@@ -242,7 +241,7 @@ def estimate_masked(sweep: SweepConfig) -> tuple[dict[str, Estimate], list[str]]
 
 
 def _shape(sweep: SweepConfig, family: str, task: str) -> tuple[MaskedPrepared, Any]:
-    """Data and Transformers config of a family and task; no weights are read or made."""
+    """Data and Transformers config of a family and task, without reading or creating weights."""
     masked, model, record = sweep.base.masked, sweep.model_of(family), get_encoder(family)
     assert isinstance(masked, MaskedConfig)
     corpus = load_corpus(sweep.data_of(task), masked)
@@ -253,4 +252,5 @@ def _shape(sweep: SweepConfig, family: str, task: str) -> tuple[MaskedPrepared, 
     else:
         checkpoint = record.paper_model if model == "paper" else model
         shape, tokenizer = load_encoder_config(checkpoint, config), load_encoder_tokenizer(checkpoint, config)
-    return _prepared(sweep, family, task, corpus, checkpoint, tokenizer, shape.max_position_embeddings), shape
+    limit = shape.max_position_embeddings
+    return _prepared(sweep, family, task, corpus, checkpoint=checkpoint, tokenizer=tokenizer, limit=limit), shape

@@ -1,7 +1,7 @@
-"""Which tokens of a passage are hidden: spans of exponential length, until a share of the tokens is reached.
+"""Which tokens of a passage are hidden: spans of exponential length, until a given share of the tokens is hidden.
 
-Only candidates (neither special tokens nor padding) are hidden. A span runs over the candidates in order, so that a special token
-inside a passage is stepped over.
+Only candidates (neither special tokens nor padding) are hidden. A span covers consecutive candidates and skips special tokens inside
+a passage.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from jepa_ray.masked.corpus import Passages
 
 
 def span_length(rng: np.random.Generator, mean: float) -> int:
-    """An exponential length in tokens, rounded up, so at least 1; its mean is `mean`.
+    """Draw an exponential length in tokens with mean `mean`, rounded up and therefore at least 1.
 
-    ceil(X) of X exponential with scale s has mean 1 / (1 - exp(-1/s)); that is `mean` for s = -1 / log(1 - 1/mean).
+    For X exponential with scale s, ceil(X) has mean 1 / (1 - exp(-1/s)), which equals `mean` for s = -1 / log(1 - 1/mean).
     """
     if mean == 1:
         return 1
@@ -29,9 +29,9 @@ def span_length(rng: np.random.Generator, mean: float) -> int:
 def hidden_tokens(candidates_T: NDArray[np.bool_], mask_ratio: float, mean_span: float, rng: np.random.Generator) -> NDArray[np.bool_]:
     """(T,) True where a token is hidden.
 
-    Spans are added, each over a token that is not hidden yet, until `mask_ratio` of the candidates is reached: at least one token, and the
-    last span is cut where the share is reached, or short passages would be hidden far beyond it. A span that would run over the end is
-    moved back.
+    Adds spans, each starting at a token that is not hidden yet, until `mask_ratio` of the candidates is hidden, at least one token. The
+    last span is cut as soon as the share is reached; otherwise it would far exceed the share in short passages. A span that would extend
+    past the end is moved back.
     """
     places = np.flatnonzero(candidates_T)
     hidden = np.zeros(len(places), dtype=bool)
@@ -50,26 +50,26 @@ class MaskedBatch:
     """Passages side by side, padded to the longest. Legend: R rows, T tokens per row, M hidden tokens."""
 
     intact_RT: NDArray[np.int64]
-    """What the target encoder sees."""
+    """Input of the target encoder."""
     hidden_RT: NDArray[np.int64]
-    """What the context encoder sees: the mask token where a token is hidden."""
+    """Input of the context encoder: hidden tokens are replaced by the mask token."""
     real_RT: NDArray[np.int64]
-    """1 where there is a token, 0 at padding: the attention mask."""
+    """Attention mask: 1 for a token, 0 for padding."""
     index_M: NDArray[np.int64]
-    """Where the hidden tokens stand in the flattened (R * T)."""
+    """Positions of the hidden tokens in the flattened (R * T)."""
     label_ids_M: NDArray[np.int64]
-    """The tokens that are hidden."""
+    """Ids of the hidden tokens."""
 
     @property
     def attended(self) -> int:
-        """Query-key pairs of separate passages."""
+        """Query-key pairs, with each passage attended separately."""
         return int((self.real_RT.sum(1) ** 2).sum())
 
 
 def masked_batch(passages: Passages, rows: Sequence[int], hidden: Sequence[NDArray[np.bool_]], mask_id: int, pad_id: int) -> MaskedBatch:
     """A batch of passages with the tokens `hidden` (one array per row) hidden.
 
-    Without any row it is one padding token that stands for a passage: a worker without a share of its own takes part in the step.
+    Without rows, the batch is one padding token in place of a passage, so that a worker without passages takes part in the step.
     """
     lengths = [int(passages.lengths[row]) for row in rows] or [1]
     intact_RT = np.full((len(lengths), max(lengths)), pad_id, dtype=np.int64)

@@ -1,13 +1,13 @@
-"""One optimizer step of a masked encoder, and the target encoder that follows it.
+"""One optimizer step of a masked encoder, and the update of its target encoder.
 
     source  = predictor(context encoder(passage with [MASK] at hidden tokens))        at the hidden tokens
-    target  = target encoder(intact passage)                                          there, too; without gradient
+    target  = target encoder(intact passage)                                          at the same tokens; without gradient
     loss    = gamma * sum CE / hidden + lambda * sum (1 - cos(source, target)) / hidden
     target encoder <- momentum * target encoder + (1 - momentum) * context encoder
 
-`hidden` is the number of hidden tokens of the whole step, all micro-batches and all workers: which tokens are hidden is drawn from the
-stream "mask" per step and passage, so every worker knows the count without communication. (Figure 2 of I-JEPA, arXiv 2301.08243,
-with tokens for patches; spans of random length as in SpanBERT, arXiv 1907.10529.)
+`hidden` is the number of hidden tokens of the whole step, all micro-batches and all workers. Hidden tokens are drawn from the stream
+"mask" per step and passage, so every worker knows the count without communication. (Figure 2 of I-JEPA, arXiv 2301.08243, with
+tokens instead of patches; spans of random length as in SpanBERT, arXiv 1907.10529.)
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class TokenIds:
 
 
 class TargetEncoder:
-    """An exponential moving average of the context encoder; never trained, never in dropout."""
+    """An exponential moving average of the context encoder, without training or dropout."""
 
     def __init__(self, network: MaskedNetwork) -> None:
         self.encoder = copy.deepcopy(network.encoder).requires_grad_(False).eval()
@@ -66,7 +66,7 @@ class TargetEncoder:
 
 
 def masked_network(lm: Any, config: TrialConfig) -> MaskedNetwork:
-    """The network of a trial around a masked-language model: its head and its predictor where the objective uses them."""
+    """The network of a trial around a masked-language model, with head and predictor if the objective uses them."""
     objective = config.objective
     predictor = make_head(objective, lm.config.hidden_size, config.seed) if objective is not None and objective.fixed_lambda else None
     with_head = objective is None or objective.gamma > 0
@@ -74,7 +74,7 @@ def masked_network(lm: Any, config: TrialConfig) -> MaskedNetwork:
 
 
 def draw_hidden(passages: Passages, rows: NDArray[np.int64], config: TrialConfig, step: int) -> list[NDArray[np.bool_]]:
-    """Which tokens of each passage this step hides: the stream "mask" of the step and the passage, whoever asks."""
+    """Which tokens of each passage this step hides, from the stream "mask" of step and passage: the same on every worker."""
     assert config.masked is not None
     ratio, mean = config.masked.mask_ratio, config.masked.mean_span
     return [
@@ -83,11 +83,11 @@ def draw_hidden(passages: Passages, rows: NDArray[np.int64], config: TrialConfig
 
 
 def make_masked_optimizer(network: MaskedNetwork, optim: OptimConfig, predictor_lr_factor: float) -> torch.optim.AdamW:
-    """AdamW over what is trained; weight decay on matrices only, the predictor at its own multiple of the learning rate."""
+    """AdamW over the trained parameters: weight decay on matrices only, and a separate learning rate factor for the predictor."""
     groups = []
-    own = {id(parameter) for parameter in network.predictor.parameters()} if network.predictor is not None else set()
+    predictor_ids = {id(parameter) for parameter in network.predictor.parameters()} if network.predictor is not None else set()
     for predictor in (False, True):
-        trained = [p for p in network.parameters() if p.requires_grad and (id(p) in own) == predictor]
+        trained = [p for p in network.parameters() if p.requires_grad and (id(p) in predictor_ids) == predictor]
         for matrices in (True, False):
             parameters = [p for p in trained if (p.ndim >= 2) == matrices]
             factor = predictor_lr_factor if predictor else 1.0
@@ -98,7 +98,7 @@ def make_masked_optimizer(network: MaskedNetwork, optim: OptimConfig, predictor_
 
 @dataclass(kw_only=True)
 class MaskedState:
-    """What a step changes, next to what it reads."""
+    """The inputs of a step, plus everything that a step changes."""
 
     config: TrialConfig
     passages: Passages
@@ -106,14 +106,14 @@ class MaskedState:
     network: MaskedNetwork
     optimizer: torch.optim.Optimizer
     target: TargetEncoder | None = None
-    """The target encoder, which follows after each step; None where there is no JEPA term."""
+    """The target encoder, updated after each step; None if there is no JEPA term."""
     runtime: Runtime = field(default_factory=Runtime)
     parallel: nn.Module | None = None
-    """The network in DistributedDataParallel, where there are several workers."""
+    """The network in DistributedDataParallel, if there are several workers."""
 
     @property
     def model(self) -> nn.Module:
-        """What the forward pass calls."""
+        """The module to call in the forward pass."""
         return self.network if self.parallel is None else self.parallel
 
 
@@ -128,7 +128,7 @@ def masked_step(state: MaskedState, rows: NDArray[np.int64], step: int, total_st
     optim, objective, device = config.optim, config.objective, torch.device(runtime.device)
     hidden = draw_hidden(passages, rows, config, step)
     num_hidden = sum(int(mask_T.sum()) for mask_T in hidden)
-    # Passages of like length share a micro-batch; which one a passage is in changes rounding only.
+    # Passages of similar length share a micro-batch; the assignment affects rounding only.
     mine = sorted(range(runtime.rank, len(rows), runtime.world_size), key=lambda at: int(passages.lengths[rows[at]]))
     share = -(-len(rows) // runtime.world_size)
     size = min(optim.micro_batch_size or share, share)
@@ -180,7 +180,7 @@ def masked_step(state: MaskedState, rows: NDArray[np.int64], step: int, total_st
 def loss_sums(
     logits_MV: Tensor | None, label_ids_M: Tensor, source_MD: Tensor | None, target_MD: Tensor | None
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Sums over hidden tokens: cross-entropy, and 1 - cosine of predicted and target states; None for what there is not."""
+    """Sums over hidden tokens: cross-entropy, and 1 - cosine of predicted and target states; None if the inputs are missing."""
     ce_sum = F.cross_entropy(logits_MV.float(), label_ids_M, reduction="sum") if logits_MV is not None else None
     jepa_sum = DISTANCES["cosine"](source_MD, target_MD).sum() if source_MD is not None and target_MD is not None else None
     return ce_sum, jepa_sum
@@ -188,7 +188,7 @@ def loss_sums(
 
 @dataclass(frozen=True)
 class MaskedFlops:
-    """Operations of training, counted from shapes as in `training/cost.py`; the target encoder's forward pass is part of them."""
+    """Operations of training, counted from shapes as in `training/cost.py`, including the target encoder's forward pass."""
 
     per_token: int
     per_pair: int
@@ -197,7 +197,7 @@ class MaskedFlops:
     @classmethod
     def of(cls, network: MaskedNetwork) -> MaskedFlops:
         config: Any = network.lm.config
-        passes = 6 + (2 if network.predictor is not None else 0)  # forward, and backward twice that; the target encoder's forward
+        passes = 6 + (2 if network.predictor is not None else 0)  # 2 forward and 4 backward; the target encoder adds 2 forward
         weights = sum(module.weight.numel() for module in network.encoder.modules() if isinstance(module, nn.Linear))
         inside = {id(module) for module in network.encoder.modules()}
         head = [module for module in network.lm.modules() if isinstance(module, nn.Linear) and id(module) not in inside]
@@ -215,5 +215,5 @@ class MaskedFlops:
         return self.per_token * totals.tokens + self.per_pair * totals.attended + self.per_hidden * hidden
 
     def unpacked_flops(self, totals: StepTotals) -> int:
-        """The same: passages are padded, not packed, and padding is not counted."""
+        """Equals `train_flops`: passages are padded, not packed, and padding is not counted."""
         return self.train_flops(totals)

@@ -1,4 +1,4 @@
-"""One trial of a masked encoder, from configuration to result: `run_trial`'s counterpart, with the same contract.
+"""One trial of a masked encoder, from configuration to result: the counterpart of `run_trial`, with the same contract.
 
     context encoder <- checkpoint; target encoder <- its copy; predictor <- new
     probe the untrained encoder
@@ -8,9 +8,9 @@
         probe on validation; save; report
     at the end, in the confirmation stage only: probe once on the sealed test split; keep encoders, predictor and optimizer
 
-Without an objective it is masked-language-model training at the same positions. Probes see the frozen context encoder's states,
-averaged over a text's ordinary tokens. Ray is not known here; written are the working checkpoint under `scratch`, and the final
-one in `checkpoints/` beside its folder.
+Without an objective, this is masked-language-model training at the same positions. Probes see the frozen context encoder's states,
+averaged over a text's ordinary tokens. Independent of Ray. Writes the working checkpoint and `progress.json` under `scratch`, and the
+final checkpoint in `checkpoints/` next to the scratch folder.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ States = NDArray[np.float64]
 
 
 def run_masked_trial(config: TrialConfig, prepared: MaskedPrepared, runtime: Runtime, report: Report, scratch: Path) -> TrialResult:
-    """Train and evaluate one configuration; see `trial.run_trial` for what callers, ranks and `report` may rely on."""
+    """Train and evaluate one configuration; `trial.run_trial` documents the contract for callers, ranks and `report`."""
     began = time.perf_counter()
     make_ready(runtime.device)
     progress = _start(config, prepared, runtime, scratch)
@@ -70,7 +70,7 @@ def run_masked_trial(config: TrialConfig, prepared: MaskedPrepared, runtime: Run
 
 @dataclass(frozen=True)
 class Run:
-    """What `run_masked_trial` was given."""
+    """The arguments of `run_masked_trial`."""
 
     config: TrialConfig
     prepared: MaskedPrepared
@@ -100,7 +100,7 @@ def _train(run: Run, progress: TrialResult, began: float) -> TrialResult:
     progress = replace(progress, metrics=[], predictions=[]) if saved is None else TrialResult.from_json(saved["progress"])
     metrics, predictions = list(progress.metrics), list(progress.predictions)
     if saved is not None:
-        # An older version's checkpoint counts the epochs among what was spent, and not the FLOPs twice.
+        # An older version's checkpoint has the epoch in `spent`, and only one of the two FLOP counts.
         spent = Spent.of({"unpacked": saved["spent"]["flops"], **saved["spent"]})
         first_epoch, summary = saved.get("epoch") or saved["spent"]["epoch"], {**summary, **progress.summary}
     else:
@@ -126,7 +126,7 @@ def _train(run: Run, progress: TrialResult, began: float) -> TrialResult:
     epochs = all_epochs(len(prepared.passages), optim, config.seed)
     total_steps = sum(map(len, epochs))
     rounds = sum(_validated(config, epoch) for epoch in range(first_epoch, optim.num_epochs)) + config.evaluation.test
-    HEARTBEAT.plan(total_steps - spent.step, rounds)  # of an evaluation as a whole: the probe is fitted anew each time
+    HEARTBEAT.plan(total_steps - spent.step, rounds)  # counts whole evaluations: each one fits the probe again
     for epoch, steps in enumerate(epochs[first_epoch:], start=first_epoch):
         started = time.perf_counter()
         network.train()
@@ -156,18 +156,18 @@ def _train(run: Run, progress: TrialResult, began: float) -> TrialResult:
 
     if config.evaluation.test:
         started = time.perf_counter()
-        scores, rows_of_test = judge(network, _test(prepared), "test")
+        scores, test_rows = judge(network, _test(prepared), "test")
         cost = {name: progress.metrics[-1][name] for name in ("train_flops", "train_flops_unpacked", "train_seconds")}
         progress = replace(
             progress,
             summary={**progress.summary, **scores, "test_seconds": time.perf_counter() - started},
             metrics=[*progress.metrics, *_rows(scores, spent.step, optim.num_epochs, cost)],
-            predictions=[*progress.predictions, *rows_of_test],
+            predictions=[*progress.predictions, *test_rows],
         )
     keep = config.masked.keep_checkpoints
     if runtime.rank == 0 and (keep == "all" or (keep == "confirmed" and config.evaluation.test)):
         folder = checkpoint_folder(run.scratch)
-        save_final(folder, config, network, target, optimizer, tokenizer, epoch=len(epochs), step=spent.step)
+        save_final(folder, state, tokenizer, epoch=len(epochs), step=spent.step)
     final = {**progress.summary, "wall_seconds": earlier + time.perf_counter() - began, "finished_at": now()}
     return replace(progress, state="COMPLETE", summary=final)
 
@@ -178,12 +178,12 @@ def _validated(config: TrialConfig, epoch: int) -> bool:
 
 
 def checkpoint_folder(scratch: Path) -> Path:
-    """Where a trial's encoders stay: `results/<name>/checkpoints/<config_id>`, for the scratch `results/<name>/scratch/<config_id>`."""
+    """Folder of a trial's final encoders: `results/<name>/checkpoints/<config_id>`, for scratch `results/<name>/scratch/<config_id>`."""
     return scratch.parent.parent / "checkpoints" / scratch.name
 
 
 class Judge:
-    """Linear probe and nearest neighbours on frozen states; the probe is fitted anew at each call."""
+    """Linear probe and nearest neighbours on frozen states; every call fits the probe again."""
 
     def __init__(self, prepared: MaskedPrepared, ids: TokenIds, config: TrialConfig, bf16: bool) -> None:
         self._prepared, self._ids, self._bf16 = prepared, ids, bf16
@@ -191,21 +191,21 @@ class Judge:
         self._seed = config.seed
 
     def __call__(self, network: MaskedNetwork, judged: Passages, split: str) -> tuple[dict[str, float], list[dict[str, Any]]]:
-        """Accuracy and retrieval of a split and the shape of its states, and a row of the predictions table for each of its texts."""
+        """Accuracy, retrieval and geometry of a split's states, and one row of the predictions table per text."""
         train, labels = self._prepared.train, self._prepared.labels
         HEARTBEAT.enter("validate" if split == "val" else split)
-        known = pooled_states(network, train, self._ids, self._batch_size, bf16=self._bf16)
-        asked = pooled_states(network, judged, self._ids, self._batch_size, bf16=self._bf16)
-        if not (np.isfinite(known).all() and np.isfinite(asked).all()):
-            raise NonFinite("the encoder's states are not finite, so that no probe can be fitted")
-        answers = linear_probe(known, train.classes, self._seed)(asked)
-        neighbours = train.classes[nearest(known, asked)]
+        train_ND = pooled_states(network, train, self._ids, self._batch_size, bf16=self._bf16)
+        judged_ND = pooled_states(network, judged, self._ids, self._batch_size, bf16=self._bf16)
+        if not (np.isfinite(train_ND).all() and np.isfinite(judged_ND).all()):
+            raise NonFinite("the encoder's states are not finite, so no probe can be fitted")
+        answers = linear_probe(train_ND, train.classes, self._seed)(judged_ND)
+        neighbours = train.classes[nearest(train_ND, judged_ND)]
         HEARTBEAT.evaluated(1)
         scores = {
             f"{split}_accuracy": float((answers == judged.classes).mean()),
             f"{split}_retrieval": float((neighbours == judged.classes).mean()),
-            f"{split}_effective_rank": effective_rank(asked),
-            f"{split}_anisotropy": anisotropy(asked),
+            f"{split}_effective_rank": effective_rank(judged_ND),
+            f"{split}_anisotropy": anisotropy(judged_ND),
         }
         rows = [
             {
@@ -224,7 +224,7 @@ class Judge:
 
 
 def pooled_states(network: MaskedNetwork, passages: Passages, ids: TokenIds, batch_size: int, *, bf16: bool) -> States:
-    """(N, D) the context encoder's states of intact passages, averaged over their ordinary tokens; without dropout or gradient."""
+    """(N, D) context encoder's states of intact passages, averaged over their ordinary tokens, without dropout or gradient."""
     out = np.zeros((len(passages), network.lm.config.hidden_size))
     order = np.argsort(passages.lengths, kind="stable").tolist()
     was_training = network.training
@@ -245,9 +245,9 @@ def pooled_states(network: MaskedNetwork, passages: Passages, ids: TokenIds, bat
 
 
 def padding_error(network: MaskedNetwork, passages: Passages, ids: TokenIds, *, bf16: bool, rows: int = 4) -> float:
-    """Largest relative error of a token's state in a padded batch against its passage alone, on a few passages.
+    """Largest relative error of a token's state in a padded batch compared with its passage alone, on a few passages.
 
-    Raises PackingError where it is above `selfcheck.TOLERANCE`: the encoder sees padding.
+    PackingError if it is above `packing_check.TOLERANCE`: the encoder attends to padding.
     """
     order = np.argsort(passages.lengths, kind="stable")
     chosen = order[np.unique(np.linspace(0, len(order) - 1, rows).astype(int))].tolist()
@@ -269,7 +269,7 @@ def padding_error(network: MaskedNetwork, passages: Passages, ids: TokenIds, *, 
             worst = max(worst, float(error)) if torch.isfinite(error) else float("inf")
     network.train(was_training)
     if worst > TOLERANCE[torch.bfloat16 if bf16 else torch.float32]:
-        raise PackingError(f"passages in a padded batch differ from passages alone by {worst:.2g} of a state's norm; report this model")
+        raise PackingError(f"a padded batch changes the states of its passages by {worst:.2g} of their norm; report this model")
     return worst
 
 
@@ -280,19 +280,19 @@ def _test(prepared: MaskedPrepared) -> Passages:
 
 
 def _untrained(scores: dict[str, float]) -> dict[str, float]:
-    """Columns of the trials table for the untrained encoder; the metrics table has all its values, at epoch 0."""
+    """Columns of the trials table for the untrained encoder; the metrics table has all its values at epoch 0."""
     return {f"{name}_untrained": value for name, value in scores.items() if name.endswith(("_accuracy", "_retrieval"))}
 
 
 def _rows(values: dict[str, float], step: int, epoch: int, cost: dict[str, float]) -> list[dict[str, Any]]:
-    """Lines of the metrics table; epoch 0 is the untrained encoder."""
+    """Rows of the metrics table; epoch 0 is the untrained encoder."""
     return [
         {"step": step, "epoch": epoch, "split": name.split("_")[0], "name": name, "value": value, **cost} for name, value in values.items()
     ]
 
 
 def _start(config: TrialConfig, prepared: MaskedPrepared, runtime: Runtime, scratch: Path) -> TrialResult:
-    """The progress so far, or a new record with what is known before training."""
+    """The progress so far, or a new record with the facts known before training."""
     progress = load_progress(scratch / "progress.json")
     if progress is not None:
         return progress

@@ -1,1 +1,1 @@
-"""What happens once per sweep, before any trial: data and checkpoints made ready, tiny bases trained, costs estimated."""
+"""Work done once per sweep, before any trial: prepare data and checkpoints, train tiny bases, estimate costs."""

@@ -1,12 +1,13 @@
-"""What a sweep will cost, before it: examples, tokens, FLOPs and disk of one trial per arm, from real tokenisation and shapes.
+"""Estimate a sweep's cost before it runs: examples, tokens, FLOPs and disk of one trial per arm, from real tokenisation and shapes.
 
-No weights are loaded and nothing is trained: a tiny model's tokenizer is trained on the spot (about a second), a checkpoint's is
+No weights are loaded and no network is trained: a tiny model's tokenizer is trained on the fly (about a second), a checkpoint's is
 read, and the network exists on the meta device only.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -37,13 +38,29 @@ SAMPLE = 256
 """Examples that are packed to estimate the tokens per example."""
 
 
+@dataclass(frozen=True)
+class _Workload:
+    """Data and shapes of one family and task."""
+
+    table: TokenTable
+    """Tokenised fine-tuning split."""
+    first_stage_table: TokenTable | None
+    """Tokenised training split of the first stage, if there is one."""
+    flops: FlopModel
+    """Of the network with adapters."""
+    whole_flops: FlopModel
+    """Of the network without adapters, as the first stage trains it."""
+    num_trainable: int
+    num_test: int
+
+
 def estimate(sweep: SweepConfig) -> tuple[dict[str, Estimate], list[str]]:
     """Estimates by arm name, and facts about the data in words.
 
-    Arms whose data or checkpoint cannot be used have no estimate, and their reason is among the facts. ValueError where that is so of all.
+    Arms whose data or checkpoint cannot be used have no estimate; the facts contain the reason. ValueError if no arm can be run.
     """
     facts: list[str] = []
-    tables: dict[tuple[str, str], tuple[TokenTable, TokenTable | None, FlopModel, FlopModel, int, int]] = {}
+    workloads: dict[tuple[str, str], _Workload] = {}
     refused: list[str] = []
     for task in sweep.tasks:
         try:
@@ -55,23 +72,20 @@ def estimate(sweep: SweepConfig) -> tuple[dict[str, Estimate], list[str]]:
         facts += [f"{task}: {sentence}" for sentence in of_task({**splits.report, "golds_unscored": unscored})]
         for family in sweep.families:
             try:
-                found, report = _table(sweep, family, task, splits)
+                workload, report = _workload(sweep, family, task, splits)
             except ValueError as error:
                 refused.append(f"{family} {task} cannot be run: {error}")
                 continue
-            tables[family, task] = found
+            workloads[family, task] = workload
             facts += [f"{family} {task}: {sentence}" for sentence in of_family(report)]
-    if not tables:
+    if not workloads:
         raise ValueError("\n".join(refused))
-    own = {arm.name: tables[pair] for arm in arms(sweep) if (pair := (arm.family, arm.task)) in tables}
-    return {arm.name: _one(trial_config(sweep, arm, {}), *own[arm.name]) for arm in arms(sweep) if arm.name in own}, [*refused, *facts]
+    runnable = [(arm, workloads[pair]) for arm in arms(sweep) if (pair := (arm.family, arm.task)) in workloads]
+    return {arm.name: _one(trial_config(sweep, arm, {}), workload) for arm, workload in runnable}, [*refused, *facts]
 
 
-def _table(
-    sweep: SweepConfig, family: str, task: str, splits: Splits
-) -> tuple[tuple[TokenTable, TokenTable | None, FlopModel, FlopModel, int, int], dict[str, Any]]:
-    """Tokenised fine-tuning split and first stage's, costs of the network with adapters and whole, its trained weights, number of test
-    examples; data report."""
+def _workload(sweep: SweepConfig, family: str, task: str, splits: Splits) -> tuple[_Workload, dict[str, Any]]:
+    """Data and shapes of a family and task, and the data report."""
     name, data, record = sweep.model_of(family), sweep.data_of(task), get_family(family)
     model = ModelConfig(family=family, model=name, **sweep.base.model.model_dump())
     first, left_out = first_stage(sweep.pretrain.data, splits, task) if sweep.pretrain is not None else ((), 0)
@@ -96,8 +110,8 @@ def _table(
             lm = add_lora(lm, record, sweep.base.lora, seed=0)
         network = Network(lm)
     table = tokenize_split(examples, tokenizer, record, data.max_length)
-    stage = tokenize_split(first, tokenizer, record, data.max_length) if first else None
-    trained = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+    first_stage_table = tokenize_split(first, tokenizer, record, data.max_length) if first else None
+    num_trainable = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
     cap = sweep.max_new_tokens_of(task) or DATASETS[task].max_new_tokens
     report = {
         "tokens": {"train": token_report(table, cap)},
@@ -106,25 +120,26 @@ def _table(
         "max_new_tokens": cap,
         "pretrain_left_out": left_out,
     }
-    return (table, stage, FlopModel.of(network), whole, trained, len(splits.test)), report
+    return _Workload(table, first_stage_table, FlopModel.of(network), whole, num_trainable, len(splits.test)), report
 
 
-def _one(
-    config: TrialConfig, table: TokenTable, stage_table: TokenTable | None, flops: FlopModel, whole: FlopModel, trained: int, tested: int
-) -> Estimate:
+def _one(config: TrialConfig, workload: _Workload) -> Estimate:
     first, second = stages(config)
-    tokens, operations = _cost(second, table, flops)
-    if first is not None and stage_table is not None:
-        more_tokens, more_operations = _cost(first, stage_table, whole)
+    tokens, operations = _cost(second, workload.table, workload.flops)
+    if first is not None and workload.first_stage_table is not None:
+        more_tokens, more_operations = _cost(first, workload.first_stage_table, workload.whole_flops)
         tokens, operations = tokens + more_tokens, operations + more_operations
-    # fp32 weights and two moments
     return Estimate(
-        train_examples=len(table), train_tokens=tokens, train_flops=operations, checkpoint_bytes=3.0 * 4 * trained, test_examples=tested
+        train_examples=len(workload.table),
+        train_tokens=tokens,
+        train_flops=operations,
+        checkpoint_bytes=3.0 * 4 * workload.num_trainable,  # fp32 weights and two moments
+        test_examples=workload.num_test,
     )
 
 
 def _cost(config: TrialConfig, table: TokenTable, flops: FlopModel) -> tuple[float, float]:
-    """Tokens and operations of training, at the configuration's own settings."""
+    """Tokens and operations of training with this configuration."""
     size = min(config.optim.batch_size, len(table))
     objective = active_objective(config)
     count = min(len(table), max(size, SAMPLE))

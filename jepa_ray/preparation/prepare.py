@@ -1,4 +1,4 @@
-"""Before the first trial, once per family and task: splits, the checkpoint to start from, token tables, and what all that amounts to."""
+"""Prepare a family and task once per sweep, before the first trial: splits, starting checkpoint, token tables and the data report."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from jepa_ray.training.prepared import Prepared
 def prepare(sweep: SweepConfig, family: str, task: str) -> Prepared:
     """Splits, checkpoint and token tables of one family and task of a sweep.
 
-    With `model: tiny` the share `data.base_fraction` of the training split makes the base, and the rest is fine-tuned on; with
-    `init: random` besides, nothing is pre-trained and nothing set aside: the training split only makes the tokenizer.
+    With `model: tiny`, the share `data.base_fraction` of the training split trains the base, and the rest is for fine-tuning. With
+    `init: random` as well, nothing is pre-trained or held back: the whole training split is for fine-tuning, and makes the tokenizer.
 
     Raises:
-        ValueError: data or checkpoint not loadable, template not usable, no example left, databases missing; names the remedy.
+        ValueError: data or checkpoint cannot be loaded, template cannot be used, no examples left, or databases missing; names the remedy.
     """
     record, model, data = get_family(family), sweep.model_of(family), sweep.data_of(task)
     config = ModelConfig(family=family, model=model, **sweep.base.model.model_dump())
@@ -58,7 +58,7 @@ def prepare(sweep: SweepConfig, family: str, task: str) -> Prepared:
     for name, examples in (("val", splits.val), ("test", splits.test)):
         if examples:
             tables[name] = tokenize_split(examples, tokenizer, record, data.max_length, scored=True, trained=seen[name])
-    pretrain = tokenize_split(first, tokenizer, record, sweep.pretrain.data.max_length) if sweep.pretrain is not None else None
+    first_stage_table = tokenize_split(first, tokenizer, record, sweep.pretrain.data.max_length) if sweep.pretrain is not None else None
     cap = sweep.max_new_tokens_of(task) or DATASETS[task].max_new_tokens
     HEARTBEAT.enter("digest of data and weights")
     sha = hashlib.sha256(splits.dataset_sha.encode())
@@ -72,8 +72,8 @@ def prepare(sweep: SweepConfig, family: str, task: str) -> Prepared:
         identity=sha.hexdigest(),
         checkpoint=checkpoint,
         revision=revision,
-        pretrain=pretrain,
-        pretrain_sha=digest(first) if first else "",
+        first_stage_table=first_stage_table,
+        first_stage_sha=digest(first) if first else "",
         facts={
             **{name: splits.report[name] for name in ("overlap_text", "overlap_target")},
             "dropped_examples": sum(table.dropped for table in tables.values()),
@@ -88,28 +88,30 @@ def prepare(sweep: SweepConfig, family: str, task: str) -> Prepared:
             "golds_unscored": unscored,
             "pretrain_left_out": left_out,
             "max_new_tokens": cap,
-            "tokens": {name: token_report(table, cap) for name, table in (*tables.items(), ("pretrain", pretrain)) if table is not None},
+            "tokens": {
+                name: token_report(table, cap) for name, table in (*tables.items(), ("pretrain", first_stage_table)) if table is not None
+            },
         },
     )
 
 
 def golds_unscored(judge: str, data: DataConfig, evaluation: EvaluationConfig, examples: Sequence[Example]) -> int:
-    """Examples whose own reference does not score correct: no output can.
+    """Number of examples whose own reference is not scored correct, so that no output can be.
 
-    Raises ValueError where that is so of all of them (databases that are missing, say), with the first one's reason.
+    ValueError with the first example's reason if this is true of all of them (missing databases, for example).
     """
     score = judge_of(judge, data, evaluation)
     if judge == "sql" and evaluation.judge == "task" and (missing := missing_databases(examples, data)):
         raise ValueError("; ".join(missing))
-    bad = [(example, found) for example in examples if not (found := score(example.code, example.code, example.extra)).correct]
+    bad = [(example, result) for example in examples if not (result := score(example.code, example.code, example.extra)).correct]
     if examples and len(bad) == len(examples):
-        example, found = bad[0]
-        raise ValueError(f"no reference scores correct by the judge of {data.task}; {example.id}: {found.error or repr(example.code)}")
+        example, result = bad[0]
+        raise ValueError(f"the judge of {data.task} scores no reference correct; {example.id}: {result.error or repr(example.code)}")
     return len(bad)
 
 
 def databases_sha(data: DataConfig, examples: Sequence[Example]) -> str:
-    """Digest of the databases that the examples' queries run on; empty where there are none."""
+    """Digest of the databases that the examples' queries run on; empty if there are none."""
     if data.databases is None:
         return ""
     sha = hashlib.sha256()
@@ -120,7 +122,7 @@ def databases_sha(data: DataConfig, examples: Sequence[Example]) -> str:
 
 
 def weights_sha(checkpoint: str, revision: str | None) -> str:
-    """Digest of a checkpoint: of a folder's files (each by its size, first and last megabyte), or the commit of a hub id."""
+    """Digest of a checkpoint: of a folder's files (size, first and last megabyte of each), or the commit of a hub id."""
     folder = Path(checkpoint)
     if not folder.is_dir():
         return revision or ""
@@ -129,7 +131,7 @@ def weights_sha(checkpoint: str, revision: str | None) -> str:
 
 
 def sampled_sha(path: Path, sample: int = 1 << 20) -> str:
-    """Digest of a file's size, first and last megabyte: what a retrained or edited file differs in, without reading gigabytes."""
+    """Digest of a file's size, first and last megabyte: detects a retrained or edited file without reading gigabytes."""
     size = path.stat().st_size
     sha = hashlib.sha256(str(size).encode())
     with path.open("rb") as stream:
@@ -140,7 +142,7 @@ def sampled_sha(path: Path, sample: int = 1 << 20) -> str:
 
 
 def token_report(table: TokenTable, cap: int) -> dict[str, Any]:
-    """Examples, examples dropped, answers over the token cap, and median, 95th percentile and maximum of each sequence's tokens."""
+    """Examples, dropped examples, answers over the token cap, and median, 95th percentile and maximum tokens of each sequence."""
     out: dict[str, Any] = {"examples": len(table), "dropped": table.dropped, "special": table.special}
     out["over_cap"] = int((table.lm.lengths - table.prompt_length > cap).sum()) if not table.options else 0
     for name in ("lm", "text", "code"):

@@ -1,8 +1,8 @@
-"""The tiny base: what a LoRA sweep on the built-in models adapts. Pre-trained once per family and data, kept in a cache by digest.
+"""The tiny base: the model that a LoRA sweep on built-in models adapts. Pre-trained once per family and data, cached by digest.
 
-It is the family's own architecture, trained from random weights with plain next-token loss on the *base half* of the training
+It has the family's own architecture and is trained from random weights with plain next-token loss on the *base half* of the training
 split: fine-tuning never sees those examples, and the base never sees validation or test. The result is an ordinary checkpoint
-folder, read by the same code as any other.
+folder, loaded by the same code as any other.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ from jepa_ray.training.step import train_step
 SEED = 0
 STEPS = 300
 OPTIM = OptimConfig(learning_rate=6e-3, num_epochs=1, batch_size=32, schedule="cosine", warmup_ratio=0.05, beta2=0.95)
-"""Recipe of the pre-training; part of the cache's key. `num_epochs` is replaced by as many as STEPS takes."""
+"""Recipe of the pre-training; part of the cache key. `num_epochs` is replaced by the number that STEPS requires."""
 
 
 def cache_folder() -> Path:
-    """Where tiny bases are kept: JEPA_RAY_CACHE, else ~/.cache/jepa_ray. Made if it is missing; ValueError where it cannot be."""
+    """Cache of tiny bases in JEPA_RAY_CACHE, by default ~/.cache/jepa_ray. Created if missing; ValueError if that fails."""
     folder = Path(os.environ.get("JEPA_RAY_CACHE", Path.home() / ".cache" / "jepa_ray")) / "tiny"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -47,23 +47,23 @@ def cache_folder() -> Path:
         if full_disk.is_full(error):
             raise
         raise ValueError(
-            f"the cache of tiny bases, {folder}, cannot be made ({error.strerror}); set JEPA_RAY_CACHE to a folder that can be written to"
+            f"the cache of tiny bases, {folder}, cannot be created ({error.strerror}); set JEPA_RAY_CACHE to a writable folder"
         ) from error
     return folder
 
 
 def tiny_base(family: ModelFamily, examples: Sequence[Example], max_length: int, num_threads: int = 1, steps: int | None = None) -> Path:
-    """Folder of the family's tiny base for these examples; trains it (about a minute on one core, STEPS steps) unless it is in the cache.
+    """Folder of the family's tiny base for these examples; trained (STEPS steps, about a minute on one core) unless it is in the cache.
 
-    With `steps` 0 it is not trained: its tokenizer is made of the examples, and its weights are random.
+    With `steps` 0 it is not trained: its tokenizer comes from the examples, and its weights are random.
     """
     steps = STEPS if steps is None else steps
     folder = cache_folder() / f"{family.name}-{_key(family, examples, max_length, steps)}"
     if (folder / "config.json").is_file():
         return folder
-    if not os.access(folder.parent, os.W_OK):  # to be said before a base is trained
-        raise ValueError(f"the cache of tiny bases, {folder.parent}, cannot be written to; set JEPA_RAY_CACHE to a folder that can")
-    with atomic.whole_folder(folder) as building:  # where another process was faster, what it built is the same
+    if not os.access(folder.parent, os.W_OK):  # fail before a base is trained
+        raise ValueError(f"the cache of tiny bases, {folder.parent}, is not writable; set JEPA_RAY_CACHE to a writable folder")
+    with atomic.whole_folder(folder) as building:  # another process may finish first; its result is the same
         _pretrain(family, examples, max_length, building, num_threads, steps)
     return folder
 
@@ -74,7 +74,7 @@ def split_for_base(train: Sequence[Example], data: DataConfig) -> tuple[Sequence
 
 
 def base_tokenizer(family: ModelFamily, examples: Sequence[Example]) -> PreTrainedTokenizerFast:
-    """The family's tiny tokenizer for these examples, trained on their rendered conversations: the template's words become tokens too."""
+    """The family's tiny tokenizer, trained on the examples' rendered conversations, so that the template's words become tokens too."""
     renderer = Renderer(tiny_tokenizer(family, []), family)
     return tiny_tokenizer(family, [renderer.conversation(example.system, example.text, example.code) for example in examples])
 

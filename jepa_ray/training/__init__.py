@@ -1,1 +1,1 @@
-"""The trial itself: data to packed batches to steps to evaluation. Knows nothing of Ray; runs wherever PyTorch does."""
+"""One trial, from data through packed batches and steps to evaluation. Independent of Ray; runs wherever PyTorch runs."""

@@ -1,4 +1,4 @@
-"""Build the state of a trial: load the network, add what its objective needs, and go on from a working checkpoint where there is one."""
+"""Build a trial's training state: load the network, add what its objective needs, and resume from a working checkpoint if one exists."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from jepa_ray.training.step import lambda_from_gradients
 def build(
     config: TrialConfig, checkpoint: str, table: TokenTable, runtime: Runtime, scratch: Path, revision: str | None = None
 ) -> TrainState:
-    """Load, or go on from `scratch`. Called by every rank. `table` is what is trained on (its first step may set lambda).
+    """Load the network, or resume from `scratch`. Every rank calls this.
 
-    `revision`: the commit of a checkpoint on the hub.
+    `table`: the training examples (their first step may set lambda). `revision`: the commit of a checkpoint on the hub.
     """
     objective = active_objective(config)
     network = load_network(

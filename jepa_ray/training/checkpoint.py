@@ -1,4 +1,4 @@
-"""A trial's working checkpoint: what it takes to go on from the last finished epoch. Trained tensors only; no pickled code is loaded."""
+"""A trial's working checkpoint, for resuming after the last finished epoch. It contains trained tensors only; no pickled code is loaded."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _FILE = "checkpoint.pt"
 
 
 def save(scratch: Path, network: Network, optimizer: torch.optim.Optimizer, **state: Any) -> None:
-    """Write atomically: a crash leaves the previous checkpoint whole."""
+    """Write atomically: a crash leaves the previous checkpoint intact."""
     trained = {name: parameter.detach() for name, parameter in network.named_parameters() if parameter.requires_grad}
     with atomic.whole_file(scratch / _FILE) as temporary:
         torch.save({"trained": trained, "optimizer": optimizer.state_dict(), **state}, temporary)
 
 
 def load(scratch: Path, network: Network, optimizer: torch.optim.Optimizer) -> dict[str, Any] | None:
-    """Put the last checkpoint into network and optimizer; what else was saved is returned. None where there is none."""
+    """Load the last checkpoint into network and optimizer and return everything else it contains; None if there is no checkpoint."""
     path = scratch / _FILE
     if not path.is_file():
         return None

@@ -1,12 +1,13 @@
 """Floating-point operations of training, counted from shapes (model FLOPs): the same on every machine.
 
-Per token and weight a matrix product costs 2 operations forward; its backward costs 2 for the gradient of the input and 2 for the
-gradient of the weight. Frozen weights (LoRA) save the last. Attention: 4 * head_size * heads operations per query-key pair and
-layer forward, twice that backward. The head runs at label positions only. Recomputation under gradient checkpointing, norms and
-activations are not counted; nor is the predictor's own map. Tokens that examples of a forward pass share are computed once and
-counted once, so packing (trie or flat), micro-batches and workers change that count as they change the work: it is what a trial costs.
-Arms are compared, and budgets counted, by another: each sequence and view by itself, without sharing and without padding. Source: Kaplan
-et al. 2020, section 2.1, with the terms written out.
+Per token and weight, a matrix product costs 2 operations forward; its backward pass costs 2 for the gradient of the input and 2 for
+the gradient of the weight. Frozen weights (LoRA) save the last. Attention costs 4 * head_size * heads operations per query-key pair
+and layer forward, twice that backward. The head runs at label positions only. Recomputation under gradient checkpointing, norms,
+activations and the predictor's own map are not counted. Source: Kaplan et al. 2020, section 2.1, with the terms written out.
+
+`train_flops`, a trial's cost, counts tokens that examples of a forward pass share once, because they are computed once; it depends on
+packing (trie or flat), micro-batches and workers. `unpacked_flops`, which compares arms and which budgets use, counts each sequence
+and view separately, without sharing or padding.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from jepa_ray.training.runtime import Runtime, StepTotals
 
 
 class CountsFlops(Protocol):
-    """Operations by what a step carried."""
+    """Anything that computes operations from the counts of a step."""
 
     def train_flops(self, totals: StepTotals) -> int: ...
 
@@ -33,11 +34,11 @@ class CountsFlops(Protocol):
 
 @dataclass(frozen=True)
 class FlopModel:
-    """Operations as a linear function of what a step carried."""
+    """Operations as a linear function of the counts of a step."""
 
     per_token: int
     per_token_forward: int
-    """Of a token that goes through a target encoder of its own: no backward."""
+    """For a token that goes through a separate target encoder: no backward pass."""
     per_pair: int
     per_label: int
 
@@ -62,34 +63,34 @@ class FlopModel:
         )
 
     def train_flops(self, totals: StepTotals) -> int:
-        """What was computed."""
+        """Operations that were computed."""
         trained = self.per_token * totals.tokens + self.per_pair * totals.attended + self.per_label * totals.num_labels
         return trained + self.per_token_forward * totals.frozen_tokens + self.per_pair // 3 * totals.frozen_attended
 
     def unpacked_flops(self, totals: StepTotals) -> int:
-        """What the same training costs with every sequence and view encoded by itself; whatever the packing, micro-batches and workers."""
+        """Operations with every sequence and view encoded separately, regardless of packing, micro-batches and workers."""
         trained = self.per_token * totals.path_tokens + self.per_pair * totals.path_attended + self.per_label * totals.num_labels
         return trained + self.per_token_forward * totals.frozen_path_tokens + self.per_pair // 3 * totals.frozen_path_attended
 
 
 @dataclass
 class Spent:
-    """What a trial has spent so far; the same for causal models and masked encoders."""
+    """The cost of a trial so far, for causal models and masked encoders."""
 
     step: int = 0
     """Optimizer steps."""
     tokens: int = 0
     flops: int = 0
     unpacked: float = 0
-    """FLOPs with every sequence and view by itself; nan where a checkpoint of an older version does not say."""
+    """FLOPs with every sequence and view counted separately; nan if an older version's checkpoint does not contain it."""
     train_seconds: float = 0.0
     val_seconds: float = 0.0
     wall: float = 0.0
-    """Seconds since the trial began, all its attempts together."""
+    """Seconds of the trial, summed over all its attempts."""
 
     @classmethod
     def of(cls, saved: Mapping[str, Any]) -> Spent:
-        """What a working checkpoint says; other keys are left alone."""
+        """Read the values from a working checkpoint; other keys are ignored."""
         names = [field.name for field in fields(cls) if field.name in saved]
         return cls(**{"unpacked": math.nan, **{name: saved[name] for name in names}})
 
@@ -102,7 +103,7 @@ class Spent:
         self.train_seconds += seconds
 
     def cost(self) -> dict[str, float]:
-        """What training has cost by now, as each point of a curve and the row of `trials` say it."""
+        """Cost of training so far: columns of `trials`, and of each point of a curve."""
         return {"train_flops": float(self.flops), "train_flops_unpacked": float(self.unpacked), "train_seconds": self.train_seconds}
 
     def columns(self, epochs_done: int, runtime: Runtime) -> dict[str, Any]:

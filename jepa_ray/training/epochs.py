@@ -1,4 +1,4 @@
-"""Epochs: the order in which examples are trained on, and the one loop over their steps.
+"""Epochs: the order of the training examples, and the one loop over their steps.
 
 Fine-tuning, the first stage, tiny bases and masked encoders all train through `train_epoch`.
 """
@@ -33,12 +33,12 @@ def all_epochs(num_examples: int, optim: OptimConfig, seed: int) -> list[list[Ro
 def train_epoch(
     train: Callable[[Rows, int], StepTotals], steps: Sequence[Rows], done: int, total_steps: int, runtime: Runtime, phase: str = "train"
 ) -> StepTotals:
-    """Train on `steps`, one after the other; the sums over them and over all workers.
+    """Train on `steps` in order; return the totals over them and over all workers.
 
     Args:
-        train: one optimizer step on these examples, given how many steps came before it.
+        train: runs one optimizer step on the given examples; its second argument is the number of steps before it.
         done: steps of the whole training before the first of these; total_steps: of the whole training.
-        phase: what the console shows meanwhile.
+        phase: shown in the console during training.
     Raises:
         NonFinite: a loss or gradient is not finite; names the step and the mean losses before it.
     """
@@ -46,17 +46,17 @@ def train_epoch(
     HEARTBEAT.enter(phase)
     for step, rows in enumerate(steps, start=done):
         try:
-            of_step = train(rows, step)
+            step_totals = train(rows, step)
         except NonFinite as error:
             raise NonFinite(f"{error}; {_means(totals)}") from error
-        totals.add(of_step)
-        HEARTBEAT.trained(step + 1, total_steps, *of_step.shown(runtime))
+        totals.add(step_totals)
+        HEARTBEAT.trained(step + 1, total_steps, *step_totals.shown(runtime))
     return over_ranks(totals, runtime)
 
 
 def _means(totals: StepTotals) -> str:
-    """Mean losses of an epoch's steps so far, in words: the last finite values."""
+    """The last finite values in words: mean losses of the epoch's steps so far."""
     if not totals.num_labels:
         return "it was the first step of its epoch"
     jepa = f", JEPA {totals.jepa_sum / totals.num_pairs:.4g}" if totals.num_pairs else ""
-    return f"the steps before it in its epoch were finite (mean cross-entropy {totals.ce_sum / totals.num_labels:.4g}{jepa})"
+    return f"the earlier steps of its epoch were finite (mean cross-entropy {totals.ce_sum / totals.num_labels:.4g}{jepa})"

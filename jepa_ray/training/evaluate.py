@@ -1,4 +1,4 @@
-"""Scoring a network on a split: generate (or choose) for every example, judge, and share the work between ranks."""
+"""Score a network on a split: generate (or choose) an answer for every example and judge it; ranks share the work."""
 
 from __future__ import annotations
 
@@ -24,10 +24,9 @@ from jepa_ray.training.runtime import Runtime
 def evaluate(
     network: Network, tokenizer: Any, table: TokenTable, split: str, config: TrialConfig, runtime: Runtime
 ) -> tuple[dict[str, float], list[dict[str, Any]]]:
-    """Answers of every example (each rank its share), judged; metrics named `<split>_accuracy` and so on, and one row per example.
-    Of the test split also the accuracy without leaked examples.
+    """Answer every example (each rank its share) and judge; return metrics named `<split>_accuracy` etc., and one row per example.
 
-    ValueError where the judge lacks something (databases).
+    For the test split, metrics include the accuracy without leaked examples. ValueError if the judge lacks its databases.
     """
     mine = list(range(runtime.rank, len(table), runtime.world_size))
     judge = judge_of(DATASETS[config.data.task].judge, config.data, config.evaluation)
@@ -49,7 +48,7 @@ def evaluate(
 def _answers(
     network: Network, tokenizer: Any, table: TokenTable, rows: list[int], config: TrialConfig, runtime: Runtime
 ) -> list[tuple[str, bool | None]]:
-    """(answer, whether it ended by itself) of each row; of a choice task the most probable option, which does not end."""
+    """(answer, whether generation stopped on its own) per row; for a choice task the most probable option, and None."""
     bf16, size = uses_bf16(config.model, torch.device(runtime.device)), config.evaluation.batch_size
     if table.options:
         chosen = choose(network, table, rows, batch_size=size, bf16=bf16)

@@ -1,7 +1,7 @@
-"""The first of two stages: the whole network trained on other data, its weights handed on by digest (paper, T9).
+"""The first of two training stages: trains the whole network on other data; fine-tuning starts from its weights (paper, T9).
 
-The stage's checkpoint lies under `<sweep>/scratch/pretrained/<key>`, where `key` is a digest of everything that determines it: the
-starting checkpoint, the stage's data, optimizer, objective and seed. Trials that agree in all that train it once.
+Its checkpoint is stored in `<sweep>/scratch/pretrained/<key>`, where `key` is a digest of everything that determines it: the starting
+checkpoint, and the stage's data, optimizer, objective and seed. Trials that agree in all of these share one checkpoint.
 """
 
 from __future__ import annotations
@@ -31,51 +31,51 @@ _FACTS = "stage.json"
 
 
 def stages(config: TrialConfig) -> tuple[TrialConfig | None, TrialConfig]:
-    """(first stage, fine-tuning) as trials of their own; the first is None where there is only one."""
-    stage = config.pretrain
-    if stage is None:
+    """(first stage, fine-tuning) as separate trials; the first is None if the trial has one stage only."""
+    first_stage = config.pretrain
+    if first_stage is None:
         return None, config
     first = {
         "pretrain": None,
         "lora": None,
-        "data": stage.data,
-        "optim": stage.optim(),
-        "objective": config.objective if stage.objective_in != "finetune" else None,
-        "seed": stage.seed if stage.seed is not None else config.seed,
+        "data": first_stage.data,
+        "optim": first_stage.optim(),
+        "objective": config.objective if first_stage.objective_in != "finetune" else None,
+        "seed": first_stage.seed if first_stage.seed is not None else config.seed,
     }
     second = {
         "model": config.model.model_copy(update={"init": "pretrained"}),
         "pretrain": None,
-        "objective": config.objective if stage.objective_in != "pretrain" else None,
+        "objective": config.objective if first_stage.objective_in != "pretrain" else None,
     }
     return config.model_copy(update=first), config.model_copy(update=second)
 
 
-def pretrain(config: TrialConfig, prepared: Prepared, runtime: Runtime, scratch: Path) -> Pretrained:
-    """Train the stage that `config` describes (a trial of its own), or find it done.
+def train_first_stage(config: TrialConfig, prepared: Prepared, runtime: Runtime, scratch: Path) -> Pretrained:
+    """Train the first stage that `config` describes (as a separate trial), unless its checkpoint exists.
 
-    Called by every rank. Goes on from the last finished epoch under `scratch`. ValueError where a stored checkpoint's weights are not those
-    whose digest was noted.
+    Every rank calls this. Resumes after the last finished epoch under `scratch`. ValueError if the weights of a stored checkpoint do not
+    match the recorded digest.
     """
     folder = scratch.parent / "pretrained" / _key(config, prepared)
     done = torch.tensor(float((folder / _FACTS).exists()), device=runtime.device)
-    if runtime.world_size > 1:  # rank 0 decides: another trial may finish the same stage while this one looks
+    if runtime.world_size > 1:  # rank 0 decides: another trial may finish the same stage in the meantime
         dist.broadcast(done, 0)
     if not done:
         _train(config, prepared, runtime, scratch / "pretrain", folder)
         if runtime.world_size > 1:
             dist.barrier()
-    found = _read(folder)
-    assert found is not None
-    return found
+    first_stage = _read(folder)
+    assert first_stage is not None
+    return first_stage
 
 
 def _train(config: TrialConfig, prepared: Prepared, runtime: Runtime, scratch: Path, folder: Path) -> None:
-    table = prepared.pretrain
-    assert table is not None, "the first stage's data were not prepared"
+    table = prepared.first_stage_table
+    assert table is not None, "the first stage's data has not been prepared"
     state = build(config, prepared.checkpoint, table, runtime, scratch, prepared.revision)
     saved, flop_model = state.saved or {"epoch": 0, "losses": [], "spent": asdict(Spent())}, FlopModel.of(state.network)
-    # An older version's checkpoint has what was spent among the rest.
+    # An older version's checkpoint has these values at its top level.
     spent, losses = Spent.of(saved.get("spent") or {**saved, "train_seconds": saved["seconds"]}), list(saved["losses"])
     epochs = all_epochs(len(table), config.optim, config.seed)
     total_steps = sum(map(len, epochs))
@@ -91,7 +91,7 @@ def _train(config: TrialConfig, prepared: Prepared, runtime: Runtime, scratch: P
         if runtime.rank == 0:
             state.save(scratch, epoch=epoch + 1, losses=losses, spent=asdict(spent))
     if runtime.rank == 0:
-        with atomic.whole_folder(folder) as building:  # another trial of the same first stage may be faster
+        with atomic.whole_folder(folder) as building:  # another trial may finish the same first stage earlier
             state.network.causal_lm.save_pretrained(building)
             load_tokenizer(prepared.checkpoint, config.model, prepared.revision).save_pretrained(building)
             facts = Pretrained(
@@ -110,7 +110,7 @@ def _train(config: TrialConfig, prepared: Prepared, runtime: Runtime, scratch: P
 def _key(config: TrialConfig, prepared: Prepared) -> str:
     tree = canonical(config.model_copy(update={"objective": active_objective(config)}))
     parts = [tree[name] for name in ("model", "data", "optim", "objective", "seed")]
-    where = [prepared.checkpoint, *([prepared.revision] if prepared.revision else []), prepared.pretrain_sha]
+    where = [prepared.checkpoint, *([prepared.revision] if prepared.revision else []), prepared.first_stage_sha]
     return hashlib.sha256(json.dumps([*parts, *where], sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -120,9 +120,7 @@ def _read(folder: Path) -> Pretrained | None:
     except FileNotFoundError:
         return None
     if _weights_sha(folder) != facts.sha:
-        raise ValueError(
-            f"the weights in {folder} are not those that the first stage wrote; delete that folder, and they are trained again"
-        )
+        raise ValueError(f"the weights in {folder} are not those that the first stage wrote; delete the folder to train the stage again")
     return facts
 
 

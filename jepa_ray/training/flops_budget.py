@@ -1,9 +1,8 @@
-"""How many steps a FLOPs budget pays for, counted before the first of them.
+"""How many steps fit into a FLOPs budget, counted before training.
 
-A step's operations follow from which tokens it packs, and those from the data order and loss dropout alone: both are streams of the seed.
-So the whole run is laid out once without being computed, the count is exactly the `train_flops_unpacked` that training will count, and the
-schedule can end with the last step that is paid for: the same one on any number of workers. (The paper's reference divides epochs
-instead, and rounds up.)
+A step's operations depend on its tokens only, and these on the data order and loss dropout only, both streams of the seed. So all steps
+are laid out once without being computed, and the count equals the `train_flops_unpacked` that training will report. The schedule can
+end with the last step that fits, the same one on any number of workers. (The paper's reference divides epochs instead, and rounds up.)
 """
 
 from __future__ import annotations
@@ -31,13 +30,13 @@ def affordable(
     flop_model: FlopModel,
     term: Term | None,
 ) -> Epochs:
-    """The leading steps of `epochs` that `optim.max_train_flops` pays for, epoch by epoch; all of them where there is no budget.
+    """The leading steps of `epochs` that fit into `optim.max_train_flops`, epoch by epoch; all of them if there is no budget.
 
     Args:
-        epochs: example indices of every step, as `epochs.epoch_steps` gives them.
-        term: the trial's JEPA term; None: it has none.
+        epochs: example indices of every step, as returned by `epochs.epoch_steps`.
+        term: the trial's JEPA term, if it has one.
     Raises:
-        ValueError: the budget pays for no step at all.
+        ValueError: the budget is smaller than the cost of the first step.
     """
     budget = config.optim.max_train_flops
     if budget is None:
@@ -50,7 +49,7 @@ def affordable(
             break
         spent, kept = spent + cost, kept + 1
     if not kept:
-        raise ValueError(f"optim.max_train_flops = {budget:.4g} pays for no step (the first costs {first:.4g}); raise it")
+        raise ValueError(f"optim.max_train_flops = {budget:.4g} is less than the first step costs ({first:.4g}); raise it")
     out: Epochs = []
     for steps in epochs:
         if kept > 0:
@@ -66,7 +65,7 @@ def step_flops(
     flop_model: FlopModel,
     term: Term | None,
 ) -> Iterator[int]:
-    """Operations of each step, `FlopModel.unpacked_flops`."""
+    """Operations of each step, as counted by `FlopModel.unpacked_flops`."""
     inputs = StepInputs(config=config, table=table, packing="flat")
     for step, rows in enumerate(steps):
         active = None if term is None or term.is_dropped(step) else term

@@ -1,6 +1,6 @@
-"""The JEPA term of a step: its views, its target encoder, its distance and regularisers, and the weight it gets.
+"""The JEPA term of a step: views, target encoder, distance, regularisers and weight.
 
-views      <- layout of the objective, drawn anew for the step                       (`objectives/layouts.py`)
+views      <- layout of the objective, drawn for each step                           (`objectives/layouts.py`)
 target     <- the network, or a moving average of its trained weights without gradient
 term_sum   <- sum over pairs of d(source, target), plus regularisers once per pair
 """
@@ -30,7 +30,7 @@ from jepa_ray.streams import derive_seed
 
 
 def active_objective(config: TrialConfig) -> ObjectiveConfig | None:
-    """The JEPA term, or None where it has no effect at all: the baseline, and lambda = 0 (unless that is a control's point)."""
+    """The JEPA term, or None if it has no effect: for the baseline, and for lambda = 0 (except in controls that measure the term)."""
     objective = config.objective
     if objective is None or (objective.fixed_lambda == 0 and objective.control not in ("monitor", "zero")):
         return None
@@ -38,7 +38,7 @@ def active_objective(config: TrialConfig) -> ObjectiveConfig | None:
 
 
 def fit_network(network: Network, objective: ObjectiveConfig | None, seed: int) -> Network:
-    """Give a network what an objective adds beside predictor tokens: a head, and the depth that states are read at."""
+    """Add to a network what an objective needs other than predictor tokens: a head, and the depth at which states are read."""
     if objective is not None:
         head = make_head(objective, int(network.causal_lm.config.hidden_size), seed)
         network.head = head.to(network.device) if head is not None else None
@@ -48,34 +48,34 @@ def fit_network(network: Network, objective: ObjectiveConfig | None, seed: int) 
 
 @dataclass
 class Term:
-    """The JEPA term of one trial: what it keeps from step to step."""
+    """The JEPA term of one trial, with the state it keeps between steps."""
 
     objective: ObjectiveConfig
     seed: int
     weight: float
     """lambda before its schedule."""
     average: Average | None = None
-    """Of the trained weights, where the target encoder is one."""
+    """Average of the trained weights, if the target encoder is one."""
 
     @classmethod
     def of(cls, config: TrialConfig, network: Network, weight: float | None = None) -> Term | None:
-        """None where the trial has no active term. `weight`: lambda where the objective leaves it to the first gradients."""
+        """None if the trial has no active term. `weight`: lambda, if the objective takes it from the first gradients."""
         objective = active_objective(config)
         if objective is None:
             return None
         fixed = objective.fixed_lambda
-        assert fixed is not None or weight is not None, "lambda is to come from the first step's gradients, and was not given"
+        assert fixed is not None or weight is not None, "lambda comes from the first step's gradients, but was not passed"
         average = Average(network.lm.named_parameters(prefix="lm")) if objective.target == "ema" else None
         return cls(objective, config.seed, fixed if fixed is not None else float(weight or 0.0), average)
 
     @property
     def is_weighed(self) -> bool:
-        """Whether the term is part of the loss: not so for the controls that measure only."""
+        """Whether the term is part of the loss; False for the controls that only measure it."""
         return self.objective.control not in ("monitor", "zero")
 
     @property
     def gathers(self) -> bool:
-        """Whether a step's pairs are exchanged between workers."""
+        """Whether workers exchange the pairs of a step."""
         return self.objective.compares_pairs and self.objective.gather and dist.is_initialized() and dist.get_world_size() > 1
 
     def is_dropped(self, step: int) -> bool:
@@ -83,26 +83,26 @@ class Term:
         return is_dropped(self.objective, self.seed, step)
 
     def lambda_at(self, step: int, total_steps: int) -> float:
-        """Weight of the term's mean over pairs; 0 for the controls that measure only."""
+        """Weight of the term's mean over pairs; 0 for the controls that only measure it."""
         if not self.is_weighed:
             return 0.0
         return self.weight * lambda_factor(self.objective, step, total_steps)
 
     def views(self, table: TokenTable, rows: Sequence[int], step: int, partner: Mapping[int, int] | None) -> Views:
-        """What a micro-batch encodes."""
+        """Views that a micro-batch encodes."""
         return views_of(self.objective, table, rows, seed=self.seed, step=step, partner=partner)
 
     def partners(self, rows: Sequence[int], step: int) -> dict[int, int] | None:
-        """Of all examples of a step: whose target each gets, where the control shuffles pairs."""
+        """For all examples of a step: whose target each gets, if the control shuffles pairs."""
         return exchange(rows, self.seed, step) if self.objective.control == "shuffled" else None
 
     def update(self, step: int, total_steps: int) -> None:
-        """After the optimizer's step: the average follows."""
+        """Update the moving average after the optimizer's step."""
         if self.average is not None:
             self.average.update(ema_momentum(self.objective, step, total_steps))
 
     def frozen_target(self, network: Network, batch: DeviceBatch) -> Tensor | None:
-        """(P, D) targets of the averaged weights, without gradient; None where the network itself encodes them."""
+        """(P, D) targets from the averaged weights, without gradient; None if the network itself encodes them."""
         if batch.frozen is None:
             return None
         assert self.average is not None
@@ -115,10 +115,10 @@ class Term:
         return target
 
     def sum_over_pairs(self, source_PD: Tensor, target_PD: Tensor, step: int) -> Tensor:
-        """d summed over the pairs of a micro-batch, and the regularisers times their number.
+        """d summed over the pairs of a micro-batch, plus the regularisers times the number of pairs.
 
-        Where the term `gathers`, regularisers are statistics of all workers' states, and each worker's share of them is that of its pairs:
-        the sum over workers, and through the exchange its gradient, is what one worker with all pairs computes.
+        If the term `gathers`, regularisers are statistics of all workers' states, and each worker adds the share of its pairs. The sum over
+        workers and, through the exchange, its gradient are then those of one worker with all pairs.
         """
         objective = self.objective
         if objective.control == "constant_target":
@@ -129,7 +129,7 @@ class Term:
             source_PD = source_PD.detach()
         if objective.control == "monitor":
             source_PD, target_PD = source_PD.detach(), target_PD.detach()
-        # Also of no pairs, where a worker has none: the same exchange forwards and backwards as on the others.
+        # A worker without pairs takes part too: the exchange must run forward and backward on all workers.
         others = gather_pairs(source_PD, target_PD) if self.gathers else None
         term = distance(objective, source_PD, target_PD, others).sum()
         if objective.regularised:
@@ -140,7 +140,7 @@ class Term:
 
 
 def constant_target(target_PD: Tensor, seed: int) -> Tensor:
-    """One fixed random state for all pairs, of a typical state's length: sqrt(D), each coordinate standard normal."""
+    """One fixed random state for all pairs, with the norm of a typical state, about sqrt(D): each coordinate is standard normal."""
     generator = torch.Generator().manual_seed(derive_seed(seed, "constant target"))
     return torch.randn(target_PD.shape[-1], generator=generator).to(target_PD).expand_as(target_PD)
 
@@ -153,7 +153,7 @@ def gather_pairs(source_PD: Tensor, target_PD: Tensor) -> Others:
 
 
 def gather_rows(rows_PD: Tensor) -> tuple[Tensor, int]:
-    """Rows of all workers in the order of ranks, differentiable (the backward sums over workers), and where this worker's begin.
+    """Rows of all workers in rank order, and the offset of this worker's rows. Differentiable: the backward pass sums over workers.
 
     Workers may have different numbers of rows.
     """
@@ -169,6 +169,6 @@ def gather_rows(rows_PD: Tensor) -> tuple[Tensor, int]:
 
 
 def gradient_norm(model: nn.Module) -> float:
-    """Norm of all gradients together, those that are there."""
+    """Global norm of all existing gradients."""
     norms = [parameter.grad.float().norm() for parameter in model.parameters() if parameter.grad is not None]
     return float(torch.stack(norms).norm()) if norms else 0.0

@@ -1,4 +1,4 @@
-"""What follows the gradients: learning rate, AdamW's parameter groups, clipping."""
+"""Learning rate schedule, AdamW's parameter groups, and gradient clipping."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jepa_ray.models.network import Network
 
 
 def lr_factor(step: int, total: int, optim: OptimConfig) -> float:
-    """Multiple of the peak learning rate at `step` (from 0) of `total`: linear warm-up, then decay that ends at 0 after the last step."""
+    """Factor on the peak learning rate at `step` (from 0) of `total`: linear warm-up, then decay that reaches 0 after the last step."""
     warmup = round(optim.warmup_ratio * total)
     if step < warmup:
         return (step + 1) / warmup
@@ -24,16 +24,16 @@ def lr_factor(step: int, total: int, optim: OptimConfig) -> float:
 
 
 def make_optimizer(network: Network, config: TrialConfig) -> torch.optim.AdamW:
-    """AdamW over what is trained; weight decay on matrices only; the predictor's own parameters at their multiple of the learning rate."""
+    """AdamW over the trained parameters: weight decay on matrices only, and a separate learning rate factor for the predictor."""
     optim = config.optim
-    own = {id(parameter) for name, parameter in network.named_parameters() if not name.startswith("lm.")}
+    predictor_ids = {id(parameter) for name, parameter in network.named_parameters() if not name.startswith("lm.")}
     factor = config.objective.predictor_lr_factor if config.objective is not None else 1.0
     groups: list[dict[str, Any]] = []
-    for mine, scale in ((False, 1.0), (True, factor)):
-        trained = [parameter for parameter in network.parameters() if parameter.requires_grad and (id(parameter) in own) == mine]
+    for is_predictor, scale in ((False, 1.0), (True, factor)):
+        trained = [p for p in network.parameters() if p.requires_grad and (id(p) in predictor_ids) == is_predictor]
         groups += [
-            # A head is drawn towards the identity by nothing: no decay.
-            {"params": [p for p in trained if p.ndim >= 2], "weight_decay": 0.0 if mine else optim.weight_decay, "factor": scale},
+            # No decay on a head: decay would pull it towards zero, not towards the identity.
+            {"params": [p for p in trained if p.ndim >= 2], "weight_decay": 0.0 if is_predictor else optim.weight_decay, "factor": scale},
             {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0, "factor": scale},
         ]
     groups = [group for group in groups if group["params"]]
@@ -41,9 +41,9 @@ def make_optimizer(network: Network, config: TrialConfig) -> torch.optim.AdamW:
 
 
 def clip_gradients(model: nn.Module, max_norm: float | None) -> float:
-    """Scale gradients down to the global norm `max_norm`; returns the norm before that."""
+    """Scale gradients down to the global norm `max_norm`; return the norm before scaling."""
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-    # fsum rounds once, so a gradient of zero (predictor tokens in a step that loss dropout skips) does not change the norm by a bit.
+    # fsum rounds once, so zero gradients (predictor tokens in a step that loss dropout skips) leave the norm bit-identical.
     norm = math.sqrt(math.fsum(each * each for each in torch.stack(torch._foreach_norm(gradients)).tolist()))
     if max_norm is not None and norm > max_norm:
         torch._foreach_mul_(gradients, max_norm / norm)

@@ -1,7 +1,7 @@
-"""Start-up self-check: packed rows against separate passes on the very model that will be trained.
+"""Start-up self-check: compares packed rows with separate passes on the model that will be trained.
 
-Each path goes alone, unpadded, through the model's own attention. A leak between segments, a wrong position or a mask that a
-model ignores shows as an error of the order of the states themselves; rounding does not. Training is refused on any.
+Each path runs alone, unpadded, through the model's own attention. A leak between segments, a wrong position or a mask that the model
+ignores causes an error of the order of the states themselves; rounding does not. Any such error stops the trial before training.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1}
 
 
 class PackingError(RuntimeError):
-    """The packed step does not compute what separate passes compute on this model."""
+    """On this model, packed rows do not give the results of separate passes."""
 
 
 def attention_error(
@@ -34,12 +34,12 @@ def attention_error(
     bf16: bool,
     examples: int = 4,
 ) -> float:
-    """Largest relative error of a token's packed hidden state, on a few examples, with the views of the objective (or k predictor tokens).
+    """Largest relative error of a token's packed hidden state on a few examples, with the objective's views (or k predictor tokens).
 
     Raises:
-        PackingError: it is above TOLERANCE, or not finite.
+        PackingError: the error is above TOLERANCE, or not finite.
     """
-    longest = int(table.lm.lengths.argmax())  # the one most likely to outgrow a sliding window
+    longest = int(table.lm.lengths.argmax())  # most likely to exceed a sliding window
     rows = list(np.unique([*np.linspace(0, len(table) - 1, min(examples, len(table))).astype(int), longest]))
     views = views_of(objective, table, rows) if objective is not None else None
     batch = make_batch(table, rows, backend=backend, k=k, views=views)
@@ -52,21 +52,21 @@ def attention_error(
             ids = batch.packed.input_ids.reshape(-1)[path_nodes].astype(np.int32)
             alone_LD = separate_pass(network, ids)
             difference_LD = packed_XD[torch.from_numpy(path_nodes).to(network.device)] - alone_LD
-            # Token by token: a leak at the few last tokens of a long path must not drown in the others.
+            # Per token: averaging over a long path would hide a leak at its last few tokens.
             error = (difference_LD.norm(dim=-1) / alone_LD.norm(dim=-1)).max()
             worst = max(worst, float(error)) if torch.isfinite(error) else float("inf")
     network.train(was_training)
     tolerance = TOLERANCE[torch.bfloat16 if bf16 else torch.float32]
     if worst > tolerance:
         raise PackingError(
-            f"packed rows ({backend}) differ from separate passes by {worst:.2g} of a hidden state's norm, over {tolerance:g}: "
-            f"tokens see what they must not; set base.model.packing=plain and report this model"
+            f"packed rows ({backend}) differ from separate passes by {worst:.2g} of a hidden state's norm (at most {tolerance:g} is "
+            f"allowed), so tokens attend to the wrong tokens; set base.model.packing=plain and report this model"
         )
     return worst
 
 
 def separate_pass(network: Network, ids: np.ndarray) -> Tensor:
-    """(L, D) hidden states of one sequence alone, with the model's own causal attention: the definition of what is right."""
+    """(L, D) hidden states of one sequence alone, with the model's own causal attention: the reference for packed rows."""
     device = network.device
     with network.attention(None):
         states: Tensor = network.causal_lm.base_model(

@@ -1,4 +1,4 @@
-"""What a trial starts from: tokenised data, the checkpoint, and their digests. Made once per sweep by `preparation.prepare`."""
+"""Inputs of a trial: tokenised data, the checkpoint, and their digests. Created once per sweep by `preparation.prepare`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jepa_ray.data.views import TokenTable
 
 @dataclass(frozen=True)
 class Pretrained:
-    """What a first stage hands on."""
+    """Result of a first stage."""
 
     folder: str
     """An ordinary checkpoint folder."""
@@ -20,36 +20,36 @@ class Pretrained:
     tokens: int
     flops: int
     seconds: float
-    """What training it cost, also where another trial had trained it."""
+    """Training time, even if another trial trained it."""
     losses: list[dict[str, float]]
-    """By epoch: `pretrain_ce`, and `pretrain_jepa` where it had the term."""
+    """Per epoch: `pretrain_ce`, and `pretrain_jepa` if the stage had the JEPA term."""
     unpacked_flops: float = math.nan
-    """As `flops`, with every sequence and view by itself; nan where an older version trained it."""
+    """Like `flops`, with every sequence and view counted separately; nan if an older version trained it."""
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What every trial of a family and task shares; flat arrays inside, so that Ray's object store hands it out without copies."""
+    """Inputs that all trials of a family and task share; flat arrays, which Ray's object store shares without copying."""
 
     train: TokenTable
     val: TokenTable
     test: TokenTable | None
-    """None while searching: the test split is sealed."""
+    """None during the search: the test split is sealed."""
     dataset_sha: str
     """Digest of the splits' contents."""
     checkpoint: str
     """Folder or hub id that weights and tokenizer are read from."""
     revision: str | None = None
-    """Of a hub id: the commit that `identity` names, which every trial loads."""
-    pretrain: TokenTable | None = None
-    """Training split of the first stage, where there is one."""
-    pretrain_sha: str = ""
+    """For a hub id: the commit that `identity` includes, loaded by every trial."""
+    first_stage_table: TokenTable | None = None
+    """Training split of the first stage, if there is one."""
+    first_stage_sha: str = ""
     """Digest of that stage's data."""
-    stage: Pretrained | None = None
-    """What the first stage handed on: filled in by the trial that has run it."""
+    first_stage: Pretrained | None = None
+    """Result of the first stage: set by the trial that has run it."""
     identity: str = ""
-    """Digest of all that a trial's numbers depend on and its configuration does not hold: data of both stages, databases, weights."""
+    """Digest of the inputs that determine a trial's results but are not in its config: data of both stages, databases, weights."""
     facts: dict[str, Any] = field(default_factory=dict)
     """Columns of the trials table known before training: overlap, and examples dropped from any split."""
     report: dict[str, Any] = field(default_factory=dict)
-    """The data report: `data.datasets.Splits.report`, and examples, dropped and token lengths per split and sequence."""
+    """The data report: `data.datasets.Splits.report`, and plus examples, dropped examples and token lengths per split and sequence."""

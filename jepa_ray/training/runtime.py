@@ -1,4 +1,4 @@
-"""Where a trial runs, and what its workers do together: wrap the network, add up counts, leave a step that is not finite."""
+"""Where a trial runs, and what its workers do together: wrap the network, sum counts, and stop at a step that is not finite."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jepa_ray.models.network import Network
 
 @dataclass(frozen=True)
 class Runtime:
-    """Where a trial runs: filled in by Ray's worker, or by hand."""
+    """Where a trial runs: set by Ray's worker, or by hand."""
 
     rank: int = 0
     world_size: int = 1
@@ -22,7 +22,7 @@ class Runtime:
 
 @dataclass
 class StepTotals:
-    """Sums over the micro-batches of one or many steps on this rank."""
+    """Sums over the micro-batches of one or more steps on this rank."""
 
     ce_sum: float = 0.0
     num_labels: int = 0
@@ -30,12 +30,12 @@ class StepTotals:
     num_pairs: int = 0
     tokens: int = 0
     attended: int = 0
-    """Query-key pairs that attention had to cover."""
+    """Query-key pairs that attention covers."""
     frozen_tokens: int = 0
-    """Tokens that went through a target encoder of its own, without gradient."""
+    """Tokens that went through a separate target encoder, without gradient."""
     frozen_attended: int = 0
     path_tokens: int = 0
-    """Tokens of every sequence and view by itself, shared ones each time: the same however they are packed and cut into micro-batches."""
+    """Tokens of every sequence and view counted separately, shared ones each time: independent of packing and micro-batches."""
     path_attended: int = 0
     frozen_path_tokens: int = 0
     frozen_path_attended: int = 0
@@ -45,7 +45,7 @@ class StepTotals:
             setattr(self, name, getattr(self, name) + value)
 
     def shown(self, runtime: Runtime) -> tuple[int, float]:
-        """For the heartbeat: tokens, as if every rank had this rank's, and cross-entropy per label on this rank. Costs no communication."""
+        """For the heartbeat, without communication: tokens times the number of ranks, and cross-entropy per label on this rank."""
         return self.tokens * runtime.world_size, self.ce_sum / max(1, self.num_labels)
 
 
@@ -66,7 +66,7 @@ def unwrap(model: nn.Module) -> Network:
 
 
 def data_parallel(network: nn.Module, runtime: Runtime) -> nn.Module | None:
-    """The network wrapped in DistributedDataParallel; None where there is one worker."""
+    """The network wrapped in DistributedDataParallel; None with a single worker."""
     if runtime.world_size == 1:
         return None
     device_ids = [torch.device(runtime.device)] if runtime.device.startswith("cuda") else None
@@ -84,7 +84,7 @@ def over_ranks(totals: StepTotals, runtime: Runtime) -> StepTotals:
 
 
 def finite_everywhere(finite: bool, runtime: Runtime) -> bool:
-    """Whether it holds on all ranks: they must leave a step together, or the others would wait for this one."""
+    """Whether `finite` is True on all ranks: they must leave a step together, or the others would wait for this one forever."""
     if runtime.world_size == 1:
         return finite
     everywhere = torch.tensor(float(finite), device=runtime.device)

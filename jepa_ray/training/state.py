@@ -1,4 +1,4 @@
-"""What training works on, resolved once: the data of its steps, the network, its optimizer and its JEPA term."""
+"""The state of training, resolved once: data, network, optimizer and JEPA term."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from jepa_ray.training.runtime import Runtime
 
 
 def backend_of(config: TrialConfig) -> Backend:
-    """The packing backend. A trie holds no more tokens than any other and attends over the same paths, so it is what `auto` means."""
+    """The packing backend. `auto` means a trie, which never has more tokens than the others and attends over the same paths."""
     return "trie" if config.model.packing == "auto" else config.model.packing
 
 
 @dataclass(kw_only=True)
 class StepInputs:
-    """What decides the micro-batches of a step."""
+    """Everything that determines the micro-batches of a step."""
 
     config: TrialConfig
     table: TokenTable
-    """The examples that are trained on."""
+    """The training examples."""
     runtime: Runtime = field(default_factory=Runtime)
     packing: Backend | None = None
-    """How token paths are packed (see `data/packing.py`); None: as the configuration says."""
+    """How token paths are packed (see `data/packing.py`); None: as configured."""
 
     @property
     def backend(self) -> Backend:
@@ -42,31 +42,31 @@ class StepInputs:
 
     @property
     def objective(self) -> ObjectiveConfig | None:
-        """None where there is no JEPA term, or its weight is 0."""
+        """None if there is no JEPA term, or its weight is 0."""
         return active_objective(self.config)
 
     def count_labels(self, rows: NDArray[np.int64]) -> int:
-        """Labels of a step over all ranks, what its cross-entropy is divided by; at least 1."""
+        """Labels of a step over all ranks, at least 1: the divisor of its cross-entropy."""
         optim = self.config.optim
         return max(1, count_labels(self.table, rows.tolist(), loss_on=optim.loss_on, train_end_of_turn=optim.train_end_of_turn))
 
 
 @dataclass(kw_only=True)
 class TrainState(StepInputs):
-    """What a step changes, next to what it reads."""
+    """The inputs of a step, plus everything that a step changes."""
 
     network: Network
     optimizer: torch.optim.Optimizer
     term: Term | None = None
-    """None: next-token training alone."""
+    """None: next-token training only."""
     parallel: nn.Module | None = None
-    """The network in DistributedDataParallel, where there are several workers."""
+    """The network in DistributedDataParallel, if there are several workers."""
     saved: dict[str, Any] | None = None
-    """What else the working checkpoint held; None: training begins."""
+    """The rest of the working checkpoint; None if training starts from scratch."""
 
     @property
     def model(self) -> nn.Module:
-        """What the forward pass calls."""
+        """The module to call in the forward pass."""
         return self.network if self.parallel is None else self.parallel
 
     def save(self, scratch: Path, **more: Any) -> None:

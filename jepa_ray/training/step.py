@@ -1,12 +1,12 @@
-"""One optimizer step of LLM-JEPA, and what surrounds it: micro-batches, loss dropout, schedule.
+"""One optimizer step of LLM-JEPA: micro-batches, losses, loss dropout and schedule.
 
     loss = gamma * sum CE / num_labels + lambda * sum d(source, target) / num_pairs
 
 Both sums run over the whole step, all micro-batches and all workers, and are divided once by the step's counts. So gradient
-accumulation and data parallelism change nothing but rounding. The counts are known from the token table, without communication.
+accumulation and data parallelism change rounding only. The counts come from the token table, without communication.
 
-The JEPA term (`jepa_term.py`) is *active* in a step unless there is none, lambda is 0, or loss dropout skips the step; an inactive step
-carries no view tokens and is, bit for bit, a step of the baseline.
+The JEPA term (`jepa_term.py`) is *active* in a step unless the trial has none, lambda is 0, or loss dropout skips the step; an inactive
+step has no view tokens and is bit-identical to a step of the baseline.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def train_step(state: TrainState, rows: NDArray[np.int64], step: int, total_step
         NonFinite: the loss or the gradient norm is not finite; names the step.
     """
     config, runtime, model, optimizer, term = state.config, state.runtime, state.model, state.optimizer, state.term
-    assert term is not None or state.objective is None, "the trial has a JEPA term, and its state has none"
+    assert term is not None or state.objective is None, "the trial has a JEPA term, but its state does not"
     optim = config.optim
     totals = StepTotals()
     optimizer.zero_grad(set_to_none=True)
@@ -77,9 +77,9 @@ def train_step(state: TrainState, rows: NDArray[np.int64], step: int, total_step
 
 
 def micro_batches(inputs: StepInputs, rows: NDArray[np.int64], step: int, term: Term | None) -> Iterator[ViewBatch]:
-    """This rank's share of a step, packed. Every rank gets the same number of micro-batches; a short one may be empty.
+    """This rank's share of a step, packed. Every rank gets the same number of micro-batches, of which some may be empty.
 
-    `term`: the JEPA term; None where there is none, or loss dropout skips it.
+    `term`: the JEPA term; None if there is none, or if loss dropout skips it.
     """
     table, runtime, optim = inputs.table, inputs.runtime, inputs.config.optim
     mine = rows[runtime.rank :: runtime.world_size]
@@ -100,17 +100,17 @@ def micro_batches(inputs: StepInputs, rows: NDArray[np.int64], step: int, term: 
 
 
 def default_size(table: TokenTable, device: str, objective: ObjectiveConfig | None) -> int | None:
-    """Examples of a micro-batch where none is configured; None: all in one pass, as a term that compares pairs with each other needs."""
+    """Examples per micro-batch if none is configured; None: all in one pass, which a term that compares pairs with each other requires."""
     if objective is not None and objective.compares_pairs:
         return None
     return default_micro_batch(table, device, with_views=objective is not None and objective.encodes_views)
 
 
 def read_sums(sums: Sequence[Tensor]) -> tuple[float, float]:
-    """Totals of cross-entropy and JEPA term, which alternate in `sums`. Read once for the whole step: reading makes the host wait."""
+    """Totals of cross-entropy and JEPA term, which alternate in `sums`. Read once per step, because reading makes the host wait."""
     values = torch.stack(list(sums)).tolist()
     ce_sum = jepa_sum = 0.0
-    for ce, jepa in zip(values[0::2], values[1::2], strict=True):  # Python's `sum` rounds otherwise from 3.12 on
+    for ce, jepa in zip(values[0::2], values[1::2], strict=True):  # Python's `sum` rounds differently since 3.12
         ce_sum, jepa_sum = ce_sum + ce, jepa_sum + jepa
     return ce_sum, jepa_sum
 
@@ -118,19 +118,19 @@ def read_sums(sums: Sequence[Tensor]) -> tuple[float, float]:
 def losses(
     model: nn.Module, batch: ViewBatch, config: TrialConfig, device: torch.device, term: Term | None = None, step: int = 0
 ) -> tuple[Tensor, Tensor]:
-    """Sums over the batch: cross-entropy of its labels, and the JEPA term over its pairs (0 where it carries none).
+    """Sums over the batch: cross-entropy of its labels, and the JEPA term over its pairs (0 if it has none).
 
-    `term` may be left out where a step is only looked at: it is then made from the configuration.
+    `term` may be omitted when a step is only inspected; it is then created from the configuration.
     """
     if term is None and batch.num_pairs:
         term = Term.of(config, unwrap(model), weight=1.0)
     logits_NV, label_ids_N, source_PD, target_PD = states(model, batch, config, device, term)
     ce_sum = F.cross_entropy(logits_NV.float(), label_ids_N, reduction="sum")
     jepa_sum = ce_sum.new_zeros(())
-    if term is not None and (batch.num_pairs or term.gathers):  # a worker without pairs still takes part in the exchange
+    if term is not None and (batch.num_pairs or term.gathers):  # a worker without pairs takes part in the exchange too
         jepa_sum = term.sum_over_pairs(source_PD, target_PD, step)
     if unwrap(model).head is not None and not jepa_sum.requires_grad:
-        # Data-parallel training needs the head's parameters in the graph, also where nothing is trained by them.
+        # Data-parallel training needs the head's parameters in the graph even if the loss does not use them.
         jepa_sum = jepa_sum + source_PD.sum() * 0.0
     return ce_sum, jepa_sum
 
@@ -156,7 +156,7 @@ def loss_of_sums(
 
 
 def totals_of(batch: ViewBatch) -> StepTotals:
-    """The counts that a micro-batch adds."""
+    """The counts of a micro-batch."""
     frozen = batch.frozen
     lengths = np.array([len(path) for path in batch.packed.nodes], dtype=np.int64)
     frozen_lengths = np.array([len(path) for path in frozen.nodes] if frozen is not None else [], dtype=np.int64)
@@ -175,10 +175,10 @@ def totals_of(batch: ViewBatch) -> StepTotals:
 
 
 def lambda_from_gradients(state: TrainState, rows: NDArray[np.int64], ratio: float) -> float:
-    """lambda at which the JEPA term's gradient over the examples `rows` has `ratio` times the norm of gamma * cross-entropy's.
+    """lambda that makes the norm of the JEPA term's gradient over `rows` `ratio` times that of gamma * cross-entropy's.
 
-    Norms over the language model's trained parameters, those that both terms train. Two backward passes over the whole step, without an
-    optimizer step; the same on every rank. ValueError where the term has no gradient.
+    Norms are over the language model's trained parameters, which both terms train. Takes two backward passes over the whole step and no
+    optimizer step; every rank returns the same value. ValueError if the term has no gradient.
     """
     config, runtime, model = state.config, state.runtime, state.model
     term = Term.of(config, state.network, weight=1.0)
@@ -193,17 +193,17 @@ def lambda_from_gradients(state: TrainState, rows: NDArray[np.int64], ratio: flo
             hold_back = nullcontext() if number == len(batches) - 1 or runtime.world_size == 1 else model.no_sync()  # type: ignore[operator]
             with hold_back:
                 sums = losses(model, batch, config, torch.device(runtime.device), term)
-                # The other sum takes part with weight 0: data-parallel training waits for every parameter's gradient.
+                # The other sum has weight 0: data-parallel training waits for every parameter's gradient.
                 ((sums[which] / counts[which] + sums[1 - which] * 0.0) * runtime.world_size).backward()
         norms.append(gradient_norm(state.network.lm))
     model.zero_grad(set_to_none=True)
     if norms[1] == 0:
-        raise ValueError("lambda cannot come from the gradients: the JEPA term's is zero at the first step; give lambda as a number")
+        raise ValueError("lambda cannot be set from gradients: the JEPA term's gradient is zero at the first step; set lambda to a number")
     return ratio * term.objective.gamma * norms[0] / norms[1]
 
 
 def attended_pairs(packed: Packed) -> int:
-    """Query-key pairs that separate tokens need: one at depth d sees d + 1. (What kernels compute on top is not counted; nor is a
-    sliding window subtracted.)"""
+    """Query-key pairs that distinct tokens need: a token at depth d attends to d + 1. Extra work of kernels is not counted, and a
+    sliding window is not subtracted."""
     nodes = np.unique(np.concatenate(packed.nodes))
     return int((packed.position_ids.reshape(-1)[nodes] + 1).sum())

@@ -1,14 +1,14 @@
-"""One trial, from configuration to result; the paper's procedure as one function.
+"""One trial, from configuration to result: the paper's procedure in one function.
 
     network  <- checkpoint (+ LoRA) (+ k predictor tokens)
-    for each epoch (as far as a FLOPs budget goes):
+    for each epoch (within the FLOPs budget):
         for each batch of the epoch's order:
             one step on  gamma * CE(answer) + lambda * d(Pred(Enc(Text)), Enc(Code))        (`step.py`)
         generate and judge on validation; save; report
     at the end, in the confirmation stage only: generate and judge once on the sealed test split
 
-Ray is not known here: `runtime` says which worker this is, `report` passes metrics on. Nothing is written but the working
-checkpoint under `scratch`; the caller owns the tables.
+Independent of Ray: `runtime` identifies the worker, `report` receives metrics. Writes only the working checkpoint and `progress.json`
+under `scratch`; the caller writes the tables.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from jepa_ray.training.diagnostics.alarms import add_alarm
 from jepa_ray.training.diagnostics.monitor import Watch
 from jepa_ray.training.epochs import all_epochs, train_epoch
 from jepa_ray.training.evaluate import evaluate
-from jepa_ray.training.first_stage import pretrain, stages
+from jepa_ray.training.first_stage import stages, train_first_stage
 from jepa_ray.training.flops_budget import affordable
 from jepa_ray.training.packing_check import PackingError, attention_error
 from jepa_ray.training.prepared import Prepared
@@ -50,11 +50,11 @@ Report = Callable[[dict[str, float]], None]
 def run_trial(config: TrialConfig, prepared: Prepared, runtime: Runtime, report: Report, scratch: Path) -> TrialResult:
     """Train and evaluate one configuration.
 
-    Called by every worker of a trial; all return the same metrics, and rank 0's result counts. Goes on from `scratch` where that
-    holds a checkpoint. `report` is called on every rank after each validated epoch, once the checkpoint is safe on disk.
+    Every worker of a trial calls this; all return the same metrics, and rank 0's result counts. Resumes from the checkpoint in
+    `scratch`, if any. Every rank calls `report` after each validated epoch except the last, once the checkpoint is on disk.
 
     Returns:
-        state COMPLETE, or FAILED with the reason where training itself failed (non-finite loss, packing self-check, out of memory).
+        state COMPLETE, or FAILED with the reason if training itself failed (non-finite loss, packing self-check, out of memory).
     """
     began = time.perf_counter()
     make_ready(runtime.device)
@@ -74,7 +74,7 @@ def run_trial(config: TrialConfig, prepared: Prepared, runtime: Runtime, report:
 
 @dataclass(frozen=True)
 class Run:
-    """What `run_trial` was given, and the fine-tuning starts from."""
+    """The arguments of `run_trial`, as the fine-tuning uses them."""
 
     config: TrialConfig
     prepared: Prepared
@@ -89,9 +89,9 @@ def _train(run: Run, progress: TrialResult, began: float) -> TrialResult:
     tokenizer = load_tokenizer(prepared.checkpoint, config.model, prepared.revision)
     state = build(config, prepared.checkpoint, prepared.train, runtime, run.scratch, prepared.revision)
     network, saved, flop_model = state.network, state.saved, FlopModel.of(state.network)
-    # The checkpoint holds its own progress, so that the two cannot disagree after a kill; progress.json is for others to read.
+    # The checkpoint contains its own progress, so the two always agree after a kill; progress.json is for other readers.
     progress = replace(progress, metrics=[], predictions=[]) if saved is None else TrialResult.from_json(saved["progress"])
-    summary = {**_of_network(state), **progress.summary}
+    summary = {**_network_columns(state), **progress.summary}
     metrics, predictions = list(progress.metrics), list(progress.predictions)
     spent = Spent.of(saved["spent"]) if saved is not None else _spent_before(prepared)
     first_epoch, earlier = saved["epoch"] if saved is not None else 0, spent.wall
@@ -104,9 +104,9 @@ def _train(run: Run, progress: TrialResult, began: float) -> TrialResult:
         watch.resume(saved["watch"])
     HEARTBEAT.plan(total_steps - spent.step, _to_evaluate(config, prepared, first_epoch) // runtime.world_size)
     if saved is None:
-        losses = prepared.stage.losses if prepared.stage is not None else []
-        for before, of_epoch in enumerate(losses, start=1):
-            metrics += _lines(of_epoch, 0, before - len(losses), spent.cost())
+        losses = prepared.first_stage.losses if prepared.first_stage is not None else []
+        for number, epoch_losses in enumerate(losses, start=1):
+            metrics += _lines(epoch_losses, 0, number - len(losses), spent.cost())
         metrics += _lines(watch.look(0, state, 0, total_steps, 0.0), 0, 0, spent.cost())
 
     for epoch, steps in enumerate(epochs[first_epoch:], start=first_epoch):
@@ -137,7 +137,7 @@ def _train(run: Run, progress: TrialResult, began: float) -> TrialResult:
         if "val_accuracy" in values and not last:
             run.report({"epoch": epoch + 1, "step": spent.step, **spent.cost(), **values})
 
-    if config.evaluation.test:  # after the loop: also where a crash came between the last epoch and here
+    if config.evaluation.test:  # after the loop, so that a crash between the last epoch and this line repeats only the test
         progress = _score_test(progress, network, tokenizer, prepared, config, runtime)
         progress = replace(progress, embeddings=watch.keep(state))
         progress = replace(progress, summary=progress.summary | watch.columns())
@@ -145,10 +145,10 @@ def _train(run: Run, progress: TrialResult, began: float) -> TrialResult:
     return replace(progress, state="COMPLETE", summary=final)
 
 
-def _of_network(state: TrainState) -> dict[str, Any]:
-    """Columns of `trials` that the network alone decides; raises PackingError where packed rows would not train as separate ones."""
+def _network_columns(state: TrainState) -> dict[str, Any]:
+    """Columns of `trials` that depend on the network only; PackingError if packed rows would train differently from separate ones."""
     bf16 = uses_bf16(state.config.model, torch.device(state.runtime.device))
-    # Of the weights that training starts from.
+    # Measured on the weights that training starts from.
     error = attention_error(state.network, state.table, state.backend, objective=state.objective, bf16=bf16)
     parameters = list(state.network.parameters())
     return {
@@ -161,15 +161,15 @@ def _of_network(state: TrainState) -> dict[str, Any]:
 
 
 def _spent_before(prepared: Prepared) -> Spent:
-    """What the first stage has cost, where there was one."""
-    stage = prepared.stage
-    if stage is None:
+    """Cost of the first stage, if there was one."""
+    first = prepared.first_stage
+    if first is None:
         return Spent()
-    return Spent(tokens=stage.tokens, flops=stage.flops, unpacked=stage.unpacked_flops, train_seconds=stage.seconds)
+    return Spent(tokens=first.tokens, flops=first.flops, unpacked=first.unpacked_flops, train_seconds=first.seconds)
 
 
 def _to_evaluate(config: TrialConfig, prepared: Prepared, first_epoch: int) -> int:
-    """Examples that are still to be evaluated from `first_epoch` (from 0) on, all validations and the test together."""
+    """Examples still to evaluate from `first_epoch` (counted from 0) on, in all validations and the test."""
     epochs, every = config.optim.num_epochs, config.evaluation.every
     rounds = sum(epoch + 1 == epochs or (epoch + 1) % every == 0 for epoch in range(first_epoch, epochs))
     tested = len(prepared.test) if config.evaluation.test and prepared.test is not None else 0
@@ -186,12 +186,12 @@ def _lines(values: Mapping[str, float], step: int, epoch: int, cost: Mapping[str
 def _first_stage(
     first: TrialConfig, prepared: Prepared, runtime: Runtime, scratch: Path, progress: TrialResult
 ) -> tuple[Prepared, TrialResult]:
-    """The data and the record for the fine-tuning, which starts from the checkpoint of the first stage."""
+    """Train the first stage; return the inputs of the fine-tuning, which starts from its checkpoint, and the progress with its losses."""
     torch.set_num_threads(runtime.num_threads)
-    stage = pretrain(first, prepared, runtime, scratch)
-    summary = {**progress.summary, "pretrained_sha": stage.sha, **stage.losses[-1]}
+    first_stage = train_first_stage(first, prepared, runtime, scratch)
+    summary = {**progress.summary, "pretrained_sha": first_stage.sha, **first_stage.losses[-1]}
     progress = replace(progress, summary=summary)
-    return replace(prepared, checkpoint=stage.folder, revision=None, stage=stage), progress
+    return replace(prepared, checkpoint=first_stage.folder, revision=None, first_stage=first_stage), progress
 
 
 def _score_test(
@@ -217,14 +217,14 @@ def _score_test(
 
 
 def _chance(config: TrialConfig, prepared: Prepared, judged: TokenTable) -> float:
-    """What guessing reaches on a split; 0 where answers are no labels. The task's number is that of its public data, not of a user's."""
+    """Accuracy of guessing on a split; 0 if answers are not labels. Measured, because the task's number is for its public data only."""
     if not DATASETS[config.data.task].chance:
         return 0.0
     return guessing(prepared.train.references, judged.references)
 
 
 def _start(config: TrialConfig, prepared: Prepared, runtime: Runtime, scratch: Path) -> TrialResult:
-    """The progress so far, or a new record with what is known before training."""
+    """The progress so far, or a new record with the facts known before training."""
     progress = load_progress(scratch / "progress.json")
     if progress is not None:
         return progress

@@ -1,4 +1,4 @@
-"""The checks of a checkpoint: one family passes them all, and each planted fault comes out in its own row, the others going on."""
+"""The checks of a checkpoint: a sound one passes all, and each planted fault fails its own row while the other checks continue."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def subject(tiny_checkpoints: dict[str, Path], tmp_path: Path) -> Subject:
 
 
 def results(subject: Subject, *names: str) -> dict[str, Row]:
-    """The rows of some checks, by name."""
+    """Rows of some checks, by name."""
     rows = {row.check: row for row in run_checks(subject, {name: CHECKS[name] for name in names or CHECKS})}
     assert all(bool(row.remedy) == (row.result == "FAILED") and row.found for row in rows.values()), rows
     return rows
@@ -66,8 +66,8 @@ def rewrite(subject: Subject, template: str) -> None:
 TEMPLATE = PINNED.template
 THINKS = "<|start_header_id|>' + turn['role'] + '<|end_header_id|>\\n\\n' }}"
 TEMPLATES = {
-    "BOS twice": ("{{- bos_token }}" + TEMPLATE, "stands 2 times"),
-    "BOS again in front of the answer": (TEMPLATE.replace("{% generation %}", "{{- bos_token }}{% generation %}"), "stands 2 times"),
+    "BOS twice": ("{{- bos_token }}" + TEMPLATE, "appears 2 times"),
+    "BOS again in front of the answer": (TEMPLATE.replace("{% generation %}", "{{- bos_token }}{% generation %}"), "appears 2 times"),
     "no end of turn": (TEMPLATE.replace("{{- '<|eot_id|>' }}{% endgeneration %}", "{% endgeneration %}"), "does not end the answer with"),
     "today's date": (TEMPLATE.replace("date_string", "strftime_now('%d %b %Y')"), "changes with the date"),
     "a filled thinking block": (TEMPLATE.replace(THINKS, THINKS + "{{- '<think>hm</think>' }}"), "filled <think> block"),
@@ -118,7 +118,7 @@ def test_an_end_of_turn_of_several_tokens(subject: Subject) -> None:
 
 
 def test_a_tokenizer_with_more_tokens_than_rows(subject: Subject) -> None:
-    """Its last tokens occur in no example here; a user's data would end every trial in an IndexError."""
+    """The additional tokens occur in no example here, but with a user's data every trial would end in an IndexError."""
     tokenizer = load_tokenizer(subject.checkpoint, subject.model())
     rows = load_config(subject.checkpoint, subject.model()).vocab_size
     tokenizer.add_tokens([f"token number {i}" for i in range(8)])
@@ -134,7 +134,7 @@ def test_a_tokenizer_with_more_tokens_than_rows(subject: Subject) -> None:
 
 
 def test_missing_weights(subject: Subject) -> None:
-    """What needs no weights is checked all the same."""
+    """Checks that need no weights still run."""
     (Path(subject.checkpoint) / "model.safetensors").unlink()
     rows = results(subject)
     assert failed(rows) == {"packing"} and {name for name, row in rows.items() if row.result == "ok"} == set(TEXT)
@@ -237,7 +237,7 @@ class TestPacking:
 def test_a_lora_target_too_few_and_one_too_many(subject: Subject) -> None:
     few = replace(subject.family, lora_targets=subject.family.lora_targets[1:])
     many = replace(subject.family, lora_targets=(*subject.family.lora_targets, "no_such_proj"))
-    for family, sentence in ((few, f"carry no adapter, such as model.layers.0.self_attn.{PINNED.lora_targets[0]}"), (many, "no_such_proj")):
+    for family, sentence in ((few, f"have no adapter, such as model.layers.0.self_attn.{PINNED.lora_targets[0]}"), (many, "no_such_proj")):
         with pytest.MonkeyPatch.context() as patch:
             patch.setitem(FAMILIES, family.name, family)
             rows = results(replace(subject, family=family), "packing", "LoRA targets", "predictor tokens")

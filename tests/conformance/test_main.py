@@ -1,4 +1,4 @@
-"""The command: one table, three exit codes, the family by model_type; and docs/families.md, which it writes."""
+"""The command: one table, three exit codes, the family by model_type, and the generated page docs/families.md."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ def test_every_check_passes_on_a_tiny_instance(capsys: pytest.CaptureFixture[str
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> list[Subject]:
-    """Two checks in the place of all, of which the second fails on a family's wish; the subjects that they saw."""
+    """Replace all checks by two, the second of which fails for a folder named `broken`; returns the subjects that they saw."""
     seen: list[Subject] = []
 
     def first(subject: Subject) -> Found:
-        """It is there."""
+        """Exists."""
         seen.append(subject)
-        return Found("there", 1e-7)
+        return Found("exists", 1e-7)
 
     def second(subject: Subject) -> Found:
-        """It is no folder called broken."""
+        """The folder is not named `broken`."""
         if Path(subject.checkpoint).name == "broken":
-            raise ValueError("it is broken; mend it")
+            raise ValueError("it is broken; repair it")
         return Found("whole")
 
     monkeypatch.setattr(__main__, "CHECKS", {"first": first, "second": second})
@@ -59,8 +59,8 @@ def test_a_failure_is_told_with_its_remedy(
     (tmp_path / "broken").symlink_to(tiny_checkpoints[FIRST])
     assert __main__.main([str(tmp_path / "broken")]) == 1
     lines = capsys.readouterr().out.splitlines()
-    assert lines[1].split() == ["first", "ok", "there", "(error", "<", "1e-4)"]
-    assert lines[2].split() == ["second", "FAILED", "it", "is", "broken"] and lines[3].split() == ["->", "mend", "it"]
+    assert lines[1].split() == ["first", "ok", "exists", "(error", "<", "1e-4)"]
+    assert lines[2].split() == ["second", "FAILED", "it", "is", "broken"] and lines[3].split() == ["->", "repair", "it"]
 
 
 def test_bad_input(tiny_checkpoints: dict[str, Path], quick: list[Subject], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -69,14 +69,14 @@ def test_bad_input(tiny_checkpoints: dict[str, Path], quick: list[Subject], tmp_
     (other / "config.json").write_text(json.dumps({"model_type": "gpt2"}), encoding="utf-8")
     mismatch = next(name for name in FAMILIES if FAMILIES[name].model_type != FAMILIES[FIRST].model_type)
     for arguments, sentence in (
-        ([], "give either a checkpoint"),
-        (["tiny", "--all"], "give either a checkpoint"),
+        ([], "pass either a checkpoint"),
+        (["tiny", "--all"], "pass either a checkpoint"),
         (["tiny", "--family", FIRST, "--markdown"], "add --all"),
         (["tiny"], "needs --family"),
         (["tiny", "--family", "lama"], "unknown family 'lama'"),
         ([str(tmp_path)], "not a loadable checkpoint"),
         (["nobody/no-such-model"], "neither a local folder nor reachable on the hub"),
-        ([str(other)], "'gpt2' model, which is no known family"),
+        ([str(other)], "no family has the model_type 'gpt2'"),
         ([str(tiny_checkpoints[FIRST]), "--family", mismatch], "but family"),
     ):
         assert __main__.main(arguments) == 2, arguments
@@ -89,7 +89,7 @@ def test_two_families_of_one_model_type_are_asked_apart(
     tiny_checkpoints: dict[str, Path], quick: list[Subject], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(FAMILIES, "twin", FAMILIES[FIRST])
-    assert __main__.main([str(tiny_checkpoints[FIRST])]) == 2 and "more than one known family" in capsys.readouterr().err
+    assert __main__.main([str(tiny_checkpoints[FIRST])]) == 2 and "2 families have the model_type" in capsys.readouterr().err
     assert __main__.main([str(tiny_checkpoints[FIRST]), "--family", FIRST]) == 0
 
 
@@ -99,11 +99,11 @@ def test_the_page_has_one_row_per_family_and_is_the_same_each_time(quick: list[S
         assert __main__.main(["--all", "--markdown"]) == 0
         pages.append(capsys.readouterr().out)
     assert pages[0] == pages[1] and table(pages[0]) == {name: {"first": "ok, < 1e-4", "second": "ok"} for name in FAMILIES}
-    assert "- **first**: It is there." in pages[0]
+    assert "- **first**: Exists." in pages[0]
 
 
 def test_the_page_tells_what_failed() -> None:
-    row = Row("second", "FAILED", "it is broken", "mend it")
+    row = Row("second", "FAILED", "it is broken", "repair it")
     assert __main__.markdown({FIRST: [row]}).endswith(f"- {FIRST}, second: FAILED; it is broken\n")
 
 
@@ -118,16 +118,16 @@ def table(page: str) -> dict[str, dict[str, str]]:
 
 
 def test_docs_families_has_the_rows_of_families_and_the_columns_of_the_checks(repository: Path) -> None:
-    """Not computed again here; `--all` takes longer than a test should. When it fails: make the page anew."""
+    """Not computed here, because `--all` takes too long for a test. If this fails, regenerate the page."""
     page = (repository / "docs" / "families.md").read_text(encoding="utf-8")
     assert f"`{__main__.PAGE_COMMAND} > docs/families.md`" in page
-    found = table(page)
-    assert list(found) == list(FAMILIES), f"run: {__main__.PAGE_COMMAND} > docs/families.md"
-    for name, cells in found.items():
+    cells_of = table(page)
+    assert list(cells_of) == list(FAMILIES), f"run: {__main__.PAGE_COMMAND} > docs/families.md"
+    for name, cells in cells_of.items():
         assert list(cells) == list(CHECKS), f"run: {__main__.PAGE_COMMAND} > docs/families.md"
         assert all(cell in ("ok", "ok, < 1e-4") for cell in cells.values()), (name, cells)
-    rows = {name: [Row(each, "ok", "x", bound=cell.partition(", ")[2]) for each, cell in cells.items()] for name, cells in found.items()}
-    assert __main__.markdown(rows) == page, "edited by hand, or the checks' docstrings have changed"
+    rows = {name: [Row(each, "ok", "x", bound=cell.partition(", ")[2]) for each, cell in cells.items()] for name, cells in cells_of.items()}
+    assert __main__.markdown(rows) == page, "edited by hand, or the docstrings of the checks have changed"
 
 
 def test_a_tiny_instance_is_gone_afterwards() -> None:

@@ -1,4 +1,4 @@
-"""Passages and labelled splits: where they come from, what is left out, and what is said of bad files."""
+"""Passages and labelled splits: their sources, what is omitted, and error messages for bad files."""
 
 from __future__ import annotations
 
@@ -30,14 +30,19 @@ def test_a_text_file_is_trained_on_and_what_is_judged_is_left_out(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
-    [(None, "there is no file"), (b"", "no passage in it"), (b" \n\r\n\t\n", "no passage in it"), (b"\xff\xfe", "not UTF-8 text")],
+    ("content", "message"),
+    [
+        (None, "does not exist; base.masked.corpus"),
+        (b"", "contains no passage"),
+        (b" \n\r\n\t\n", "contains no passage"),
+        (b"\xff\xfe", "not UTF-8 text"),
+    ],
 )
-def test_bad_files(tmp_path: Path, content: bytes | None, said: str) -> None:
+def test_bad_files(tmp_path: Path, content: bytes | None, message: str) -> None:
     path = tmp_path / "own.txt"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         read_passages(path)
 
 

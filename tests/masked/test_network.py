@@ -1,4 +1,4 @@
-"""Masked encoders: the tiny ones, what is loaded, and what of the network is trained."""
+"""Masked encoders: tiny instances, loading, and which parameters are trained."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ def test_the_tiny_tokenizer_does_not_depend_on_order_and_loses_nothing() -> None
     assert tokenizer.get_vocab() == other.get_vocab()
     ids = tokenizer("The plot was superb.")["input_ids"]
     assert tokenizer.convert_ids_to_tokens(ids) == ["[CLS]", "the", "plot", "was", "superb", ".", "[SEP]"]
-    assert tokenizer.unk_token_id not in tokenizer("not bad")["input_ids"], "a new word of known letters falls apart into them"
+    assert tokenizer.unk_token_id not in tokenizer("not bad")["input_ids"], "a new word of known letters is split into them"
     assert tokenizer.unk_token_id in tokenizer("q")["input_ids"]
     assert (tokenizer.pad_token_id, tokenizer.mask_token) == (0, "[MASK]")
 
 
 def test_the_head_gives_the_logits_of_transformers_own_model(model: ModelConfig) -> None:
     network, tokenizer = network_of(model, None), load_encoder_tokenizer(model.model, model)
-    own = AutoModelForMaskedLM.from_pretrained(model.model).eval()
+    reference = AutoModelForMaskedLM.from_pretrained(model.model).eval()
     batch = tokenizer(list(TEXTS), padding=True, return_tensors="pt")
     with torch.no_grad():
-        logits = own(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+        logits = reference(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
         index = torch.tensor([2, 9, 17])
         ours, source = network.eval()(batch["input_ids"], batch["attention_mask"], index)
     assert source is None and torch.allclose(ours, logits.flatten(0, 1)[index], atol=1e-6)
@@ -62,7 +62,7 @@ def test_without_its_head_and_predictor_neither_is_trained(model: ModelConfig) -
     encoder = {name for name in trained(mlm) if name.startswith(f"lm.{mlm.lm.base_model_prefix}.")}
     predictor = {name for name in trained(both) if name.startswith("predictor.")}
     assert predictor and trained(alone) == encoder | predictor and trained(mlm) | predictor == trained(both)
-    assert trained(mlm) > encoder, "the head has parameters of its own"
+    assert trained(mlm) > encoder, "the head has its own parameters"
     zero = network_of(model, ObjectiveConfig(target="ema", predictor="mlp", k=0, **{"lambda": 0.0}))  # type: ignore[arg-type]
     assert trained(zero) == trained(mlm) and zero.predictor is None
 
@@ -102,7 +102,7 @@ def test_padding_is_seen_by_nobody(model: ModelConfig) -> None:
 
 def test_what_cannot_be_loaded_says_why(model: ModelConfig, tiny_checkpoints: dict[str, Path], tmp_path: Path) -> None:
     causal = str(tiny_checkpoints["llama3"])
-    with pytest.raises(ValueError, match=r"holds a 'llama' model, but family .* is the masked encoder"):
+    with pytest.raises(ValueError, match=r"contains a 'llama' model, but family .* is the masked encoder"):
         load_encoder_config(causal, model)
     with pytest.raises(ValueError, match="has no mask token"):
         load_encoder_tokenizer(causal, model)

@@ -1,4 +1,4 @@
-"""Probes on embeddings whose answer is known."""
+"""Probes on embeddings with a known answer."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ def test_a_constant_dimension_and_equal_embeddings() -> None:
     train[:, 3] = 1e6
     assert (linear_probe(train, labels)(train) == labels).mean() > 0.99
     answers = linear_probe(np.ones((20, 4)), np.array([0] * 15 + [1] * 5))(np.ones((6, 4)))
-    assert (answers == 0).all(), "nothing but the frequent class is known"
+    assert (answers == 0).all(), "only the frequent class can be predicted"
 
 
 def test_a_fit_is_where_the_gradient_vanishes() -> None:
-    """One dimension at +-1, one label each: minimise log(1 + exp(-2w)) + penalty w^2, with weights (-w, w); derived by hand."""
+    """One dimension at +-1, one label each. Minimise log(1 + exp(-2w)) + penalty w^2, with weights (-w, w); derived by hand."""
     train, labels = np.array([[-1.0], [1.0]] * 50), np.array([0, 1] * 50)
     probe = linear_probe(train, labels)
     w = probe._weights[0, 1]

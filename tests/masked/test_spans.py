@@ -44,7 +44,7 @@ def test_the_ratio_is_reached_and_passed_by_less_than_one_span(ratio: float, mea
             count, ordinary = int(hidden.sum()), int(candidates.sum())
             assert not hidden[~candidates].any(), "a special token or padding is hidden"
             assert count >= ratio * ordinary and count >= 1
-            # Without the last span the ratio was not reached, so it is passed by less than that span; drawn again, its length is known.
+            # The ratio was not reached before the last span, so the excess is less than that span; the same stream gives its length.
             again, longest = stream(2, "mask", size, number), 0
             trial = np.zeros(ordinary, dtype=bool)
             while trial.sum() < ratio * ordinary:
@@ -57,7 +57,7 @@ def test_the_ratio_is_reached_and_passed_by_less_than_one_span(ratio: float, mea
 
 
 def test_spans_are_spans() -> None:
-    """At a low ratio spans rarely touch, and on long passages few are cut: runs are about as long as the mean; single ones stay single."""
+    """At a low ratio, spans rarely touch, and in long passages few are cut: runs average about the mean, and single tokens stay single."""
     for mean in (1.0, 4.0):
         runs = [
             length

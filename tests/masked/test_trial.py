@@ -1,4 +1,4 @@
-"""A masked encoder's step and trial: loss and average by hand, exact normalisation, resuming, what is kept, and how it fails."""
+"""A masked encoder's step and trial: loss and average by hand, exact normalisation, resuming, kept files, and failures."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ JEPA = {"gamma": 0, "target": "ema", "predictor": "mlp", "k": 0, "ema_momentum":
 
 
 class Interrupted(BaseException):
-    """What Ctrl-C and the scheduler look like from inside a trial."""
+    """Stands for Ctrl-C or the scheduler, as a trial sees them."""
 
 
 def sweep_of(family: str = "distilbert", **changes: Any) -> SweepConfig:
@@ -113,10 +113,10 @@ def state_of(config: TrialConfig, prepared: MaskedPrepared, runtime: Runtime | N
 def gradients(
     config: TrialConfig, prepared: MaskedPrepared, rows: Any, runtime: Runtime | None = None
 ) -> tuple[StepTotals, dict[str, Any]]:
-    """Totals and gradients of one step whose learning rate is as good as zero."""
+    """Totals and gradients of one step with a negligible learning rate."""
     config = config.model_copy(update={"optim": config.optim.model_copy(update={"max_grad_norm": None})})
     state = state_of(config, prepared, runtime)
-    state.network.eval()  # no dropout: how a step is cut must not matter
+    state.network.eval()  # no dropout, so that the split into micro-batches must not matter
     totals = masked_step(state, np.asarray(rows), 0, 10)
     return totals, {name: p.grad.clone() for name, p in state.network.named_parameters() if p.grad is not None}
 
@@ -145,7 +145,7 @@ def test_a_step_is_the_definition_passage_by_passage(family: str) -> None:
     sweep = sweep_of(family)
     prepared = prepare_masked(sweep, family, "rotten-tomatoes")
     config, rows = config_of(sweep, "both"), [3, 11, 40, 7, 25]
-    totals, found = gradients(config, prepared, rows)
+    totals, batched = gradients(config, prepared, rows)
     network, target, _, ids = built(config, prepared)
     network.eval()
     assert target is not None and network.predictor is not None
@@ -165,9 +165,9 @@ def test_a_step_is_the_definition_passage_by_passage(family: str) -> None:
     loss.backward()
     assert totals.num_labels == totals.num_pairs == count
     assert math.isclose((totals.ce_sum + totals.jepa_sum) / count, float(loss.detach()), rel_tol=1e-5)
-    assert set(found) == {name for name, parameter in network.named_parameters() if parameter.grad is not None}
+    assert set(batched) == {name for name, parameter in network.named_parameters() if parameter.grad is not None}
     for name, parameter in network.named_parameters():
-        assert torch.allclose(found[name], parameter.grad, atol=2e-6), name
+        assert torch.allclose(batched[name], parameter.grad, atol=2e-6), name
 
 
 @pytest.mark.parametrize("method", ["mlm", "jepa"])
@@ -188,7 +188,7 @@ def test_micro_batches_change_nothing_but_rounding(sweep: SweepConfig, prepared:
 def test_ranks_agree_on_what_is_hidden_and_their_mean_is_the_whole_step(
     sweep: SweepConfig, prepared: MaskedPrepared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Three ranks, two passages: the third has none, and takes part."""
+    """Three ranks and two passages: the third rank has none, but takes part."""
     monkeypatch.setattr(torch.distributed, "all_reduce", lambda *_: None)
     config, rows = config_of(sweep, "both"), [5, 9]
     whole, expected = gradients(config, prepared, rows)
@@ -206,7 +206,7 @@ def test_no_gradient_into_the_target_and_the_average_by_hand(sweep: SweepConfig,
     assert target is not None
     before = {name: parameter.clone() for name, parameter in target.encoder.named_parameters()}
     context = dict(network.encoder.named_parameters())
-    assert all(torch.equal(before[name], context[name]) for name in before), "it starts as the context encoder"
+    assert all(torch.equal(before[name], context[name]) for name in before), "the target starts as the context encoder"
     network.train()
     masked_step(state, np.arange(16), 0, 10)
     moved = 0
@@ -214,7 +214,7 @@ def test_no_gradient_into_the_target_and_the_average_by_hand(sweep: SweepConfig,
         assert parameter.grad is None and not parameter.requires_grad
         assert torch.allclose(parameter, 0.9 * before[name] + 0.1 * context[name], atol=1e-7)
         moved += int(not torch.equal(parameter, before[name]))
-    assert moved and not target.encoder.training, "the average is never in dropout"
+    assert moved and not target.encoder.training, "the average has no dropout"
 
 
 def test_hidden_tokens_belong_to_the_seed_the_step_and_the_passage(sweep: SweepConfig, prepared: MaskedPrepared) -> None:
@@ -233,9 +233,9 @@ def test_the_predictor_has_a_learning_rate_of_its_own(sweep: SweepConfig, prepar
     config = config_of(sweep, "jepa")
     network, _, _, _ = built(config, prepared)
     groups = make_masked_optimizer(network, config.optim, 4.0).param_groups
-    own = {id(parameter) for parameter in network.predictor.parameters()} if network.predictor is not None else set()
+    predictor_ids = {id(parameter) for parameter in network.predictor.parameters()} if network.predictor is not None else set()
     factors = {id(parameter): group["lr_factor"] for group in groups for parameter in group["params"]}
-    assert own and all((factors[key] == 4.0) == (key in own) for key in factors)
+    assert predictor_ids and all((factors[key] == 4.0) == (key in predictor_ids) for key in factors)
     assert set(factors) == {id(parameter) for parameter in network.parameters() if parameter.requires_grad}
 
 
@@ -292,7 +292,9 @@ def test_what_was_kept_is_what_was_judged_and_starts_another_trial(sweep: SweepC
     first, second = (
         AutoModelForMaskedLM.from_pretrained(checkpoint_folder(tmp_path / "scratch" / name) / "context") for name in ("a", "jepa")
     )
-    assert all(torch.equal(x, y) for x, y in zip(first.parameters(), second.parameters(), strict=True)), "the same config, other numbers"
+    assert all(torch.equal(x, y) for x, y in zip(first.parameters(), second.parameters(), strict=True)), (
+        "the same config gives different numbers"
+    )
 
 
 @pytest.mark.parametrize("method", ["mlm", "jepa"])
@@ -343,12 +345,12 @@ def test_passages_of_a_file_train_without_labels(tmp_path: Path) -> None:
     result = run_masked_trial(config_of(sweep, "jepa"), prepared, Runtime(), lambda _: None, tmp_path / "scratch" / "x")
     assert result.state == "COMPLETE" and result.summary["train_examples"] == 50
     path.write_text("", encoding="utf-8")
-    with pytest.raises(ValueError, match="no passage in it"):
+    with pytest.raises(ValueError, match="contains no passage"):
         prepare_masked(sweep, "distilbert", "rotten-tomatoes")
 
 
 def test_the_text_of_a_special_token_in_a_passage_is_text(tmp_path: Path) -> None:
-    """A passage that quotes [MASK] has no hidden token of its own."""
+    """[MASK] quoted in a passage is not a hidden token."""
     path = tmp_path / "own.txt"
     path.write_text("\n".join(f"line {number} [MASK] was [SEP] pleasant." for number in range(50)), encoding="utf-8")
     sweep = sweep_of(base__masked={"corpus": str(path)})
@@ -421,6 +423,6 @@ def test_the_estimate_is_what_is_trained(sweep: SweepConfig, prepared: MaskedPre
 
 
 def test_a_causal_checkpoint_is_refused(tiny_checkpoints: dict[str, Path]) -> None:
-    with pytest.raises(ValueError, match="holds a 'llama' model"):
+    with pytest.raises(ValueError, match="contains a 'llama' model"):
         prepare_masked(sweep_of(model=str(tiny_checkpoints["llama3"])), "distilbert", "rotten-tomatoes")
     assert ModelConfig(family="distilbert").model == "tiny"

@@ -1,4 +1,4 @@
-"""Before the first trial: a checkpoint without its weights is refused, and what was prepared is what every trial loads."""
+"""Before the first trial: a checkpoint without weights is refused, and every trial loads the commit that was prepared."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OTHER = "0" * 40
 
 @pytest.fixture
 def checkpoint(tiny_checkpoints: dict[str, Path], tmp_path: Path) -> Path:
-    """A copy, to be spoilt."""
+    """A copy that a test may damage."""
     return Path(shutil.copytree(tiny_checkpoints["llama3"], tmp_path / "checkpoint"))
 
 
@@ -52,7 +52,7 @@ def test_a_checkpoint_without_weights_is_refused_before_any_trial(checkpoint: Pa
     with pytest.raises(ValueError, match=r"checkpoint contains no \*\.safetensors, and pickled weights .*save_pretrained them") as caught:
         prepared_from(checkpoint)
     assert "\n" not in str(caught.value)
-    prepared_from(checkpoint, base={"model": {"init": "random"}})  # needs none
+    prepared_from(checkpoint, base={"model": {"init": "random"}})  # needs no weights
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_a_masked_encoder_without_weights_is_refused(tmp_path: Path) -> None:
 
 
 class Hub:
-    """A repository of two commits: what was asked of which is remembered; everything that is not the first is another checkpoint."""
+    """A repository with two commits, which records every load with its revision."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder, self.head, self.asked = str(folder), COMMIT, list[tuple[str, str | None]]()
@@ -131,7 +131,7 @@ def test_every_load_of_a_hub_checkpoint_is_of_the_commit_that_was_prepared(
 
 def test_a_network_that_breaks_off_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     class Broken(Exception):
-        """Of the HTTP client: neither OSError nor ValueError."""
+        """An error of the HTTP client: neither OSError nor ValueError."""
 
     def has_file(*_: Any, **__: Any) -> bool:
         raise Broken("peer closed the connection")
@@ -143,7 +143,7 @@ def test_a_network_that_breaks_off_is_one_sentence(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_folder_has_no_commit(tiny_checkpoints: dict[str, Path], tmp_path: Path) -> None:
-    """Not even one that lies where the hub's cache keeps a commit's files: what is loaded from there is the folder."""
+    """Not even one inside the hub's cache of a commit: it is loaded as a folder."""
     snapshot = tmp_path / "snapshots" / COMMIT
     shutil.copytree(tiny_checkpoints["llama3"], snapshot)
     assert prepared_from(snapshot).revision is None

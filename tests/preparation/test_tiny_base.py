@@ -1,4 +1,4 @@
-"""The tiny base: made once, the same every time, from examples that fine-tuning never sees."""
+"""The tiny base: created once, the same every time, from examples that fine-tuning never sees."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests import tiny_models as tiny
 EXAMPLES = tiny.EXAMPLES[:40]
 
 
-@pytest.fixture(params=["llama3", "gemma2", "openelm"])  # the others differ from llama3 in nothing that matters here
+@pytest.fixture(params=["llama3", "gemma2", "openelm"])  # the other families behave like llama3 here
 def family(request: pytest.FixtureRequest) -> ModelFamily:
     return FAMILIES[request.param]
 
@@ -37,7 +37,7 @@ def test_made_once_and_loaded_like_any_checkpoint(family: ModelFamily, monkeypat
     folder = tiny_base(family, EXAMPLES, 512)
     assert AutoModelForCausalLM.from_pretrained(folder).config.model_type == family.model_type
     assert AutoTokenizer.from_pretrained(folder).chat_template == family.template
-    assert [path.name for path in folder.parent.iterdir()] == [folder.name], "something was left behind"
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name], "temporary files are left"
     trained = load_file(folder / "model.safetensors")
 
     monkeypatch.setenv("JEPA_RAY_CACHE", str(tmp_path / "other"))
@@ -102,7 +102,7 @@ def test_a_crash_leaves_nothing_that_looks_finished(family: ModelFamily, monkeyp
 def test_a_cache_that_cannot_be_made_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("JEPA_RAY_CACHE", str(tmp_path / "file"))
-    with pytest.raises(ValueError, match=r"cache of tiny bases, .*file/tiny, cannot be made \(Not a directory\); set JEPA_RAY_CACHE to"):
+    with pytest.raises(ValueError, match=r"cache of tiny bases, .*file/tiny, cannot be created \(Not a directory\); set JEPA_RAY_CACHE to"):
         tiny_base(FAMILIES["llama3"], EXAMPLES, 512)
 
 
@@ -135,7 +135,7 @@ def test_a_cache_that_cannot_be_written_to_is_said_before_a_base_is_trained(monk
     family = FAMILIES["llama3"]
     made = tiny_base(family, EXAMPLES, 512)
     monkeypatch.setattr(module.os, "access", lambda *_: False)
-    assert tiny_base(family, EXAMPLES, 512) == made, "what is there already can be read"
+    assert tiny_base(family, EXAMPLES, 512) == made, "a cached base can still be read"
     monkeypatch.setattr(module, "_pretrain", lambda *_: pytest.fail("trained first"))
-    with pytest.raises(ValueError, match="cannot be written to; set JEPA_RAY_CACHE"):
+    with pytest.raises(ValueError, match="is not writable; set JEPA_RAY_CACHE"):
         tiny_base(family, EXAMPLES[:20], 512)

@@ -1,4 +1,4 @@
-"""The FLOP model against what PyTorch counts."""
+"""The FLOP model compared with PyTorch's own count."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ Matrix = tuple[int, int]
 GATED: list[Matrix] = [(64, 192), (64, 192), (192, 64)]
 LLAMA: list[Matrix] = [(64, 64), (64, 32), (64, 32), (64, 64), *GATED]
 MATRICES: dict[str, list[list[Matrix]]] = {
-    # OpenELM: q, k and v of 2 + 1 + 1 and of 4 + 2 + 2 heads in one; gate and value of 64 and of 192 in one.
+    # OpenELM: q, k and v with 2 + 1 + 1 and 4 + 2 + 2 heads in one matrix; gate and value of 64 and 192 in one matrix.
     "openelm": [[(64, 64), (32, 64), (64, 128), (64, 64)], [(64, 128), (64, 64), (64, 384), (192, 64)]],
     "phi": 2 * [[*4 * [(64, 64)], (64, 256), (256, 64)]],
 }
-"""(in, out) of every matrix of each layer; those of the other families are LLAMA's."""
+"""(in, out) of every matrix of each layer; other families have those of LLAMA."""
 FIRST_READERS = {"openelm": 64 * 64, "phi": 3 * 64 * 64 + 64 * 256}
 """Weights of the matrices that read the first layer's input: q, k, v; in phi, whose two blocks are parallel, the MLP's first too."""
 HEADS = {"openelm": 2 + 4}
@@ -49,8 +49,8 @@ def matrices_of(checkpoint: Path) -> list[Matrix]:
     [(None, None), (None, 2), (LoraConfig(r=4, dropout=0.0), 2), (LoraConfig(r=4, dropout=0.0), None)],
 )
 def test_counts_are_pytorchs(checkpoint: Path, lora: LoraConfig | None, k: int | None) -> None:
-    # With adapters and without predictor tokens nothing below the first layer is trained, so its input needs no gradient: 2 of 4
-    # operations of the matrices that read it. For Llama that is 2 * 8,192 / (4 * 98,304) = 4 %, less what adapters and head add.
+    # With adapters and without predictor tokens, nothing below the first layer is trained, so its input needs no gradient, which saves 2
+    # of 4 operations of the matrices that read it. For Llama this is 2 * 8,192 / (4 * 98,304) = 4 %, less with adapters and head.
     spared = 2 * FIRST_READERS.get(checkpoint.name, 64 * 64 + 2 * 64 * 32)
     every = 4 * sum(rows * columns for rows, columns in matrices_of(checkpoint))
     tolerance = 1.1 * spared / every if lora is not None and k is None else 1e-3
@@ -61,12 +61,12 @@ def test_counts_are_pytorchs(checkpoint: Path, lora: LoraConfig | None, k: int |
         tiny.one_step(network, table, config, ROWS, backend="plain")
     batch = make_batch(table, ROWS, backend="plain", k=k)
     rows, width = batch.packed.input_ids.shape
-    # PyTorch counts what is computed: padding, and the half of each square that causality throws away.
+    # PyTorch also counts padding and the half of each attention square that causality discards.
     computed = StepTotals(tokens=rows * width, attended=rows * width**2, num_labels=batch.num_labels)
     wanted = FlopModel.of(network).train_flops(computed)
-    found = counter.get_total_flops()
-    assert found == pytest.approx(wanted, rel=tolerance)
-    assert found <= wanted * (1 + 1e-3)
+    counted = counter.get_total_flops()
+    assert counted == pytest.approx(wanted, rel=tolerance)
+    assert counted <= wanted * (1 + 1e-3)
 
 
 def test_by_hand(checkpoint: Path) -> None:

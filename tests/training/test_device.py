@@ -1,4 +1,4 @@
-"""What surrounds a trial on a GPU, as far as a machine without one can show it; and the reads that make a host wait for its GPU."""
+"""Handling of the GPU around a trial, as far as it can be tested without one, and reads that make the host wait for the GPU."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from jepa_ray.training.step import micro_batches
 from tests import tiny_models as tiny
 
 READS = ("aten::_local_scalar_dense", "aten::nonzero", "aten::is_nonzero")
-"""Operations whose result the host waits for."""
+"""Operations that make the host wait for their result."""
 
 LOOKS = {"evaluation__diagnostic_pairs": 4}
 
@@ -68,7 +68,7 @@ def test_a_device_that_computes_no_more_is_found_out(monkeypatch: pytest.MonkeyP
 
 
 def test_under_masks_heads_are_expanded_on_a_gpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The memory-efficient kernel takes no groups. Shapes alone are computed: the meta device stands for a GPU."""
+    """The memory-efficient kernel does not support groups. Only shapes are computed: the meta device stands in for a GPU."""
     seen: list[tuple[int, int]] = []
 
     def attend(query: Any, key: Any, value: Any, **rest: Any) -> Any:
@@ -116,16 +116,16 @@ def test_on_a_gpu_a_step_is_cut_by_tokens_unless_it_is_told_otherwise(llama: Pat
         batches = micro_batches(tiny.inputs_of(table, config, runtime=Runtime(device=where)), rows, 0, term)
         return [batch.num_labels for batch in batches]
 
-    assert len(sizes("cpu", None, None)) == 1, "on a CPU a step goes through whole"
+    assert len(sizes("cpu", None, None)) == 1, "on a CPU a step is one pass"
     assert len(sizes("cuda", None, None)) == 3, "three examples each"
     assert len(sizes("cuda", None, None, optim__micro_batch_size=8)) == 1
     views = (table.lm.lengths.mean() + table.text.lengths.mean() + table.code.lengths.mean()) / table.lm.lengths.mean()
     assert step.default_size(table, "cuda", ObjectiveConfig()) == int(int(3.5 * table.lm.lengths.mean()) / table.lm.lengths.mean() / views)
-    assert step.default_size(table, "cuda", ObjectiveConfig(distance="infonce")) is None, "its negatives are those of the pass"
+    assert step.default_size(table, "cuda", ObjectiveConfig(distance="infonce")) is None, "its negatives come from the same pass"
 
 
 class TestDiagnosesThatFail:
-    """They need memory that training did not; no trial is lost over them."""
+    """Diagnostics need memory that training does not; their failure must not fail the trial."""
 
     @pytest.mark.parametrize(
         ("where", "error"),
@@ -177,7 +177,11 @@ class TestDiagnosesThatFail:
             looks.append(1)
             if len(looks) == 1:
                 raise torch.OutOfMemoryError("CUDA out of memory")
-            return {"diag_val_ce": 1.0, "diag_val_jepa": 0.1, "diag_own_distance": 0.001}  # at the start this would be an alarm: trivial
+            return {
+                "diag_val_ce": 1.0,
+                "diag_val_jepa": 0.1,
+                "diag_own_distance": 0.001,
+            }  # at the start this would raise the alarm `trivial`
 
         monkeypatch.setattr(monitor, "diagnose", first_fails)
         monkeypatch.setattr(monitor, "gradient_metrics", lambda *_: {})

@@ -1,4 +1,4 @@
-"""Two stages: the second starts from exactly the weights that the first ends with, and pays for them."""
+"""Two stages: the second starts from exactly the weights of the first, and its cost includes them."""
 
 from __future__ import annotations
 
@@ -18,14 +18,16 @@ from jepa_ray.training.trial import run_trial
 from tests import tiny_models
 
 
-def stage(**changes: Any) -> PretrainConfig:
+def first_stage(**changes: Any) -> PretrainConfig:
     return PretrainConfig(**{"data": DataConfig(task="paraphrase"), "learning_rate": 2e-3, "num_epochs": 1, "batch_size": 4, **changes})
 
 
 def run(checkpoint: Path, scratch: Path, **changes: Any) -> TrialResult:
-    config = tiny_models.trial(checkpoint, **{"pretrain": stage(), "objective": ObjectiveConfig(k=1), **changes})
+    config = tiny_models.trial(checkpoint, **{"pretrain": first_stage(), "objective": ObjectiveConfig(k=1), **changes})
     prepared = replace(
-        tiny_models.prepared_of(checkpoint), pretrain=tiny_models.table_of(checkpoint, tiny_models.EXAMPLES[50:62]), pretrain_sha="p"
+        tiny_models.prepared_of(checkpoint),
+        first_stage_table=tiny_models.table_of(checkpoint, tiny_models.EXAMPLES[50:62]),
+        first_stage_sha="p",
     )
     result = run_trial(config, prepared, Runtime(), lambda _: None, scratch)
     assert result.state == "COMPLETE", result.error
@@ -35,7 +37,10 @@ def run(checkpoint: Path, scratch: Path, **changes: Any) -> TrialResult:
 def test_the_jepa_term_is_where_it_is_wanted(tiny_checkpoints: dict[str, Path]) -> None:
     for wanted, (one, two) in {"pretrain": (True, False), "finetune": (False, True), "both": (True, True)}.items():
         config = tiny_models.trial(
-            tiny_checkpoints["llama3"], pretrain=stage(objective_in=wanted, seed=9), objective=ObjectiveConfig(k=1), model__init="random"
+            tiny_checkpoints["llama3"],
+            pretrain=first_stage(objective_in=wanted, seed=9),
+            objective=ObjectiveConfig(k=1),
+            model__init="random",
         )
         first, second = stages(config)
         assert first is not None and first.pretrain is None and second.pretrain is None
@@ -58,19 +63,19 @@ def test_checkpoint_is_trained_once_handed_on_by_digest_and_paid_for(tiny_checkp
     alone = run(checkpoint, tmp_path / "alone", pretrain=None)
     assert float(one.summary["train_flops"]) > float(alone.summary["train_flops"]) and "train_jepa" not in one.summary
     assert one.summary["train_ce"] != alone.summary["train_ce"]
-    # Another rate of the fine-tuning shares the checkpoint, another seed of the first stage does not.
+    # A different learning rate of the fine-tuning shares the checkpoint, a different seed of the first stage does not.
     run(checkpoint, tmp_path / "three", optim__learning_rate=5e-4)
     assert len(list((tmp_path / "pretrained").iterdir())) == 1
-    run(checkpoint, tmp_path / "four", pretrain=stage(seed=3))
+    run(checkpoint, tmp_path / "four", pretrain=first_stage(seed=3))
     assert len(list((tmp_path / "pretrained").iterdir())) == 2
 
 
 def test_the_first_stage_is_a_plain_trial_of_its_own(tiny_checkpoints: dict[str, Path], tmp_path: Path) -> None:
-    """Its weights are those of one step after another by `train_step`, with predictor tokens that are not handed on."""
+    """Its weights are those of consecutive calls of `train_step`; its predictor tokens are not passed on."""
     checkpoint = tiny_checkpoints["llama3"]
     run(checkpoint, tmp_path / "one")
     (folder,) = (tmp_path / "pretrained").iterdir()
-    first, _ = stages(tiny_models.trial(checkpoint, pretrain=stage(), objective=ObjectiveConfig(k=1)))
+    first, _ = stages(tiny_models.trial(checkpoint, pretrain=first_stage(), objective=ObjectiveConfig(k=1)))
     assert first is not None
     network = tiny_models.network_of(first)
     table = tiny_models.table_of(checkpoint, tiny_models.EXAMPLES[50:62])
@@ -92,7 +97,7 @@ def test_weights_that_were_changed_are_refused(tiny_checkpoints: dict[str, Path]
     (folder,) = (tmp_path / "pretrained").iterdir()
     with (folder / "model.safetensors").open("ab") as file:
         file.write(b"x")
-    with pytest.raises(AssertionError, match="are not those that the first stage wrote; delete that folder"):
+    with pytest.raises(AssertionError, match="are not those that the first stage wrote; delete the folder"):
         run(checkpoint, tmp_path / "two")
 
 
@@ -120,10 +125,10 @@ def test_the_first_stage_never_sees_what_the_second_is_scored_on(tmp_path: Path,
     )
     prepared = prepare(sweep, "llama3", "nl-rx")
     splits = load_splits(sweep.data)
-    assert prepared.pretrain is not None
+    assert prepared.first_stage_table is not None
     scored = {example.id for example in splits.val} | {f"all:{i + 1}" for i in range(10)}
     first = {example.id for example in load_splits(sweep.pretrain.data).train}  # type: ignore[union-attr]
-    assert first & scored and set(prepared.pretrain.example_ids) == first - scored
+    assert first & scored and set(prepared.first_stage_table.example_ids) == first - scored
     assert prepared.report["pretrain_left_out"] == len(first & scored)
 
 

@@ -1,4 +1,4 @@
-"""A FLOPs budget: what a step will cost is known exactly beforehand, and the schedule ends with the last step that is paid for."""
+"""A FLOPs budget: the cost of a step is known exactly in advance, and the schedule ends with the last step that fits."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_it_stops_with_the_last_step_that_is_paid_for(
     free = config_of(checkpoint, ObjectiveConfig(k=2, loss_dropout=0.5))
     prices = costs(free, checkpoint)
     assert len(prices) == 9 and len(set(prices)) > 2
-    budget = sum(prices[:5]) + prices[5] - 1  # one operation short of the sixth step
+    budget = sum(prices[:5]) + prices[5] - 1  # one operation too few for the sixth step
     rates: list[tuple[int, int]] = []
     real = steps.lr_factor
     monkeypatch.setattr(steps, "lr_factor", lambda step, total, optim: rates.append((step, total)) or real(step, total, optim))
@@ -64,14 +64,14 @@ def test_it_stops_with_the_last_step_that_is_paid_for(
     reports: list[dict[str, float]] = []
     result = trial.run_trial(config, tiny.prepared_of(checkpoint), Runtime(), reports.append, tmp_path)
     assert result.state == "COMPLETE" and result.summary["train_flops_unpacked"] == sum(prices[:5])
-    assert rates == [(step, 5) for step in range(5)], "the schedule has another horizon"
-    assert result.summary["steps"] == 5 and result.summary["epochs_done"] == 2, "three steps an epoch: the second is cut short"
-    assert [report["epoch"] for report in reports] == [1], "validated after the last step, as an end and not as an epoch between"
+    assert rates == [(step, 5) for step in range(5)], "the schedule has a different horizon"
+    assert result.summary["steps"] == 5 and result.summary["epochs_done"] == 2, "three steps per epoch: the second epoch is cut short"
+    assert [report["epoch"] for report in reports] == [1], "the last validation is the final one and is not reported"
     assert "val_accuracy" in result.summary
 
 
 def counted(config: TrialConfig, checkpoint: Path, backend: Backend, world_size: int) -> tuple[int, int]:
-    """Operations of one step, (as computed, by the fixed convention), over all workers."""
+    """(train_flops, unpacked_flops) of one step over all workers."""
     table, network = tiny.prepared_of(checkpoint, train=12).train, tiny.network_of(config)
     term, totals = Term.of(config, network, weight=1.0), steps.StepTotals()
     for rank in range(world_size):
@@ -84,8 +84,8 @@ def counted(config: TrialConfig, checkpoint: Path, backend: Backend, world_size:
 
 @pytest.mark.parametrize("name", ["baseline", "jepa", "ema", "tube"])
 def test_what_arms_are_compared_by_does_not_depend_on_how_they_were_run(name: str, tiny_checkpoints: dict[str, Path]) -> None:
-    """Micro-batches, packing and workers change what is computed: shared prefixes are computed once per forward pass. The budget is paid
-    in another currency."""
+    """Micro-batches, packing and workers change `train_flops`, because shared prefixes are computed once per forward pass, but not
+    `unpacked_flops`, which the budget uses."""
     checkpoint = tiny_checkpoints["llama3"]
     runs = [
         counted(config_of(checkpoint, OBJECTIVES[name], optim__micro_batch_size=size), checkpoint, backend, workers)
@@ -105,7 +105,7 @@ def test_no_budget_is_all_steps_and_too_small_a_one_is_refused(tiny_checkpoints:
     assert affordable(epochs, *arguments) == epochs  # type: ignore[arg-type]
     poor = config_of(checkpoint, None, optim__max_train_flops=1.0)
     result = trial.run_trial(poor, prepared, Runtime(), lambda _: None, tmp_path)
-    assert result.state == "FAILED" and result.error is not None and "pays for no step (the first costs" in result.error
+    assert result.state == "FAILED" and result.error is not None and "is less than the first step costs (" in result.error
     ample = config_of(checkpoint, None, optim__max_train_flops=1e30)
     whole = trial.run_trial(ample, prepared, Runtime(), lambda _: None, tmp_path / "ample")
     free = trial.run_trial(config, prepared, Runtime(), lambda _: None, tmp_path / "free")

@@ -1,4 +1,4 @@
-"""Every objective on a real (tiny) network: packed equals separate computation, gradients flow where they should and nowhere else."""
+"""Every objective on a real (tiny) network: packed equals separate computation, and gradients flow only where they should."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture
 def checkpoint(tiny_checkpoints: dict[str, Path]) -> Path:
-    return tiny_checkpoints["gemma2"]  # scaled embeddings and a window: the family in which most can go wrong
+    return tiny_checkpoints["gemma2"]  # scaled embeddings and a sliding window make it the most error-prone family
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def table(checkpoint: Path) -> TokenTable:
 def setting(checkpoint: Path, changes: dict[str, Any]) -> tuple[Any, Network, Term]:
     config = tiny.trial(checkpoint, objective=ObjectiveConfig.model_validate(changes))
     network = tiny.network_of(config)
-    if network.head is not None:  # heads start as the identity, where a mistake in them would not show
+    if network.head is not None:  # heads start as the identity, which would hide mistakes
         generator = torch.Generator().manual_seed(1)
         for parameter in network.head.parameters():
             parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)
@@ -81,7 +81,7 @@ def setting(checkpoint: Path, changes: dict[str, Any]) -> tuple[Any, Network, Te
 
 
 def states_alone(network: Network, ids: np.ndarray, objective: ObjectiveConfig) -> Tensor:
-    """States of one sequence alone, at the objective's depth, by the model's own list of hidden states."""
+    """States of one sequence alone at the objective's depth, from the model's own layers."""
     if objective.layer == 1 and objective.final_norm:
         return separate_pass(network, ids)
     base = network.causal_lm.base_model
@@ -95,7 +95,7 @@ def states_alone(network: Network, ids: np.ndarray, objective: ObjectiveConfig) 
 
 
 def source_of(objective: ObjectiveConfig, table: TokenTable, i: int, k: np.ndarray) -> tuple[np.ndarray, list[int]]:
-    """The source's sequence, and where its content and predictor tokens stand on it."""
+    """The source's sequence, and the positions of its content and predictor tokens."""
     text, code, text_start, code_start = table.text[i], table.code[i], int(table.text_start[i]), int(table.code_start[i])
     if objective.layout == "append":
         return np.concatenate([text, k]), list(range(text_start, len(text) + len(k)))
@@ -108,7 +108,7 @@ def source_of(objective: ObjectiveConfig, table: TokenTable, i: int, k: np.ndarr
 
 
 def separate(network: Network, table: TokenTable, objective: ObjectiveConfig, seed: int) -> tuple[Tensor, Tensor]:
-    """Source and target embeddings from their definition, one sequence after the other."""
+    """Source and target embeddings by definition, one sequence at a time."""
     k = np.arange(PREDICTOR_BASE, PREDICTOR_BASE + objective.k)
     partner = exchange(ROWS, seed, 0) if objective.control == "shuffled" else {i: i for i in ROWS}
     sources, targets = [], []
@@ -145,13 +145,13 @@ def test_packed_equals_separate_in_loss_and_gradients(checkpoint: Path, table: T
     config, network, term = setting(checkpoint, VARIANTS[name])
     (batch,) = micro_batches(tiny.inputs_of(table, config, backend), np.array(ROWS), 0, term)
     assert batch.num_pairs == num_pairs(term.objective, table, ROWS) >= len(ROWS)
-    _, found = losses(network, batch, config, CPU, term)
-    found.backward()
+    _, packed_sum = losses(network, batch, config, CPU, term)
+    packed_sum.backward()
     packed = tiny.gradients(network)
     network.zero_grad(set_to_none=True)
     wanted = distance(term.objective, *separate(network, table, term.objective, config.seed)).sum()
     wanted.backward()
-    assert float(found.detach()) == pytest.approx(float(wanted.detach()), rel=2e-4) and float(found.detach()) != 0
+    assert float(packed_sum.detach()) == pytest.approx(float(wanted.detach()), rel=2e-4) and float(packed_sum.detach()) != 0
     apart = {key: value for key, value in tiny.gradients(network).items() if key in packed}
     for key in packed.keys() - apart.keys():
         assert not packed[key].any(), key
@@ -160,14 +160,14 @@ def test_packed_equals_separate_in_loss_and_gradients(checkpoint: Path, table: T
 
 
 def test_nothing_flows_into_what_is_stopped(checkpoint: Path, table: TokenTable) -> None:
-    """Predictor tokens stand in the source: they have a gradient whatever stops the target. What is averaged has none."""
+    """Predictor tokens are in the source, so they have a gradient even if the target is stopped. Averaged weights have none."""
     for target, has in (("stop_target", True), ("ema", True), ("online", True)):
         config, network, term = setting(checkpoint, {"target": target, "k": 2})
         (batch,) = micro_batches(tiny.inputs_of(table, config), np.array(ROWS), 0, term)
         losses(network, batch, config, CPU, term)[1].backward()
         assert network.predictor is not None and network.predictor.grad is not None
         assert bool(network.predictor.grad.any()) == has, target
-    # Of a constant target and a constant source nothing is left to train: the target side alone has no gradient under ema.
+    # Under ema, the target side has no gradient.
     config, network, term = setting(checkpoint, {"target": "ema", "k": 1})
     (batch,) = micro_batches(tiny.inputs_of(table, config), np.array(ROWS), 0, term)
     assert batch.frozen is not None and term.average is not None
@@ -187,19 +187,19 @@ def test_the_moving_average_follows_the_trained_weights(checkpoint: Path, table:
 
 def test_micro_batches_and_workers_change_nothing_but_rounding(checkpoint: Path, table: TokenTable) -> None:
     for changes in ({"layout": "tube"}, {"layout": "curvature"}, {"control": "shuffled"}, {"target": "ema", "readout": "mean"}):
-        found = []
+        outcomes = []
         for size in (None, 1, 3):
             config = tiny.trial(checkpoint, objective=ObjectiveConfig.model_validate(changes), optim__micro_batch_size=size)
             network = tiny.network_of(config)
             totals = tiny.one_step(network, table, config, ROWS)
-            found.append((totals.jepa_sum, totals.num_pairs, tiny.gradients(network)))
-        for jepa_sum, pairs, gradients in found[1:]:
-            assert pairs == found[0][1] and jepa_sum == pytest.approx(found[0][0], rel=1e-4)
-            assert tiny.largest_error(gradients, found[0][2]) < 2e-3
+            outcomes.append((totals.jepa_sum, totals.num_pairs, tiny.gradients(network)))
+        for jepa_sum, pairs, gradients in outcomes[1:]:
+            assert pairs == outcomes[0][1] and jepa_sum == pytest.approx(outcomes[0][0], rel=1e-4)
+            assert tiny.largest_error(gradients, outcomes[0][2]) < 2e-3
 
 
 def test_controls(checkpoint: Path, table: TokenTable) -> None:
-    """monitor and zero measure the term and train as the baseline does; a constant target is the same for all; shuffled pairs differ."""
+    """monitor and zero measure the term and train like the baseline; a constant target and shuffled pairs change the term."""
     baseline = tiny.network_of(tiny.trial(checkpoint))
     tiny.one_step(baseline, table, tiny.trial(checkpoint), ROWS)
     wanted = tiny.weights(baseline)

@@ -1,4 +1,4 @@
-"""The optimizer step: normalisation, loss dropout, schedule and clipping, whatever the split into micro-batches and workers."""
+"""The optimizer step: normalisation, loss dropout, schedule and clipping, regardless of micro-batches and workers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def checkpoint(request: pytest.FixtureRequest, tiny_checkpoints: dict[str, Path]
 
 JEPA = ObjectiveConfig(k=1, **{"lambda": 2.0})  # type: ignore[arg-type]
 ROWS = [3, 0, 6, 4, 1, 5, 2]
-"""Seven examples: no micro-batch size but one and seven divides them."""
+"""Seven examples: only the micro-batch sizes one and seven divide them."""
 
 
 def after_step(
@@ -50,7 +50,7 @@ def after_step(
 def test_gradient_accumulation_changes_nothing_but_rounding(checkpoint: Path, lora: LoraConfig | None) -> None:
     table = tiny.table_of(checkpoint, tiny.EXAMPLES[:8])
     labels = table.lm.lengths - table.prompt_length
-    assert len(set(labels[ROWS].tolist())) > 2, "equal answers would hide a mean of means"
+    assert len(set(labels[ROWS].tolist())) > 2, "answers of equal length would hide a mean of means"
     wanted, _, whole = after_step(checkpoint, objective=JEPA, lora=lora)
     for size in (1, 3, 100):
         found, _, totals = after_step(checkpoint, objective=JEPA, lora=lora, optim__micro_batch_size=size)
@@ -60,7 +60,7 @@ def test_gradient_accumulation_changes_nothing_but_rounding(checkpoint: Path, lo
 
 
 def test_the_loss_is_a_mean_over_labels_plus_lambda_times_a_mean_over_pairs(checkpoint: Path) -> None:
-    """The gradient of the whole is that of its two parts, gamma and lambda apart: it is linear in both."""
+    """The gradient is the sum of its two parts, weighted by gamma and lambda."""
     none = {"max_grad_norm": None}
     parts = {}
     for gamma, weight in ((1.0, 0.0), (0.0, 1.0), (0.5, 3.0)):
@@ -72,7 +72,7 @@ def test_the_loss_is_a_mean_over_labels_plus_lambda_times_a_mean_over_pairs(chec
     twice = tiny.trial(checkpoint, objective=JEPA)
     table, rows = tiny.table_of(checkpoint, tiny.EXAMPLES[:8]), [*ROWS, *ROWS]
     network = tiny.network_of(twice)
-    tiny.one_step(network, table, twice, rows)  # every example twice: sums double, means and gradients stay
+    tiny.one_step(network, table, twice, rows)  # every example twice: sums double, means and gradients do not change
     assert tiny.largest_error(tiny.gradients(network), after_step(checkpoint, objective=JEPA)[0]) < 1e-5
 
 
@@ -84,10 +84,10 @@ def test_two_workers_change_nothing_but_rounding(tiny_checkpoints: dict[str, Pat
     cases: list[tiny.Case] = [
         (tiny_checkpoints[names[0]], None, ROWS, None, 0, {}),
         (tiny_checkpoints[names[-1]], LoraConfig(r=2, dropout=0.0), ROWS, 2, 0, {}),
-        (tiny_checkpoints[names[-1]], LoraConfig(r=2, dropout=0.0), [2], None, 0, {}),  # one worker has nothing to do
+        (tiny_checkpoints[names[-1]], LoraConfig(r=2, dropout=0.0), [2], None, 0, {}),  # one worker has no example
         (tiny_checkpoints[names[0]], None, ROWS, 1, dropped_step(), {"predictor": "mlp"}),
         (tiny_checkpoints[names[0]], None, ROWS, None, 0, {"distance": "infonce", "symmetric": True}),
-        (tiny_checkpoints[names[0]], None, [2], None, 0, {"distance": "infonce", "symmetric": True}),  # the exchange, nothing to give
+        (tiny_checkpoints[names[0]], None, [2], None, 0, {"distance": "infonce", "symmetric": True}),  # the exchange, with nothing to send
         (tiny_checkpoints[names[0]], None, ROWS, None, 0, {"control": "monitor", "predictor": "linear"}),
         (tiny_checkpoints[names[0]], None, ROWS, 2, 0, {"target": "ema", "control": "shuffled"}),
         (tiny_checkpoints[names[0]], None, ROWS, None, 0, {"sigreg": 0.5}),
@@ -100,9 +100,9 @@ def test_two_workers_change_nothing_but_rounding(tiny_checkpoints: dict[str, Pat
     for number, case in enumerate(cases):
         wanted = tiny.data_parallel_case(case, Runtime())
         for rank in range(2):
-            found = torch.load(tmp_path / f"{number}.{rank}.pt")
-            assert tiny.largest_error(found["gradients"], wanted["gradients"]) < 1e-5, case
-            assert tiny.largest_error(found["weights"], wanted["weights"]) < 1e-3, case
+            parallel = torch.load(tmp_path / f"{number}.{rank}.pt")
+            assert tiny.largest_error(parallel["gradients"], wanted["gradients"]) < 1e-5, case
+            assert tiny.largest_error(parallel["weights"], wanted["weights"]) < 1e-3, case
         shares = [torch.load(tmp_path / f"{number}.{rank}.pt")["totals"] for rank in range(2)]
         assert [shares[0][name] + shares[1][name] for name in ("num_labels", "num_pairs")] == [
             wanted["totals"][name] for name in ("num_labels", "num_pairs")
@@ -154,9 +154,9 @@ def test_loss_dropout_depends_on_seed_and_step_only() -> None:
     half = drops(0.5)
     assert half == drops(0.5, k=4, **{"lambda": 7.0}, distance="mse")
     assert half != drops(0.5, seed=2)
-    for p in (0.25, 0.5, 0.75):  # standard deviation of a share of 2,000: at most 0.011
+    for p in (0.25, 0.5, 0.75):  # a share of 2,000 has a standard deviation of at most 0.011
         assert abs(np.mean(drops(p)) - p) < 0.045
-    assert all(b for a, b in zip(half, drops(0.75), strict=True) if a), "a higher rate drops what a lower one drops"
+    assert all(b for a, b in zip(half, drops(0.75), strict=True) if a), "a higher rate drops every step that a lower rate drops"
 
 
 def test_the_data_order_knows_nothing_of_the_objective() -> None:
@@ -197,7 +197,7 @@ def test_learning_rates_by_hand() -> None:
 
 
 def test_the_first_step_of_adam_moves_weights_by_the_learning_rate(checkpoint: Path) -> None:
-    """Bias-corrected moments of one gradient are g and g^2: the move is lr * g / (|g| + eps). At step 5 of 10, half the rate."""
+    """Bias-corrected moments of one gradient are g and g^2, so the update is lr * g / (|g| + eps). At step 5 of 10, the rate is half."""
     config = tiny.trial(checkpoint, optim__learning_rate=1e-2)
     network = tiny.network_of(config)
     before = tiny.weights(network)
@@ -270,7 +270,7 @@ def test_attended_pairs_by_hand(checkpoint: Path) -> None:
         batch = make_batch(table, [0, 1, 2], backend=backend, k=2)  # type: ignore[arg-type]
         assert attended_pairs(batch.packed) == sum(n * (n + 1) // 2 for n in map(len, batch.packed.nodes))
     batch = make_batch(table, [0, 0], backend="trie")
-    length = len(table.lm[0]) - 1  # the same path twice is there once
+    length = len(table.lm[0]) - 1  # the same path twice is stored once
     assert attended_pairs(batch.packed) == length * (length + 1) // 2
 
 
@@ -285,7 +285,7 @@ class TestSelfCheck:
         assert network.training, "the mode was not restored"
 
     def plant(self, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
-        """Attention and positions get a wrong layout; the check itself still knows the right one."""
+        """Give attention and positions a wrong layout, while the check itself keeps the right one."""
         from jepa_ray.models import network
 
         def layout(packed: Packed, device: torch.device) -> attention.Layout:
@@ -340,7 +340,7 @@ class TestSelfCheck:
             attention.NAME,
             lambda *args, sliding_window=None, **kwargs: attention.packed_attention(*args, **kwargs),
         )
-        # One long example among many short ones, where an even spread over the table would miss it.
+        # One long example among many short ones, which an even spread over the table would miss.
         examples = [*tiny.EXAMPLES[:10], *tiny.long_examples(1, 150), *tiny.EXAMPLES[10:40]]
         with pytest.raises(PackingError):
             attention_error(network, tiny.table_of(checkpoint, examples), backend, k=1, bf16=False)

@@ -1,4 +1,4 @@
-"""A whole trial: what it reports, that it goes on where it was interrupted as if nothing had happened, and how it fails."""
+"""A whole trial: its reports, seamless resuming after an interruption, and failures."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TIMES = {"train_seconds", "val_seconds", "test_seconds", "wall_seconds", "peak_m
 
 
 class Interrupted(BaseException):
-    """What Ctrl-C and the scheduler look like from inside a trial."""
+    """Stands for Ctrl-C or the scheduler, as a trial sees them."""
 
 
 @pytest.fixture(params=FAMILIES)
@@ -39,7 +39,7 @@ def checkpoint(request: pytest.FixtureRequest, tiny_checkpoints: dict[str, Path]
 
 @pytest.fixture(autouse=True)
 def _no_git(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A commit between two trials of a test would show as a difference; `tests/results/test_tables.py` looks at provenance."""
+    """A commit between two trials of a test would appear as a difference; `tests/results/test_tables.py` tests provenance."""
     monkeypatch.setattr(trial, "provenance", lambda: {"git_sha": None, "versions": "{}", "started_at": "then"})
 
 
@@ -53,7 +53,7 @@ def run(config: TrialConfig, prepared: Prepared, scratch: Path, report: Any = la
 
 
 def numbers(result: TrialResult) -> dict[str, Any]:
-    """All that must not depend on the clock."""
+    """Everything that must not depend on the clock."""
     rows = [{key: value for key, value in row.items() if key not in TIMES} for row in result.metrics]
     summary = {key: value for key, value in result.summary.items() if key not in TIMES}
     return {"state": result.state, "summary": summary, "metrics": rows, "predictions": result.predictions}
@@ -108,13 +108,13 @@ def test_embeddings_are_kept_of_confirmed_trials_alone_and_change_no_number(llam
 
 
 def test_lambda_zero_is_the_baseline_bit_for_bit(checkpoint: Path, tmp_path: Path) -> None:
-    """Also where loss dropout skips every step; k > 0, and LoRA dropout on."""
+    """Also if loss dropout skips every step; with k > 0 and LoRA dropout."""
     prepared = tiny.prepared_of(checkpoint)
     baseline = numbers(run(config_of(checkpoint, objective=None), prepared, tmp_path / "a"))
     zero = ObjectiveConfig(k=3, loss_dropout=0.25, **{"lambda": 0.0})  # type: ignore[arg-type]
     assert numbers(run(config_of(checkpoint, objective=zero), prepared, tmp_path / "b")) == baseline
     skipped = numbers(run(config_of(checkpoint, objective=ObjectiveConfig(k=3, loss_dropout=1 - 1e-9)), prepared, tmp_path / "c"))
-    for result in (skipped, baseline):  # its predictor tokens exist, and the self-check covers views
+    for result in (skipped, baseline):  # here predictor tokens exist, and the self-check covers views
         for name in ("num_parameters", "num_trainable", "attention_error", "lambda_used"):
             result["summary"].pop(name)
     assert skipped == baseline
@@ -212,12 +212,12 @@ def test_a_non_finite_loss_fails_the_trial_with_its_step_and_the_last_finite_val
     early = run(config, prepared, tmp_path / "early")
     assert early.state == "FAILED" and early.error is not None and "step 2" in early.error and "mean cross-entropy" in early.error
 
-    monkeypatch.setattr(trial, "train_step", real)  # its checkpoint is from before the failure: a retry is a whole run
+    monkeypatch.setattr(trial, "train_step", real)  # its checkpoint is from before the failure, so a retry equals a whole run
     assert numbers(run(config, prepared, tmp_path / "bad")) == numbers(whole)
 
 
 def test_a_learning_rate_far_too_high_raises_an_alarm(llama: Path, tmp_path: Path) -> None:
-    """All losses stay finite, so that the trial is COMPLETE; what it has learnt is nothing."""
+    """All losses stay finite, so the trial is COMPLETE, but it has learnt nothing."""
     config = tiny.trial(llama, evaluation__diagnostic_pairs=6, optim__learning_rate=1e12, lora=LoraConfig(r=2))
     result = run(config, tiny.prepared_of(llama), tmp_path / "high")
     assert result.state == "COMPLETE" and "diverged" in str(result.summary["alarms"]).split(";")
@@ -245,28 +245,28 @@ def test_validation_every_other_epoch_and_always_at_the_end(llama: Path, tmp_pat
 
 @pytest.mark.parametrize("packing", ["flat", "plain"])
 def test_packings_agree(llama: Path, tmp_path: Path, packing: str) -> None:
-    """Without LoRA's dropout, whose mask falls on tokens and so depends on how they are laid out."""
+    """Without LoRA's dropout, whose mask is per token and therefore depends on the layout."""
     options: dict[str, Any] = {"lora": LoraConfig(r=2, dropout=0.0), "optim__learning_rate": 1e-3}
     prepared = tiny.prepared_of(llama)
-    found = run(config_of(llama, **options, model__packing=packing), prepared, tmp_path / packing)
+    result_of_packing = run(config_of(llama, **options, model__packing=packing), prepared, tmp_path / packing)
     wanted = run(config_of(llama, **options), prepared, tmp_path / "auto")
-    assert found.summary["packing_used"] == packing
+    assert result_of_packing.summary["packing_used"] == packing
     for name in ("train_ce", "train_jepa"):
-        values = [[row["value"] for row in result.metrics if row["name"] == name] for result in (found, wanted)]
+        values = [[row["value"] for row in result.metrics if row["name"] == name] for result in (result_of_packing, wanted)]
         assert values[0] == pytest.approx(values[1], rel=1e-3) and values[0]
 
 
 def test_diagnostics_are_in_the_tables_and_change_no_number(llama: Path, tmp_path: Path) -> None:
-    """At the start and at the end, for the baseline too; the same training as without."""
+    """At the start and at the end, also for the baseline; training is the same as without diagnostics."""
     for objective in (None, ObjectiveConfig(k=1)):
         config, prepared = config_of(llama, objective=objective), tiny.prepared_of(llama)
         plain = numbers(run(config, prepared, tmp_path / f"plain {objective is None}"))
         watched = numbers(
             run(config_of(llama, objective=objective, evaluation__diagnostic_pairs=4), prepared, tmp_path / f"watched {objective is None}")
         )
-        found = [row for row in watched["metrics"] if row["split"] == "diag"]
-        assert {row["epoch"] for row in found} >= {0, 3} and {"diag_val_ce", "diag_r1", "diag_grad_cosine"} <= {
-            row["name"] for row in found
+        diagnostics = [row for row in watched["metrics"] if row["split"] == "diag"]
+        assert {row["epoch"] for row in diagnostics} >= {0, 3} and {"diag_val_ce", "diag_r1", "diag_grad_cosine"} <= {
+            row["name"] for row in diagnostics
         }
         assert [row for row in watched["metrics"] if row["split"] != "diag"] == plain["metrics"]
         assert watched["predictions"] == plain["predictions"]
@@ -277,7 +277,7 @@ def test_diagnostics_are_in_the_tables_and_change_no_number(llama: Path, tmp_pat
 
 
 def test_leaked_test_examples_are_marked_and_left_out_of_a_second_score(llama: Path, tmp_path: Path) -> None:
-    """Of 6 test questions 2 are training's and 1 is validation's, whatever their answers are."""
+    """Of 6 test questions, 2 are in training and 1 is in validation, regardless of their answers."""
 
     def written(name: str, pairs: list[tuple[str, str]]) -> str:
         turns = [[{"role": "user", "content": text}, {"role": "assistant", "content": code}] for text, code in pairs]
@@ -309,11 +309,11 @@ def test_leaked_test_examples_are_marked_and_left_out_of_a_second_score(llama: P
 def test_the_score_without_leaked_examples_by_hand() -> None:
     rows = [{"correct": correct, "leaked": leaked} for correct, leaked in ((True, True), (True, False), (False, False), (None, False))]
     assert without_leaked(rows) == {"clean_examples": 3, "accuracy_clean": 1 / 3}
-    assert without_leaked(rows[:1]) == {"clean_examples": 0}, "no example, no score"
+    assert without_leaked(rows[:1]) == {"clean_examples": 0}, "without examples there is no score"
 
 
 def test_chance_is_measured_on_the_labels_that_are_there(llama: Path, tmp_path: Path) -> None:
-    """A file of four labels for a task whose public data have two."""
+    """A file with four labels for a task whose public data has two."""
     examples = [replace(example, code=f"label {min(i % 6, 3)}") for i, example in enumerate(tiny.EXAMPLES[:36])]  # half are label 3
     tables = [tiny.table_of(llama, part, scored=True) for part in (examples[:24], examples[24:33], [*examples[24:30], *examples[27:30]])]
     prepared = Prepared(*tables, dataset_sha="0" * 64, checkpoint=str(llama))
@@ -322,4 +322,4 @@ def test_chance_is_measured_on_the_labels_that_are_there(llama: Path, tmp_path: 
     tested = config.model_copy(update={"evaluation": config.evaluation.model_copy(update={"test": True})})
     assert run(tested, prepared, tmp_path / "confirm").summary["chance"] == 6 / 9
     regex = config.model_copy(update={"data": DataConfig(task="nl-rx")})
-    assert run(regex, prepared, tmp_path / "open").summary["chance"] == 0.0, "answers that are no labels are not guessed"
+    assert run(regex, prepared, tmp_path / "open").summary["chance"] == 0.0, "answers that are not labels cannot be guessed"

@@ -1,1 +1,1 @@
-"""The embedding space during training: what is measured, when, and which values raise an alarm."""
+"""Diagnostics of the embedding space during training: what is measured, when, and which values raise an alarm."""

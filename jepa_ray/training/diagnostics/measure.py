@@ -1,13 +1,13 @@
-"""Diagnostics of a network while it trains: both losses on validation, what the embeddings look like, how the two terms' gradients lie.
+"""Diagnostics of a network during training: both losses on validation, the geometry of embeddings, the angle of the terms' gradients.
 
-The same for every arm. Where the JEPA term is off (the baseline, lambda = 0) it is monitored: cosine distance, k = 0, no predictor.
-Nothing here touches the training: no gradient is left behind, modules go back to training mode, random states stay where they are.
-Fixed examples, no dropout, no communication between workers (each computes the same): the same weights give the same numbers.
+They are the same for every arm. If the JEPA term is off (the baseline, lambda = 0), it is monitored: cosine distance, k = 0, no
+predictor. Diagnostics do not affect training: they leave no gradients behind and restore training mode and random states. With fixed
+examples, no dropout and no communication (all workers compute the same), the same weights give the same numbers.
 
-Cost. One `diagnose` is one forward pass over its examples with their views (two where the objective reads other states than last ones),
-next to which the linear algebra is small: 128 pairs take 0.3 to 0.5 s on one CPU core at width 2,048, nearly all of it singular values, and
-1 to 1.3 s at 4,096. `gradient_terms` is one forward and two backward passes over 16 examples; until it ends it holds two gradients of what
-is trained. On the tiny models both together take about 0.3 s. `due` bounds the sum.
+Cost: `diagnose` is one forward pass over its examples with their views (two if the objective reads other states than last ones). The
+linear algebra is cheap next to it: 128 pairs take 0.3 to 0.5 s on one CPU core at width 2,048, almost all for singular values, and 1 to
+1.3 s at 4,096. `gradient_terms` is one forward and two backward passes over 16 examples; while it runs, it keeps two gradients of all
+trained parameters in memory. On the tiny models, both together take about 0.3 s. `due` bounds the sum.
 """
 
 from __future__ import annotations
@@ -37,50 +37,50 @@ from jepa_ray.training.state import backend_of
 from jepa_ray.training.step import default_size, losses, states
 
 PAIRS = 128
-"""Validation pairs that are looked at."""
+"""Validation pairs that are diagnosed."""
 GRADIENT_ROWS = 16
-"""Training examples whose gradients are compared."""
+"""Training examples for comparing gradients."""
 LOGIT_ROWS = 1024
-"""Labels whose logits are held at once."""
+"""Labels whose logits are in memory at once."""
 
 
 def diagnostic_rows(num_examples: int, size: int, split_seed: int) -> list[int]:
-    """Which examples are looked at: all, or the first `size` of a permutation that belongs to the split, so the same in all trials."""
+    """Indices of the diagnosed examples: all, or the first `size` of the split's own permutation, which is the same in all trials."""
     order = stream(split_seed, "diagnostics").permutation(num_examples)
     return sorted(int(i) for i in order[:size])
 
 
 def due(epoch: int, num_epochs: int, trained: float, spent: float, share: float = 0.03) -> bool:
-    """Whether to diagnose after `epoch` epochs (0: before training): at the start, at the end, and between them while it is cheap.
+    """Whether to diagnose after `epoch` epochs (0: before training): at the start, at the end, and in between while it is cheap.
 
     Args:
-        trained, spent: what training and diagnosing have cost so far, in one unit: seconds; or FLOPs or tokens, where the decision must
+        trained, spent: cost of training and of diagnostics so far, in the same unit: seconds, or FLOPs or tokens if the decision must
             not depend on the clock.
-        share: of `trained`, the bound on `spent`. It may be passed by the cost of the start, the end and one more in between.
+        share: bound on `spent` / `trained`; exceeded at most by the cost of the first, the last and one other diagnosis.
     """
     return epoch == 0 or epoch >= num_epochs or spent < share * trained
 
 
 def monitored(config: TrialConfig) -> TrialConfig:
-    """The trial with its own JEPA term, or with the one that is watched where it has none: cosine, k = 0."""
+    """The config with its own JEPA term, or, if it has none, with the one that is monitored: cosine, k = 0."""
     return config if active_objective(config) is not None else config.model_copy(update={"objective": ObjectiveConfig(k=0)})
 
 
 def quiet_term(config: TrialConfig, network: Network, term: Term | None) -> Term:
-    """The trial's term as it is looked at: without exchange between workers, and with its gradient where a control would hide it.
+    """The term as it is diagnosed: without exchange between workers, and with its gradient even if a control would hide it.
 
-    `term`: the trial's own, which alone has a target encoder's average; None: made from the configuration.
+    `term`: the trial's own, the only one with the target encoder's average; None: created from the configuration.
     """
-    found = term if term is not None and active_objective(config) is term.objective else Term.of(config, network, weight=1.0)
-    assert found is not None
-    control = "none" if found.objective.control in ("monitor", "zero") else found.objective.control
-    return replace(found, objective=found.objective.model_copy(update={"gather": False, "control": control}))
+    active = term if term is not None and active_objective(config) is term.objective else Term.of(config, network, weight=1.0)
+    assert active is not None
+    control = "none" if active.objective.control in ("monitor", "zero") else active.objective.control
+    return replace(active, objective=active.objective.model_copy(update={"gather": False, "control": control}))
 
 
 def term_sums(
     network: Network, table: TokenTable, rows: Sequence[int], size: int, config: TrialConfig, term: Term
 ) -> Iterator[tuple[tuple[Tensor, Tensor], tuple[int, int]]]:
-    """Sums of cross-entropy and JEPA term as the training step has them, `size` examples at a time; their labels and pairs."""
+    """For `size` examples at a time: sums of cross-entropy and JEPA term as in the training step, and numbers of labels and pairs."""
     optim, partner = config.optim, term.partners(rows, 0)
     for start in range(0, len(rows), size):
         chosen = list(rows[start : start + size])
@@ -98,7 +98,7 @@ def term_sums(
 def own_states(
     network: Network, table: TokenTable, rows: Sequence[int], size: int, config: TrialConfig, term: Term | None
 ) -> tuple[Tensor, Tensor]:
-    """Sources and targets (P, D) of all rows, as the objective compares them, in fp32 on the CPU."""
+    """Sources and targets (P, D) of all rows that the objective compares, in fp32 on the CPU."""
     quiet = quiet_term(config, network, term)
     partner = quiet.partners(rows, 0)
     sides: list[tuple[Tensor, Tensor]] = []
@@ -116,17 +116,17 @@ def own_states(
 def diagnose(
     network: Network, table: TokenTable, config: TrialConfig, runtime: Runtime, rows: Sequence[int], term: Term | None = None
 ) -> dict[str, float]:
-    """What `embedding.describe` says of the rows' states, and both losses; names begin with `diag_`.
+    """`embedding.describe` of the rows' states, and both losses; names begin with `diag_`.
 
         diag_val_ce             cross-entropy per label, as trained
-        diag_uniform_ce         the same of a uniform guess over the vocabulary, log V
+        diag_uniform_ce         cross-entropy of a uniform guess over the vocabulary, log V
         diag_val_jepa           the objective's mean distance, without regularisers (InfoNCE: among these rows)
-        diag_own_distance       mean cosine distance of the very states that the objective compares
-        diag_end_of_turn        mean probability of the end of turn right behind the gold answer
-        diag_r1_ceiling         share of distinct Codes: what R@1 can reach
+        diag_own_distance       mean cosine distance of the states that the objective compares
+        diag_end_of_turn        mean probability of the end of turn right after the gold answer
+        diag_r1_ceiling         share of distinct Codes: the maximum of R@1
 
-    Text is Enc(Text) without predictor tokens in every arm; `diag_pred_*` is of Pred(Enc(Text)) where the predictor follows the Text.
-    Values that are not defined on the rows (see `evaluation/embedding.py`) are nan. `term` is the trial's own; it is needed where the
+    Text is Enc(Text) without predictor tokens in every arm; `diag_pred_*` is Pred(Enc(Text)) if the predictor follows the Text.
+    Values that are undefined on the rows (see `evaluation/embedding.py`) are nan. `term` is the trial's own; it is required if the
     target encoder is an average, which only the trial has.
     """
     config = monitored(config)
@@ -154,14 +154,14 @@ def diagnose(
 def gradient_terms(
     network: Network, table: TokenTable, config: TrialConfig, rows: Sequence[int], term: Term | None = None
 ) -> tuple[float, float]:
-    """Cosine of the gradients of mean JEPA distance and mean cross-entropy over all that is trained, and their norms' ratio, JEPA / CE.
+    """Cosine of the gradients of mean JEPA distance and mean cross-entropy over the trained parameters, and their norm ratio, JEPA / CE.
 
-    Without gamma and lambda: the term's share of a step is ratio * lambda / gamma. nan where a gradient it divides by is zero.
-    Gradients are taken without `backward`, so `.grad` stays as it is and data-parallel training notices nothing.
+    Excludes gamma and lambda: the term's share of a step is ratio * lambda / gamma. nan if a divisor is zero.
+    Gradients are computed without `backward`, so `.grad` and data-parallel training are unaffected.
     """
     config = monitored(config)
     quiet = quiet_term(config, network, term)
-    # What both terms train: predictor tokens and heads have a gradient of one of them only.
+    # Parameters that both terms train: predictor tokens and heads get a gradient from one term only.
     trained = [parameter for parameter in network.lm.parameters() if parameter.requires_grad]
     size = config.optim.micro_batch_size or default_size(table, str(network.device), quiet.objective) or len(rows)
     sums: list[list[Tensor | None]] = [[None] * len(trained), [None] * len(trained)]
@@ -189,10 +189,10 @@ def _norm(gradients: Sequence[Tensor | None]) -> float:
 def gradient_metrics(
     network: Network, table: TokenTable, config: TrialConfig, rows: Sequence[int], term: Term | None = None, lambda_: float | None = None
 ) -> dict[str, float]:
-    """`gradient_terms` under their names: diag_grad_cosine, diag_grad_ratio, and diag_grad_weighted, which is ratio * lambda / gamma.
+    """`gradient_terms` by name: diag_grad_cosine, diag_grad_ratio, and diag_grad_weighted, which is ratio * lambda / gamma.
 
-    `lambda_`: the weight at this step (`Term.lambda_at`); None: the term's, or the configuration's. diag_grad_weighted is nan where the
-    term is only monitored, its weight is not known or zero, or gamma is 0.
+    `lambda_`: the weight at this step (`Term.lambda_at`); None: the term's, or the configuration's. diag_grad_weighted is nan if the
+    term is only monitored, its weight is unknown or zero, or gamma is 0.
     """
     cosine, ratio = gradient_terms(network, table, config, rows, term)
     objective, weighted = active_objective(config), float("nan")
@@ -203,7 +203,7 @@ def gradient_metrics(
 
 
 def reads_last_state(objective: ObjectiveConfig) -> bool:
-    """Whether the term compares the last token of Text (and predictor tokens) with that of Code, behind the final norm, in one network."""
+    """Whether the term compares the last token of Text (and predictor tokens) with that of Code, after the final norm, in one network."""
     here = objective.layout == "append" and objective.readout == "last" and objective.layer == 1 and objective.final_norm
     return here and objective.target != "ema" and objective.control not in ("shuffled", "constant_target")
 
@@ -211,9 +211,9 @@ def reads_last_state(objective: ObjectiveConfig) -> bool:
 def embeddings(
     network: Network, table: TokenTable, config: TrialConfig, runtime: Runtime, rows: Sequence[int], split: str = "val"
 ) -> list[dict[str, Any]]:
-    """Enc(Text), without predictor tokens, and Enc(Code) of the rows: lines of the embeddings table, a row's Text before its Code.
+    """Enc(Text), without predictor tokens, and Enc(Code) of the rows, as rows of the embeddings table: each Text before its Code.
 
-    `vector` (D numbers) is rounded to half precision, three digits; beyond its range, 65,504, it is infinite.
+    `vector` (D numbers) is rounded to half precision, three digits; values above 65,504 become infinite.
     """
     size = config.evaluation.batch_size
     lines = []
@@ -230,7 +230,7 @@ def embeddings(
 
 @dataclass(frozen=True)
 class _Encoded:
-    """Some rows' sums, and their states in fp32 on the CPU."""
+    """Sums over a chunk of rows, and the rows' states in fp32 on the CPU."""
 
     ce_sum: float
     num_labels: int
@@ -243,7 +243,7 @@ class _Encoded:
 def _encode(network: Network, table: TokenTable, rows: Sequence[int], config: TrialConfig, k: int, runtime: Runtime) -> _Encoded:
     """One packed pass over training sequences and views."""
     device, optim, n = torch.device(runtime.device), config.optim, len(rows)
-    # The end of turn is a label here even where it is not trained: its probability is asked for.
+    # The end of turn is a label here even if it is not trained, because its probability is reported.
     batch = make_batch(table, rows, backend=backend_of(config), k=k, loss_on=optim.loss_on)
     starts = table.prompt_length[list(rows)] if optim.loss_on == "answer" else np.ones(n, dtype=np.int64)
     last_P = torch.from_numpy(np.cumsum(table.lm.lengths[list(rows)] - starts) - 1)
@@ -270,14 +270,14 @@ def _encode(network: Network, table: TokenTable, rows: Sequence[int], config: Tr
 
 
 def _label_losses(network: Network, hidden_XD: Tensor, batch: DeviceBatch) -> Tensor:
-    """(N,) cross-entropy of each label, in fp64 on the CPU; logits are made of a slice at a time."""
+    """(N,) cross-entropy of each label, in fp64 on the CPU; computes logits one slice at a time."""
     slices = zip(batch.label_index_N.split(LOGIT_ROWS), batch.label_ids_N.split(LOGIT_ROWS), strict=True)
     return torch.cat([F.cross_entropy(network.logits(hidden_XD[at]).float(), ids, reduction="none").double().cpu() for at, ids in slices])
 
 
 @contextmanager
 def undisturbed(network: Network) -> Iterator[None]:
-    """Evaluation mode within; afterwards the mode and torch's random states are as before."""
+    """Switch to evaluation mode; restore the mode and torch's random states on exit."""
     was_training = network.training
     with torch.random.fork_rng(devices=[network.device] if network.device.type == "cuda" else []):
         network.eval()

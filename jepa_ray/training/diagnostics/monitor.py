@@ -1,9 +1,9 @@
-"""When a trial is diagnosed, what that costs, and what it amounts to: metrics, a few columns, alarms.
+"""When a trial is diagnosed, what that costs, and what it yields: metrics, a few columns, alarms.
 
-At the start and at the end always; at the end of the epochs between while all diagnostics together (failed ones count) have cost no
-more FLOPs than `evaluation.diagnostic_share` of training. Where training is so short that start and end alone would cost more, fewer
-pairs are looked at, but FEWEST at least. FLOPs and not seconds, and the number of pairs by next-token training's: the same on any
-machine, and the same pairs in all arms.
+A trial is always diagnosed at the start and at the end; after the other epochs only while all its diagnostics (failed ones included)
+have cost fewer FLOPs than `evaluation.diagnostic_share` of training. If training is so short that start and end alone would cost more,
+fewer pairs are used, but at least FEWEST. The cost is counted in FLOPs, not seconds, and the number of pairs follows from next-token
+training alone, so the schedule is the same on any machine, and the pairs are the same in all arms.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from jepa_ray.training.runtime import NonFinite, Runtime
 from jepa_ray.training.state import TrainState
 
 FEWEST = 32
-"""Pairs that embeddings can be judged by at all."""
+"""The smallest number of pairs that says anything about embeddings."""
 GRADIENT_SHARE = 1 / 8
-"""Training examples whose gradients are compared, per pair."""
+"""Training examples for comparing gradients, per pair."""
 
 Measured = TypeVar("Measured")
 
@@ -42,16 +42,16 @@ class Watch:
     val: TokenTable
     runtime: Runtime
     flops_per_token: int
-    """Of training: forward and backward."""
+    """FLOPs of training, forward and backward."""
     pairs: int = 0
-    """Validation pairs that are looked at."""
+    """Validation pairs that are diagnosed."""
     history: list[dict[str, float]] = field(default_factory=list)
     seconds: float = 0.0
     flops: float = 0.0
     complete: bool = False
-    """The latest look was not cut short by an error."""
+    """Whether the latest diagnosis ran without an error."""
     failure: str | None = None
-    """Why a look failed."""
+    """Why a diagnosis failed."""
 
     def __post_init__(self) -> None:
         if wanted := self.config.evaluation.diagnostic_pairs:
@@ -60,55 +60,56 @@ class Watch:
             self.pairs = int(min(wanted, max(FEWEST, affordable), len(self.val)))
 
     def _tokens(self, pairs: float) -> float:
-        """What a look at so many pairs costs, in tokens of training: a forward pass is a third of one's cost, and the gradients of two
-        terms over an eighth as many examples are a forward and two backward passes."""
+        """Cost of diagnosing this many pairs, in tokens of training: a forward pass costs a third of a training token, and the
+        gradients of two terms, over an eighth as many examples, take a forward and two backward passes."""
         val, train = (float((table.lm.lengths + table.text.lengths + table.code.lengths).mean()) for table in (self.val, self.train))
         return pairs * (val / 3 + GRADIENT_SHARE * train * 5 / 3)
 
     def look(self, epoch: int, state: TrainState, step: int, total_steps: int, train_flops: float) -> dict[str, float]:
-        """Metrics `diag_*` after `epoch` epochs (0: before training); none where it is not their turn. NonFinite where a loss is not."""
+        """Metrics `diag_*` after `epoch` epochs (0: before training); none if no diagnosis is due. NonFinite if a loss is not finite."""
         evaluation = self.config.evaluation
         wanted = due(epoch, self.config.optim.num_epochs, train_flops, self.flops, evaluation.diagnostic_share)
         if not self.pairs or not wanted:
             return {}
-        # The step's gradients are as large as the weights, and gone by the next step: room for those that are compared here.
+        # The step's gradients are as large as the weights and no longer needed: this makes room for those compared here.
         state.optimizer.zero_grad(set_to_none=True)
         started = time.perf_counter()
-        found = self._guarded(lambda: self._measured(state))
+        metrics = self._guarded(lambda: self._measured(state))
         self.seconds += time.perf_counter() - started
         self.flops += self.flops_per_token * self._tokens(self.pairs)
-        self.complete = bool(found)
-        if not found:
-            self.history += [{}] if epoch == 0 else []  # alarms that compare with the start then have none
+        self.complete = bool(metrics)
+        if not metrics:
+            self.history += [{}] if epoch == 0 else []  # so that alarms do not compare with a later diagnosis as the start
             return {}
-        self.history.append(found)
-        if not (math.isfinite(found["diag_val_ce"]) and math.isfinite(found["diag_val_jepa"])):
-            raise NonFinite(f"diagnostics after epoch {epoch}: cross-entropy {found['diag_val_ce']:g}, JEPA {found['diag_val_jepa']:g}")
-        return found
+        self.history.append(metrics)
+        ce, jepa = metrics["diag_val_ce"], metrics["diag_val_jepa"]
+        if not (math.isfinite(ce) and math.isfinite(jepa)):
+            raise NonFinite(f"diagnostics after epoch {epoch}: cross-entropy {ce:g}, JEPA {jepa:g}")
+        return metrics
 
     def _measured(self, state: TrainState) -> dict[str, float]:
         rows = diagnostic_rows(len(self.val), self.pairs, self.config.data.split_seed)
         few = diagnostic_rows(len(self.train), max(1, round(self.pairs * GRADIENT_SHARE)), self.config.data.split_seed)
         term = state.term
-        weight = term.weight if term is not None else None  # before its schedule: a warm-up is meant
-        found = diagnose(state.network, self.val, self.config, self.runtime, rows, term)
-        return found | gradient_metrics(state.network, self.train, self.config, few, term, weight)
+        weight = term.weight if term is not None else None  # before its schedule: a small lambda during warm-up is intended
+        metrics = diagnose(state.network, self.val, self.config, self.runtime, rows, term)
+        return metrics | gradient_metrics(state.network, self.train, self.config, few, term, weight)
 
     def _guarded(self, look: Callable[[], Measured]) -> Measured | None:
-        """What `look` measures; None, and the alarm `undiagnosed`, where it fails: a look needs memory that training did not, and no trial
-        is lost over it. A device that computes no more is the caller's to find out."""
+        """The result of `look`; None, and the alarm `undiagnosed`, if it fails: a diagnosis needs memory that training does not, and
+        must not fail the trial. Errors of a device that no longer computes are raised."""
         try:
             return look()
         except (RuntimeError, MemoryError, LinAlgError) as error:
             if not works(self.runtime.device):
                 raise
             self.failure = f"{type(error).__name__}: {error}"
-        clear(self.runtime.device)  # here, where the exception no longer holds what was computed
-        logging.getLogger(__name__).warning("a diagnosis failed, and training goes on: %s", self.failure)
+        clear(self.runtime.device)  # here, where the exception no longer keeps tensors alive
+        logging.getLogger(__name__).warning("a diagnosis failed; training continues: %s", self.failure)
         return None
 
     def keep(self, state: TrainState) -> list[dict[str, Any]]:
-        """Lines of the embeddings table: of confirmed trials, after training, where `evaluation.embeddings` asks for them."""
+        """Rows of the embeddings table: for confirmed trials, after training, if `evaluation.embeddings` is set."""
         evaluation = self.config.evaluation
         if not (evaluation.test and evaluation.embeddings):
             return []
@@ -116,13 +117,13 @@ class Watch:
         return self._guarded(lambda: embeddings(state.network, self.val, self.config, self.runtime, rows)) or []
 
     def columns(self) -> dict[str, float | str | None]:
-        """What the trials table holds of them: losses on validation, time, alarms."""
+        """Columns of the trials table: validation losses, time, alarms."""
         if not self.pairs:
             return {"alarms": UNDIAGNOSED} if self.failure is not None else {}
         raised = names(alarms(self.history)) or None
         if self.failure is not None:
             raised = add_alarm(raised, UNDIAGNOSED)
-        # Losses of an earlier look are not those of the trained model.
+        # Losses of an earlier diagnosis are not those of the trained model.
         last = self.history[-1] if self.complete else {}
         return {
             "val_ce": last.get("diag_val_ce"),
@@ -132,11 +133,11 @@ class Watch:
         }
 
     def state(self) -> dict[str, object]:
-        """For the working checkpoint."""
+        """State for the working checkpoint."""
         return {name: getattr(self, name) for name in ("history", "seconds", "flops", "complete", "failure")}
 
     def resume(self, state: dict[str, object]) -> None:
-        """Go on from `state()`, or from that of an earlier version, whose looks were all complete."""
+        """Resume from `state()`, or from that of an earlier version, whose diagnoses were all complete."""
         self.complete = bool(state.get("history"))
         for name, value in state.items():
             setattr(self, name, value)

@@ -1,4 +1,4 @@
-"""Alarms: each fires on what it names, quotes its numbers, and stays quiet on healthy runs and on a low rank alone."""
+"""Alarms: each fires on its own condition, quotes its numbers, and stays silent on healthy runs and on a low rank alone."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ HEALTHY = {
     "diag_mean_energy_code": 0.4,
 }
 LATER = HEALTHY | {"diag_val_jepa": 0.1, "diag_pred_distance": 0.005, "diag_pred_r1": 0.9, "diag_contrast": 0.7}
-"""What success looks like: close pairs that stand out. The same before training would be an alarm."""
+"""A successful run: close pairs that stand out. The same values before training would raise an alarm."""
 
 
 def states(common: float, content: float, rank: int = 64, noise: float = 0.5) -> dict[str, float]:
-    """Diagnostics of 128 pairs that share content, with one direction in common to all. R@1 and distance are
-    set aside: these pairs are too easy."""
+    """Diagnostics of 128 pairs that share content, plus one direction common to all. R@1 and distance are replaced by
+    constants, because these pairs are too easy."""
     rng = np.random.default_rng(0)
     base = content * rng.normal(size=(128, rank)) @ rng.normal(size=(rank, 64)) / math.sqrt(rank)
     ones = common * np.ones(64)
@@ -45,8 +45,10 @@ def states(common: float, content: float, rank: int = 64, noise: float = 0.5) ->
 
 def test_nothing_to_say_of_healthy_runs() -> None:
     assert alarms([]) == alarms([HEALTHY]) == alarms([HEALTHY, LATER]) == alarms([HEALTHY, LATER, LATER]) == []
-    assert alarms([{}, {}]) == [], "metrics that are missing raise no alarm"
-    assert alarms([dict.fromkeys(HEALTHY, math.nan) | {name: 1.0 for name in HEALTHY if "va" in name}]) == [], "nor do undefined ones"
+    assert alarms([{}, {}]) == [], "missing metrics raise no alarm"
+    assert alarms([dict.fromkeys(HEALTHY, math.nan) | {name: 1.0 for name in HEALTHY if "va" in name}]) == [], (
+        "undefined metrics raise no alarm"
+    )
     assert names([]) == ""
 
 
@@ -62,12 +64,12 @@ def test_trivial_from_the_start() -> None:
     close, found_all = HEALTHY | {"diag_pred_distance": 0.004, "diag_own_distance": 0.004}, HEALTHY | {"diag_pred_r1": 0.9}
     assert names(alarms([close])) == names(alarms([close, LATER])) == "trivial" and "0.004" in alarms([close])[0]
     assert names(alarms([found_all])) == "trivial" and "R@1 0.9" in alarms([found_all])[0]
-    assert alarms([HEALTHY, close]) == alarms([HEALTHY, found_all]) == [], "at the start only: later it is what training is for"
+    assert alarms([HEALTHY, close]) == alarms([HEALTHY, found_all]) == [], "an alarm only at the start: later it is the goal of training"
     two_labels = {"diag_r1_ceiling": 2 / 128, "diag_pred_r1": 2 / 128}
-    assert alarms([HEALTHY | two_labels]) == [], "with two distinct answers the ceiling is next to chance and says nothing"
+    assert alarms([HEALTHY | two_labels]) == [], "with two distinct answers the ceiling is close to chance and says nothing"
 
 
-@pytest.mark.parametrize(("ratio", "what"), [(12.5, "drowns"), (0.004, "no say"), (0.0, "no say"), (math.inf, "drowns")])
+@pytest.mark.parametrize(("ratio", "what"), [(12.5, "drowns"), (0.004, "no effect"), (0.0, "no effect"), (math.inf, "drowns")])
 def test_gradient_ratio_out_of_bounds(ratio: float, what: str) -> None:
     found = alarms([HEALTHY, HEALTHY | {"diag_grad_weighted": ratio}, HEALTHY | {"diag_grad_weighted": 0.5}])
     assert names(found) == "gradient-ratio" and what in found[0] and f"{ratio:.3g} times" in found[0] and "check 2" in found[0]
@@ -84,15 +86,15 @@ def test_contraction_to_a_common_direction() -> None:
     assert healthy["diag_anisotropy_code"] < 0.1 and drowned["diag_anisotropy_code"] > 0.95 and drowned["diag_contrast"] > 0
     found = alarms([healthy, drowned])
     assert names(found) == "contraction" and all(f"{run['diag_contrast']:.3g}" in found[0] for run in (healthy, drowned))
-    assert alarms([drowned]) == alarms([drowned, drowned]) == [], "a base may be like that; what counts is the way there"
+    assert alarms([drowned]) == alarms([drowned, drowned]) == [], "a base may start like that; only the change matters"
     assert alarms([drowned, healthy]) == alarms([healthy, drowned, healthy]) == []
 
 
 def test_a_mean_that_takes_all_the_energy_is_contraction_even_if_cosines_do_not_rise() -> None:
     before = HEALTHY | {"diag_mean_energy_code": 0.97}
     assert names(alarms([before, before | {"diag_contrast": 0.1}])) == "contraction"
-    assert alarms([before, before | {"diag_contrast": 0.28}]) == [], "a few per cent less is noise"
-    assert alarms([HEALTHY, HEALTHY | {"diag_contrast": 0.1}]) == [], "pairs that stand out less, without a common direction"
+    assert alarms([before, before | {"diag_contrast": 0.28}]) == [], "a drop of a few per cent is noise"
+    assert alarms([HEALTHY, HEALTHY | {"diag_contrast": 0.1}]) == [], "pairs stand out less, but without a common direction"
 
 
 def test_more_anisotropic_states_whose_pairs_stand_out_as_before_are_no_contraction() -> None:
@@ -102,7 +104,7 @@ def test_more_anisotropic_states_whose_pairs_stand_out_as_before_are_no_contract
 
 
 def test_a_low_rank_alone_is_no_alarm() -> None:
-    """Three directions in all, of 64: pairs still stand out from others."""
+    """Only three of 64 directions, but pairs still stand out from others."""
     full, low = states(common=0.1, content=1.0), states(common=0.1, content=1.0, rank=3, noise=0.0)
     assert low["diag_rank_code"] < 4 < 40 < full["diag_rank_code"] and low["diag_contrast"] > 0.9
     assert alarms([full, low]) == []
@@ -127,7 +129,7 @@ def stored(kind: str) -> dict[str, list[dict[str, float]]]:
 
 @pytest.mark.parametrize("name", stored("collapsed"))
 def test_real_runs_that_collapsed_raise_the_alarm(name: str) -> None:
-    """Pairs did not stand out before training either (contrast -0.01), so that nothing of it could shrink."""
+    """Pairs did not stand out before training either (contrast -0.01), so the contrast could not shrink."""
     history = stored("collapsed")[name]
     assert history[-1]["diag_anisotropy_code"] > 0.97 and history[-1]["diag_rank_code"] < history[0]["diag_rank_code"] / 1.9
     found = alarms(history)
@@ -149,7 +151,7 @@ def test_stored_runs_cover_what_they_are_to() -> None:
 
 
 def test_states_that_contract_evenly_and_keep_their_pairs_apart_are_no_collapse() -> None:
-    """A narrow cone is a matter of the readout: in it each Text still correlates with its own Code."""
+    """A narrow cone depends on the readout; within it, each Text still correlates with its own Code."""
     before = HEALTHY | {"diag_anisotropy_text": 0.8, "diag_anisotropy_code": 0.8, "diag_contrast": 0.02}
     after = before | {"diag_anisotropy_text": 0.96, "diag_anisotropy_code": 0.96, "diag_contrast": 0.02}
     assert correlation(before) == pytest.approx(0.1) and correlation(after) == pytest.approx(0.5)
@@ -158,7 +160,7 @@ def test_states_that_contract_evenly_and_keep_their_pairs_apart_are_no_collapse(
 
 
 def test_a_contrast_within_the_noise_that_changes_its_sign_or_size_is_no_contraction() -> None:
-    """A cone as narrow as before: nothing has happened but noise."""
+    """The cone is as narrow as before; the contrast changes by noise only."""
     narrow = HEALTHY | {"diag_anisotropy_text": 0.96, "diag_anisotropy_code": 0.96, "diag_contrast": 0.001}
     for contrast in (-0.003, 0.0, 0.0005, 0.002):
         assert alarms([narrow, narrow | {"diag_anisotropy_code": 0.965, "diag_contrast": contrast}]) == []
@@ -178,10 +180,10 @@ UNIFORM = math.log(600)
     ("before", "after", "fires"),
     [
         (0.5, UNIFORM, True),  # a learning rate of 1e12
-        (0.5, 40.0, True),  # surer than that, and wrong
-        (0.5, 4.0, True),  # more than half of the lead is lost
+        (0.5, 40.0, True),  # more confident than a uniform guess, and wrong
+        (0.5, 4.0, True),  # has lost more than half of its lead
         (0.5, 1.5, False),  # overfitted
-        (UNIFORM + 0.1, UNIFORM, True),  # from random weights, nothing learnt
+        (UNIFORM + 0.1, UNIFORM, True),  # random weights that learnt nothing
         (UNIFORM + 0.1, 5.9, False),
         (UNIFORM + 0.1, 0.4, False),
     ],
@@ -191,8 +193,8 @@ def test_a_model_that_predicts_no_better_than_a_uniform_guess_has_diverged(befor
     found = alarms([first, last])
     assert names(found) == ("diverged" if fires else "")
     assert not fires or all(f"{value:.3g}" in found[0] for value in (before, after, UNIFORM))
-    assert alarms([first]) == alarms([last]) == [], "before training it is the base's business"
-    assert alarms([first, last, first | {"diag_val_ce": 0.4}]) == [], "it has recovered"
+    assert alarms([first]) == alarms([last]) == [], "before training it concerns the base only"
+    assert alarms([first, last, first | {"diag_val_ce": 0.4}]) == [], "the model has recovered"
 
 
 def test_an_alarm_is_added_once() -> None:

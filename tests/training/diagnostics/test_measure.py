@@ -1,4 +1,4 @@
-"""Diagnostics of a network: the numbers are those of separate passes, the gradients those of the step, and training never notices."""
+"""Diagnostics of a network: numbers equal those of separate passes, gradients those of the step, and training is unaffected."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def run(config: TrialConfig, network: Network, rows: Sequence[int] = ROWS) -> di
 
 
 def last_states(network: Network, paths: Sequence[np.ndarray]) -> torch.Tensor:
-    """(P, D) state of each path's last token, each alone in a pass of its own."""
+    """(P, D) state of each path's last token, from one pass per path."""
     network.eval()
     with torch.no_grad():
         states = torch.stack([separate_pass(network, np.asarray(path))[-1] for path in paths])
@@ -77,15 +77,15 @@ def last_states(network: Network, paths: Sequence[np.ndarray]) -> torch.Tensor:
 def test_the_numbers_are_those_of_separate_passes(checkpoint: Path, k: int) -> None:
     config = tiny.trial(checkpoint, objective=jepa(k=k, distance="mse"), evaluation__batch_size=4)
     network, table = tiny.network_of(config), table_of(checkpoint)
-    found = run(config, network)
+    metrics = run(config, network)
     text = last_states(network, [table.text[i] for i in ROWS])
     code = last_states(network, [table.code[i] for i in ROWS])
     tokens = np.arange(1 << 24, (1 << 24) + k, dtype=np.int32)
     pred = last_states(network, [np.concatenate([table.text[i], tokens]) for i in ROWS])
     wanted = describe(text.double().numpy(), code.double().numpy(), pred.double().numpy())
-    assert {name: found[f"diag_{name}"] for name in wanted} == pytest.approx(wanted, rel=2e-3, abs=1e-4, nan_ok=True)
-    assert found["diag_val_jepa"] == pytest.approx(float((pred - code).square().mean()), rel=1e-4)
-    assert (found["diag_pred_distance"] != pytest.approx(1 - found["diag_paired_cosine"])) == (k > 0)
+    assert {name: metrics[f"diag_{name}"] for name in wanted} == pytest.approx(wanted, rel=2e-3, abs=1e-4, nan_ok=True)
+    assert metrics["diag_val_jepa"] == pytest.approx(float((pred - code).square().mean()), rel=1e-4)
+    assert (metrics["diag_pred_distance"] != pytest.approx(1 - metrics["diag_paired_cosine"])) == (k > 0)
 
     ce, labels, end = 0.0, 0, 0.0
     for i in ROWS:
@@ -95,9 +95,9 @@ def test_the_numbers_are_those_of_separate_passes(checkpoint: Path, k: int) -> N
         answer = torch.from_numpy(table.lm[i][table.prompt_length[i] :].astype(np.int64))
         log_probs = F.log_softmax(logits[table.prompt_length[i] - 1 : -1], dim=-1)[torch.arange(len(answer)), answer]
         ce, labels, end = ce - float(log_probs.sum()), labels + len(answer), end + float(log_probs[-1].exp())
-    assert found["diag_val_ce"] == pytest.approx(ce / labels, rel=1e-4)
-    assert found["diag_end_of_turn"] == pytest.approx(end / len(ROWS), rel=1e-3) and 0 < end / len(ROWS) < 1
-    assert found["diag_pairs"] == len(ROWS)
+    assert metrics["diag_val_ce"] == pytest.approx(ce / labels, rel=1e-4)
+    assert metrics["diag_end_of_turn"] == pytest.approx(end / len(ROWS), rel=1e-3) and 0 < end / len(ROWS) < 1
+    assert metrics["diag_pairs"] == len(ROWS)
 
 
 def test_kept_embeddings_are_the_states_of_separate_passes(checkpoint: Path) -> None:
@@ -110,7 +110,7 @@ def test_kept_embeddings_are_the_states_of_separate_passes(checkpoint: Path) -> 
     for view, paths in (("text", table.text), ("code", table.code)):
         wanted = last_states(network, [paths[i] for i in ROWS])  # Text ends with its own last token: no predictor tokens
         kept = torch.tensor([line["vector"] for line in lines if line["view"] == view])
-        assert torch.allclose(kept, wanted, rtol=2e-3, atol=1e-3)  # half precision has 11 bits: 5e-4 of a number
+        assert torch.allclose(kept, wanted, rtol=2e-3, atol=1e-3)  # half precision has 11 bits, a relative error of 5e-4
     assert network.training
 
 
@@ -137,12 +137,12 @@ def test_what_is_trained_decides_what_cross_entropy_means_but_not_the_end_of_tur
     labels = int((table.lm.lengths - table.prompt_length)[ROWS].sum())
     with_end, others = both["diag_val_ce"] * labels, without["diag_val_ce"] * (labels - len(ROWS))
     assert with_end > others and every["diag_val_ce"] != pytest.approx(both["diag_val_ce"])
-    # By Jensen -log of the mean probability is at most the mean of -log, which is what the ends' labels cost.
+    # By Jensen, -log of the mean probability is at most the mean of -log, the cross-entropy of the end-of-turn labels.
     assert -math.log(both["diag_end_of_turn"]) <= (with_end - others) / len(ROWS) + 1e-6
 
 
 def test_the_baseline_is_monitored_with_the_cosine_and_no_predictor(llama: Path) -> None:
-    """So is lambda = 0, whatever its k; and a JEPA arm with these very settings reads the same."""
+    """lambda = 0 is too, regardless of its k; and a JEPA arm with the same settings gives the same numbers."""
     network = tiny.network_of(tiny.trial(llama))
     found = run(tiny.trial(llama), network)
     assert found["diag_val_jepa"] == pytest.approx(1 - found["diag_paired_cosine"]) == pytest.approx(found["diag_pred_distance"])
@@ -177,16 +177,16 @@ def test_every_objective_is_diagnosed_by_the_same_names(llama: Path, name: str) 
     config = tiny.trial(llama, objective=OBJECTIVES[name])
     network, table = tiny.network_of(config), table_of(llama)
     term = Term.of(config, network, weight=1.0)
-    found = diagnose(network, table, config, Runtime(), ROWS, term)
+    metrics = diagnose(network, table, config, Runtime(), ROWS, term)
     plain = run(tiny.trial(llama, objective=jepa()), tiny.network_of(tiny.trial(llama, objective=jepa())))
-    assert list(found) == list(plain) and math.isfinite(found["diag_val_jepa"])
+    assert list(metrics) == list(plain) and math.isfinite(metrics["diag_val_jepa"])
     shared = [key for key in plain if key.endswith(("_text", "_code")) or key in ("diag_val_ce", "diag_contrast", "diag_r1")]
-    assert {key: found[key] for key in shared} == pytest.approx({key: plain[key] for key in shared}), (
+    assert {key: metrics[key] for key in shared} == pytest.approx({key: plain[key] for key in shared}), (
         "geometry is of Text and Code in any arm"
     )
-    distinct = found["diag_val_jepa"] != pytest.approx(plain["diag_val_jepa"])
+    distinct = metrics["diag_val_jepa"] != pytest.approx(plain["diag_val_jepa"])
     same_reading = {"stopped target", "regularised", "monitor"}
-    assert distinct == (name not in same_reading | {"ema"}), "an average that starts at the weights encodes as they do"
+    assert distinct == (name not in same_reading | {"ema"}), "an average that starts at the weights gives the same states"
     metrics = gradient_metrics(network, table, config, ROWS, term)
     assert -1 <= metrics["diag_grad_cosine"] <= 1 and metrics["diag_grad_ratio"] > 0
     assert math.isnan(metrics["diag_grad_weighted"]) == (name == "monitor")
@@ -194,7 +194,7 @@ def test_every_objective_is_diagnosed_by_the_same_names(llama: Path, name: str) 
 
 @pytest.mark.parametrize("target", ["online", "ema"])
 def test_the_terms_own_value_agrees_with_the_one_read_off_the_pass(llama: Path, target: str) -> None:
-    """Where both ways exist: an average that starts at the weights, and the states themselves."""
+    """If both ways exist: an average that starts at the weights, and the states themselves."""
     config = tiny.trial(llama, objective=jepa(target=target))
     network = tiny.network_of(config)
     assert config.objective is not None and reads_last_state(config.objective) == (target == "online")
@@ -205,7 +205,7 @@ def test_the_terms_own_value_agrees_with_the_one_read_off_the_pass(llama: Path, 
 
 
 def gradients_of(checkpoint: Path, gamma: float, weight: float, **changes: Any) -> dict[str, torch.Tensor]:
-    """What a training step takes them to be, of one of the terms alone."""
+    """Gradients of one of the terms alone, as in a training step."""
     config = tiny.trial(checkpoint, objective=jepa(k=2, gamma=gamma, lambda_=weight), optim__max_grad_norm=None, **changes)
     network = tiny.network_of(config, k=2)
     tiny.one_step(network, table_of(checkpoint), config, ROWS)
@@ -232,7 +232,7 @@ def test_gradients_are_those_of_the_training_step(llama: Path, lora: LoraConfig 
 
 
 def test_a_term_without_gradient_has_no_direction(llama: Path) -> None:
-    """Text and Code the same: the cosine distance is at its minimum, where its gradient vanishes."""
+    """With Text equal to Code, the cosine distance is at its minimum, where its gradient vanishes."""
     config = tiny.trial(llama, objective=jepa(k=0, distance="mse"))
     table = table_of(llama)
     cosine, ratio = gradient_terms(tiny.network_of(config), replace(table, code=table.text, code_start=table.text_start), config, ROWS)
@@ -252,7 +252,7 @@ def test_nothing_random_is_touched_and_the_same_weights_give_the_same_numbers(ll
     np.random.seed(11)
     results = []
     for _ in range(2):
-        torch.rand(3)  # the second time the generator stands elsewhere
+        torch.rand(3)  # advance the generator before the second run
         states = torch.get_rng_state(), numpy_state()
         results.append(run(config, network) | gradient_metrics(network, table, config, ROWS))
         assert torch.equal(torch.get_rng_state(), states[0]) and numpy_state() == states[1]
@@ -288,7 +288,7 @@ def test_a_trial_ends_at_the_same_weights_with_and_without_diagnostics(
 
 
 def test_a_planted_collapse_is_seen_through_the_network(llama: Path) -> None:
-    """A bias that drowns every state: the final norm's input becomes one direction for all."""
+    """A bias dominates every state, so that the final norm's input has one direction for all."""
     config = tiny.trial(llama)
     network = tiny.network_of(config)
     healthy = run(config, network)
@@ -299,7 +299,7 @@ def test_a_planted_collapse_is_seen_through_the_network(llama: Path) -> None:
     handle.remove()
     assert collapsed["diag_anisotropy_code"] > 0.99 > healthy["diag_anisotropy_code"]
     assert collapsed["diag_mean_energy_text"] > 0.99 > healthy["diag_mean_energy_text"]
-    assert collapsed["diag_val_jepa"] < 0.01 < healthy["diag_val_jepa"], "its own loss takes it for success"
+    assert collapsed["diag_val_jepa"] < 0.01 < healthy["diag_val_jepa"], "the JEPA loss alone looks like success"
 
 
 def test_r1_cannot_pass_the_share_of_distinct_answers(llama: Path) -> None:
@@ -312,7 +312,7 @@ def test_rows_are_fixed_by_the_split_and_all_where_there_are_few() -> None:
     assert diagnostic_rows(5, 128, 0) == [0, 1, 2, 3, 4] and diagnostic_rows(0, 128, 0) == []
     rows = diagnostic_rows(1000, 128, 7)
     assert len(set(rows)) == 128 and rows == sorted(rows) == diagnostic_rows(1000, 128, 7) != diagnostic_rows(1000, 128, 8)
-    assert max(rows) > 500, "not the first of the table: tables may be sorted"
+    assert max(rows) > 500, "not the first rows of the table, which may be sorted"
     assert set(diagnostic_rows(1000, 16, 7)) < set(rows)
 
 
@@ -320,7 +320,7 @@ def test_due_at_both_ends_and_in_between_while_it_is_cheap() -> None:
     assert due(0, 4, 0.0, 0.0) and due(4, 4, 10.0, 10.0) and due(5, 4, 10.0, 10.0)
     assert due(1, 4, 100.0, 2.9) and not due(1, 4, 100.0, 3.0) and due(1, 4, 100.0, 3.0, share=0.5)
     assert not due(1, 4, 0.0, 0.0)
-    for cost in (0.01, 1.0, 50.0):  # whatever one costs, the total stays under the bound plus what the docstring names
+    for cost in (0.01, 1.0, 50.0):  # at any cost, the total stays below the bound plus the excess named in the docstring
         spent, epochs, number = 0.0, 50, 0
         for epoch in range(epochs + 1):
             if due(epoch, epochs, 10.0 * epoch, spent):
