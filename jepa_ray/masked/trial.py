@@ -51,6 +51,7 @@ from jepa_ray.training.device import make_ready
 from jepa_ray.training.epochs import all_epochs, train_epoch
 from jepa_ray.training.packing_check import TOLERANCE, PackingError
 from jepa_ray.training.runtime import NonFinite, Runtime, data_parallel
+from jepa_ray.training.trial import failed
 
 Report = Callable[[dict[str, float]], None]
 States = NDArray[np.float64]
@@ -64,8 +65,7 @@ def run_masked_trial(config: TrialConfig, prepared: MaskedPrepared, runtime: Run
     try:
         return _train(Run(config, prepared, runtime, report, scratch), progress, began)
     except (NonFinite, PackingError, torch.OutOfMemoryError, ValueError) as error:
-        latest = load_progress(scratch / "progress.json") or progress
-        return replace(latest, state="FAILED", error=f"{type(error).__name__}: {error}", summary=latest.summary | {"finished_at": now()})
+        return failed(error, load_progress(scratch / "progress.json") or progress)
 
 
 @dataclass(frozen=True)

@@ -110,7 +110,8 @@ def _workload(sweep: SweepConfig, family: str, task: str, splits: Splits) -> tup
             lm = add_lora(lm, record, sweep.base.lora, seed=0)
         network = Network(lm)
     table = tokenize_split(examples, tokenizer, record, data.max_length)
-    first_stage_table = tokenize_split(first, tokenizer, record, data.max_length) if first else None
+    stage = sweep.pretrain
+    first_stage_table = tokenize_split(first, tokenizer, record, stage.data.max_length) if stage is not None and first else None
     num_trainable = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
     cap = sweep.max_new_tokens_of(task) or DATASETS[task].max_new_tokens
     report = {

@@ -65,11 +65,15 @@ def run_trial(config: TrialConfig, prepared: Prepared, runtime: Runtime, report:
             prepared, progress = _first_stage(first, prepared, runtime, scratch, progress)
         return _train(Run(config, prepared, runtime, report, scratch), progress, began)
     except (NonFinite, PackingError, torch.OutOfMemoryError, ValueError) as error:
-        latest = load_progress(scratch / "progress.json") or progress
-        last = {name: value for name, value in latest.summary.items() if name in ("train_ce", "train_jepa", "val_accuracy")}
-        text = f"{type(error).__name__}: {error}" + (f" (last finite values: {last})" if last else "")
-        alarms = {"alarms": add_alarm(latest.summary.get("alarms"), "non-finite")} if isinstance(error, NonFinite) else {}
-        return replace(latest, state="FAILED", error=text, summary=latest.summary | alarms | {"finished_at": now()})
+        return failed(error, load_progress(scratch / "progress.json") or progress)
+
+
+def failed(error: Exception, latest: TrialResult) -> TrialResult:
+    """The result of a trial that failed in training: what it had reached, the reason, and the alarm of a loss that is not finite."""
+    last = {name: value for name, value in latest.summary.items() if name in ("train_ce", "train_jepa", "val_accuracy")}
+    text = f"{type(error).__name__}: {error}" + (f" (last finite values: {last})" if last else "")
+    alarms = {"alarms": add_alarm(latest.summary.get("alarms"), "non-finite")} if isinstance(error, NonFinite) else {}
+    return replace(latest, state="FAILED", error=text, summary=latest.summary | alarms | {"finished_at": now()})
 
 
 @dataclass(frozen=True)

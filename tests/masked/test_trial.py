@@ -398,6 +398,7 @@ def test_failures_are_rows(sweep: SweepConfig, prepared: MaskedPrepared, tmp_pat
     monkeypatch.setattr(trial, "masked_step", broken)
     failed = run_masked_trial(config_of(sweep, "mlm"), prepared, Runtime(), lambda _: None, tmp_path / "scratch" / "b")
     assert failed.state == "FAILED" and failed.error == "NonFinite: step 1: it is no number; it was the first step of its epoch"
+    assert failed.summary["alarms"] == "non-finite"
     write_trial(tmp_path, "1" * 16, config_of(sweep, "mlm"), "mlm/x", "search", failed)
 
 
