@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from analysis.command_line import run
 from analysis.inputs.tables import refuse_damaged
 from analysis.protocol.claims import Claim, Evidence, gather
 from analysis.protocol.equal_cost import Panel
@@ -81,23 +82,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--metric", default=JUDGED, help=f"what is compared (default {JUDGED})")
     parser.add_argument("--json", action="store_true", help="one JSON object, folder by folder")
     options = parser.parse_args(arguments)
-    found: dict[str, Evidence] = {}
+    evidence_of: dict[str, Evidence] = {}
     for folder in options.sweeps:
         try:
             refuse_damaged(folder)
-            found[str(folder)] = gather(folder, options.metric)
+            evidence_of[str(folder)] = gather(folder, options.metric)
         except ValueError as error:
             parser.error(str(error))
     if options.json:
-        print(json.dumps({name: as_json(evidence) for name, evidence in found.items()}, allow_nan=False))
+        print(json.dumps({name: as_json(evidence) for name, evidence in evidence_of.items()}, allow_nan=False))
         return 0
-    for name, evidence in found.items():
+    for name, evidence in evidence_of.items():
         notes = [note if note.startswith(claim.method) else f"{claim.method}: {note}" for claim in evidence.claims for note in claim.notes]
         notes += evidence.notes
-        told = "\n".join(f"- {note}" for note in notes)
-        print(f"{name}\n{'=' * len(name)}", *map(text, tables(evidence)), told, sep="\n\n", end="\n\n")
+        sentences = "\n".join(f"- {note}" for note in notes)
+        print(f"{name}\n{'=' * len(name)}", *map(text, tables(evidence)), sentences, sep="\n\n", end="\n\n")
     return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run(main)

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from analysis.artefacts import ARTEFACTS, Artefact, find
+from analysis.command_line import run
 from analysis.figures.style import drawing
 from analysis.inputs import combine
 from analysis.inputs.sweep import Sweep, read
@@ -140,4 +141,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run(main)

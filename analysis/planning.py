@@ -24,6 +24,7 @@ from pathlib import Path
 
 from scipy import stats
 
+from analysis.command_line import run
 from analysis.inputs.tables import refuse_damaged
 from analysis.protocol.claim_statistics import LEVEL, PLANS, POWER
 from analysis.protocol.claims import Claim, gather
@@ -78,12 +79,12 @@ def stated(
         var_example=recurrence * (share - var_seed),
         var_residual=(1 - recurrence) * (share - var_seed),
     )
-    told = f"sd over seeds {_points(sd)} points, arms disagree on {100 * share:g} % of examples"
+    origin_text = f"sd over seeds {_points(sd)} points, arms disagree on {100 * share:g} % of examples"
     if left * share > sd**2 * (1 + 1e-9):
-        told += f", of which {examples} scatter by {_points(math.sqrt(left * share))} points by themselves, so that counts"
+        origin_text += f", of which {examples} scatter by {_points(math.sqrt(left * share))} points by themselves, so that counts"
     if origin is None:
         origin = "stated" if sd_seed is not None and discordance is not None else ORIGIN
-    return Spread(parts=parts, origin=f"{told} ({origin})")
+    return Spread(parts=parts, origin=f"{origin_text} ({origin})")
 
 
 def pilot(folder: Path, metric: str = JUDGED) -> Spread:
@@ -91,10 +92,10 @@ def pilot(folder: Path, metric: str = JUDGED) -> Spread:
 
     Its controls only where no claim is of use: an arm that is meant to fail (no trained end of turn) scatters like no other.
     """
-    known = [claim for claim in gather(folder, metric).claims if claim.right is not None and claim.baseline is not None]
+    paired = [claim for claim in gather(folder, metric).claims if claim.right is not None and claim.baseline is not None]
     for kind in ("claim", "control"):
         with contextlib.suppress(_Silent):
-            return _pooled([claim for claim in known if claim.kind == kind], folder, kind)
+            return _pooled([claim for claim in paired if claim.kind == kind], folder, kind)
     raise ValueError(
         f"{folder} cannot serve as a pilot: no method and baseline with answers at two confirmation seeds or more; name another sweep, "
         "or state sd_seed and discordance."
@@ -106,30 +107,30 @@ class _Silent(ValueError):
 
 
 def _pooled(claims: Sequence[Claim], folder: Path, kind: str) -> Spread:
-    found, silent = [], 0
+    estimates, silent = [], 0
     for claim in claims:
         assert claim.right is not None
         try:
-            found.append(crossed.components(claim.right[0].astype(float) - claim.right[1]))
+            estimates.append(crossed.components(claim.right[0].astype(float) - claim.right[1]))
         except ValueError:  # one seed, or two arms that never disagree
             silent += 1
-    weight = sum(parts.seeds - 1 for parts in found)
+    weight = sum(parts.seeds - 1 for parts in estimates)
     if not weight:
         raise _Silent
 
     def pooled(name: str) -> float:
-        return float(sum((parts.seeds - 1) * getattr(parts, name) for parts in found) / weight)
+        return float(sum((parts.seeds - 1) * getattr(parts, name) for parts in estimates) / weight)
 
-    examples = min(parts.examples for parts in found)
+    examples = min(parts.examples for parts in estimates)
     names = ("var_seed", "var_example", "var_residual")
     parts = crossed.Components(seeds=weight, examples=examples, mean=0.0, **{name: pooled(name) for name in names})
     sd = math.sqrt(parts.var_seed + parts.var_residual / examples)
     disagree = f"arms are estimated to disagree on {100 * sum(map(pooled, names)):.3g} % of them"
-    told = f"sd over seeds {_points(sd)} points on {examples} examples, {disagree}"
+    spread_text = f"sd over seeds {_points(sd)} points on {examples} examples, {disagree}"
     left_out = f", {silent} without spread left out" if silent else ""
     return Spread(
         parts=parts,
-        origin=f"{told} (pilot {folder}: {len(found)} {kind}{'s' * (len(found) != 1)}, {weight} degrees of freedom over seeds{left_out})",
+        origin=f"{spread_text} (pilot {folder}: {len(estimates)} {kind}{'s' * (len(estimates) != 1)}, {weight} degrees of freedom over seeds{left_out})",
     )
 
 
@@ -157,12 +158,14 @@ def lines(spread: Spread, *, seeds: int, examples: int, claims: int, margin: flo
         raise ValueError(f"A plan needs at least 1 claim and a margin in (0, 1); it has {claims} and {margin:g}.")
     alpha, parts = LEVEL / claims, spread.parts
     counts = sorted({seeds, *PLANS})
-    found = crossed.plan(parts, examples=examples, seeds=counts, power=POWER, alpha=alpha)
+    detectable = crossed.plan(parts, examples=examples, seeds=counts, power=POWER, alpha=alpha)
     need = crossed.seeds_needed(parts, margin, examples=examples, power=POWER, alpha=alpha)
-    others = "; ".join(f"{n} seeds: {_points(found[n]) if found[n] < 1 else 'none'}" for n in counts if n != seeds)
+    others = "; ".join(f"{n} seeds: {_points(detectable[n]) if detectable[n] < 1 else 'none'}" for n in counts if n != seeds)
     family = f"{claims} claim{'s' * (claims > 1)}"
     # No two accuracies differ by more than 100 points: where the test would need more, nothing can come out significant.
-    can = f"can detect {_points(found[seeds])} points with" if found[seeds] < 1 else "cannot detect any effect, however large, with"
+    can = (
+        f"can detect {_points(detectable[seeds])} points with" if detectable[seeds] < 1 else "cannot detect any effect, however large, with"
+    )
     out = [f"{can} {seeds} seeds x {examples} examples (power {POWER:g}, {family}); {others}"]
     wanted = sized(margin)
     if need is not None:
@@ -205,12 +208,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.pilot is not None:
             refuse_damaged(options.pilot)
         spread = stated(options.examples, options.sd_seed, options.discordance) if options.pilot is None else pilot(options.pilot)
-        found = lines(spread, seeds=options.seeds, examples=options.examples, claims=options.claims, margin=options.margin)
+        plan = lines(spread, seeds=options.seeds, examples=options.examples, claims=options.claims, margin=options.margin)
     except ValueError as error:
         parser.error(str(error))
-    print("\n".join(found))
+    print("\n".join(plan))
     return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run(main)

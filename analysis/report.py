@@ -18,6 +18,7 @@ import pandas as pd
 
 from analysis import answers, panels, summary
 from analysis.artefacts import ARTEFACTS
+from analysis.command_line import run
 from analysis.inputs.sweep import Sweep, read
 from analysis.page import Block, Figure, Grid, Page, Ruling, Section, Sentences, as_markdown, diff, html
 from analysis.protocol.claims import gather
@@ -33,8 +34,8 @@ def build(folder: Path, output: Path) -> Page:
     """The page of one sweep. Raises ValueError where `folder` is no sweep's."""
     sweep = read(folder)
     trials = sweep.trials
-    found = summary.summarise(sweep)
-    states, best, confirmation, differences = tables(found)
+    numbers = summary.summarise(sweep)
+    states, best, confirmation, differences = tables(numbers)
 
     def figure(name: str) -> Figure:
         artefact = next(artefact for artefact in ARTEFACTS if artefact.name == name)
@@ -52,7 +53,7 @@ def build(folder: Path, output: Path) -> Page:
         sections = [Section("State", first)]
     else:
         sections = [
-            Section("Verdict", [*first, *_verdicts(folder, found.notes)]),
+            Section("Verdict", [*first, *_verdicts(folder, numbers.notes)]),
             Section(
                 "Confirmation",
                 [figure("seeds"), grid(confirmation), replace(grid(differences), folded=True)],
@@ -78,7 +79,7 @@ def build(folder: Path, output: Path) -> Page:
                 ],
                 "Against the reference: struck out is missing or should stand there, underlined is wrong, wavy is too much.",
             ),
-            Section("Notes", [Sentences(tuple(found.notes))]),
+            Section("Notes", [Sentences(tuple(numbers.notes))]),
         ]
         sections = [section for section in sections if section.blocks]
     data = os.path.relpath(folder, output).replace(os.sep, "/")
@@ -128,8 +129,8 @@ def _verdicts(folder: Path, notes: Sequence[str]) -> list[Block]:
         evidence = gather(folder)
         report = judge(evidence)
     except (ValueError, OSError) as error:
-        told = tuple(note for note in notes if " against " in note) or tuple(notes)
-        return [Sentences((f"No verdict: {error}", *told))]
+        sentences = tuple(note for note in notes if " against " in note) or tuple(notes)
+        return [Sentences((f"No verdict: {error}", *sentences))]
     marks = {True: "holds", False: "fails", None: "-"}
     blocks: list[Block] = []
     for verdict in report.verdicts:
@@ -148,8 +149,8 @@ def _verdicts(folder: Path, notes: Sequence[str]) -> list[Block]:
 
 
 def _distinct(values: pd.Series[str], limit: int = 12) -> str:
-    known = [f"{value:g}" if isinstance(value, float) else str(value) for value in sorted(values.dropna().unique())]
-    return ", ".join(known[:limit]) + (f" and {len(known) - limit} more" if len(known) > limit else "")
+    names = [f"{value:g}" if isinstance(value, float) else str(value) for value in sorted(values.dropna().unique())]
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -169,4 +170,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run(main)

@@ -28,6 +28,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from analysis.command_line import run
 from analysis.inputs.tables import refuse_damaged
 from analysis.protocol.claim_statistics import LEVEL, POWER, Reason, Verdict, across_tasks, blank, describe, plan
 from analysis.protocol.claims import Evidence, gather
@@ -75,10 +76,10 @@ def judge(evidence: Evidence, metric: str = JUDGED, margin: float | None = None)
         raise ValueError(f"The margin is a share between 0 and 1 (0.01 is one point); it is {margin:g}.")
     verdicts, family = rule(evidence.claims, metric, margin, declared)
     tested = [claim for kind in KINDS for claim in evidence.claims if claim.kind == kind and claim.baseline is not None]
-    for found, claim in zip(verdicts, tested, strict=True):
-        describe(found, claim)
-        plan(found, claim, margin)
-        _word(found, margin)
+    for verdict, claim in zip(verdicts, tested, strict=True):
+        describe(verdict, claim)
+        plan(verdict, claim, margin)
+        _word(verdict, margin)
     for claim in evidence.claims:
         if claim.baseline is None:
             alone = blank(claim, metric)
@@ -94,110 +95,114 @@ def judge(evidence: Evidence, metric: str = JUDGED, margin: float | None = None)
     return Report(metric, margin, family, verdicts, across, evidence.counts, evidence.absent, notes, declared.undeclared)
 
 
-def _word(found: Verdict, margin: float) -> None:
+def _word(verdict: Verdict, margin: float) -> None:
     """Adds the sentence and the reasons to a ruling."""
-    if found.difference is None:
-        found.sentence = f"undecided: {found.method} against {found.baseline} has no pair of seeds. {found.notes[0]}"
+    if verdict.difference is None:
+        verdict.sentence = f"undecided: {verdict.method} against {verdict.baseline} has no pair of seeds. {verdict.notes[0]}"
         return
-    equal = found.equivalent
-    name = "no example told the arms apart," if found.identical else "TOST"
-    tost = "cannot be tested" if equal is None else f"{name} Holm p = {found.p_equivalence_holm:.3g} (before: {found.p_equivalence:.3g})"
-    found.reasons = [*found.conditions, Reason("equivalent", equal, f"within {sized(margin)}: {tost}")]
-    found.reasons += [Reason(name, None, told) for name, told in _for_reading(found)]
-    if found.clean is not None:
-        found.notes.insert(0, f"{leaked_text(found.clean)}.")
-    head = f"{found.method} against {found.baseline}: {points(found.difference)} points of {found.metric} over {_size(found)}"
-    if found.look is not None and found.look < len(found.looks):
-        head += f" (raced, stopped at look {found.look} of {len(found.looks)})"
-    if found.identical and found.verdict == "equivalent":
-        tail = f"and right on the very same examples at these seeds (Holm p = {found.p_equivalence_holm:.3g})"
-    elif found.verdict == "equivalent":
-        tail = f"and within {100 * margin:g} of each other (TOST, Holm p = {found.p_equivalence_holm:.3g})"
-    elif found.verdict != "undecided":
-        tail = f"(Holm p = {found.p_holm:.3g})"
+    equal = verdict.equivalent
+    name = "no example told the arms apart," if verdict.identical else "TOST"
+    tost = (
+        "cannot be tested" if equal is None else f"{name} Holm p = {verdict.p_equivalence_holm:.3g} (before: {verdict.p_equivalence:.3g})"
+    )
+    verdict.reasons = [*verdict.conditions, Reason("equivalent", equal, f"within {sized(margin)}: {tost}")]
+    verdict.reasons += [Reason(name, None, told) for name, told in _for_reading(verdict)]
+    if verdict.clean is not None:
+        verdict.notes.insert(0, f"{leaked_text(verdict.clean)}.")
+    head = f"{verdict.method} against {verdict.baseline}: {points(verdict.difference)} points of {verdict.metric} over {_size(verdict)}"
+    if verdict.look is not None and verdict.look < len(verdict.looks):
+        head += f" (raced, stopped at look {verdict.look} of {len(verdict.looks)})"
+    if verdict.identical and verdict.verdict == "equivalent":
+        tail = f"and right on the very same examples at these seeds (Holm p = {verdict.p_equivalence_holm:.3g})"
+    elif verdict.verdict == "equivalent":
+        tail = f"and within {100 * margin:g} of each other (TOST, Holm p = {verdict.p_equivalence_holm:.3g})"
+    elif verdict.verdict != "undecided":
+        tail = f"(Holm p = {verdict.p_holm:.3g})"
     else:
-        tail = _undecided(found, margin)
-    found.sentence = f"{found.verdict}: {head} {tail}{_leaked(found)}."
+        tail = _undecided(verdict, margin)
+    verdict.sentence = f"{verdict.verdict}: {head} {tail}{_leaked(verdict)}."
 
 
-def _leaked(found: Verdict) -> str:
+def _leaked(verdict: Verdict) -> str:
     """What a reader of the one sentence has to know of a test set that is in training. Only *better* has to hold without them, too."""
-    if found.clean is None or found.clean.leaked <= LEAKED_ALLOWED * found.clean.of:
+    if verdict.clean is None or verdict.clean.leaked <= LEAKED_ALLOWED * verdict.clean.of:
         return ""
-    share = f"{100 * found.clean.leaked / found.clean.of:.3g} % of the test questions are also in training or validation"
-    rests = {"better": ", and it holds without them", "undecided": ""}.get(found.verdict, ", and this rests on all of them, those included")
+    share = f"{100 * verdict.clean.leaked / verdict.clean.of:.3g} % of the test questions are also in training or validation"
+    rests = {"better": ", and it holds without them", "undecided": ""}.get(
+        verdict.verdict, ", and this rests on all of them, those included"
+    )
     return f"; {share}{rests}"
 
 
-def _for_reading(found: Verdict) -> list[tuple[str, str]]:
+def _for_reading(verdict: Verdict) -> list[tuple[str, str]]:
     lines = []
-    if found.p_one_tailed is not None:
-        told = f"the paper's one-tailed paired t p = {found.p_one_tailed:.3g}, exact sign flips p = {found.p_sign_flip:.3g}"
-        lines.append(("other tests over seeds, for reading", told))
-    if found.bootstrap is not None and found.interval is not None:
-        told = f"95 % {points(found.bootstrap.low)} to {points(found.bootstrap.high)} points"
-        narrower = found.bootstrap.high - found.bootstrap.low < found.interval.high - found.interval.low
-        lines.append(("bootstrap over seeds x examples, for reading", told + "; too narrow with few seeds" * narrower))
-    if found.lucky is not None:
-        by_seed, by_answer = (f"{100 * sd:.2f}" for sd in found.lucky)
-        told = f"differences scatter by {by_seed} points over seeds, less than the {by_answer} that single answers alone make: luck, "
-        told += "so the interval may be too narrow, and what is detectable too small (equivalence allows for it)"
-        lines.append(("seeds that agree, for reading", told))
-    if found.mcnemar:
-        below = sum(outcome.p < LEVEL for outcome in found.mcnemar.values())
-        split = ", ".join(f"{seed}: p = {o.p:.3g} (n = {o.n})" for seed, o in found.mcnemar.items())
-        lines.append(("McNemar, for reading", f"p < 0.05 at {below} of {len(found.mcnemar)} seeds; by seed {split}"))
-    if found.detectable:
-        told = ", ".join(f"{n} seeds {100 * x:.2f}" for n, x in found.detectable.items())
-        what = f"{told} points (power {POWER:g}, level {LEVEL:g} / {found.family_size}, {found.examples or 'unknown'} examples)"
+    if verdict.p_one_tailed is not None:
+        text_of = f"the paper's one-tailed paired t p = {verdict.p_one_tailed:.3g}, exact sign flips p = {verdict.p_sign_flip:.3g}"
+        lines.append(("other tests over seeds, for reading", text_of))
+    if verdict.bootstrap is not None and verdict.interval is not None:
+        text_of = f"95 % {points(verdict.bootstrap.low)} to {points(verdict.bootstrap.high)} points"
+        narrower = verdict.bootstrap.high - verdict.bootstrap.low < verdict.interval.high - verdict.interval.low
+        lines.append(("bootstrap over seeds x examples, for reading", text_of + "; too narrow with few seeds" * narrower))
+    if verdict.lucky is not None:
+        by_seed, by_answer = (f"{100 * sd:.2f}" for sd in verdict.lucky)
+        text_of = f"differences scatter by {by_seed} points over seeds, less than the {by_answer} that single answers alone make: luck, "
+        text_of += "so the interval may be too narrow, and what is detectable too small (equivalence allows for it)"
+        lines.append(("seeds that agree, for reading", text_of))
+    if verdict.mcnemar:
+        below = sum(outcome.p < LEVEL for outcome in verdict.mcnemar.values())
+        split = ", ".join(f"{seed}: p = {o.p:.3g} (n = {o.n})" for seed, o in verdict.mcnemar.items())
+        lines.append(("McNemar, for reading", f"p < 0.05 at {below} of {len(verdict.mcnemar)} seeds; by seed {split}"))
+    if verdict.detectable:
+        text_of = ", ".join(f"{n} seeds {100 * x:.2f}" for n, x in verdict.detectable.items())
+        what = f"{text_of} points (power {POWER:g}, level {LEVEL:g} / {verdict.family_size}, {verdict.examples or 'unknown'} examples)"
         lines.append(("detectable, for planning", what))
     return lines
 
 
-def _undecided(found: Verdict, margin: float) -> str:
-    if found.untested is not None and len(found.seeds) < 2:
-        return f"cannot be tested: {_lower(found.untested)}"
-    if incomplete := next((r for r in found.conditions if r.name == ALL_SEEDS and not r.holds), None):
+def _undecided(verdict: Verdict, margin: float) -> str:
+    if verdict.untested is not None and len(verdict.seeds) < 2:
+        return f"cannot be tested: {_lower(verdict.untested)}"
+    if incomplete := next((r for r in verdict.conditions if r.name == ALL_SEEDS and not r.holds), None):
         return f"is no verdict{'' if incomplete.holds is None else ' yet'}: {incomplete.text}"
-    if doubt := next((r for r in found.conditions if r.name == DOUBT), None):
+    if doubt := next((r for r in verdict.conditions if r.name == DOUBT), None):
         return f"is no verdict: {doubt.text}"
-    if found.identical:
-        told = f"{found.examples} examples are too few to rule out {sized(margin)}"
-        return f"and right on the very same examples at these seeds, but {told} (Holm p = {found.p_equivalence_holm:.3g})"
-    if found.untested is not None:
-        return f"cannot be tested: {_lower(found.untested)}"
-    assert found.difference is not None and found.p is not None
-    if found.p_holm is not None and found.p_holm < LEVEL:
-        if found.difference < 0:
-            return f"is significant over seeds (Holm p = {found.p_holm:.3g}), but nothing is known by example"
-        failed = [f"'{r.name}' {'cannot be told' if r.holds is None else 'fails'}" for r in found.conditions if not r.holds]
-        if [r.name for r in found.conditions if r.holds is False] == [STOPPING]:
-            gains = next(r.text for r in found.conditions if r.name == STOPPING)
-            return f"is significant (Holm p = {found.p_holm:.3g}), and it is one of stopping only: {gains}"
-        return f"is significant (Holm p = {found.p_holm:.3g}), but {' and '.join(failed)}"
+    if verdict.identical:
+        told = f"{verdict.examples} examples are too few to rule out {sized(margin)}"
+        return f"and right on the very same examples at these seeds, but {told} (Holm p = {verdict.p_equivalence_holm:.3g})"
+    if verdict.untested is not None:
+        return f"cannot be tested: {_lower(verdict.untested)}"
+    assert verdict.difference is not None and verdict.p is not None
+    if verdict.p_holm is not None and verdict.p_holm < LEVEL:
+        if verdict.difference < 0:
+            return f"is significant over seeds (Holm p = {verdict.p_holm:.3g}), but nothing is known by example"
+        failed = [f"'{r.name}' {'cannot be told' if r.holds is None else 'fails'}" for r in verdict.conditions if not r.holds]
+        if [r.name for r in verdict.conditions if r.holds is False] == [STOPPING]:
+            gains = next(r.text for r in verdict.conditions if r.name == STOPPING)
+            return f"is significant (Holm p = {verdict.p_holm:.3g}), and it is one of stopping only: {gains}"
+        return f"is significant (Holm p = {verdict.p_holm:.3g}), but {' and '.join(failed)}"
     nothing = "decides nothing"
-    if found.p < LEVEL / found.family_size and found.interval is not None and found.look is None:
+    if verdict.p < LEVEL / verdict.family_size and verdict.interval is not None and verdict.look is None:
         nothing = "is significant over seeds, but not over seeds x examples, so it decides nothing"
-    if found.hopeless is not None:
-        bound = f"the one-sided 95 % upper bound over seeds is {points(found.hopeless)} points, below the margin of {100 * margin:g}"
+    if verdict.hopeless is not None:
+        bound = f"the one-sided 95 % upper bound over seeds is {points(verdict.hopeless)} points, below the margin of {100 * margin:g}"
         return f"decides nothing, and was not continued as hopeless: {bound}"
-    if found.seeds_needed is None:
-        size = f"on {found.examples or 'these'} examples: the test set is too small"
+    if verdict.seeds_needed is None:
+        size = f"on {verdict.examples or 'these'} examples: the test set is too small"
         return f"{nothing}, and {crossed.MOST_SEEDS} seeds would not detect {sized(margin)} {size}"
-    more = found.seeds_needed - len(found.seeds)
+    more = verdict.seeds_needed - len(verdict.seeds)
     rough = "; rather a larger test set" if more > MANY else ""
     if more > 0:
         return f"{nothing}; {more} more seed{'s' * (more > 1)} would detect {sized(margin)} (power {POWER:g}{rough})"
-    return f"{nothing}, although {found.seeds_needed} seeds would detect {sized(margin)} (power {POWER:g})"
+    return f"{nothing}, although {verdict.seeds_needed} seeds would detect {sized(margin)} (power {POWER:g})"
 
 
 def _lower(sentence: str) -> str:
     return f"{sentence[0].lower()}{sentence[1:].rstrip('.')}"
 
 
-def _size(found: Verdict) -> str:
-    seeds = f"{len(found.seeds)} seed{'s' * (len(found.seeds) != 1)}"
-    return seeds if found.examples is None else f"{seeds} x {found.examples} examples"
+def _size(verdict: Verdict) -> str:
+    seeds = f"{len(verdict.seeds)} seed{'s' * (len(verdict.seeds) != 1)}"
+    return seeds if verdict.examples is None else f"{seeds} x {verdict.examples} examples"
 
 
 def render(name: str, report: Report) -> str:
@@ -214,21 +219,21 @@ def render(name: str, report: Report) -> str:
     return "\n\n".join(parts)
 
 
-def _render_verdict(found: Verdict) -> str:
+def _render_verdict(verdict: Verdict) -> str:
     marks = {True: "holds", False: "fails", None: "-"}
-    mark = "control, " if found.kind == "control" else ""
-    reasons = [f"    {marks[reason.holds]:<6}{reason.name}: {reason.text}" for reason in found.reasons]
-    return "\n".join([mark + found.sentence, *reasons, *(f"    !   {note}" for note in found.notes)])
+    mark = "control, " if verdict.kind == "control" else ""
+    reasons = [f"    {marks[reason.holds]:<6}{reason.name}: {reason.text}" for reason in verdict.reasons]
+    return "\n".join([mark + verdict.sentence, *reasons, *(f"    !   {note}" for note in verdict.notes)])
 
 
 def _render_across(line: dict[str, Any]) -> str:
     head = f"{line['method']} against {line['baseline']}, {line['family']}, over {len(line['tasks'])} tasks"
-    found = line["aggregate"]
-    if found is None:
+    aggregate = line["aggregate"]
+    if aggregate is None:
         return f"{head}: no aggregate. {line['why']}"
-    gap, wins = found["difference"], found["improvement"]
+    gap, wins = aggregate["difference"], aggregate["improvement"]
     return (
-        f"{head} and {found['pairs']} pairs of runs: IQM {100 * found['iqm']:.2f} against {100 * found['iqm_baseline']:.2f} "
+        f"{head} and {aggregate['pairs']} pairs of runs: IQM {100 * aggregate['iqm']:.2f} against {100 * aggregate['iqm_baseline']:.2f} "
         f"({points(gap['estimate'])}, 95 % {points(gap['low'])} to {points(gap['high'])}); probability of improvement "
         f"{wins['estimate']:.2f} ({wins['low']:.2f} to {wins['high']:.2f})"
     )
@@ -261,4 +266,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run(main)
