@@ -37,14 +37,14 @@ def spans(reference: str, prediction: str) -> list[Span]:
 
 def counts(parts: list[Span]) -> dict[str, int]:
     """Tokens that are wrong, extra and missing. Of two against three in one place, two are wrong and one is extra."""
-    found = {"wrong": 0, "extra": 0, "missing": 0}
+    totals = {"wrong": 0, "extra": 0, "missing": 0}
     for part in parts:
         if part.kind != "same":
             ours, theirs = len(TOKEN.findall(part.expected)), len(TOKEN.findall(part.given))
-            found["wrong"] += min(ours, theirs)
-            found["extra"] += max(0, theirs - ours)
-            found["missing"] += max(0, ours - theirs)
-    return found
+            totals["wrong"] += min(ours, theirs)
+            totals["extra"] += max(0, theirs - ours)
+            totals["missing"] += max(0, ours - theirs)
+    return totals
 
 
 def marked(parts: list[Span]) -> str:

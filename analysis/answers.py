@@ -48,15 +48,15 @@ def differences(sweep: Sweep) -> Table:
             if (label, seed) in seen:
                 continue
             seen.add((label, seed))
-            found = pd.DataFrame(
+            tokens = pd.DataFrame(
                 [
                     answer_diff.counts(answer_diff.spans(str(reference), str(prediction)))
                     for reference, prediction in zip(joined[f"reference_{side}"], joined[f"prediction_{side}"].fillna(""), strict=True)
                 ]
             )
-            exact = int((found.sum(axis=1) == 0).sum())
+            exact = int((tokens.sum(axis=1) == 0).sum())
             capped = int((~joined[f"stopped_{side}"].fillna(True).astype(bool)).sum())
-            rows.append([label, split, str(seed), *map(str, (len(joined), exact, *found.sum(), capped))])
+            rows.append([label, split, str(seed), *map(str, (len(joined), exact, *tokens.sum(), capped))])
     header = ["arm", "split", "seed", "answers", "without a difference", "wrong tokens", "extra", "missing", "hit the token cap"]
     return Table(title, header, rows, NEEDS)
 

@@ -83,10 +83,10 @@ def tables(sweep: Sweep) -> list[Table]:
     header = ["task", "family", "arm", "pretraining seeds", "fine-tuning seeds", "mean", "sd between", "sd within", "95 % interval", "p"]
     empty = f"{sweep.folder} has no confirmed baseline and method with test figures after a first stage (pretrain:)."
     title = "T9. Pretraining on paraphrases, then classification (accuracy on test, %; interval and p over pretraining seeds)"
-    found = [Table(title, [*header, "paper"], rows, empty)]
+    shown = [Table(title, [*header, "paper"], rows, empty)]
     if notes:
-        found.append(Table("Notes", ["what"], [[note] for note in dict.fromkeys(notes)], ""))
-    return found
+        shown.append(Table("Notes", ["what"], [[note] for note in dict.fromkeys(notes)], ""))
+    return shown
 
 
 def _compared(group: pd.DataFrame, baseline: str, method: str, notes: list[str]) -> list[list[str]]:
@@ -128,10 +128,10 @@ def _row(label: str, frame: pd.DataFrame, column: str) -> list[str]:
     if frame.empty:
         return [label, "0", "-", "-", "-", "-", "-", "-"]
     by_seed: Mapping[int, list[float]] = {int(str(key)): rows[column].tolist() for key, rows in frame.groupby("first", sort=True)}
-    found = components(list(by_seed.values()))
+    parts = components(list(by_seed.values()))
     sign = "+" if label == "difference" else ""
-    sizes = f"{min(found.sizes)}" if len(set(found.sizes)) == 1 else f"{min(found.sizes)} to {max(found.sizes)}"
-    interval = "-" if found.interval is None else f"{100 * found.interval[0]:{sign}.2f} to {100 * found.interval[1]:{sign}.2f}"
-    sds = ["-" if sd is None else f"{100 * sd:.2f}" for sd in (found.between, found.within)]
-    p = f"{found.p:.3g}" if label == "difference" and found.p is not None else "-"
-    return [label, str(found.groups), sizes, f"{100 * found.mean:{sign}.2f}", *sds, interval, p]
+    sizes = f"{min(parts.sizes)}" if len(set(parts.sizes)) == 1 else f"{min(parts.sizes)} to {max(parts.sizes)}"
+    interval = "-" if parts.interval is None else f"{100 * parts.interval[0]:{sign}.2f} to {100 * parts.interval[1]:{sign}.2f}"
+    sds = ["-" if sd is None else f"{100 * sd:.2f}" for sd in (parts.between, parts.within)]
+    p = f"{parts.p:.3g}" if label == "difference" and parts.p is not None else "-"
+    return [label, str(parts.groups), sizes, f"{100 * parts.mean:{sign}.2f}", *sds, interval, p]

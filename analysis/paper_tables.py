@@ -36,8 +36,11 @@ def comparison(sweep: Sweep, name: str, title: str) -> list[Table]:
                 ours = [_by_seed(group, label, f"test_{judged}") for label in (baseline, method)]
                 same_data = set(_data(group, baseline)) == set(_data(group, method))
                 difference = (ours[1] - ours[0]).dropna() if same_data else ours[0].head(0)
-                own = variant(group[group["label"] == method].iloc[0]) == "cosine"  # no other variant is the paper's method
-                theirs = [_paper(line.baseline), *([_paper(line.jepa), f"{line.jepa[0] - line.baseline[0]:+.2f}"] if own else ["-", "-"])]
+                is_paper_method = variant(group[group["label"] == method].iloc[0]) == "cosine"  # no other variant is the paper's method
+                theirs = [
+                    _paper(line.baseline),
+                    *([_paper(line.jepa), f"{line.jepa[0] - line.baseline[0]:+.2f}"] if is_paper_method else ["-", "-"]),
+                ]
                 shown = [_mean(ours[0]), _mean(ours[1]), _mean(difference, sign=True) if len(difference) else "-"]
                 model = str(group["model"].iloc[0])
                 rows.append(
@@ -70,9 +73,9 @@ def variants(sweep: Sweep) -> list[Table]:
     for label, arm in confirmed.groupby("label", sort=True):
         first = arm.iloc[0]
         kind = variant(first)
-        known = f"{paper.VARIANTS[kind]:.2f}" if kind in paper.VARIANTS else "-"
+        printed = f"{paper.VARIANTS[kind]:.2f}" if kind in paper.VARIANTS else "-"
         settings = [significant(_number(first[name])) if not first["is_baseline"] else "-" for name in ("lambda", "k")]
-        rows.append([str(label), kind, str(len(arm)), *settings, _mean(arm["test_accuracy"]), known])
+        rows.append([str(label), kind, str(len(arm)), *settings, _mean(arm["test_accuracy"]), printed])
     rows.sort(key=lambda row: (list(paper.VARIANTS).index(row[1]) if row[1] in paper.VARIANTS else 99, row[0]))
     header = ["arm", "variant", "seeds", "lambda", "k", "ours", "paper (lambda 1, k 1)"]
     enough = len({row[1] for row in rows} - {"baseline"}) > 1
@@ -89,8 +92,8 @@ def loss_dropout(sweep: Sweep) -> list[Table]:
         rows.append([str(label), "-", "-", str(len(cell)), flops(cell[cost].mean()), _mean(cell[judged]), "-"])
     for key, cell in trials.groupby(["label", "loss_dropout", "lambda"], sort=True):
         label, alpha, lambda_ = cast(tuple[str, float, float], key)
-        known = paper.LOSS_DROPOUT.get((alpha, lambda_))
-        theirs = "-" if known is None else f"{known:.2f}"
+        printed = paper.LOSS_DROPOUT.get((alpha, lambda_))
+        theirs = "-" if printed is None else f"{printed:.2f}"
         rows.append([str(label), f"{alpha:g}", f"{lambda_:.4g}", str(len(cell)), flops(cell[cost].mean()), _mean(cell[judged]), theirs])
     header = ["arm", "loss dropout", "lambda", "trials", f"{FLOPS[cost]} a trial", "ours", "paper (equal FLOPs)"]
     enough = trials["loss_dropout"].nunique() > 1
@@ -106,8 +109,8 @@ def ranks(sweep: Sweep) -> list[Table]:
     for key, cell in trials.groupby(["label", "rank"], sort=True):
         label, rank = cast(tuple[str, float], key)
         full = rank == float("inf")
-        known = paper.RANKS.get(None if full else rank)
-        theirs = "-" if known is None else f"{known[0 if cell['is_baseline'].iloc[0] else 1]:.2f}"
+        printed = paper.RANKS.get(None if full else rank)
+        theirs = "-" if printed is None else f"{printed[0 if cell['is_baseline'].iloc[0] else 1]:.2f}"
         rows.append([str(label), "full" if full else f"{rank:g}", str(len(cell)), _mean(cell[judged]), theirs])
     enough = trials["rank"].nunique() > 1
     empty = f"{sweep.folder} has trials at one LoRA rank at most."
@@ -122,7 +125,11 @@ def ratios(sweep: Sweep) -> list[Table]:
     rows = []
     for key, cell in trials.groupby(["label", "ratio"], sort=True):
         label, value = cast(tuple[str, float], key)
-        near = [theirs for known, theirs in paper.RATIOS.items() if known == value or (value < 1e9 and abs(known - value) < 1e-3 * known)]
+        near = [
+            theirs
+            for printed, theirs in paper.RATIOS.items()
+            if printed == value or (value < 1e9 and abs(printed - value) < 1e-3 * printed)
+        ]
         ks = ", ".join(f"{k:g}" for k in sorted(cell["k"].dropna().unique())) if not cell["is_baseline"].iloc[0] else "-"
         rows.append([str(label), f"{value:.4g}", ks, str(len(cell)), _mean(cell[judged]), f"{near[0]:.2f}" if near else "-"])
     enough = trials.loc[~trials["is_baseline"], "gamma"].nunique() > 1
@@ -211,8 +218,8 @@ def _paper(moments: tuple[float, float | None]) -> str:
 
 
 def _linear(key: str) -> list[str]:
-    known = paper.LINEARITY.get(key)
-    return ["-", "-"] if known is None else [f"{number:g}" for number in known]
+    printed = paper.LINEARITY.get(key)
+    return ["-", "-"] if printed is None else [f"{number:g}" for number in printed]
 
 
 def _number(value: Any) -> float | None:

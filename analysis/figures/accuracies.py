@@ -24,8 +24,8 @@ def plot(sweep: Sweep) -> Plot:
     for label, arm in rows.groupby("label", sort=True):
         values = arm["test_accuracy"]
         moments = {"mean": float(values.mean()), "sd": float(values.std()) if len(values) > 1 else None}
-        known = printed[str(label)] = _printed(arm.iloc[0])
-        shown = "-" if known is None else f"{known[0]:.2f}" + ("" if known[1] is None else f" ± {known[1]:.2f}")
+        reported = printed[str(label)] = _printed(arm.iloc[0])
+        shown = "-" if reported is None else f"{reported[0]:.2f}" + ("" if reported[1] is None else f" ± {reported[1]:.2f}")
         lines.append(
             [str(label), *(str(arm[name].iloc[0]) for name in ("task", "family", "model")), str(len(arm)), percent(moments), shown]
         )
@@ -47,8 +47,8 @@ def plot(sweep: Sweep) -> Plot:
                     values, look = 100 * arm["test_accuracy"], looks[method]
                     spread = float(values.std()) if len(values) > 1 else 0.0
                     axis.errorbar(values.mean(), height, xerr=spread, color=look.colour, marker=look.marker, linewidth=1)
-                    if (known := printed[str(label)]) is not None:
-                        axis.plot(known[0], height, color=look.colour, marker=look.marker, markerfacecolor="none", linestyle="none")
+                    if (reported := printed[str(label)]) is not None:
+                        axis.plot(reported[0], height, color=look.colour, marker=look.marker, markerfacecolor="none", linestyle="none")
             ticks.append(str(group))
         axis.set_yticks(range(len(groups)), ticks)
         axis.set_ylim(len(groups) - 0.5, -0.5)
@@ -56,7 +56,7 @@ def plot(sweep: Sweep) -> Plot:
         axis.grid(False, axis="y")
         axis.set_xlabel("test accuracy (%)")
         style.legend(figure, sweep, only=methods, lines=False)
-    hollow = " Hollow: the paper's, of its own models." if any(known is not None for known in printed.values()) else ""
+    hollow = " Hollow: the paper's, of its own models." if any(reported is not None for reported in printed.values()) else ""
     caption = f"{len(rows)} confirmed runs; dot: mean over an arm's seeds, bar: ± one sd.{hollow}"
     return Plot("accuracies", title, caption, table, figure, ("trials",))
 

@@ -23,27 +23,27 @@ def plot(sweep: Sweep) -> Plot:
         lines.append([str(label), str(stage), str(len(rows)), str(int(rows["train_flops"].isna().sum())), *sums, *seconds])
     header = ["arm", "stage", "trials", "of unknown cost", "tokens", "computed FLOPs", "training s", "wall s"]
     table = Table(title, header, lines, "No trial yet.")
-    known = sweep.trials.dropna(subset=["train_flops"])
-    if known.empty:
+    priced = sweep.trials.dropna(subset=["train_flops"])
+    if priced.empty:
         return Plot("budget", title, "trials/ holds no trial with its FLOPs yet.", table, sources=("trials",))
-    told = "full colour: search, pale: confirmation" + (", hatched: matched runs" if (known["stage"] == "matched").any() else "")
+    shades = "full colour: search, pale: confirmation" + (", hatched: matched runs" if (priced["stage"] == "matched").any() else "")
     looks = style.looks(sweep)
-    labels = sorted(known["label"].unique())
-    methods = known.drop_duplicates("label").set_index("label")["method"]
-    scale, prefix = style.unit(float(known.groupby("label")["train_flops"].sum().max()))
+    labels = sorted(priced["label"].unique())
+    methods = priced.drop_duplicates("label").set_index("label")["method"]
+    scale, prefix = style.unit(float(priced.groupby("label")["train_flops"].sum().max()))
     with style.drawing():
         figure, (axis,) = style.panels([""], height=0.6 + 0.24 * len(labels))
         left = pd.Series(0.0, index=labels)
         for stage, strength, hatch in STAGES:
-            size = known[known["stage"] == stage].groupby("label")["train_flops"].sum().reindex(labels, fill_value=0.0)
+            size = priced[priced["stage"] == stage].groupby("label")["train_flops"].sum().reindex(labels, fill_value=0.0)
             colours = [looks[str(methods[label])].colour for label in labels]
             axis.barh(labels, size / scale, left=left / scale, color=colours, alpha=strength, hatch=hatch, height=0.7, linewidth=0)
             left = left + size
         axis.invert_yaxis()
         axis.grid(axis="y", visible=False)
-        axis.set_xlabel(f"{prefix}FLOPs computed ({told})")
-    unknown = len(sweep.trials) - len(known)
-    caption = f"{len(known)} trials, {flops(known['train_flops'].sum())} FLOPs computed in all" + (
+        axis.set_xlabel(f"{prefix}FLOPs computed ({shades})")
+    unknown = len(sweep.trials) - len(priced)
+    caption = f"{len(priced)} trials, {flops(priced['train_flops'].sum())} FLOPs computed in all" + (
         f"; {unknown} of unknown cost are missing." if unknown else "."
     )
     return Plot("budget", title, caption, table, figure, ("trials",))

@@ -21,8 +21,8 @@ MOST_LINES = 30
 def plot(sweep: Sweep) -> Plot:
     """One line per trial, or of many their median, spread and best; a cross where a trial was cut off, a triangle where one failed."""
     title, header = "Learning curves of all trials", ["arm", "epoch", "trials", "lowest %", "median %", "highest %"]
-    known = sweep.trials.loc[sweep.trials["stage"] != "matched", ["trial_id", "label", "group", "method", "state"]]
-    rows = sweep.metrics[sweep.metrics["name"] == sweep.metric].merge(known, on="trial_id")
+    trials_drawn = sweep.trials.loc[sweep.trials["stage"] != "matched", ["trial_id", "label", "group", "method", "state"]]
+    rows = sweep.metrics[sweep.metrics["name"] == sweep.metric].merge(trials_drawn, on="trial_id")
     rows = rows.dropna(subset=["value"])
     what = sweep.metric.replace("_", " ")
     table = Table(title, header, _by_epoch(rows), f"No {what} by epoch in metrics/.")
@@ -49,11 +49,11 @@ def plot(sweep: Sweep) -> Plot:
         axes[0].set_ylabel(f"{what} (%)")
         style.legend(figure, sweep)
     trials = rows["trial_id"].nunique()
-    caption = f"{trials} of {len(known)} trials (search and confirmation); × where one was cut early, ▾ where one failed."
+    caption = f"{trials} of {len(trials_drawn)} trials (search and confirmation); × where one was cut early, ▾ where one failed."
     if (rows.groupby("label")["trial_id"].nunique() > MOST_LINES).any():
         caption += f" Of an arm with more than {MOST_LINES}: the median of those that were still running, their 10th to 90th percentile, "
         caption += "and as a thin line the best."
-    matched = len(sweep.trials) - len(known)
+    matched = len(sweep.trials) - len(trials_drawn)
     caption += f" {matched} matched trials, with a shorter schedule, are not among them." if matched else ""
     return Plot("curves", title, caption, table, figure)
 

@@ -28,8 +28,8 @@ def plot(sweep: Sweep) -> Plot:
 
 def plot_paper(sweep: Sweep) -> Plot:
     """F4: baselines, and methods with the paper's own term."""
-    own = [variant(row) in ("baseline", "cosine") for _, row in sweep.trials.iterrows()]
-    chosen = replace(sweep, trials=sweep.trials[np.array(own, dtype=bool)])
+    in_paper = [variant(row) in ("baseline", "cosine") for _, row in sweep.trials.iterrows()]
+    chosen = replace(sweep, trials=sweep.trials[np.array(in_paper, dtype=bool)])
     return _plot(chosen, "embeddings_paper", "Text and Code, baseline and LLM-JEPA")
 
 
@@ -57,7 +57,7 @@ def _plot(sweep: Sweep, name: str, title: str) -> Plot:
     for label, pairs in drawn.items():
         points_ND = np.concatenate([pairs.text_PD, pairs.code_PD])
         flat[label] = principal(points_ND), tsne(points_ND)
-    with_tsne = all(found is not None for _, found in flat.values())
+    with_tsne = all(points is not None for _, points in flat.values())
     notes += [] if with_tsne else [NO_TSNE]
     ways = ("principal components", "t-SNE") if with_tsne else ("principal components",)
     titles = [f"{label}\n{way}" for label in drawn for way in ways]

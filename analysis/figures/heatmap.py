@@ -121,8 +121,8 @@ def interval(shares: pd.Series[float], examples: pd.Series[float]) -> tuple[floa
         return max(0.0, float(shares.mean()) - half), min(1.0, float(shares.mean()) + half)
     if not len(shares) or examples.isna().any() or not (number := int(examples.iloc[0])):
         return None
-    found = stats.binomtest(round(float(shares.iloc[0]) * number), number).proportion_ci(0.95, method="wilson")
-    return float(found.low), float(found.high)
+    bounds = stats.binomtest(round(float(shares.iloc[0]) * number), number).proportion_ci(0.95, method="wilson")
+    return float(bounds.low), float(bounds.high)
 
 
 def exact(values: pd.Series[float]) -> bool:

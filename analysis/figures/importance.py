@@ -18,20 +18,20 @@ FEWEST = 10
 def plot(sweep: Sweep) -> Plot:
     """Share of each knob in what separates the better trials from the rest; arms with few trials are named and left out."""
     title = "Importance of the knobs"
-    found, notes = importances(sweep.folder / "study.db")
-    rows = [[arm, str(count), knob, f"{100 * share:.1f}"] for arm, (count, shares) in found.items() for knob, share in shares.items()]
+    by_arm, notes = importances(sweep.folder / "study.db")
+    rows = [[arm, str(count), knob, f"{100 * share:.1f}"] for arm, (count, shares) in by_arm.items() for knob, share in shares.items()]
     table = Table(title, ["arm", "trials", "knob", "share %"], rows, "No arm with enough trials.")
-    if not found:
-        known = (sweep.folder / "study.db").is_file()
+    if not by_arm:
+        has_study = (sweep.folder / "study.db").is_file()
         why = f"No arm has {FEWEST} COMPLETE search trials over a knob: `search.num_trials={2 * FEWEST}` and more makes it."
-        return Plot("importance", title, why, table, sources=("study.db",) if known else (), notes=tuple(notes))
+        return Plot("importance", title, why, table, sources=("study.db",) if has_study else (), notes=tuple(notes))
     looks = style.looks(sweep)
-    arms = list(found)
+    arms = list(by_arm)
     with style.drawing():
-        most = max(len(shares) for _, shares in found.values())
+        most = max(len(shares) for _, shares in by_arm.values())
         figure, axes = style.panels(arms, columns=2, height=0.7 + 0.25 * most)
         for arm, axis in zip(arms, axes, strict=True):
-            _, shares = found[arm]
+            _, shares = by_arm[arm]
             look = looks.get(arm.partition("/")[0])
             axis.barh(
                 [name.rpartition(".")[2].replace("_", " ") for name in shares],
@@ -43,7 +43,7 @@ def plot(sweep: Sweep) -> Plot:
             axis.invert_yaxis()
             axis.set_xlabel("share (%)")
             axis.grid(axis="y", visible=False)
-    counts = ", ".join(f"{arm} {count}" for arm, (count, _) in found.items())
+    counts = ", ".join(f"{arm} {count}" for arm, (count, _) in by_arm.items())
     caption = (
         f"PED-ANOVA over COMPLETE search trials ({counts}): how far a knob sets the best tenth of them apart. It describes this search, "
     )
@@ -62,7 +62,7 @@ def importances(path: Path) -> tuple[dict[str, tuple[int, dict[str, float]]], li
     except ImportError:
         return {}, ["Optuna isn't installed, so the importance of knobs isn't known."]
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    found, few = {}, []
+    by_arm, few = {}, []
     # A copy: a sweep may be writing to the database, and a results folder may be read-only.
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "study.db"
@@ -80,9 +80,9 @@ def importances(path: Path) -> tuple[dict[str, tuple[int, dict[str, float]]], li
             if len(complete) < FEWEST or len(knobs) < 2 or constant:
                 few.append(f"{study.study_name} ({len(complete)})")
                 continue
-            found[study.study_name] = (
+            by_arm[study.study_name] = (
                 len(complete),
                 optuna.importance.get_param_importances(study, evaluator=PedAnovaImportanceEvaluator()),
             )
     note = f"Left out, with fewer than {FEWEST} COMPLETE trials, fewer than two knobs or one and the same score: {', '.join(few)}."
-    return found, [note] if few else []
+    return by_arm, [note] if few else []

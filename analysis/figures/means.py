@@ -36,11 +36,11 @@ def over(rows: pd.DataFrame, runs: pd.DataFrame) -> str:
     """
     parts = []
     for label, arm in runs.groupby("label", sort=True):
-        own = rows[rows["label"] == label]
-        if own.empty:
+        curves = rows[rows["label"] == label]
+        if curves.empty:
             parts.append(f"{label}: none of {counted(len(arm), 'run')} has a curve")
         entered: dict[tuple[int, ...], list[str]] = {}
-        for name, curve in own.groupby("name", sort=False):
+        for name, curve in curves.groupby("name", sort=False):
             here = arm.loc[arm["trial_id"].isin(curve["trial_id"]), "seed"]
             entered.setdefault(tuple(sorted(map(int, here))), []).append(str(name))
         for seeds, names in entered.items():

@@ -44,8 +44,8 @@ def plot(sweep: Sweep) -> Plot:
                 drawn_as = {"color": look.colour, "linestyle": look.dash, "marker": look.marker, "markersize": 2.5, **style.thin(len(arm))}
                 for index in arm.index:
                     heights = [scaled[name][index] for name in knobs] + [high[index]]
-                    known = [(place, height) for place, height in enumerate(heights) if not np.isnan(height)]
-                    axis.plot(*zip(*known, strict=True), **drawn_as)
+                    present = [(place, height) for place, height in enumerate(heights) if not np.isnan(height)]
+                    axis.plot(*zip(*present, strict=True), **drawn_as)
             for place, name in enumerate(axes_names):
                 values = panel[name] * 100 if name == sweep.metric else drawn[name]
                 axis.axvline(place, color=style.GRID, linewidth=1, zorder=0)
@@ -80,8 +80,8 @@ def varied(rows: pd.DataFrame) -> list[str]:
 
 def _scaled(values: pd.Series[float]) -> pd.Series[float]:
     """To 0..1, by the logarithm where all are positive and span a factor of ten; 0.5 where all are the same."""
-    known = values.dropna()
-    if len(known) and known.min() > 0 and known.max() >= 10 * known.min():
+    present = values.dropna()
+    if len(present) and present.min() > 0 and present.max() >= 10 * present.min():
         values = pd.Series(np.log(values.astype(float)), index=values.index)
     low, high = values.min(), values.max()
     return (values - low) / (high - low) if high > low else values * 0.0 + 0.5

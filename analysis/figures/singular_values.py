@@ -67,5 +67,5 @@ def plot(sweep: Sweep) -> Plot:
 
 
 def _shown(indices: pd.Series[int]) -> list[int]:
-    known = sorted(set(indices))
-    return [index for index in known if index <= 10 or index in (20, 50, 100)]
+    available = sorted(set(indices))
+    return [index for index in available if index <= 10 or index in (20, 50, 100)]

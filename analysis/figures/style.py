@@ -110,17 +110,17 @@ class Plot:
 def looks(sweep: Sweep) -> dict[str, Look]:
     """Method -> look. Baselines are grey."""
     greys, colours = 0, 0
-    found = {}
+    by_method = {}
     for method in sweep.methods:
         if method in sweep.baselines:
-            found[method] = Look(GREYS[greys % len(GREYS)], DASHES[greys % len(DASHES)], MARKERS[greys % len(MARKERS)])
+            by_method[method] = Look(GREYS[greys % len(GREYS)], DASHES[greys % len(DASHES)], MARKERS[greys % len(MARKERS)])
             greys += 1
         else:
             # Never the baseline's dash or marker, and another than the neighbours', so that no two differ in colour only.
             dash, marker = DASHES[1 + colours % (len(DASHES) - 1)], MARKERS[1 + colours % (len(MARKERS) - 1)]
-            found[method] = Look(METHODS[colours % len(METHODS)], dash, marker)
+            by_method[method] = Look(METHODS[colours % len(METHODS)], dash, marker)
             colours += 1
-    return found
+    return by_method
 
 
 @contextmanager

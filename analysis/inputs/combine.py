@@ -54,8 +54,8 @@ def pooled(sweeps: Sequence[Sweep]) -> Sweep:
     notes = [f"{sweep.folder.name}: {note}" for sweep in sweeps for note in sweep.notes]
     left_out: dict[str, list[str]] = {}
     for sweep in sweeps:
-        for label, told in sweep.left_out.items():
-            left_out.setdefault(label, []).extend(told)
+        for label, sentences in sweep.left_out.items():
+            left_out.setdefault(label, []).extend(sentences)
     if twice:
         notes.append(f"{counted(twice, 'trial')} in more than one of the folders: counted once.")
     return replace(
@@ -76,19 +76,22 @@ def _named(sweep: Sweep, name: str) -> Sweep:
     Folders that ran the same configuration have trials of one id, and each its own curve of it.
     """
 
-    def own(one: str) -> str:
+    def renamed(one: str) -> str:
         return f"{one} ({name})"
 
     rows = sweep.trials
-    arms = (replace(arm, name=own(arm.name), baseline=None if arm.baseline is None else own(arm.baseline)) for arm in sweep.declared.arms)
-    named = {column: rows[column].map(own) for column in ("trial_id", "arm", "label")}
+    arms = (
+        replace(arm, name=renamed(arm.name), baseline=None if arm.baseline is None else renamed(arm.baseline))
+        for arm in sweep.declared.arms
+    )
+    named = {column: rows[column].map(renamed) for column in ("trial_id", "arm", "label")}
     return replace(
         sweep,
         trials=rows.assign(**named, group=f"{name} · " + rows["group"].astype(str)),
-        metrics=sweep.metrics.assign(trial_id=sweep.metrics["trial_id"].map(own)),
+        metrics=sweep.metrics.assign(trial_id=sweep.metrics["trial_id"].map(renamed)),
         declared=replace(sweep.declared, arms=tuple(arms)),
-        left_out={own(label): told for label, told in sweep.left_out.items()},
-        frozen=frozenset(map(own, sweep.frozen)),
+        left_out={renamed(label): sentences for label, sentences in sweep.left_out.items()},
+        frozen=frozenset(map(renamed, sweep.frozen)),
     )
 
 
@@ -96,5 +99,5 @@ def _both(sweeps: Sequence[Sweep]) -> Declared:
     """What they declared together: all comparisons, and all seeds, unless one of them does not say."""
     arms = {arm: None for sweep in sweeps for arm in sweep.declared.arms}
     seeds = dict.fromkeys(seed for sweep in sweeps for seed in sweep.declared.seeds)
-    known = all(sweep.declared.seeds for sweep in sweeps)
-    return replace(sweeps[0].declared, arms=tuple(arms), seeds=tuple(seeds) if known else ())
+    all_declared = all(sweep.declared.seeds for sweep in sweeps)
+    return replace(sweeps[0].declared, arms=tuple(arms), seeds=tuple(seeds) if all_declared else ())

@@ -96,15 +96,15 @@ def read_frozen(folder: Path) -> tuple[dict[str, str], list[str]]:
 
     And a sentence where that cannot be told.
     """
-    found: dict[str, tuple[str, str]] = {}
+    frozen: dict[str, tuple[str, str]] = {}
     for path in sorted(folder.glob("selection*.json"), key=lambda path: (len(path.name), path.name)):
         try:
             arms = json.loads(path.read_text(encoding="utf-8"))["arms"]
-            found |= {str(arm): (str(best["trial_id"]), path.name) for arm, best in arms.items()}
+            frozen |= {str(arm): (str(best["trial_id"]), path.name) for arm, best in arms.items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             why = f"{path.name} cannot be read ({type(error).__name__}), so what was frozen last is not known"
             return {}, [f"{why}; of several confirmed configurations of an arm the one started last counts."]
-    return dict(found.values()), []
+    return dict(frozen.values()), []
 
 
 def choose(arm: str, rows: pd.DataFrame, frozen: Mapping[str, str], seeds: Collection[int] = ()) -> Choice:

@@ -133,9 +133,9 @@ def progress(plan: Declared, trials: pd.DataFrame) -> list[str]:
     done = trials[trials["stage"] == "confirm"]
     have = {str(arm): set(map(int, rows["seed"])) & set(plan.seeds) for arm, rows in done.groupby("arm")}
     came_to = {arm.name: standing(trials[trials["arm"] == arm.name]) for arm in plan.arms}
-    nothing = [f"{arm}: {told}." for arm, told in came_to.items() if told is not None]
+    nothing = [f"{arm}: {outcome}." for arm, outcome in came_to.items() if outcome is not None]
     # An arm whose trials all FAILED has nothing to confirm: that its seeds are not there does not mean that anything still runs.
-    due = {arm: plan.due(len(have.get(arm, ()))) for arm, told in came_to.items() if told in (None, NOT_RUN)}
+    due = {arm: plan.due(len(have.get(arm, ()))) for arm, outcome in came_to.items() if outcome in (None, NOT_RUN)}
     missing = {arm: sorted(set(seeds) - have.get(arm, set())) for arm, seeds in due.items()}
     number, total = sum(map(len, missing.values())), sum(map(len, due.values()))
     if not number:
@@ -173,7 +173,7 @@ def _numbers(values: Any) -> tuple[int, ...]:
 
 
 def _changes(folder: Path, now: Mapping[str, Any]) -> tuple[str, ...]:
-    found: dict[str, list[str]] = {"seeds": [], "race": []}
+    earlier_values: dict[str, list[str]] = {"seeds": [], "race": []}
     versions: list[Mapping[str, Any]] = []
     for path in sorted(folder.glob("sweep-*.yaml"), key=lambda path: (len(path.name), path.name)):
         with contextlib.suppress(ValueError):
@@ -181,12 +181,12 @@ def _changes(folder: Path, now: Mapping[str, Any]) -> tuple[str, ...]:
     for earlier in versions:
         if not earlier.get("seeds"):
             continue  # it confirmed nothing
-        for name, told in found.items():
+        for name, values in earlier_values.items():
             once = _numbers(earlier.get(name))
             if set(once) != set(_numbers(now.get(name))):
-                told.append(listed(once) or "none")
+                values.append(listed(once) or "none")
     return tuple(
-        f"confirm.{name} was once {'; '.join(dict.fromkeys(told))} and is now {listed(_numbers(now.get(name))) or 'none'}."
-        for name, told in found.items()
-        if told
+        f"confirm.{name} was once {'; '.join(dict.fromkeys(values))} and is now {listed(_numbers(now.get(name))) or 'none'}."
+        for name, values in earlier_values.items()
+        if values
     )

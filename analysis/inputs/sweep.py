@@ -89,8 +89,8 @@ class Sweep:
     @property
     def methods(self) -> list[str]:
         """Names of the methods, baselines (objective none) first."""
-        known = self.trials[["method", "is_baseline"]].drop_duplicates("method")
-        return [str(name) for name in known.sort_values(["is_baseline", "method"], ascending=[False, True])["method"]]
+        rows = self.trials[["method", "is_baseline"]].drop_duplicates("method")
+        return [str(name) for name in rows.sort_values(["is_baseline", "method"], ascending=[False, True])["method"]]
 
     @property
     def baselines(self) -> set[str]:

@@ -67,13 +67,13 @@ def load(paths: Sequence[Path], table: str, columns: Sequence[str] | None, where
 def refuse_damaged(folder: Path) -> None:
     """Raises ValueError, with the command that sets them aside, where the tables of `folder` have files that cannot be read."""
     declared = folder / "arms.parquet"
-    found = [(declared, why)] if declared.exists() and (why := results.damage(declared, results.ARMS)) else []
+    damaged = [(declared, why)] if declared.exists() and (why := results.damage(declared, results.ARMS)) else []
     for table in SCHEMAS:
-        found += results.unreadable(folder, table)
-    if found:
-        more = f", and {len(found) - 1} more of its files," if len(found) > 1 else ""
+        damaged += results.unreadable(folder, table)
+    if damaged:
+        more = f", and {len(damaged) - 1} more of its files," if len(damaged) > 1 else ""
         raise ValueError(
-            f"{found[0][0]}{more} cannot be read ({found[0][1]}): `{_mending(folder)}` sets aside what is damaged and makes it good"
+            f"{damaged[0][0]}{more} cannot be read ({damaged[0][1]}): `{_mending(folder)}` sets aside what is damaged and makes it good"
         )
 
 
