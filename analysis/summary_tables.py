@@ -1,6 +1,6 @@
-"""The plain numbers of a summary, and their tables: in full for the command and the page, in brief for the end of a sweep.
+"""The numbers of a summary and their tables: in full for the command and the page, in brief for the end of a sweep.
 
-Cells are strings; shares are shown in percent, differences in points. Nothing is computed here.
+Cells are strings: shares in percent, differences in points. Computes no statistics.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from jepa_ray.results import JUDGED
 
 JUDGEMENTS = ("accuracy", "exact", "prefix", "contains", "stopped")
 SOMETIMES = ("paper", "equivalent", "errors", "accuracy_clean", "retrieval", "accuracy_untrained", "retrieval_untrained")
-"""Measured on some tasks only: shown where a trial has them, errors where there are any."""
+"""Measured on some tasks only: shown if a trial has them; errors only if there are any."""
 CLEAN = "test_accuracy_clean"
-"""Without the test examples that are also in training; shown where that makes a difference."""
+"""Without the test examples that are also in training; shown if it differs from test_accuracy."""
 STAGES = ("search", "confirm", "matched")
-"""What trials are for; matched ones are trained to equal FLOPs (`protocol/equal_cost.py`) and appear only in counts and costs."""
+"""Purposes of trials. Matched trials are trained to equal FLOPs (`protocol/equal_cost.py`) and appear only in counts and costs."""
 STATES = ("COMPLETE", "PRUNED", "FAILED")
 _NAMES = {"learning_rate": "learning rate", "pretrain_learning_rate": "first stage's", "lambda_grad_ratio": "grad. ratio"}
 _NAMES |= {"loss_dropout": "loss dropout"}
@@ -26,7 +26,7 @@ _NAMES |= {"loss_dropout": "loss dropout"}
 
 @dataclass
 class Summary:
-    """Plain numbers, one dict per line of a table, and the sentences that go with them. Shares are in [0, 1]."""
+    """Plain numbers, one dict per table row, and their notes. Shares are in [0, 1]."""
 
     states: list[dict[str, Any]] = field(default_factory=list)
     best: list[dict[str, Any]] = field(default_factory=list)
@@ -43,18 +43,18 @@ def tables(summary: Summary) -> list[Table]:
 
 
 def brief(summary: Summary, seeds: Sequence[int]) -> list[Table]:
-    """What a sweep prints when it ends: the best of each arm, and with `seeds` (the planned ones) the confirmation."""
+    """What a sweep prints at its end: the best of each arm and, if there are planned `seeds`, the confirmation."""
     return [_brief_search(summary), *([_brief_confirmation(summary, seeds)] if seeds else [])]
 
 
 def judged(summary: Summary) -> list[str]:
-    """The columns whose means and differences are shown: every judgement on both splits, the metric that selects among them."""
+    """The columns whose means and differences are shown: every judgement on both splits, including the selecting metric."""
     names = list(dict.fromkeys([*JUDGEMENTS, summary.metric.partition("_")[2]]))
     return [f"{split}_{name}" for split in ("val", "test") for name in names]
 
 
 def occasional(summary: Summary) -> list[str]:
-    """The columns that are shown only where a line has something in them."""
+    """The columns that are shown only if some row has a value."""
     return [name for name in (*(f"test_{name}" for name in SOMETIMES), "chance") if name not in judged(summary)]
 
 
@@ -84,7 +84,7 @@ def _best_table(summary: Summary) -> Table:
         [line["arm"], *(significant(line.get(name)) for name in (summary.metric, "of", *settings, "trial_id"))] for line in summary.best
     ]
     which = f"{'highest' if summary.mode == 'max' else 'lowest'} {summary.metric}"
-    title = f"Best configuration per arm (as selected; before that, {which} of the COMPLETE search trials)"
+    title = f"Best configuration per arm (as selected; without a selection, {which} of COMPLETE search trials)"
     return Table(title, ["arm", summary.metric, "of", *settings, "trial_id"], rows, "No COMPLETE search trial.")
 
 
@@ -120,7 +120,7 @@ def _difference_table(summary: Summary) -> Table:
         for line in summary.differences
     ]
     header = ["method", "baseline", "metric", "difference", "n", "p", "per seed"]
-    title = "Paired differences, method - baseline (points, mean ± sd; p: two-sided paired t-test, not corrected for the number of lines)"
+    title = "Paired differences, method - baseline (points, mean ± sd; p: two-sided paired t-test, not corrected for the number of rows)"
     return Table(title, header, rows, "No pair of confirmed arms.")
 
 
@@ -143,13 +143,13 @@ def _brief_search(summary: Summary) -> Table:
 def _brief_best(states: dict[str, Any], line: dict[str, Any] | None, settings: Sequence[str], metric: str) -> list[str]:
     if line is None:
         return [*["-"] * len(settings), states["standing"] or "none complete"]
-    if line[metric] is None:  # they are complete, and lack it
+    if line[metric] is None:  # complete trials without this metric
         return ["-"] * (len(settings) + 1)
     return [*("-" if (value := line.get(name)) is None else f"{value:.3g}" for name in settings), f"{100 * line[metric]:.2f}"]
 
 
 def _brief_confirmation(summary: Summary, seeds: Sequence[int]) -> Table:
-    """By what the verdict judges by; the metric that selected is a column of its own where it is another."""
+    """By the metric of the verdict; the selecting metric, if different, has its own column."""
     name = JUDGED.partition("_")[2]
     tested = any(line[JUDGED]["n"] for line in summary.confirmation)
     split = "test" if tested else "val"

@@ -1,4 +1,4 @@
-"""Budget spent by arm: FLOPs of search, confirmation and matched runs, with tokens and seconds in the table."""
+"""Budget spent by arm: FLOPs of search, confirmation and matched runs; tokens and seconds are in the table."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import pandas as pd
 from analysis.figures import style
 from analysis.figures.style import Plot
 from analysis.inputs.sweep import Sweep
-from analysis.text_tables import Table, flops
+from analysis.text_tables import Table, counted, flops
 
 STAGES = (("search", 0.95, None), ("confirm", 0.45, None), ("matched", 0.3, "////"))
-"""Stage, opacity and hatch of its part of the bar."""
+"""Stage, and the opacity and hatch of its part of the bar."""
 
 
 def plot(sweep: Sweep) -> Plot:
-    """Bars of training FLOPs; trials that don't know theirs are counted, not guessed."""
+    """Bars of training FLOPs; trials of unknown cost are counted, not guessed."""
     title = "Budget spent by arm"
     lines = []
     for (label, stage), rows in sweep.trials.groupby(["label", "stage"], sort=True):
@@ -25,7 +25,7 @@ def plot(sweep: Sweep) -> Plot:
     table = Table(title, header, lines, "No trial yet.")
     priced = sweep.trials.dropna(subset=["train_flops"])
     if priced.empty:
-        return Plot("budget", title, "trials/ holds no trial with its FLOPs yet.", table, sources=("trials",))
+        return Plot("budget", title, "trials/ contains no trial with FLOPs yet.", table, sources=("trials",))
     shades = "full colour: search, pale: confirmation" + (", hatched: matched runs" if (priced["stage"] == "matched").any() else "")
     looks = style.looks(sweep)
     labels = sorted(priced["label"].unique())
@@ -44,6 +44,6 @@ def plot(sweep: Sweep) -> Plot:
         axis.set_xlabel(f"{prefix}FLOPs computed ({shades})")
     unknown = len(sweep.trials) - len(priced)
     caption = f"{len(priced)} trials, {flops(priced['train_flops'].sum())} FLOPs computed in all" + (
-        f"; {unknown} of unknown cost are missing." if unknown else "."
+        f"; not shown: {counted(unknown, 'trial')} of unknown cost." if unknown else "."
     )
     return Plot("budget", title, caption, table, figure, ("trials",))
