@@ -97,8 +97,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, evidence in evidence_of.items():
         notes = [note if note.startswith(claim.method) else f"{claim.method}: {note}" for claim in evidence.claims for note in claim.notes]
         notes += evidence.notes
-        sentences = "\n".join(f"- {note}" for note in notes)
-        print(f"{name}\n{'=' * len(name)}", *map(text, tables(evidence)), sentences, sep="\n\n", end="\n\n")
+        sentences = ["\n".join(f"- {note}" for note in notes)] if notes else []
+        print(f"{name}\n{'=' * len(name)}", *map(text, tables(evidence)), *sentences, sep="\n\n", end="\n\n")
     return 0
 
 

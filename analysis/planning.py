@@ -80,11 +80,9 @@ def stated(
         var_example=recurrence * (share - var_seed),
         var_residual=(1 - recurrence) * (share - var_seed),
     )
-    description = f"sd over seeds {_points(sd)} points, arms disagree on {100 * share:g} % of examples"
+    description = f"sd over seeds {_in_points(sd)}, arms disagree on {100 * share:g} % of examples"
     if left * share > sd**2 * (1 + 1e-9):
-        description += (
-            f"; the scatter of {examples} answers alone is larger, {_points(math.sqrt(left * share))} points, and is used instead"
-        )
+        description += f"; the scatter of {examples} answers alone is larger, {_in_points(math.sqrt(left * share))}, and is used instead"
     if origin is None:
         origin = "stated" if sd_seed is not None and discordance is not None else ORIGIN
     return Spread(parts=parts, origin=f"{description} ({origin})")
@@ -133,7 +131,7 @@ def _pooled(claims: Sequence[Claim], folder: Path, kind: str) -> Spread:
     sources = f"{counted(len(estimates), kind)}, {counted(weight, 'degree')} of freedom over seeds{left_out}"
     return Spread(
         parts=parts,
-        origin=f"sd over seeds {_points(sd)} points on {examples} examples, {disagree} (pilot {folder}: {sources})",
+        origin=f"sd over seeds {_in_points(sd)} on {counted(examples, 'example')}, {disagree} (pilot {folder}: {sources})",
         warning=_warning(weight),
     )
 
@@ -177,9 +175,7 @@ def lines(spread: Spread, *, seeds: int, examples: int, claims: int, margin: flo
     need = crossed.seeds_needed(parts, margin, examples=examples, power=POWER, alpha=alpha)
     others = "; ".join(f"{n} seeds: {_points(detectable[n]) if detectable[n] < 1 else 'none'}" for n in counts if n != seeds)
     # No two accuracies differ by more than 100 points: if the test needs more, no result can be significant.
-    can = (
-        f"can detect {_points(detectable[seeds])} points with" if detectable[seeds] < 1 else "cannot detect any effect, however large, with"
-    )
+    can = f"can detect {_in_points(detectable[seeds])} with" if detectable[seeds] < 1 else "cannot detect any effect, however large, with"
     out = [f"{can} {seeds} seeds x {counted(examples, 'example')} (power {POWER:g}, {counted(claims, 'claim')}); {others}"]
     wanted = sized(margin)
     if need is not None:
@@ -200,6 +196,11 @@ def lines(spread: Spread, *, seeds: int, examples: int, claims: int, margin: flo
 
 def _points(share: float) -> str:
     return f"{100 * share:.2g}" if share < 0.1 else f"{100 * share:.3g}"
+
+
+def _in_points(share: float) -> str:
+    number = _points(share)
+    return f"{number} point{'s' * (number != '1')}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -227,10 +227,10 @@ def corrected(report: Report) -> str:
 
 
 def _render_verdict(verdict: Verdict) -> str:
-    marks = {True: "holds", False: "fails", None: "-"}
+    marks = {True: "[holds]", False: "[fails]", None: "[  -  ]"}
     mark = "control, " if verdict.kind == "control" else ""
-    reasons = [f"    {marks[reason.holds]:<6}{reason.name}: {reason.text}" for reason in verdict.reasons]
-    return "\n".join([mark + verdict.sentence, *reasons, *(f"    !   {note}" for note in verdict.notes)])
+    reasons = [f"    {marks[reason.holds]} {reason.name}: {reason.text}" for reason in verdict.reasons]
+    return "\n".join([mark + verdict.sentence, *reasons, *(f"    [note ] {note}" for note in verdict.notes)])
 
 
 def _render_across(line: dict[str, Any]) -> str:

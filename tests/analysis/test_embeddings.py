@@ -106,4 +106,4 @@ def test_damaged_and_infinite_states_cost_themselves_only(folder: Path) -> None:
 def test_a_sweep_without_embeddings_says_what_keeps_them(tmp_path: Path) -> None:
     sweeps.add(tmp_path / "s", "jepa", "confirm", 0.5, seed=82)
     plot = embedding.plot(read(tmp_path / "s"))
-    assert plot.figure is None and "`base.evaluation.embeddings` over 0" in plot.caption
+    assert plot.figure is None and "`base.evaluation.embeddings` above 0" in plot.caption

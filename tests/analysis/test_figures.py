@@ -84,7 +84,7 @@ def test_a_mean_is_over_the_same_seeds_at_every_epoch(tmp_path: Path) -> None:
         at = plot.table.header.index("epoch")
         assert max(float(row[at]) for row in plot.table.rows if row[0] == "jepa/llama3") == 2, name
         assert max(float(row[at]) for row in plot.table.rows if row[0] == "baseline/llama3") == 3, name
-        assert "jepa/llama3: epoch 3 left out of the mean, which only 1 of 3 runs reached." in plot.notes, name
+        assert "jepa/llama3: epoch 3 left out of the mean, as only 1 of 3 runs reached it." in plot.notes, name
         assert plot.figure is not None
         jepa = style.looks(sweep)["jepa"]
         drawn = [line for axis in plot.figure.axes for line in axis.lines if to_hex(line.get_color()) == jepa.colour]
@@ -147,7 +147,7 @@ def test_many_learning_curves_are_a_median_and_its_spread(tmp_path: Path) -> Non
     assert plot.figure is not None and len(plot.figure.axes[0].lines) == 2 and len(plot.figure.axes[0].collections) == 1
     median, best = plot.figure.axes[0].lines
     assert list(median.get_ydata())[-1] == pytest.approx(45.0) and list(best.get_ydata())[-1] == pytest.approx(60.0)
-    assert "Of an arm with more than 30" in plot.caption
+    assert "For an arm with more than 30" in plot.caption
 
 
 def test_intervals_of_a_cell() -> None:
@@ -205,9 +205,9 @@ def test_what_is_missing_is_a_sentence(tmp_path: Path) -> None:
     for name in ("F3", "diagnostics", "seeds", "importance", "parallel"):
         plot = PLOTS[name](bare)
         assert plot.figure is None and ":" in plot.caption, name
-    assert any("isn't known" in note for note in losses.plot(bare).notes)
+    assert any("JEPA loss is unknown" in note for note in losses.plot(bare).notes)
     _, notes = shown_runs(bare)
-    assert notes == ["jepa/llama3: not confirmed; drawn is its best search trial of 1, which favours it."]
+    assert notes == ["jepa/llama3: not confirmed; its best of 1 search trial is shown, which is biased upwards."]
 
 
 def test_nothing_ended_yet(tmp_path: Path) -> None:
@@ -251,7 +251,7 @@ def test_a_folder_of_damaged_files_alone_is_refused(tmp_path: Path) -> None:
     sweeps.add(tmp_path / "s", "jepa", "search", 0.4)
     for path in (tmp_path / "s" / "trials").glob("*.parquet"):
         path.write_bytes(b"PAR1")
-    with pytest.raises(ValueError, match="no file of trials/ can be read"):
+    with pytest.raises(ValueError, match="no file in trials/ can be read"):
         read(tmp_path / "s")
 
 
@@ -262,7 +262,7 @@ def test_a_running_sweep_says_so(tmp_path: Path) -> None:
     (folder / "scratch" / "abc").mkdir(parents=True)
     (folder / "scratch" / "abc" / "progress.json").write_text("{}")
     told = " ".join(read(folder).notes)
-    assert "1 trial started and not ended" in told
+    assert "1 trial started but not ended" in told
     assert "1 of 3 planned confirmation trials have ended" in told and "one seed only" in told
 
 

@@ -105,8 +105,8 @@ def test_what_does_not_fit_is_said(tmp_path: Path) -> None:
     sweeps.add(three, "baseline", "confirm", 0.7, seed=84, task="yelp", pretrain=82)
     table, notes = nested.tables(pooled([read(folder) for folder in (one, two, three)]))
     told = " ".join(row[0] for row in notes.rows)
-    assert "jepa/llama3: left out as earlier than another of the same two seeds: 1 run." in told
-    assert "1 pair of runs saw different data" in told and "baseline/llama3: 2 runs without a twin" in told
+    assert "jepa/llama3: 1 run left out" in told
+    assert "1 pair of runs saw different data" in told and "baseline/llama3: 2 runs without a counterpart" in told
     assert "runs differ in learning_rate" in told
     difference = table.rows[-1]
     assert difference[2:6] == ["difference", "1", "1", "+20.00"] and difference[6:10] == ["-", "-", "-", "-"]

@@ -105,7 +105,7 @@ def test_t14_says_why_there_is_no_norm(folder: Path) -> None:
     sweep = read(folder)
     metrics = sweep.metrics.assign(value=sweep.metrics["value"].mask(sweep.metrics["name"].str.startswith("diag_linearity")))
     (table,) = paper_tables.linearity(replace(sweep, metrics=metrics))
-    assert "no norm where there are no more pairs than the model is wide" in table.title
+    assert "no norm unless there are more pairs than the model is wide" in table.title
     assert {row[2] for row in table.rows} == {"-"} and {row[4] for row in table.rows} == {"0", "0.75"}
 
 
@@ -135,7 +135,7 @@ def test_answers_side_by_side(folder: Path) -> None:
     assert counts["baseline/llama3"][1:] == ["test", "23", "3", "1", "0", "2", "4", "0"]
     assert counts["jepa/llama3"][1:] == ["test", "23", "3", "2", "0", "0", "4", "0"]
     table = answers.side_by_side(sweep)[1]
-    assert "of 3, 1 right in the method only, 0 in the baseline only" in table.title
+    assert "3 examples): 1 right in the method only, 0 in the baseline only" in table.title
     assert table.header == ["example", "question", "reference", "baseline", "method", "right"]
     assert table.rows == [["e:2", "lines with e:2 & <b>", "(<x>&)+", "(<x>&)+{+.*}", "(<x>&)+", "method"]]
 
@@ -165,7 +165,7 @@ def test_every_command_answers(folder: Path, tmp_path: Path, artefact, capsys: p
         printed = capsys.readouterr().out
         assert str(where) in printed and len(printed.splitlines()) > 3
         if where == tmp_path:
-            assert "What makes it" in printed or "Any sweep makes it" in printed
+            assert "To produce it: " in printed or "Any sweep produces it" in printed
 
 
 LISTED = [f"T{number}" for number in range(1, 16)] + ["F1-left", "F1", "F3", "F3-losses", "F4", "F5", "F6", "F7", "F8", "F9"]
@@ -230,7 +230,7 @@ def test_a_figure_is_written(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["T99", "FOLDER"], "no table or figure 'T99'; there are T1, "),
+        (["T99", "FOLDER"], "unknown table or figure 'T99'; choose one of T1, "),
         (["T3", "nowhere"], "nowhere: no such folder"),
         (["T3"], "name a table or figure and a results folder"),
         (["T3", "FOLDER", "--figure", "x.png"], "T3 is a table"),

@@ -42,7 +42,7 @@ def test_simulated_arms_have_the_spread_that_was_stated() -> None:
 def test_answers_scatter_by_themselves() -> None:
     """100 examples of which 20 % disagree at random: the mean has sd sqrt(0.2 / 100) = 4.5 points, whatever smaller was stated."""
     spread = stated(100, 0.01, 0.2, 0.0)
-    assert spread.parts.var_seed == 0.0 and "scatter by 4.5 points by themselves" in spread.origin
+    assert spread.parts.var_seed == 0.0 and "scatter of 100 answers alone is larger, 4.5 points" in spread.origin
     assert "scatter" not in stated(100, 0.1, 0.2, 0.0).origin
 
 
@@ -60,7 +60,7 @@ def test_the_sentence() -> None:
     found = lines(stated(512, 0.03, 0.1, 0.0), seeds=5, examples=512, claims=2)
     assert found[0].startswith("can detect ") and "points with 5 seeds x 512 examples (power 0.8, 2 claims); 10 seeds: " in found[0]
     assert found[1].startswith("1 point needs ") and found[1].endswith(" seeds")
-    assert found[-1] == "by sd over seeds 3 points, arms disagree on 10 % of examples (stated)"
+    assert found[-1] == "based on sd over seeds 3 points, arms disagree on 10 % of examples (stated)"
     assert (
         "7 seeds x" in lines(stated(512), seeds=7, examples=512, claims=1)[0]
         and "1 claim)" in lines(stated(512), seeds=7, examples=512, claims=1)[0]
@@ -80,7 +80,7 @@ def test_a_test_set_that_is_too_small() -> None:
     spread = stated(200, 0.0, 0.2, 1.0)
     least = math.sqrt(0.2 / 200) * (stats.norm.isf(0.025) + stats.norm.ppf(0.8))
     second = lines(spread, seeds=5, examples=200, claims=1)[1]
-    assert second.startswith(f"no number of seeds detects 1 point on 200 examples (at best {100 * least:.2g}); 20 seeds do on ")
+    assert second.startswith(f"no number of seeds detects 1 point on 200 examples (at best {100 * least:.2g}); 20 seeds detect it on ")
     need = examples_needed(spread, 0.01, seeds=20, claims=1)
     assert need == pytest.approx(0.2 * (2.802 / 0.01) ** 2, rel=0.05)
     assert examples_needed(stated(200, 0.1, 0.2), 0.01, seeds=5, claims=1) is None
@@ -90,7 +90,7 @@ def test_a_test_set_that_is_too_small() -> None:
 def test_bad_plans(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, why in (
         ((0,), "at least 1 test example"),
-        ((500, 0.01, 0.0), "Discordance lies in"),
+        ((500, 0.01, 0.0), "Discordance must be in"),
         ((500, 0.5, 0.1), "at most 0.316"),
     ):
         with pytest.raises(ValueError, match=why):
@@ -99,7 +99,7 @@ def test_bad_plans(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         lines(stated(500), seeds=5, examples=500, claims=0)
     with pytest.raises(ValueError, match="at least 2 seeds"):
         lines(stated(500), seeds=1, examples=500, claims=1)
-    with pytest.raises(ValueError, match="no sweep's folder"):
+    with pytest.raises(ValueError, match="not the folder of a sweep"):
         pilot(tmp_path)
     for line in (["--pilot", str(tmp_path)], ["--pilot", "x", "--sd-seed", "0.1"], ["--seeds", "1"], ["--discordance", "2"]):
         with pytest.raises(SystemExit) as stop:
@@ -121,6 +121,29 @@ def test_controls_do_not_speak_for_claims(tmp_path: Path) -> None:
         sweeps.add(folder, "jepa", "confirm", level, seed=seed, examples=200)
     claims = pilot(folder)
     assert "1 claim, 2 degrees of freedom" in claims.origin and claims.parts.var_seed < controls.parts.var_seed / 10
+
+
+def test_a_pilot_with_one_degree_of_freedom_warns(tmp_path: Path) -> None:
+    """Two seeds: (n - 1) s^2 / sigma^2 is chi-square with one degree of freedom, so sigma / s is 1 / |z|: 1 / 2.2414 to 1 / 0.03134."""
+    folder = tmp_path / "s"
+    for seed, baseline, jepa in ((1, 0.50, 0.54), (2, 0.53, 0.56), (3, 0.51, 0.56)):
+        sweeps.add(folder, "baseline", "confirm", baseline, seed=seed, examples=200)
+        sweeps.add(folder, "jepa", "confirm", jepa, seed=seed, examples=200)
+        spread = pilot(folder) if seed > 1 else None
+        if spread is not None and seed == 2:
+            assert "1 claim, 1 degree of freedom" in spread.origin
+            *_, based_on, warning = lines(spread, seeds=5, examples=200, claims=1)
+            assert based_on.startswith("based on sd over seeds") and warning == spread.warning
+            assert warning.startswith("warning: ") and "0.45 to 32 times" in warning
+    assert spread is not None and "1 claim, 2 degrees of freedom" in spread.origin and not spread.warning
+    assert lines(spread, seeds=5, examples=200, claims=1)[-1].startswith("based on ")
+
+
+def test_numbers_of_one_are_singular() -> None:
+    assert lines(stated(1, 0.1, 0.2), seeds=2, examples=1, claims=1)[0].startswith(
+        "cannot detect any effect, however large, with 2 seeds x 1 example ("
+    )
+    assert stated(100, 0.01, 0.01).origin.startswith("sd over seeds 1 point, ")
 
 
 def test_a_plan_that_can_detect_nothing_says_so() -> None:

@@ -142,7 +142,7 @@ def test_a_running_sweep_and_damaged_files_are_said_first(tmp_path: Path) -> Non
     text = report_of(folder)
     warning = text[text.index('<ul class="warning">') :]
     assert text.index('<ul class="warning">') < text.index('<section id="confirmation">')
-    assert "the sweep is running or was cut off" in warning and "2 of 27 files in trials/ can&#x27;t be read" in warning
+    assert "the sweep is running or was interrupted" in warning and "2 of 27 files in trials/ can&#x27;t be read" in warning
 
 
 def test_missing_tables_are_sentences(tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_missing_tables_are_sentences(tmp_path: Path) -> None:
     shutil.rmtree(folder / "predictions")
     (folder / "sweep.yaml").unlink()
     text = report_of(folder)
-    assert "metrics/ is missing" in text and "predictions/ holds no answers" in text and "sweep.yaml is missing" in text
+    assert "metrics/ is missing" in text and "predictions/ contains no answers" in text and "sweep.yaml is missing" in text
 
 
 def test_one_seed_and_no_trial_make_a_page(tmp_path: Path) -> None:

@@ -104,10 +104,10 @@ def test_paired_test_where_there_is_no_spread() -> None:
 @pytest.mark.parametrize(
     ("differences", "words"),
     [
-        ([0.1], "+10.00 points over 1 seed. One pair says nothing about seeds: no spread, no test."),
+        ([0.1], "+10.00 points over 1 seed. One pair says nothing about the spread over seeds: no test."),
         ([0.1, 0.11, 0.12], "higher than the baseline."),
         ([-0.1, -0.11, -0.12], "lower than the baseline."),
-        ([0.1, -0.2, 0.15], "no difference shown."),
+        ([0.1, -0.2, 0.15], "no significant difference."),
         ([0.0, 0.0], "identical on every seed."),
         ([0.5, 0.5], "the same on every seed, so there is no t-test."),
     ],
@@ -133,7 +133,7 @@ def test_a_whole_sweep(sweep: Sweep) -> None:
     assert len(found.differences) == 10
     assert line["p"] == pytest.approx(stats.ttest_rel([0.5, 0.6, 0.55], [0.45, 0.5, 0.52]).pvalue)
     assert [note for note in found.notes if "test accuracy" in note] == [
-        f"jepa/llama3 against baseline/llama3, test accuracy: +6.00 points over 3 seeds (p = {line['p']:.3g}): no difference shown."
+        f"jepa/llama3 against baseline/llama3, test accuracy: +6.00 points over 3 seeds (p = {line['p']:.3g}): no significant difference."
     ]
 
 
@@ -167,7 +167,7 @@ def test_what_a_sweep_prints_of_arms_that_came_to_nothing(sweep: Sweep) -> None:
 def test_the_lowest_can_be_best(sweep: Sweep) -> None:
     found = summarise(full(sweep).read, "val_accuracy", "min")
     assert {line["arm"]: line["val_accuracy"] for line in found.best} == pytest.approx({"jepa/llama3": 0.3, "baseline/llama3": 0.2})
-    with pytest.raises(ValueError, match=r"'val_exakt' is no share .*val_accuracy"):
+    with pytest.raises(ValueError, match=r"'val_exakt' is not a share .*val_accuracy"):
         summarise(sweep.read, "val_exakt")
 
 
@@ -177,7 +177,7 @@ def test_what_is_no_share_picks_no_trial(metric: str, sweep: Sweep, capsys: pyte
     with pytest.raises(SystemExit) as stop:
         summary.main([str(full(sweep).folder), "--metric", metric])
     told = capsys.readouterr().err.strip().splitlines()[-1]
-    assert stop.value.code == 2 and f"{metric!r} is no share that is measured on validation" in told and "val_prefix" in told
+    assert stop.value.code == 2 and f"{metric!r} is not a share" in told and "val_prefix" in told
 
 
 def test_the_trial_that_was_frozen_is_the_best_of_its_arm(sweep: Sweep) -> None:
@@ -191,9 +191,7 @@ def test_the_trial_that_was_frozen_is_the_best_of_its_arm(sweep: Sweep) -> None:
     assert (best["jepa/llama3"]["trial_id"], best["jepa/llama3"]["k"]) == (frozen, 2)
     assert best["baseline/llama3"]["val_accuracy"] == 0.4  # not in the selection: ranked
     assert brief(found, SEEDS)[0].rows[0][-1] == "40.00"
-    assert any(
-        note.startswith(f"jepa/llama3: the table shows trial {frozen}, to which the selection froze it; 1 other") for note in found.notes
-    )
+    assert any(note.startswith(f"jepa/llama3: the table shows trial {frozen}, which the selection froze; 1 other") for note in found.notes)
     # By a metric that the sweep did not select by, all are ranked.
     assert {line["arm"]: line["k"] for line in summarise(sweep.read, "val_exact").best}["jepa/llama3"] == 1
 
@@ -283,7 +281,7 @@ def test_an_arm_without_its_twin(sweep: Sweep) -> None:
     sweep.add("jepa", "confirm", 0.5)
     sweep.add("baseline", "confirm", 0.5, family="gemma2")
     for arm in ("jepa/llama3", "baseline/gemma2"):
-        assert f"{arm}: no arm to compare it with has trials here." in missing(sweep)
+        assert f"{arm}: no arm to compare it with has trials" in missing(sweep)
     assert not summarise(sweep.read).differences  # never across families
 
 
@@ -292,8 +290,8 @@ def test_failed_and_unpaired_seeds_are_named(sweep: Sweep) -> None:
         sweep.add("jepa", "confirm", 0.5, seed=seed)
         sweep.add("baseline", "confirm", None if seed == 23 else 0.4, seed=seed, state="FAILED" if seed == 23 else "COMPLETE")
     notes = missing(sweep)
-    assert "baseline/llama3: confirmation seed 23 is FAILED and enters nothing: boom." in notes
-    assert "in one of the two only, so in no pair: seed 23." in notes
+    assert "baseline/llama3: confirmation seed 23 is FAILED and is ignored: boom." in notes
+    assert "confirmed in only one of the two, so left out: seed 23." in notes
     assert {line["n"] for line in summarise(sweep.read).differences} == {2}
 
 
@@ -323,8 +321,8 @@ def test_the_configuration_confirmed_last_counts(sweep: Sweep) -> None:
     for seed in SEEDS:
         sweep.add("jepa", "confirm", 0.2, seed=seed, k=3)
         sweep.add("jepa", "confirm", 0.5, seed=seed, started_at="2026-01-02")
-    others = "3 of 6 confirmation trials are of another configuration or an earlier attempt and enter nothing"
-    assert f"jepa/llama3: {others}; what counts is the configuration started last." in missing(sweep)
+    others = "3 of 6 confirmation trials are from another configuration or an earlier attempt"
+    assert f"jepa/llama3: {others} and are ignored; only the configuration started last counts." in missing(sweep)
     assert [line["val_accuracy"]["mean"] for line in summarise(sweep.read).confirmation] == [0.5]
 
 

@@ -103,7 +103,7 @@ def test_a_folder_given_twice_counts_once(tmp_path: Path) -> None:
     sweep = read(grid(tmp_path / "s", 1, 0.0))
     both = combine.pooled([sweep, sweep])
     assert len(both.trials) == len(sweep.trials) and len(both.metrics) == len(sweep.metrics)
-    assert both.notes[-1] == "2 trials in more than one of the folders: counted once."
+    assert both.notes[-1] == "2 trials in more than one folder, counted once."
 
 
 def test_different_metrics_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
