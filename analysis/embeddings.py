@@ -37,7 +37,7 @@ def read_pairs(folder: Path, trial_id: str) -> tuple[Pairs | None, str]:
     try:
         frame = pq.read_table(path, schema=results.EMBEDDINGS).to_pandas()
     except (pa.ArrowInvalid, OSError):
-        return None, f"embeddings/{path.name} can't be read and is left out."
+        return None, f"embeddings/{path.name} cannot be read and is left out."
     sides = [frame[frame["view"] == view].set_index("example_id")["vector"] for view in ("text", "code")]
     common = sorted(set(sides[0].index) & set(sides[1].index))
     if not common:

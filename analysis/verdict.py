@@ -105,7 +105,7 @@ def _word(verdict: Verdict, margin: float) -> None:
         test = "no example differs between the arms," if verdict.identical else "TOST"
         test += f" Holm p = {verdict.p_equivalence_holm:.3g} (before: {verdict.p_equivalence:.3g})"
     verdict.reasons = [*verdict.conditions, Reason("equivalent", equal, f"within {sized(margin)}: {test}")]
-    verdict.reasons += [Reason(name, None, text) for name, text in _for_reading(verdict)]
+    verdict.reasons += [Reason(name, None, text) for name, text in _for_information(verdict)]
     if verdict.clean is not None:
         verdict.notes.insert(0, f"{leaked_text(verdict.clean)}.")
     head = f"{verdict.method} against {verdict.baseline}: {points(verdict.difference)} points of {verdict.metric} over {_size(verdict)}"
@@ -131,7 +131,7 @@ def _leaked(verdict: Verdict) -> str:
     return f"; {share}{rests}"
 
 
-def _for_reading(verdict: Verdict) -> list[tuple[str, str]]:
+def _for_information(verdict: Verdict) -> list[tuple[str, str]]:
     lines = []
     if verdict.p_one_tailed is not None:
         tests = f"the paper's one-tailed paired t p = {verdict.p_one_tailed:.3g}, exact sign flips p = {verdict.p_sign_flip:.3g}"

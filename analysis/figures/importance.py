@@ -72,7 +72,7 @@ def importances(path: Path) -> tuple[dict[str, tuple[int, dict[str, float]]], li
             names = optuna.get_all_study_names(storage)
             studies = [optuna.load_study(study_name=name, storage=storage) for name in names]
         except (SQLAlchemyError, RuntimeError, KeyError) as error:
-            return {}, [f"study.db can't be read ({type(error).__name__}), so the importance of knobs is unknown."]
+            return {}, [f"study.db cannot be read ({type(error).__name__}), so the importance of knobs is unknown."]
         for study in studies:
             complete = [trial for trial in study.get_trials(deepcopy=False) if trial.state == optuna.trial.TrialState.COMPLETE]
             knobs = {name for trial in complete for name in trial.params}

@@ -38,7 +38,7 @@ SPLITS = ("test", "val")
 
 
 def split_of(metric: str) -> tuple[str, str]:
-    """test_accuracy -> (test, correct): the split, and the column of the predictions table whose mean is the metric. Raises ValueError."""
+    """test_accuracy -> (test, correct): the split, and the column of the predictions table whose mean is the metric. Else ValueError."""
     split, _, name = metric.partition("_")
     if split not in SPLITS or name not in BY_EXAMPLE:
         legal = ", ".join(f"{s}_{n}" for s in SPLITS for n in BY_EXAMPLE)

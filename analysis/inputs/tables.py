@@ -49,7 +49,7 @@ def read_sound(
         damaged = {path for path, _ in results.unreadable(folder, table)}
         shown = ", ".join(path.name for path in sorted(damaged)[:3]) + (" and more" if len(damaged) > 3 else "")
         notes.append(
-            f"{len(damaged)} of {len(paths)} files in {table}/ can't be read and are left out: {shown}. `{_repair_command(folder)}` "
+            f"{len(damaged)} of {len(paths)} files in {table}/ cannot be read and are left out: {shown}. `{_repair_command(folder)}` "
             "sets them aside and runs their trials again."
         )
         good = [path for path in paths if path not in damaged and (folder / "trials" / path.name).exists()]

@@ -1,4 +1,4 @@
-"""Tables of the paper: our numbers by hand, the paper's beside them, and a sentence where a folder doesn't hold them."""
+"""Tables of the paper: our numbers by hand next to the paper's, and a sentence if a folder lacks them."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_t14_is_the_last_diagnosis(folder: Path) -> None:
 
 
 def test_t14_says_why_there_is_no_norm(folder: Path) -> None:
-    """With no more pairs than dimensions some map fits any Code; the trial then records NaN."""
+    """Unless there are more pairs than dimensions, some map fits any Code exactly; the trial then records NaN."""
     sweep = read(folder)
     metrics = sweep.metrics.assign(value=sweep.metrics["value"].mask(sweep.metrics["name"].str.startswith("diag_linearity")))
     (table,) = paper_tables.linearity(replace(sweep, metrics=metrics))
@@ -169,7 +169,7 @@ def test_every_command_answers(folder: Path, tmp_path: Path, artefact, capsys: p
 
 
 LISTED = [f"T{number}" for number in range(1, 16)] + ["F1-left", "F1", "F3", "F3-losses", "F4", "F5", "F6", "F7", "F8", "F9"]
-"""The tables and figures of the paper that there must be a command, a tiny run and a search space for."""
+"""The paper's tables and figures, each of which must have a command, a tiny run and a search space."""
 SPACES = sorted({(name, space) for name in LISTED for space in (*find(name).tiny, *find(name).paper)})
 
 
@@ -180,7 +180,7 @@ def test_every_table_and_figure_of_the_paper_has_its_search_spaces(repository: P
     for folder in ("paper", "paper-tiny"):
         committed = {path.name for path in (repository / "search_spaces" / folder).glob("*.yaml")}
         named = {Path(shlex.split(space)[0]).name for _, space in SPACES if f"search_spaces/{folder}/" in space}
-        unnamed = {"t9-rotten-tomatoes.yaml", "t9-yelp.yaml"}  # the search before the nested runs; their heads say so
+        unnamed = {"t9-rotten-tomatoes.yaml", "t9-yelp.yaml"}  # the search before the nested runs, as their first lines say
         assert committed and named <= committed <= named | unnamed
 
 
@@ -199,11 +199,11 @@ def test_search_spaces_plan(repository: Path, tmp_path: Path, monkeypatch: pytes
     if name in ("F4", "F6"):
         assert sweep.base.evaluation.embeddings > 0 and sweep.confirm.seeds
     if find(name).looped:
-        assert "for " in text.partition("\nname:")[0], "the loop stands in the file's first lines"
+        assert "for " in text.partition("\nname:")[0], "the file's first lines must contain the loop"
 
 
 def test_commands_in_the_first_lines_load(repository: Path) -> None:
-    """Every command in the head of a tiny file, with its loop variable filled in."""
+    """Every command in the first lines of a tiny file loads, with its loop variable filled in."""
     seen = 0
     for path in sorted((repository / "search_spaces" / "paper-tiny").glob("*.yaml")):
         for line in path.read_text(encoding="utf-8").partition("\nname:")[0].splitlines():

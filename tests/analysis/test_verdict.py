@@ -427,12 +427,12 @@ def test_half_written_tables(sweep: Sweep) -> None:
     victim = next((sweep.folder / "predictions").glob("*.parquet"))
     victim.write_bytes(victim.read_bytes()[:100])
     report = sweep.report()
-    assert any("1 of 10 files in predictions/ can't be read and are left out" in note for note in report.notes)
+    assert any("1 of 10 files in predictions/ cannot be read and are left out" in note for note in report.notes)
     assert report.verdicts[0].p is not None and report.verdicts[0].examples is None
     victim = next((sweep.folder / "trials").glob("*.parquet"))
     victim.write_bytes(b"PAR1")
     notes = sweep.report().notes
-    assert any("1 of 10 files in trials/ can't be read and are left out" in note for note in notes)
+    assert any("1 of 10 files in trials/ cannot be read and are left out" in note for note in notes)
     assert any("Confirmed in one of the two arms only" in note for claim in gather(sweep.folder).claims for note in claim.notes)
 
 

@@ -1,4 +1,4 @@
-"""Which confirmation counts: the configuration frozen last, whoever asks; and every run that does not is named."""
+"""Which confirmation counts: the configuration frozen last, for every command; all other runs are named."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LEFT_OUT = "3 of 6 confirmation trials are from another configuration or an earl
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """k = 1 was frozen and confirmed, then k = 2, then k = 1 again: its runs are the older ones, and count."""
+    """k = 1 was frozen and confirmed, then k = 2, then k = 1 again: its runs are older, and they count."""
     folder = tmp_path / "s"
     first = sweeps.add(folder, "jepa", "search", 0.3, objective={"k": 1})
     second = sweeps.add(folder, "jepa", "search", 0.3, objective={"k": 2})
@@ -50,7 +50,7 @@ def test_everyone_takes_the_configuration_frozen_last(folder: Path) -> None:
     found = summarise(read(folder, curves=()))
     lines = {line["arm"]: line["test_accuracy"]["mean"] for line in found.confirmation}
     assert lines["jepa/llama3"] == pytest.approx(0.4) and told in found.notes
-    # What the console prints above the verdict says the same as the verdict.
+    # The console's table above the verdict agrees with the verdict.
     table = brief(found, SEEDS)[1]
     shown = dict(zip(table.header, table.rows[0], strict=True))
     assert (shown["arm"], shown["mean ± sd"], shown["minus baseline"]) == ("jepa/llama3", "40.00 ± 0.00", "+10.00 ± 0.00")
@@ -58,7 +58,7 @@ def test_everyone_takes_the_configuration_frozen_last(folder: Path) -> None:
 
 
 def test_an_arm_without_a_confirmation_is_shown_by_its_frozen_trial(tmp_path: Path) -> None:
-    """The better one was no suggestion of the study, so the selection did not rank it."""
+    """The better trial was not suggested by the study, so the selection did not rank it."""
     frozen = sweeps.add(tmp_path, "jepa", "search", 0.3, objective={"k": 1})
     better = sweeps.add(tmp_path, "jepa", "search", 0.4, objective={"k": 2})
     assert shown_runs(read(tmp_path))[0]["trial_id"].tolist() == [better]
