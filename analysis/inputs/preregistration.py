@@ -142,7 +142,7 @@ def progress(plan: Declared, trials: pd.DataFrame) -> list[str]:
         return nothing
     ended = f"{total - number} of {total} planned confirmation trials have ended: the sweep is still running or was interrupted"
     lack = [f"{arm}: no trial yet for confirmation {named('seed', lack)}." for arm, lack in missing.items() if lack and not outcomes[arm]]
-    return [f"{ended}. The results below use these.", *lack, *nothing]
+    return [f"{ended}. All results use only these.", *lack, *nothing]
 
 
 def listed(values: Iterable[Any]) -> str:
