@@ -44,8 +44,8 @@ class Components:
 def components(values: Sequence[Sequence[float]]) -> Components:
     """Analysis of variance of y_ij = mu + a_i + e_ij, group by group (Searle, Casella and McCulloch, Variance Components, 1992, 3.6).
 
-    With n_i replicates in I groups, N in all: within^2 = MSE, between^2 = (MSA - MSE) / n0, n0 = (N - sum n_i^2 / N) / (I - 1), 0 if
-    negative. The interval uses the groups' means only, which are independent regardless of what happens within groups.
+    With n_i replicates in I groups, N in all: within^2 = MSE, between^2 = max(0, (MSA - MSE) / n0), n0 = (N - sum n_i^2 / N) / (I - 1).
+    The interval uses the groups' means only, which are independent regardless of what happens within groups.
     """
     assert values and all(len(group) for group in values)
     groups = [np.asarray(group, dtype=float) for group in values]
