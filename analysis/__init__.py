@@ -1,1 +1,1 @@
-"""Reading finished sweeps: one script per question. Imports `jepa_ray.results` and nothing else of the package."""
+"""Commands that read finished sweeps, one per question. Of the package, they import `jepa_ray.results` only."""

@@ -1,4 +1,4 @@
-"""Where an answer departs from its reference, token by token: wrong, extra, missing (the paper's Tables 1 and 11). No imports of ours."""
+"""Token-by-token differences between an answer and its reference: wrong, extra, missing (the paper's Tables 1 and 11). No own imports."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TOKEN = re.compile(r"\w+|\s+|[^\w\s]")
 
 @dataclass(frozen=True)
 class Span:
-    """A stretch of an answer. `expected` is the reference's text there, `given` the prediction's; one is empty where it has none."""
+    """A stretch of an answer: `expected` is the text of the reference, `given` that of the prediction. Either may be empty."""
 
     kind: Kind
     expected: str
@@ -21,9 +21,9 @@ class Span:
 
 
 def spans(reference: str, prediction: str) -> list[Span]:
-    """The answer from left to right; joined, `expected` is the reference again and `given` the prediction.
+    """The answer from left to right. Joining all `expected` gives the reference, joining all `given` the prediction.
 
-    A token is a word, a run of white space or one other character. spans("[a-z]", "[a-Z]") has the "Z" wrong.
+    A token is a word, a run of white space or one other character. In spans("[a-z]", "[a-Z]") the "Z" is wrong.
     """
     if reference == prediction:
         return [Span("same", reference, prediction)] if reference else []
@@ -36,18 +36,18 @@ def spans(reference: str, prediction: str) -> list[Span]:
 
 
 def counts(parts: list[Span]) -> dict[str, int]:
-    """Tokens that are wrong, extra and missing. Of two against three in one place, two are wrong and one is extra."""
-    found = {"wrong": 0, "extra": 0, "missing": 0}
+    """Numbers of wrong, extra and missing tokens. If three tokens replace two, two are wrong and one is extra."""
+    totals = {"wrong": 0, "extra": 0, "missing": 0}
     for part in parts:
         if part.kind != "same":
             ours, theirs = len(TOKEN.findall(part.expected)), len(TOKEN.findall(part.given))
-            found["wrong"] += min(ours, theirs)
-            found["extra"] += max(0, theirs - ours)
-            found["missing"] += max(0, ours - theirs)
-    return found
+            totals["wrong"] += min(ours, theirs)
+            totals["extra"] += max(0, theirs - ours)
+            totals["missing"] += max(0, ours - theirs)
+    return totals
 
 
 def marked(parts: list[Span]) -> str:
-    """As plain text: {expected→given} wrong, {+given} extra, {-expected} missing."""
+    """The spans as plain text: {expected→given} wrong, {+given} extra, {-expected} missing."""
     shapes = {"same": "{1}", "wrong": "{{{0}→{1}}}", "extra": "{{+{1}}}", "missing": "{{-{0}}}"}
     return "".join(shapes[part.kind].format(part.expected, part.given) for part in parts)

@@ -9,18 +9,18 @@ import pandas as pd
 
 from analysis import answer_diff
 from analysis.inputs.sweep import Sweep, read_predictions, shown_runs
-from analysis.text_tables import Table
+from analysis.text_tables import Table, counted
 
 COLUMNS = ["trial_id", "example_id", "question", "prediction", "reference", "correct", "stopped"]
 SHOWN = 20
-"""Examples per table: the first, by example id, on which baseline and method differ."""
+"""Examples per table: the first ones, by example id, on which baseline and method differ."""
 SAMPLES = 6
-"""Examples per table of samples, right or wrong."""
-NEEDS = "predictions/ holds no answers of a baseline and a method on the same examples: any sweep with both arms makes them."
+"""Examples per table of samples, whether right or wrong."""
+NEEDS = "predictions/ contains no answers of a baseline and a method to the same examples; any sweep with both arms writes them."
 
 
 def pairs(sweep: Sweep) -> Iterator[tuple[str, str, str, str, int, pd.DataFrame]]:
-    """Baseline, method, group, split, seed and their answers joined by example: confirmed on their first common seed, test where judged."""
+    """Baseline, method, group, split, seed, and their answers joined by example: on their first common seed, on test if it was judged."""
     runs, _ = shown_runs(sweep)
     for group, arms in runs.groupby("group", sort=True):
         for baseline, method in sweep.pairs(arms):
@@ -39,7 +39,7 @@ def pairs(sweep: Sweep) -> Iterator[tuple[str, str, str, str, int, pd.DataFrame]
 
 
 def differences(sweep: Sweep) -> Table:
-    """Token differences, counted over all examples of one seed."""
+    """Counts of token differences over all examples of one seed."""
     title = "Token differences against the reference"
     rows = []
     seen: set[tuple[str, int]] = set()
@@ -48,31 +48,31 @@ def differences(sweep: Sweep) -> Table:
             if (label, seed) in seen:
                 continue
             seen.add((label, seed))
-            found = pd.DataFrame(
+            tokens = pd.DataFrame(
                 [
                     answer_diff.counts(answer_diff.spans(str(reference), str(prediction)))
                     for reference, prediction in zip(joined[f"reference_{side}"], joined[f"prediction_{side}"].fillna(""), strict=True)
                 ]
             )
-            exact = int((found.sum(axis=1) == 0).sum())
+            exact = int((tokens.sum(axis=1) == 0).sum())
             capped = int((~joined[f"stopped_{side}"].fillna(True).astype(bool)).sum())
-            rows.append([label, split, str(seed), *map(str, (len(joined), exact, *found.sum(), capped))])
-    header = ["arm", "split", "seed", "answers", "without a difference", "wrong tokens", "extra", "missing", "hit the token cap"]
+            rows.append([label, split, str(seed), *map(str, (len(joined), exact, *tokens.sum(), capped))])
+    header = ["arm", "split", "seed", "answers", "identical", "wrong tokens", "extra", "missing", "hit the token cap"]
     return Table(title, header, rows, NEEDS)
 
 
 def side_by_side(sweep: Sweep, shown: int = SHOWN, mark: Callable[[list[answer_diff.Span]], str] | None = None) -> list[Table]:
-    """Per pair, the first examples that only one of the two has right, differences marked (`tokens.marked`, or by `mark`, uncut)."""
+    """Per pair, the first examples that one of the two has right, differences marked by `mark` (None: `answer_diff.marked`, shortened)."""
     tables = []
     for baseline, method, _, split, seed, joined in pairs(sweep):
         right = [joined[f"correct_{side}"].fillna(False).astype(bool) for side in ("baseline", "method")]
         only_method, only_baseline = int((right[1] & ~right[0]).sum()), int((right[0] & ~right[1]).sum())
         differ = joined[right[0] != right[1]].sort_values("example_id")
-        asked = differ["question_baseline"].notna().any()
+        has_question = differ["question_baseline"].notna().any()
         rows = [
             [
                 str(row["example_id"]),
-                *([_one_line(str(row["question_baseline"]))] if asked else []),
+                *([_one_line(str(row["question_baseline"]))] if has_question else []),
                 _one_line(str(row["reference_baseline"])),
                 *(mark(_spans(row, side)) if mark else _one_line(answer_diff.marked(_spans(row, side))) for side in ("baseline", "method")),
                 "method" if row["correct_method"] else "baseline",
@@ -80,30 +80,37 @@ def side_by_side(sweep: Sweep, shown: int = SHOWN, mark: Callable[[list[answer_d
             for _, row in differ.head(shown).iterrows()
         ]
         alone = f"{only_method} right in the method only, {only_baseline} in the baseline only"
-        title = f"{method} against {baseline}: {split}, seed {seed}; of {len(joined)}, {alone}"
-        title += f"; the first {shown}" if len(differ) > shown else ""
-        header = ["example", *(["question"] if asked else []), "reference", "baseline", "method", "right"]
-        tables.append(Table(title, header, rows, "The two are right on exactly the same examples."))
+        title = f"{method} against {baseline} ({split}, seed {seed}, {counted(len(joined), 'example')}): {alone}"
+        title += f"; the first {shown} of these" if len(differ) > shown else ""
+        header = ["example", *(["question"] if has_question else []), "reference", "baseline", "method", "right"]
+        tables.append(Table(title, header, rows, "Both are right on exactly the same examples."))
     return tables or [Table("Token differences, side by side", [], [], NEEDS)]
 
 
 def samples(sweep: Sweep, shown: int = SAMPLES) -> list[Table]:
-    """Per pair, the first examples, right or wrong."""
+    """Per pair, the first examples, whether right or wrong."""
     tables = []
     for baseline, method, _, split, seed, joined in pairs(sweep):
-        asked = joined["question_baseline"].notna().any()
+        has_question = joined["question_baseline"].notna().any()
         rows = [
             [
                 str(row["example_id"]),
-                *([_one_line(str(row["question_baseline"]))] if asked else []),
+                *([_one_line(str(row["question_baseline"]))] if has_question else []),
                 _one_line(str(row["reference_baseline"])),
                 *(_one_line(f"{row[f'prediction_{side}']}") for side in ("baseline", "method")),
                 *("yes" if row[f"correct_{side}"] else "no" for side in ("baseline", "method")),
             ]
             for _, row in joined.sort_values("example_id").head(shown).iterrows()
         ]
-        header = ["example", *(["question"] if asked else []), "reference", "baseline", "method", "baseline right", "method right"]
-        tables.append(Table(f"{method} against {baseline}: first {len(rows)} of {len(joined)}, {split}, seed {seed}", header, rows, NEEDS))
+        header = ["example", *(["question"] if has_question else []), "reference", "baseline", "method", "baseline right", "method right"]
+        tables.append(
+            Table(
+                f"{method} against {baseline} ({split}, seed {seed}): {len(rows)} of {counted(len(joined), 'example')}",
+                header,
+                rows,
+                NEEDS,
+            )
+        )
     return tables or [Table("Samples", [], [], NEEDS)]
 
 

@@ -1,4 +1,4 @@
-"""Every table and figure there is a command for: what makes it, and the search spaces that it can be made from."""
+"""Every table and figure that has a command: what draws it, and the search spaces that produce its data."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ class Artefact:
     tables: Callable[[Sweep], list[Table]] | None = None
     plot: Callable[[Sweep], Plot] | None = None
     paper: tuple[str, ...] = ()
-    """Arguments of `python -m jepa_ray.sweep` at the paper's scale, a sweep each."""
+    """Arguments of `python -m jepa_ray.sweep` at the paper's scale, one string per sweep."""
     tiny: tuple[str, ...] = ()
-    """The same offline, on a laptop."""
+    """The same for tiny models, offline, on a laptop."""
     several: Literal["beside", "pooled", "apart"] = "beside"
-    """Several folders: in one table or figure beside each other; as replicates of one design; or one after the other."""
+    """Several folders: side by side in one table or figure; pooled as replicates of one design; or one after the other."""
     looped: bool = False
-    """Whether a file stands for several sweeps, a seed or a rank each: the loop is in its first lines."""
+    """Whether a file is run several times, once per seed or rank; its first lines contain the loop."""
 
 
 def _token_tables(sweep: Sweep) -> list[Table]:
@@ -57,7 +57,7 @@ def _token_tables(sweep: Sweep) -> list[Table]:
 def _table(
     name: str, what: str, make: Callable[[Sweep], list[Table]], files: str, several: Literal["beside", "pooled", "apart"] = "beside"
 ) -> Artefact:
-    """A table whose two search spaces have the same name."""
+    """A table whose two search spaces have the same file name."""
     return Artefact(name, what, make, None, (f"{PAPER}{files}.yaml",), (f"{TINY}{files}.yaml",), several, looped=several == "pooled")
 
 
@@ -104,7 +104,7 @@ ARTEFACTS: tuple[Artefact, ...] = (
     _compared("T15", "Larger models", ("t15-llama3-3b", "t15-llama3-8b", "t15-olmo2-7b"), "t15-larger"),
     Artefact(
         "F1-left",
-        "Accuracy of every arm, the paper's beside",
+        "Accuracy of every arm, next to the paper's",
         None,
         accuracies.plot,
         (PAPER + "t12-synth.yaml", PAPER + "t13-turk.yaml", PAPER + "t13-gsm8k.yaml", PAPER + "t13-spider.yaml"),
@@ -112,10 +112,12 @@ ARTEFACTS: tuple[Artefact, ...] = (
     ),
     _figure("F1", "Accuracy by epoch (right)", epochs.plot, "f1-epochs"),
     _figure("F3", "Singular values of Enc(Text) - Enc(Code) (left)", singular_values.plot, "t14-embeddings"),
-    _figure("F3-losses", "Cross-entropy and JEPA loss by epoch, monitored in the baseline too (right)", losses.plot, "t14-embeddings"),
-    _figure("F4", "Text and Code in the plane, t-SNE and principal components", embedding.plot_paper, "t14-embeddings", "apart"),
+    _figure("F3-losses", "Cross-entropy and JEPA loss by epoch, also for the baseline (right)", losses.plot, "t14-embeddings"),
+    _figure(
+        "F4", "Text and Code embeddings in two dimensions: t-SNE and principal components", embedding.plot_paper, "t14-embeddings", "apart"
+    ),
     _figure("F5", "Accuracy against training FLOPs", flops.plot, "t6-loss-dropout"),
-    _figure("F6", "Text and Code in the plane, every arm", embedding.plot, "t14-embeddings", "apart"),
+    _figure("F6", "Text and Code embeddings in two dimensions, every arm", embedding.plot, "t14-embeddings", "apart"),
     _figure("F7", "Lambda by k: heat maps with intervals and counts", heatmap.plot, "f7-grid", "pooled"),
     Artefact(
         "F8",
@@ -127,23 +129,23 @@ ARTEFACTS: tuple[Artefact, ...] = (
     ),
     _figure("F9", "HellaSwag, lambda up to 1024", heatmap.plot, "f9-hellaswag-lambda", "pooled"),
     Artefact("curves", "Learning curves of all trials", None, curves.plot),
-    Artefact("diagnostics", "The embedding space while it is trained", None, diagnostics.plot),
+    Artefact("diagnostics", "The embedding space during training", None, diagnostics.plot),
     Artefact("seeds", "Confirmation, seed by seed", None, seeds.plot),
-    Artefact("stops", "What stopped, and why", None, stops.plot),
+    Artefact("stops", "How trials ended, and why", None, stops.plot),
     Artefact("budget", "Budget spent by arm", None, budget.plot),
     Artefact("parallel", "Parallel coordinates of the search", None, parallel.plot),
     Artefact("best_of_n", "Expected best score of n trials, against budget", None, best_of_n.plot),
     Artefact("importance", "Importance of the knobs per arm", None, importance.plot, several="apart"),
 )
-"""What the paper shows, in its order, and what no paper shows."""
+"""The paper's tables and figures in its order, then those that are not in the paper."""
 ALIASES = {"f1-right": "F1", "f3-left": "F3", "f3-right": "F3-losses"}
-"""Other names of halves of the paper's figures."""
+"""Other names for the halves of the paper's figures."""
 
 
 def find(name: str) -> Artefact:
-    """The artefact of that name, in any case. Raises ValueError with the legal names."""
+    """The artefact of that name, ignoring case. Raises ValueError with the known names."""
     wanted = ALIASES.get(name.lower(), name).lower()
     for artefact in ARTEFACTS:
         if artefact.name.lower() == wanted:
             return artefact
-    raise ValueError(f"no table or figure {name!r}; there are {', '.join(artefact.name for artefact in ARTEFACTS)}")
+    raise ValueError(f"unknown table or figure {name!r}; choose one of {', '.join(artefact.name for artefact in ARTEFACTS)}")

@@ -1,6 +1,6 @@
-"""Text and Code states of confirmed trials: reading them, how far apart they lie, and two pictures of them in the plane.
+"""Text and Code states of confirmed trials: reading them, their distances, and two projections to two dimensions.
 
-Everything is of one trial at a time, whose states of all pairs fit in memory.
+Every function handles one trial, whose states of all pairs fit in memory.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from jepa_ray import results
 
 Array = NDArray[np.float64]
 PERPLEXITY = 30.0
-"""Of t-SNE (its usual value), where there are enough points for it."""
+"""For t-SNE (its usual value), if there are enough points."""
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Enc(Text) and Enc(Code) of the same examples, a row each."""
+    """Enc(Text) and Enc(Code) of the same examples, one row per example."""
 
     example_ids: tuple[str, ...]
     text_PD: Array
@@ -30,18 +30,18 @@ class Pairs:
 
 
 def read_pairs(folder: Path, trial_id: str) -> tuple[Pairs | None, str]:
-    """The pairs of one committed trial, by example id; None where there are none, and a sentence on what is missing (empty: nothing)."""
+    """The pairs of one committed trial by example id (None if there are none), and a sentence on what is missing (empty if nothing is)."""
     path = folder / "embeddings" / f"{trial_id}.parquet"
     if not path.is_file():
         return None, ""
     try:
         frame = pq.read_table(path, schema=results.EMBEDDINGS).to_pandas()
     except (pa.ArrowInvalid, OSError):
-        return None, f"embeddings/{path.name} can't be read and is left out."
+        return None, f"embeddings/{path.name} cannot be read and is left out."
     sides = [frame[frame["view"] == view].set_index("example_id")["vector"] for view in ("text", "code")]
     common = sorted(set(sides[0].index) & set(sides[1].index))
     if not common:
-        return None, f"embeddings/{path.name} holds no example with both views."
+        return None, f"embeddings/{path.name} contains no example with both views."
     text_PD, code_PD = (np.stack(side[common].to_list()).astype(np.float64) for side in sides)
     finite: NDArray[np.bool_] = np.all(np.isfinite(np.concatenate([text_PD, code_PD], axis=1)), axis=1)
     note = "" if finite.all() else f"{int((~finite).sum())} pairs of {path.stem} have states beyond half precision and are left out."
@@ -50,7 +50,7 @@ def read_pairs(folder: Path, trial_id: str) -> tuple[Pairs | None, str]:
 
 
 def cosine_distances(text_PD: Array, code_PD: Array) -> tuple[float, float]:
-    """Mean of 1 - cosine over pairs, and over all Texts with other examples' Codes (nan of one pair; a zero state has cosine 0)."""
+    """Mean of 1 - cosine over pairs, and over all Texts with other examples' Codes (nan for a single pair). A zero state has cosine 0."""
     unit = [side / np.maximum(np.linalg.norm(side, axis=1, keepdims=True), 1e-300) for side in (text_PD, code_PD)]
     distance_PP = 1 - unit[0] @ unit[1].T
     number = len(distance_PP)
@@ -60,9 +60,9 @@ def cosine_distances(text_PD: Array, code_PD: Array) -> tuple[float, float]:
 
 
 def principal(points_ND: Array) -> tuple[Array, Array]:
-    """(N, 2) coordinates on the first two principal components, and the share of variance (2,) that each has.
+    """(N, 2) coordinates on the first two principal components, and each component's share of the variance (2,).
 
-    The sign of a component is free: it is taken so that its largest loading is positive. Equal points: zeros, and shares of 0.
+    The sign of a component is arbitrary; its largest loading is made positive. Equal points have zero coordinates and shares.
     """
     centred_ND = points_ND - points_ND.mean(axis=0)
     u_NR, s_R, vt_RD = np.linalg.svd(centred_ND, full_matrices=False)
@@ -76,9 +76,9 @@ def principal(points_ND: Array) -> tuple[Array, Array]:
 
 
 def tsne(points_ND: Array) -> Array | None:
-    """(N, 2) coordinates by t-SNE (van der Maaten and Hinton, 2008), started from the principal components, so the same every time.
+    """(N, 2) coordinates by t-SNE (van der Maaten and Hinton, 2008), started from the principal components and therefore reproducible.
 
-    None without scikit-learn, and of fewer than four points.
+    None without scikit-learn, for fewer than four points, or if all points are equal.
     """
     try:
         from sklearn.manifold import TSNE

@@ -1,6 +1,6 @@
-"""A report's blocks as one self-contained HTML page and as Markdown. No script, no network: CSS and SVG are in the page.
+"""Renders a report's blocks as one self-contained HTML page and as Markdown. No script, no network: CSS and SVG are in the page.
 
-Light or dark follows the reader's system. On a narrow screen wide tables and figures scroll inside their own box, never the page.
+Light or dark follows the reader's system. On a narrow screen, wide tables and figures scroll in their own box; the page never does.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from analysis.text_tables import Table, markdown
 
 @dataclass(frozen=True)
 class Sentences:
-    """A list of sentences; `warning` where they qualify everything else."""
+    """A list of sentences; `warning` if they qualify everything else on the page."""
 
     lines: tuple[str, ...]
     warning: bool = False
@@ -36,7 +36,7 @@ class Ruling:
 
 @dataclass(frozen=True)
 class Figure:
-    """A plot with the command that prints its table again."""
+    """A plot with the command that prints its table."""
 
     plot: Plot
     command: str
@@ -44,16 +44,16 @@ class Figure:
 
 @dataclass(frozen=True)
 class Grid:
-    """A table; `folded` behind its title, `code` with cells in a fixed-width face (and marks of `diff`)."""
+    """A table; `folded` behind its title, `code` with cells in a fixed-width font (and marks of `diff`)."""
 
     table: Table
     folded: bool = False
     code: bool = False
     command: str = ""
     sources: tuple[str, ...] = ()
-    """Tables of the results folder that it is made of."""
+    """Tables of the results folder that it is computed from."""
     prose: bool = False
-    """The last column holds sentences, which may be broken into lines."""
+    """The last column contains sentences, which may wrap."""
 
 
 Block = Sentences | Ruling | Figure | Grid
@@ -61,7 +61,7 @@ Block = Sentences | Ruling | Figure | Grid
 
 @dataclass(frozen=True)
 class Section:
-    """A heading, a sentence or two, and what stands below."""
+    """A heading, a sentence or two, and the blocks below."""
 
     title: str
     blocks: list[Block]
@@ -70,7 +70,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """The whole report. `facts`: what stands below the title. `data`: the way from the page to the results folder."""
+    """The whole report. `facts` appear below the title; `data` is the relative path from the page to the results folder."""
 
     title: str
     facts: list[tuple[str, str]]
@@ -80,20 +80,20 @@ class Page:
 
 
 OPEN_WRONG, OPEN_EXTRA, OPEN_MISSING, CLOSE = "\ue000", "\ue001", "\ue002", "\ue003"
-"""Private-use characters that stand for tags until the text around them is escaped."""
+"""Private-use characters that replace tags until the surrounding text is escaped."""
 BRACES = str.maketrans({OPEN_WRONG: "{+", OPEN_EXTRA: "{+", OPEN_MISSING: "{-", CLOSE: "}"})
-"""What they are in Markdown."""
+"""Their Markdown equivalents."""
 
 
 def diff(parts: list[Span]) -> str:
-    """Differences of an answer, marked for `Grid(code=True)`."""
+    """An answer with its differences marked, for `Grid(code=True)`."""
     shapes = {"same": "{1}", "wrong": OPEN_MISSING + "{0}" + CLOSE + OPEN_WRONG + "{1}" + CLOSE}
     shapes |= {"extra": OPEN_EXTRA + "{1}" + CLOSE, "missing": OPEN_MISSING + "{0}" + CLOSE}
     return "".join(shapes[part.kind].format(part.expected, part.given) for part in parts).replace("\n", "⏎")
 
 
 def html(page: Page) -> str:
-    """The page, complete."""
+    """The complete page."""
     light, dark = style.colour_variables()
     css = CSS.replace("/*LIGHT*/", light).replace("/*DARK*/", dark)
     facts = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in page.facts)
@@ -114,8 +114,8 @@ def html(page: Page) -> str:
 <main>
 {sections}
 </main>
-<footer><p>Made by <code>{escape(page.command)}</code> from <a href="{escape(page.data)}">its tables</a>; every number here is
-computed from them.</p></footer>
+<footer><p>Made by <code>{escape(page.command)}</code>; every number is computed from <a href="{escape(page.data)}">the sweep's
+tables</a>.</p></footer>
 </body>
 </html>
 """
@@ -168,7 +168,7 @@ def _folded(title: str, inner: str) -> str:
 
 
 def _prose(text: str) -> str:
-    """A sentence as HTML; what is between backticks in a fixed-width face."""
+    """A sentence as HTML; text between backticks is set in a fixed-width font."""
     return re.sub("`([^`]+)`", r"<code>\1</code>", escape(text))
 
 
@@ -200,7 +200,7 @@ def _cell(text: str, code: bool) -> str:
 
 
 def as_markdown(page: Page) -> tuple[str, dict[str, bytes]]:
-    """The same as Markdown, and the PNG files that it shows, by name."""
+    """The page as Markdown, and its PNG files by name."""
     images: dict[str, bytes] = {}
     parts = [f"# {page.title}", "\n".join(f"- {name}: {value}" for name, value in page.facts)]
     for section in page.sections:

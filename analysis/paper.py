@@ -1,11 +1,11 @@
-"""One command per table and figure of the paper, and per figure that no paper shows.
+"""One command per table and figure of the paper, and per figure that is not in the paper.
 
     python -m analysis.paper T3 results/ablation_objectives [results/other ...] [--as-markdown] [--figure FILE.png|FILE.svg|FILE.pdf]
-    python -m analysis.paper --list            what there is, and which search space makes it
+    python -m analysis.paper --list            all names, and the search spaces that produce their data
     python -m analysis.paper --markdown        docs/paper.md
 
-Prints the table, with the paper's numbers beside ours where it has them; of a figure, the table behind it. Several folders are shown as
-one, where that can be. Where a folder doesn't hold what is asked for, one sentence says what does.
+Prints a table, with the paper's numbers next to ours if there are any; for a figure, the table behind it. Several folders are shown as one
+if possible. If a folder lacks the data, one sentence says which search space produces it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from analysis.artefacts import ARTEFACTS, Artefact, find
+from analysis.command_line import run
 from analysis.figures.style import drawing
 from analysis.inputs import combine
 from analysis.inputs.sweep import Sweep, read
@@ -24,7 +25,7 @@ from analysis.text_tables import Table, markdown, text
 
 
 def show(artefact: Artefact, sweep: Sweep, *, as_markdown: bool = False, figure: Path | None = None) -> str:
-    """Table, caption and notes of one artefact made from one sweep; the figure goes to `figure`."""
+    """Table, caption and notes of one artefact of one sweep; its figure is written to `figure`."""
     notes: list[str] = list(sweep.notes)
     tables: list[Table]
     if artefact.plot is not None:
@@ -49,27 +50,27 @@ def show(artefact: Artefact, sweep: Sweep, *, as_markdown: bool = False, figure:
 
 
 def together(artefact: Artefact, sweeps: Sequence[Sweep]) -> list[Sweep]:
-    """What of several folders is shown as one. Raises ValueError where they can't be."""
+    """The sweeps to show, several folders combined if the artefact allows it. Raises ValueError if they cannot be combined."""
     if len(sweeps) == 1 or artefact.several == "apart":
         return list(sweeps)
     return [combine.pooled(sweeps) if artefact.several == "pooled" else combine.beside(sweeps)]
 
 
 def how(artefact: Artefact) -> str:
-    """Which search space makes it."""
-    loop = " (a loop: see the file's first lines)" if artefact.looped else ""
+    """The search spaces that produce the artefact's data."""
+    loop = " (in a loop: see the file's first lines)" if artefact.looped else ""
     ways = [
         f"{scale}: {', '.join(f'python -m jepa_ray.sweep {space}' for space in spaces)}{loop}"
         for scale, spaces in (("tiny", artefact.tiny), ("paper", artefact.paper))
         if spaces
     ]
-    return f"What makes it: {'; '.join(ways)}." if ways else "Any sweep makes it."
+    return f"To produce it: {'; '.join(ways)}." if ways else "Any sweep produces it."
 
 
 def listing() -> str:
-    """Names, what they are, and the command that makes their data."""
+    """Names, descriptions and search spaces of all tables and figures."""
     rows = [[artefact.name, artefact.what, ", ".join(artefact.tiny) or "-", ", ".join(artefact.paper) or "-"] for artefact in ARTEFACTS]
-    return text(Table("Tables and figures", ["name", "what", "tiny search space", "at the paper's scale"], rows, ""))
+    return text(Table("Tables and figures", ["name", "content", "tiny search space", "at the paper's scale"], rows, ""))
 
 
 def page() -> str:
@@ -81,20 +82,19 @@ def page() -> str:
         folders = "results/NAME" if len(artefact.tiny) < 2 and not artefact.looped else folders
         loop = " (a loop over sweeps: see the file's first lines)" if artefact.looped else ""
         rows.append([artefact.name, artefact.what + loop, f"`python -m analysis.paper {artefact.name} {folders}`", *cells])
-    table = markdown(Table("Commands", ["", "what", "command", "tiny search space", "at the paper's scale"], rows, ""))
+    table = markdown(Table("Commands", ["", "content", "command", "tiny search space", "at the paper's scale"], rows, ""))
     return "\n".join(
         [
             "# Tables and figures, each with its command",
             "",
-            "Written by `python -m analysis.paper --markdown > docs/paper.md`; a test compares.",
+            "Written by `python -m analysis.paper --markdown > docs/paper.md`; a test checks that it is up to date.",
             "",
-            "`T1` to `T15` and `F1` to `F9` are those of the paper (arXiv 2509.14252v2); the others no paper shows. Each command takes",
-            "results folders and prints a table, with the paper's numbers beside ours where it has them. Several folders are shown in one",
-            "table or figure, a sweep beside the other; of T8, T9, F7 and F9 they are the ranks or seeds of one design, and are pooled;",
-            "of T1, T7, T11, F4 and F6 they come one after the other. `--figure FILE.png` (or `.svg`, `.pdf`) writes a figure,",
-            "`--as-markdown` prints for a paper or a pull request. The search spaces are arguments of `python -m jepa_ray.sweep`; of",
-            "several, each is a sweep. The tiny ones run offline. `python -m analysis.report results/NAME` puts what a sweep has on one",
-            "page.",
+            "`T1` to `T15` and `F1` to `F9` are those of the paper (arXiv 2509.14252v2); the others are not in the paper. Each command",
+            "takes results folders and prints a table, with the paper's numbers next to ours if there are any. Several folders are shown",
+            "side by side in one table or figure. For T8, T9, F7 and F9 they are the ranks or seeds of one design and are pooled; for T1,",
+            "T7, T11, F4 and F6 they are shown one after the other. `--figure FILE.png` (or `.svg`, `.pdf`) writes a figure;",
+            "`--as-markdown` prints Markdown for a paper or a pull request. The search spaces are arguments of `python -m jepa_ray.sweep`,",
+            "one sweep each. The tiny ones run offline. `python -m analysis.report results/NAME` puts all that a sweep has on one page.",
             "",
             table,
         ]
@@ -105,11 +105,11 @@ _WITH_NUMBERS = {"T2", "T3", "T4", "T5", "T6", "T8", "T9", "T10", "T12", "T13", 
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line; 2 where a name or a folder is none."""
+    """Command line. Status 2: unknown name, or a folder that is not a sweep's."""
     parser = argparse.ArgumentParser(prog="python -m analysis.paper", description="Tables and figures of the paper, from results folders.")
     parser.add_argument("name", nargs="?", metavar="NAME", help="T3, F7, curves, ...: --list shows all")
     parser.add_argument("sweeps", nargs="*", type=Path, metavar="results/NAME")
-    parser.add_argument("--list", action="store_true", help="what there is, and which search space makes it")
+    parser.add_argument("--list", action="store_true", help="list all names, and the search spaces that produce their data")
     parser.add_argument("--markdown", action="store_true", help="print docs/paper.md")
     parser.add_argument("--as-markdown", action="store_true", help="print tables as Markdown")
     parser.add_argument("--figure", type=Path, metavar="FILE", help="write the figure: .png, .svg or .pdf")
@@ -118,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(page() if options.markdown else listing())
         return 0
     if options.name is None or not options.sweeps:
-        parser.error("name a table or figure and a results folder, as in: T3 results/ablation_objectives (--list shows what there is)")
+        parser.error("name a table or figure and a results folder, as in: T3 results/ablation_objectives (--list shows all names)")
     try:
         artefact = find(options.name)
         if options.figure and artefact.plot is None:
@@ -129,7 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             refuse_damaged(folder)
         sweeps = together(artefact, [read(folder) for folder in options.sweeps])
         if options.figure and len(sweeps) > 1:
-            raise ValueError(f"--figure takes one results folder for {artefact.name}: one file can't hold several figures")
+            raise ValueError(f"--figure takes one results folder for {artefact.name}: one file cannot contain several figures")
         shown = {sweep.folder: show(artefact, sweep, as_markdown=options.as_markdown, figure=options.figure) for sweep in sweeps}
     except (ValueError, OSError) as error:
         parser.error(str(error))
@@ -140,4 +140,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run(main)

@@ -1,6 +1,6 @@
 """The numbers of the LLM-JEPA paper (arXiv 2509.14252v2), accuracy in % with the sd over its five seeds. Data only.
 
-Its best cell was chosen on the test set, so its differences are too large by an unknown amount; they are shown for comparison.
+The paper chose its best cell on the test set, so its differences are too large by an unknown amount; they are shown for comparison.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Row:
-    """Baseline and LLM-JEPA of one line of a comparison. `size` is a piece of the model's name, where the family has several."""
+    """Baseline and LLM-JEPA of one line of a comparison. `size` is part of the model's name, if the family has several."""
 
     task: str
     family: str
@@ -61,7 +61,7 @@ VARIANTS: dict[str, float] = {
     "reverse": 65.70,
     "infonce": 34.40,
 }
-"""T3: NL-RX-SYNTH, Llama-3.2-1B-Instruct, lr 2e-5, lambda 1, k 1 for all, which is no verdict on L2: its lambda was never tuned."""
+"""T3: NL-RX-SYNTH, Llama-3.2-1B-Instruct, all at lr 2e-5, lambda 1, k 1. This says nothing about L2 itself: its lambda was not tuned."""
 
 LOSS_DROPOUT: dict[tuple[float, float], float] = {
     (0, 1): 63.96,
@@ -81,7 +81,7 @@ RANKS: dict[float | None, tuple[float, float]] = {
     512: (50.18, 72.41),
     None: (57.29, 70.42),
 }
-"""T8: LoRA rank -> baseline, LLM-JEPA; None is full fine-tuning."""
+"""T8: LoRA rank (None: full fine-tuning) -> baseline, LLM-JEPA."""
 
 RATIOS: dict[float, float] = {0: 0.0, 0.01: 1.38, 0.1: 45.80, 1: 70.42, 10: 67.52, 100: 66.83, float("inf"): 57.29}
 """T10: gamma / lambda at k 0; infinity is the baseline."""

@@ -1,7 +1,7 @@
-"""The paper's tables made from a sweep: ours, mean ± sd over seeds, with the paper's numbers beside them.
+"""The paper's tables from a sweep: our mean ± sd over seeds next to the paper's numbers.
 
-Each function takes a `Sweep` and gives tables; where the folder doesn't hold what a table needs, one without rows whose sentence
-says so. Confirmation runs are taken where they fill a table; otherwise COMPLETE search trials on validation, which the title says.
+Each function takes a `Sweep` and returns tables. If the folder lacks the data for a table, it has no rows and a sentence that says so.
+Confirmation runs are used if they fill a table, otherwise COMPLETE search trials on validation; the title says which.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from analysis.inputs.sweep import Sweep, last_values, shown_runs
 from analysis.text_tables import FLOPS, Table, cost_column, flops, percent, significant
 
 USUAL = {"objective": "cosine", "layout": "append", "target": "online", "predictor": "tokens", "readout": "last", "control": "none"}
-"""The paper's own term, by its columns."""
-TINY = "`tiny` models have about 0.2M parameters: their numbers stand beside the paper's for the shape of the table only."
+"""The paper's own term: column -> value."""
+TINY = "`tiny` models have about 0.2M parameters: only the shape of the table is comparable with the paper, not the numbers."
 
 
 def comparison(sweep: Sweep, name: str, title: str) -> list[Table]:
@@ -36,8 +36,11 @@ def comparison(sweep: Sweep, name: str, title: str) -> list[Table]:
                 ours = [_by_seed(group, label, f"test_{judged}") for label in (baseline, method)]
                 same_data = set(_data(group, baseline)) == set(_data(group, method))
                 difference = (ours[1] - ours[0]).dropna() if same_data else ours[0].head(0)
-                own = variant(group[group["label"] == method].iloc[0]) == "cosine"  # no other variant is the paper's method
-                theirs = [_paper(line.baseline), *([_paper(line.jepa), f"{line.jepa[0] - line.baseline[0]:+.2f}"] if own else ["-", "-"])]
+                as_paper = variant(group[group["label"] == method].iloc[0]) == "cosine"  # no other variant is the paper's method
+                theirs = [
+                    _paper(line.baseline),
+                    *([_paper(line.jepa), f"{line.jepa[0] - line.baseline[0]:+.2f}"] if as_paper else ["-", "-"]),
+                ]
                 shown = [_mean(ours[0]), _mean(ours[1]), _mean(difference, sign=True) if len(difference) else "-"]
                 model = str(group["model"].iloc[0])
                 rows.append(
@@ -58,7 +61,7 @@ def comparison(sweep: Sweep, name: str, title: str) -> list[Table]:
     header += ["paper: baseline", "paper: LLM-JEPA", "paper: difference", "paper's setting"]
     wanted = ", ".join(f"{line.task}/{line.family}{' ' + line.size if line.size else ''}" for line in paper.COMPARISONS[name])
     extra = " from random weights (base.model.init=random)" if name == "T2" else ""
-    empty = f"{sweep.folder} has no confirmed baseline and method with test figures for {wanted}{extra}."
+    empty = f"{sweep.folder} has no confirmed baseline and method with test scores for {wanted}{extra}."
     return [Table(f"{name}. {title} ({judged} on test, %, mean ± sd over seeds)", header, rows, empty)]
 
 
@@ -70,18 +73,18 @@ def variants(sweep: Sweep) -> list[Table]:
     for label, arm in confirmed.groupby("label", sort=True):
         first = arm.iloc[0]
         kind = variant(first)
-        known = f"{paper.VARIANTS[kind]:.2f}" if kind in paper.VARIANTS else "-"
+        printed = f"{paper.VARIANTS[kind]:.2f}" if kind in paper.VARIANTS else "-"
         settings = [significant(_number(first[name])) if not first["is_baseline"] else "-" for name in ("lambda", "k")]
-        rows.append([str(label), kind, str(len(arm)), *settings, _mean(arm["test_accuracy"]), known])
+        rows.append([str(label), kind, str(len(arm)), *settings, _mean(arm["test_accuracy"]), printed])
     rows.sort(key=lambda row: (list(paper.VARIANTS).index(row[1]) if row[1] in paper.VARIANTS else 99, row[0]))
     header = ["arm", "variant", "seeds", "lambda", "k", "ours", "paper (lambda 1, k 1)"]
     enough = len({row[1] for row in rows} - {"baseline"}) > 1
-    empty = f"{sweep.folder} has no two confirmed variants of the term (distance, layout) with test figures."
+    empty = f"{sweep.folder} has fewer than two confirmed variants of the term (distance, layout) with test scores."
     return [Table("T3. Variants of the term (accuracy on test, %, mean ± sd over seeds)", header, rows if enough else [], empty)]
 
 
 def loss_dropout(sweep: Sweep) -> list[Table]:
-    """T6: loss dropout by lambda, with the FLOPs it cost; the baseline, which has neither, first."""
+    """T6: loss dropout by lambda with their FLOPs; the baseline, which has neither, comes first."""
     both, judged = _cells(sweep, ["loss_dropout", "lambda"], baseline=True)
     trials, cost = both[~both["is_baseline"]], cost_column(both)
     rows = []
@@ -89,12 +92,12 @@ def loss_dropout(sweep: Sweep) -> list[Table]:
         rows.append([str(label), "-", "-", str(len(cell)), flops(cell[cost].mean()), _mean(cell[judged]), "-"])
     for key, cell in trials.groupby(["label", "loss_dropout", "lambda"], sort=True):
         label, alpha, lambda_ = cast(tuple[str, float, float], key)
-        known = paper.LOSS_DROPOUT.get((alpha, lambda_))
-        theirs = "-" if known is None else f"{known:.2f}"
+        printed = paper.LOSS_DROPOUT.get((alpha, lambda_))
+        theirs = "-" if printed is None else f"{printed:.2f}"
         rows.append([str(label), f"{alpha:g}", f"{lambda_:.4g}", str(len(cell)), flops(cell[cost].mean()), _mean(cell[judged]), theirs])
-    header = ["arm", "loss dropout", "lambda", "trials", f"{FLOPS[cost]} a trial", "ours", "paper (equal FLOPs)"]
+    header = ["arm", "loss dropout", "lambda", "trials", f"{FLOPS[cost]} per trial", "ours", "paper (equal FLOPs)"]
     enough = trials["loss_dropout"].nunique() > 1
-    empty = f"{sweep.folder} has trials at one loss dropout at most."
+    empty = f"{sweep.folder} has trials with at most one value of loss dropout."
     return [Table(f"T6. Loss dropout ({_where(judged)})", header, rows if enough else [], empty)]
 
 
@@ -106,11 +109,11 @@ def ranks(sweep: Sweep) -> list[Table]:
     for key, cell in trials.groupby(["label", "rank"], sort=True):
         label, rank = cast(tuple[str, float], key)
         full = rank == float("inf")
-        known = paper.RANKS.get(None if full else rank)
-        theirs = "-" if known is None else f"{known[0 if cell['is_baseline'].iloc[0] else 1]:.2f}"
+        printed = paper.RANKS.get(None if full else rank)
+        theirs = "-" if printed is None else f"{printed[0 if cell['is_baseline'].iloc[0] else 1]:.2f}"
         rows.append([str(label), "full" if full else f"{rank:g}", str(len(cell)), _mean(cell[judged]), theirs])
     enough = trials["rank"].nunique() > 1
-    empty = f"{sweep.folder} has trials at one LoRA rank at most."
+    empty = f"{sweep.folder} has trials with at most one LoRA rank."
     return [Table(f"T8. LoRA rank ({_where(judged)})", ["arm", "rank", "trials", "ours", "paper"], rows if enough else [], empty)]
 
 
@@ -122,11 +125,15 @@ def ratios(sweep: Sweep) -> list[Table]:
     rows = []
     for key, cell in trials.groupby(["label", "ratio"], sort=True):
         label, value = cast(tuple[str, float], key)
-        near = [theirs for known, theirs in paper.RATIOS.items() if known == value or (value < 1e9 and abs(known - value) < 1e-3 * known)]
+        near = [
+            theirs
+            for printed, theirs in paper.RATIOS.items()
+            if printed == value or (value < 1e9 and abs(printed - value) < 1e-3 * printed)
+        ]
         ks = ", ".join(f"{k:g}" for k in sorted(cell["k"].dropna().unique())) if not cell["is_baseline"].iloc[0] else "-"
         rows.append([str(label), f"{value:.4g}", ks, str(len(cell)), _mean(cell[judged]), f"{near[0]:.2f}" if near else "-"])
     enough = trials.loc[~trials["is_baseline"], "gamma"].nunique() > 1
-    empty = f"{sweep.folder} has trials at one gamma at most."
+    empty = f"{sweep.folder} has trials with at most one value of gamma."
     return [
         Table(
             f"T10. gamma / lambda ({_where(judged)})",
@@ -138,10 +145,10 @@ def ratios(sweep: Sweep) -> list[Table]:
 
 
 def linearity(sweep: Sweep) -> list[Table]:
-    """T14: is Code a linear image of Text, and how far apart are they? Before training, and at the end of every arm.
+    """T14: is Code a linear image of Text, and how far apart are they? Before training, and at the end of training for every arm.
 
-    The paper's norm fits and judges on the same pairs, and with no more pairs than the model is wide it does not exist; beside it stands
-    what a linear map explains of pairs that it was not fitted on.
+    The paper's norm is fitted and evaluated on the same pairs, and needs more pairs than the model is wide to exist. The R2
+    on unseen pairs is what a linear map explains of pairs that it was not fitted on.
     """
     runs, _ = shown_runs(sweep)
     names = ["diag_linearity", "diag_linearity_relative", "diag_ridge_r2", "diag_sv_mean", "diag_pairs"]
@@ -157,15 +164,15 @@ def linearity(sweep: Sweep) -> list[Table]:
         rows.append([str(label), str(len(cell)), *_means(cell, names), *_linear(key)])
     header = ["arm", "runs", "||Enc(Text) X - Enc(Code)||", "relative to ||Enc(Code)||", "R2 on unseen pairs"]
     header += ["mean of top singular values", "pairs", "paper: norm", "paper: mean of top 100"]
-    empty = f"{sweep.folder} has no diag_linearity: diagnostics were off (`base.evaluation.diagnostic_pairs` over 0 turns them on)."
+    empty = f"{sweep.folder} has no diag_linearity, as diagnostics were off; set `base.evaluation.diagnostic_pairs` above 0."
     title = "T14. Linearity of Text -> Code and singular values of the difference (mean over runs)"
     if any(row[2] == "-" for row in rows):
-        title += "; no norm where there are no more pairs than the model is wide (`base.evaluation.diagnostic_pairs`)"
+        title += "; no norm unless there are more pairs than the model is wide (`base.evaluation.diagnostic_pairs`)"
     return [Table(title, header, rows, empty)]
 
 
 def _cells(sweep: Sweep, keys: Sequence[str], baseline: bool) -> tuple[pd.DataFrame, str]:
-    """Trials that fill cells of `keys`, and the score: confirmation on test where it holds several cells, else the search on validation."""
+    """Trials that fill cells of `keys`, and their score: confirmation on test if it has several cells, else the search on validation."""
     trials = sweep.trials if baseline else sweep.trials[~sweep.trials["is_baseline"]]
     complete = trials[trials["state"] == "COMPLETE"]
     confirmed = trials[trials["counts"] & trials["test_accuracy"].notna()]
@@ -181,7 +188,7 @@ def _where(judged: str) -> str:
 
 
 def variant(row: pd.Series[Any]) -> str:
-    """Where the term is the paper's but for one thing, that thing; otherwise all that differs."""
+    """How the term differs from the paper's: the values that differ, joined by +; `cosine` if none does, `baseline` without a term."""
     if row["is_baseline"]:
         return "baseline"
     changed = [str(row[name]) for name, value in USUAL.items() if isinstance(row[name], str) and row[name] != value]
@@ -211,8 +218,8 @@ def _paper(moments: tuple[float, float | None]) -> str:
 
 
 def _linear(key: str) -> list[str]:
-    known = paper.LINEARITY.get(key)
-    return ["-", "-"] if known is None else [f"{number:g}" for number in known]
+    printed = paper.LINEARITY.get(key)
+    return ["-", "-"] if printed is None else [f"{number:g}" for number in printed]
 
 
 def _number(value: Any) -> float | None:

@@ -1,9 +1,9 @@
-"""A sweep on one page: verdicts, confirmation, search, what the loss did, cost, answers. Works offline, in light and dark, on a phone.
+"""A sweep on one page: verdicts, confirmation, search, losses, embeddings, cost, answers. Works offline, in light and dark, on a phone.
 
     python -m analysis.report results/NAME [--output FOLDER] [--no-markdown]
 
-Writes `index.html` (self-contained) and `report.md` with its PNGs to results/NAME/report/. Every number comes from the tables of the
-folder and can be had again by the command below it. A sweep that is still running, and files that can't be read, are reported as such.
+Writes `index.html` (self-contained) and `report.md` with its PNGs to results/NAME/report/. Every number is computed from the
+folder's tables, and the command below it prints it again. Running sweeps and unreadable files are reported as such.
 """
 
 from __future__ import annotations
@@ -18,23 +18,24 @@ import pandas as pd
 
 from analysis import answers, panels, summary
 from analysis.artefacts import ARTEFACTS
+from analysis.command_line import run
 from analysis.inputs.sweep import Sweep, read
 from analysis.page import Block, Figure, Grid, Page, Ruling, Section, Sentences, as_markdown, diff, html
 from analysis.protocol.claims import gather
 from analysis.summary_tables import tables
 from analysis.text_tables import Table, sized
-from analysis.verdict import judge
+from analysis.verdict import corrected, judge
 
 STAGES = {"search": "search", "confirm": "confirmation", "matched": "at equal FLOPs"}
 SOURCES = ("trials", "metrics")
 
 
 def build(folder: Path, output: Path) -> Page:
-    """The page of one sweep. Raises ValueError where `folder` is no sweep's."""
+    """The page of one sweep. Raises ValueError if `folder` is not a sweep's."""
     sweep = read(folder)
     trials = sweep.trials
-    found = summary.summarise(sweep)
-    states, best, confirmation, differences = tables(found)
+    numbers = summary.summarise(sweep)
+    states, best, confirmation, differences = tables(numbers)
 
     def figure(name: str) -> Figure:
         artefact = next(artefact for artefact in ARTEFACTS if artefact.name == name)
@@ -52,22 +53,22 @@ def build(folder: Path, output: Path) -> Page:
         sections = [Section("State", first)]
     else:
         sections = [
-            Section("Verdict", [*first, *_verdicts(folder, found.notes)]),
+            Section("Verdict", [*first, *_verdicts(folder, numbers.notes)]),
             Section(
                 "Confirmation",
                 [figure("seeds"), grid(confirmation), replace(grid(differences), folded=True)],
-                "The best of each arm on fresh seeds.",
+                "The best configuration of each arm on fresh seeds.",
             ),
             Section(
                 "Search",
                 [figure("curves"), grid(best), figure("best_of_n"), figure("F7"), figure("parallel"), figure("importance")],
-                "How the configurations were found. A best score among many favours whoever was picked: the confirmation is what counts.",
+                "How the configurations were found. The best of many scores is biased upwards: rely on the confirmation.",
             ),
             Section("Training", [figure("F1"), figure("F5"), figure("F3-losses")]),
             Section(
                 "Embeddings",
                 [figure("F3"), figure("diagnostics")],
-                "On fixed validation pairs, of every arm, the baseline among them.",
+                "On fixed validation pairs, for every arm including the baseline.",
             ),
             Section("Cost and stops", [figure("budget"), figure("stops"), replace(grid(states), folded=True)]),
             Section(
@@ -76,17 +77,17 @@ def build(folder: Path, output: Path) -> Page:
                     replace(side_by_side(answers.differences(sweep)), folded=False, code=False),
                     *(side_by_side(table) for table in answers.side_by_side(sweep, mark=diff)),
                 ],
-                "Against the reference: struck out is missing or should stand there, underlined is wrong, wavy is too much.",
+                "Compared with the reference: struck out = missing or expected, underlined = wrong, wavy = extra.",
             ),
-            Section("Notes", [Sentences(tuple(found.notes))]),
+            Section("Notes", [Sentences(tuple(numbers.notes))]),
         ]
         sections = [section for section in sections if section.blocks]
     data = os.path.relpath(folder, output).replace(os.sep, "/")
-    return Page(f"{folder.resolve().name}: what came out", facts(sweep), sections, f"python -m analysis.report {folder}", data)
+    return Page(f"{folder.resolve().name}: results", facts(sweep), sections, f"python -m analysis.report {folder}", data)
 
 
 def facts(sweep: Sweep) -> list[tuple[str, str]]:
-    """What ran, in counts, and where it ran."""
+    """What ran, in counts, and where."""
     trials = sweep.trials
     if trials.empty:
         return [("trials", "none yet")]
@@ -109,7 +110,7 @@ def facts(sweep: Sweep) -> list[tuple[str, str]]:
 
 
 def write(folder: Path, output: Path | None = None, markdown: bool = True) -> list[Path]:
-    """Write the report of the sweep in `folder`; the files written. Raises ValueError where `folder` is no sweep's."""
+    """Write the report of the sweep in `folder` and return the files. Raises ValueError if `folder` is not a sweep's."""
     output = output or folder / "report"
     page = build(folder, output)
     output.mkdir(parents=True, exist_ok=True)
@@ -123,24 +124,23 @@ def write(folder: Path, output: Path | None = None, markdown: bool = True) -> li
 
 
 def _verdicts(folder: Path, notes: Sequence[str]) -> list[Block]:
-    """The rulings of analysis.verdict and the panels, or where it can't give any, the sentences of analysis.summary and why."""
+    """The rulings of `analysis.verdict` and the panels; if there can be none, the reason and the sentences of `analysis.summary`."""
     try:
         evidence = gather(folder)
         report = judge(evidence)
     except (ValueError, OSError) as error:
-        told = tuple(note for note in notes if " against " in note) or tuple(notes)
-        return [Sentences((f"No verdict: {error}", *told))]
+        sentences = tuple(note for note in notes if " against " in note) or tuple(notes)
+        return [Sentences((f"No verdict: {error}", *sentences))]
     marks = {True: "holds", False: "fails", None: "-"}
     blocks: list[Block] = []
     for verdict in report.verdicts:
         rows = [[reason.name, marks[reason.holds], reason.text] for reason in verdict.reasons]
-        reasons = Table("Reasons", ["condition", "", "numbers"], rows, "No condition could be looked at.")
+        reasons = Table("Reasons", ["condition", "", "numbers"], rows, "No condition could be checked.")
         sentence = verdict.sentence.removeprefix(f"{verdict.verdict}: ")
         sentence = f"Control: {sentence}" if verdict.kind == "control" else sentence
         blocks.append(Ruling(verdict.verdict, sentence, reasons, tuple(verdict.notes)))
-    tested = ", ".join(f"{number} {what}" for what, number in report.family.items() if number or what.startswith("claims"))
     command = f"python -m analysis.verdict {folder} --margin {report.margin:g}"
-    how = f"{report.metric}, margin {sized(report.margin)}; Holm over: {tested}. Same as `{command}`."
+    how = f"{report.metric}, margin {sized(report.margin)}; {corrected(report)}. Printed by `{command}`."
     at_equal = [
         Grid(table, command=f"python -m analysis.panels {folder}", sources=SOURCES, prose=True) for table in panels.tables(evidence)
     ]
@@ -148,25 +148,25 @@ def _verdicts(folder: Path, notes: Sequence[str]) -> list[Block]:
 
 
 def _distinct(values: pd.Series[str], limit: int = 12) -> str:
-    known = [f"{value:g}" if isinstance(value, float) else str(value) for value in sorted(values.dropna().unique())]
-    return ", ".join(known[:limit]) + (f" and {len(known) - limit} more" if len(known) > limit else "")
+    names = [f"{value:g}" if isinstance(value, float) else str(value) for value in sorted(values.dropna().unique())]
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line; 2 where a folder is no sweep or can't be written to."""
+    """Command line. Status 2: the folder is not a sweep's, or cannot be written to."""
     parser = argparse.ArgumentParser(prog="python -m analysis.report", description="One self-contained page of a sweep, and its Markdown.")
     parser.add_argument("sweep", type=Path, metavar="results/NAME")
-    parser.add_argument("--output", type=Path, metavar="FOLDER", help="where to write (default results/NAME/report)")
-    parser.add_argument("--no-markdown", action="store_true", help="the page only, without report.md and its PNGs")
+    parser.add_argument("--output", type=Path, metavar="FOLDER", help="output folder (default results/NAME/report)")
+    parser.add_argument("--no-markdown", action="store_true", help="write only the page, without report.md and its PNGs")
     options = parser.parse_args(arguments)
     try:
         written = write(options.sweep, options.output, markdown=not options.no_markdown)
     except (ValueError, OSError) as error:
         parser.error(str(error))
-    words = {".html": "The page, to open in a browser", ".md": "The same as Markdown"}
+    words = {".html": "Page, to open in a browser", ".md": "The same as Markdown"}
     print("\n".join(f"{words[path.suffix]}: {path}" for path in written if path.suffix in words))
     return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run(main)

@@ -1,4 +1,4 @@
-"""Small tables of strings, as aligned text and as Markdown. Imports nothing but the standard library."""
+"""Small tables of strings, as aligned text and as Markdown, and how numbers are written in them. No own imports."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import pandas as pd
 
 COMPUTED, UNPACKED = "train_flops", "train_flops_unpacked"
 FLOPS = {COMPUTED: "computed FLOPs", UNPACKED: "unpacked FLOPs"}
-"""What the two counts of training are called: what was computed, and with every sequence and view by itself."""
+"""Names of the two counts of training FLOPs: as computed, and with every sequence and view counted separately."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """Cells are strings already; `empty` is the sentence that stands in place of no rows."""
+    """A table whose cells are strings; `empty` is printed if there are no rows."""
 
     title: str
     header: list[str]
@@ -25,7 +25,7 @@ class Table:
 
 
 def text(table: Table) -> str:
-    """Columns aligned: the first to the left, the others to the right where every cell starts with a digit or sign."""
+    """The table with aligned columns: to the right if every cell starts with a digit or sign, else to the left."""
     if not table.rows:
         return f"{table.title}\n{table.empty}"
     columns = list(zip(table.header, *table.rows, strict=True))
@@ -40,7 +40,7 @@ def text(table: Table) -> str:
 
 
 def markdown(table: Table) -> str:
-    """A GitHub table under a heading."""
+    """The table in GitHub's Markdown, under a heading."""
     if not table.rows:
         return f"## {table.title}\n\n{table.empty}"
     lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in [table.header, *table.rows]]
@@ -48,12 +48,12 @@ def markdown(table: Table) -> str:
 
 
 def flops(number: float | None) -> str:
-    """A count of FLOPs, the same everywhere: four significant digits, `1.234e+12`; a dash for None."""
+    """A count of FLOPs with four significant digits, `1.234e+12`; a dash for None."""
     return "-" if number is None else f"{number:.3e}"
 
 
 def cost_column(*rows: pd.DataFrame) -> str:
-    """By which FLOPs trials are compared: those that do not depend on packing, micro-batches and workers, where all of them have those."""
+    """The column of FLOPs to compare trials by: unpacked (independent of packing, micro-batches, workers) if all of them have it."""
     unpacked = pd.concat([part[UNPACKED] for part in rows]) if all(UNPACKED in part for part in rows) else pd.Series([np.nan])
     return UNPACKED if np.isfinite(unpacked.to_numpy(dtype=float)).all() else COMPUTED
 
@@ -64,22 +64,22 @@ def counted(number: int, noun: str) -> str:
 
 
 def named(noun: str, values: Sequence[Any]) -> str:
-    """A noun and what it is about: `seed 23`, `seeds 4, 23`."""
+    """A noun and its values: `seed 23`, `seeds 4, 23`."""
     return f"{noun}{'s' * (len(values) != 1)} {', '.join(map(str, values))}"
 
 
 def sized(share: float) -> str:
-    """A share as a number of percentage points: `1 point`, `2.5 points`."""
+    """A share in percentage points: `1 point`, `2.5 points`."""
     return f"{100 * share:g} point{'' if abs(share - 0.01) < 1e-12 else 's'}"
 
 
 def points(share: float) -> str:
-    """A difference in points, two decimals, with its sign; 0 has a plus."""
+    """A difference in points, with its sign and two decimals; 0 is `+0.00`."""
     return f"{round(100 * share, 2) + 0.0:+.2f}"
 
 
 def percent(moments: Mapping[str, Any], *, sign: bool = False) -> str:
-    """`mean ± sd` of a share in percent, two decimals; no sd at n = 1, a dash where there is nothing."""
+    """`mean ± sd` of a share in percent, two decimals; without sd at n = 1, a dash if there is no mean."""
     if moments["mean"] is None:
         return "-"
     mean = points(moments["mean"]) if sign else f"{100 * moments['mean']:.2f}"
@@ -87,7 +87,7 @@ def percent(moments: Mapping[str, Any], *, sign: bool = False) -> str:
 
 
 def significant(value: Any) -> str:
-    """A cell: numbers to four significant digits, a dash for None."""
+    """A cell: numbers with four significant digits, a dash for None."""
     if value is None:
         return "-"
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,4 +1,4 @@
-"""Figures of a sweep, one module each: a function from a `Sweep` to a `Plot`, the figure together with the table behind it.
+"""Figures of a sweep, one per module: each `plot` function turns a `Sweep` into a `Plot`, a figure and the table behind it.
 
-Nothing here reads or writes files (`importance` alone opens study.db), and nothing uses Matplotlib's global state.
+They neither read nor write files (except `importance`, which opens study.db) and do not use Matplotlib's global state.
 """

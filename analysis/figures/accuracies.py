@@ -1,4 +1,4 @@
-"""Accuracy of every arm (the paper's Figure 1, left): confirmed seeds on test, a row per task, family and model, the paper's beside."""
+"""Accuracy of every arm (the paper's Figure 1, left) over confirmed seeds on test, with the paper's; a row per task, family and model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from analysis.text_tables import Table, percent
 
 
 def plot(sweep: Sweep) -> Plot:
-    """Dot: mean over seeds, bar: one sample standard deviation; hollow, the paper's number where it has one for the task and family."""
+    """Dot: mean over seeds; bar: one sample standard deviation; hollow: the paper's number for the task and family, if there is one."""
     title = "Test accuracy of every arm"
     runs, _ = shown_runs(sweep)
     rows = runs[runs["stage"] == "confirm"].dropna(subset=["test_accuracy"])
@@ -24,15 +24,15 @@ def plot(sweep: Sweep) -> Plot:
     for label, arm in rows.groupby("label", sort=True):
         values = arm["test_accuracy"]
         moments = {"mean": float(values.mean()), "sd": float(values.std()) if len(values) > 1 else None}
-        known = printed[str(label)] = _printed(arm.iloc[0])
-        shown = "-" if known is None else f"{known[0]:.2f}" + ("" if known[1] is None else f" ± {known[1]:.2f}")
+        reported = printed[str(label)] = _printed(arm.iloc[0])
+        shown = "-" if reported is None else f"{reported[0]:.2f}" + ("" if reported[1] is None else f" ± {reported[1]:.2f}")
         lines.append(
             [str(label), *(str(arm[name].iloc[0]) for name in ("task", "family", "model")), str(len(arm)), percent(moments), shown]
         )
     header = ["arm", "task", "family", "model", "seeds", "test accuracy (%, mean ± sd)", "paper"]
     table = Table(title, header, lines, "No confirmed run with a test accuracy.")
     if rows.empty:
-        why = "trials/ holds no confirmed run with a test accuracy: a sweep with `confirm.seeds` makes them."
+        why = "trials/ contains no confirmed run with a test accuracy: run a sweep with `confirm.seeds`."
         return Plot("accuracies", title, why, table, sources=("trials",))
     looks = style.looks(sweep)
     groups = sorted(rows["group"].unique())
@@ -47,8 +47,8 @@ def plot(sweep: Sweep) -> Plot:
                     values, look = 100 * arm["test_accuracy"], looks[method]
                     spread = float(values.std()) if len(values) > 1 else 0.0
                     axis.errorbar(values.mean(), height, xerr=spread, color=look.colour, marker=look.marker, linewidth=1)
-                    if (known := printed[str(label)]) is not None:
-                        axis.plot(known[0], height, color=look.colour, marker=look.marker, markerfacecolor="none", linestyle="none")
+                    if (reported := printed[str(label)]) is not None:
+                        axis.plot(reported[0], height, color=look.colour, marker=look.marker, markerfacecolor="none", linestyle="none")
             ticks.append(str(group))
         axis.set_yticks(range(len(groups)), ticks)
         axis.set_ylim(len(groups) - 0.5, -0.5)
@@ -56,13 +56,13 @@ def plot(sweep: Sweep) -> Plot:
         axis.grid(False, axis="y")
         axis.set_xlabel("test accuracy (%)")
         style.legend(figure, sweep, only=methods, lines=False)
-    hollow = " Hollow: the paper's, of its own models." if any(known is not None for known in printed.values()) else ""
-    caption = f"{len(rows)} confirmed runs; dot: mean over an arm's seeds, bar: ± one sd.{hollow}"
+    hollow = " Hollow: the paper's numbers, for its own models." if any(reported is not None for reported in printed.values()) else ""
+    caption = f"{len(rows)} confirmed runs; dot: mean over an arm's seeds; bar: ± one sd.{hollow}"
     return Plot("accuracies", title, caption, table, figure, ("trials",))
 
 
 def _printed(run: pd.Series[Any]) -> tuple[float, float | None] | None:
-    """The paper's mean and sd for a baseline or its own method, on that task and family, from pretrained weights."""
+    """The paper's mean and sd for a baseline or its own method on this task and family, from pretrained weights; None if there are none."""
     kind = variant(run)
     if kind not in ("baseline", "cosine") or run["loss_dropout"] or run["init"] != "pretrained" or pd.notna(run["pretrain_task"]):
         return None

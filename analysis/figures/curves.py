@@ -1,6 +1,6 @@
-"""Learning curves of all trials, by arm: the selection metric on validation after every epoch. Nothing is averaged away.
+"""Learning curves of all trials, by arm: the selection metric on validation after every epoch, without averaging.
 
-Matched runs are counted and not drawn: their schedule is another one.
+Matched runs are counted but not drawn, as their schedule differs.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from matplotlib.axes import Axes
 from analysis.figures import style
 from analysis.figures.style import Plot
 from analysis.inputs.sweep import Sweep
-from analysis.text_tables import Table
+from analysis.text_tables import Table, counted
 
 MOST_LINES = 30
-"""Trials of an arm that are drawn one by one; of more, the middle and the spread."""
+"""Up to this many trials of an arm are drawn one by one; of more, the median and spread are drawn."""
 
 
 def plot(sweep: Sweep) -> Plot:
-    """One line per trial, or of many their median, spread and best; a cross where a trial was cut off, a triangle where one failed."""
+    """One line per trial (of many: median, spread and best); a cross where a trial was cut early, a triangle where one failed."""
     title, header = "Learning curves of all trials", ["arm", "epoch", "trials", "lowest %", "median %", "highest %"]
-    known = sweep.trials.loc[sweep.trials["stage"] != "matched", ["trial_id", "label", "group", "method", "state"]]
-    rows = sweep.metrics[sweep.metrics["name"] == sweep.metric].merge(known, on="trial_id")
+    trials_drawn = sweep.trials.loc[sweep.trials["stage"] != "matched", ["trial_id", "label", "group", "method", "state"]]
+    rows = sweep.metrics[sweep.metrics["name"] == sweep.metric].merge(trials_drawn, on="trial_id")
     rows = rows.dropna(subset=["value"])
     what = sweep.metric.replace("_", " ")
     table = Table(title, header, _by_epoch(rows), f"No {what} by epoch in metrics/.")
     if rows.empty:
-        return Plot("curves", title, f"metrics/ holds no {what}: any sweep with at least one finished epoch makes it.", table)
+        return Plot("curves", title, f"metrics/ contains no {what}: any sweep writes it after its first epoch.", table)
     looks = style.looks(sweep)
     groups = sorted(rows["group"].unique())
     with style.drawing():
@@ -49,12 +49,12 @@ def plot(sweep: Sweep) -> Plot:
         axes[0].set_ylabel(f"{what} (%)")
         style.legend(figure, sweep)
     trials = rows["trial_id"].nunique()
-    caption = f"{trials} of {len(known)} trials (search and confirmation); × where one was cut early, ▾ where one failed."
+    caption = f"{trials} of {len(trials_drawn)} trials (search and confirmation); × where one was cut early, ▾ where one failed."
     if (rows.groupby("label")["trial_id"].nunique() > MOST_LINES).any():
-        caption += f" Of an arm with more than {MOST_LINES}: the median of those that were still running, their 10th to 90th percentile, "
-        caption += "and as a thin line the best."
-    matched = len(sweep.trials) - len(known)
-    caption += f" {matched} matched trials, with a shorter schedule, are not among them." if matched else ""
+        caption += f" For an arm with more than {MOST_LINES} trials: median and 10th to 90th percentile of those still running, "
+        caption += "and the best trial as a thin line."
+    matched = len(sweep.trials) - len(trials_drawn)
+    caption += f" Not shown: {counted(matched, 'matched trial')}, whose schedule is shorter." if matched else ""
     return Plot("curves", title, caption, table, figure)
 
 

@@ -1,4 +1,4 @@
-"""The embedding space while it is trained: effective rank, anisotropy, contrast of pairs, retrieval; for every arm, the baseline's too."""
+"""The embedding space during training: effective rank, anisotropy, contrast of pairs, retrieval; for every arm including the baseline."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MEASURES = {
 
 
 def plot(sweep: Sweep) -> Plot:
-    """Mean over an arm's seeds, by epoch; chance of retrieval as a dotted line."""
+    """Mean over an arm's seeds by epoch; the chance level of retrieval is a dotted line."""
     title = "Diagnostics of the embedding space"
     runs, notes = shown_runs(sweep)
     rows = sweep.metrics[sweep.metrics["name"].isin([*MEASURES, "diag_r1_chance"])].dropna(subset=["value"])
@@ -33,7 +33,7 @@ def plot(sweep: Sweep) -> Plot:
         lines.append([str(label), f"{epoch:g}", str(cell["trial_id"].nunique()), *(f"{mean.get(n, float('nan')):.3g}" for n in MEASURES)])
     table = Table(title, ["arm", "epoch", "runs", *MEASURES.values()], lines, "No diagnostics.")
     if measured.empty:
-        why = "metrics/ holds no diag_*: a sweep with `base.evaluation.diagnostic_pairs` over 0 makes them."
+        why = "metrics/ contains no diag_*: run a sweep with `base.evaluation.diagnostic_pairs` above 0."
         return Plot("diagnostics", title, why, table, notes=tuple(notes))
     looks = style.looks(sweep)
     groups = sorted(measured["group"].unique())
@@ -53,6 +53,6 @@ def plot(sweep: Sweep) -> Plot:
                     axis.axhline(float(chance.mean()), color=style.FAINT, linestyle=":", linewidth=1)
             style.epochs(axis)
         style.legend(figure, sweep)
-    seeds = f"mean over {over(measured, runs)}, where all of them have a value"
-    caption = f"{measured['trial_id'].nunique()} runs, {seeds}; epoch 0 is before training; dotted: chance."
+    seeds = f"mean over {over(measured, runs)}, at epochs for which all have a value"
+    caption = f"{measured['trial_id'].nunique()} runs, {seeds}; epoch 0: before training; dotted: chance."
     return Plot("diagnostics", title, caption, table, figure, notes=tuple(notes))

@@ -1,4 +1,4 @@
-"""Text and Code in the plane (the paper's Figures 4 and 6): principal components and t-SNE, a row per arm, pairs joined by a line."""
+"""Text and Code embeddings in two dimensions (the paper's Figures 4 and 6): principal components and t-SNE, one row per arm."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from analysis.paper_tables import variant
 from analysis.text_tables import Table, percent
 
 TEXT, CODE = style.METHODS[0], style.METHODS[1]
-NEEDS = "embeddings/ holds no states of a confirmed trial: a sweep with `base.evaluation.embeddings` over 0 and `confirm.seeds` keeps them."
-NO_TSNE = "t-SNE needs scikit-learn (pip install -e '.[report]', in the folder of jepa_ray): the principal components alone are drawn."
+NEEDS = "embeddings/ contains no states of a confirmed trial: run a sweep with `base.evaluation.embeddings` above 0 and `confirm.seeds`."
+NO_TSNE = "t-SNE needs scikit-learn (pip install -e '.[report]' in the jepa_ray folder); only principal components are shown."
 
 
 def plot(sweep: Sweep) -> Plot:
@@ -28,8 +28,8 @@ def plot(sweep: Sweep) -> Plot:
 
 def plot_paper(sweep: Sweep) -> Plot:
     """F4: baselines, and methods with the paper's own term."""
-    own = [variant(row) in ("baseline", "cosine") for _, row in sweep.trials.iterrows()]
-    chosen = replace(sweep, trials=sweep.trials[np.array(own, dtype=bool)])
+    in_paper = [variant(row) in ("baseline", "cosine") for _, row in sweep.trials.iterrows()]
+    chosen = replace(sweep, trials=sweep.trials[np.array(in_paper, dtype=bool)])
     return _plot(chosen, "embeddings_paper", "Text and Code, baseline and LLM-JEPA")
 
 
@@ -43,13 +43,13 @@ def _plot(sweep: Sweep, name: str, title: str) -> Plot:
         notes += [note] if note else []
         if pairs is not None:
             kept.setdefault(str(run["label"]), {})[int(run["seed"])] = pairs
-    header = ["arm", "seeds", "pairs", "distance of pairs", "of other pairs", "ratio", "variance on two components (%)"]
+    header = ["arm", "seeds", "pairs", "distance of pairs", "of non-pairs", "ratio", "variance on two components (%)"]
     table = Table(title, header, [_line(label, seeds) for label, seeds in kept.items()], NEEDS)
     if not kept:
         return Plot(name, title, NEEDS, table, sources=("embeddings",), notes=tuple(notes))
     shared = sorted(set.intersection(*(set(seeds) for seeds in kept.values())))
     if not shared:
-        notes.append("No seed is there in all arms: of each, its first is drawn.")
+        notes.append("No seed is available in all arms, so each arm's first seed is shown.")
     drawn = {label: seeds[shared[0] if shared else min(seeds)] for label, seeds in kept.items()}
     common = set.intersection(*(set(pairs.example_ids) for pairs in drawn.values()))
     drawn = {label: _only(pairs, common) for label, pairs in drawn.items()} if len(common) > 1 else drawn
@@ -57,7 +57,7 @@ def _plot(sweep: Sweep, name: str, title: str) -> Plot:
     for label, pairs in drawn.items():
         points_ND = np.concatenate([pairs.text_PD, pairs.code_PD])
         flat[label] = principal(points_ND), tsne(points_ND)
-    with_tsne = all(found is not None for _, found in flat.values())
+    with_tsne = all(points is not None for _, points in flat.values())
     notes += [] if with_tsne else [NO_TSNE]
     ways = ("principal components", "t-SNE") if with_tsne else ("principal components",)
     titles = [f"{label}\n{way}" for label in drawn for way in ways]
@@ -79,9 +79,9 @@ def _plot(sweep: Sweep, name: str, title: str) -> Plot:
     number = len(next(iter(drawn.values())).example_ids)
     seed = f"seed {shared[0]}" if shared else "an arm's first seed"
     caption = (
-        f"{number} validation pairs, the same in every arm, {seed}; a line joins a pair's Text (without predictor tokens) and "
-        "Code. Distances in the table are 1 - cosine of the states themselves, mean ± sd over seeds; axes of t-SNE have no unit, and "
-        "panels no common scale."
+        f"{number} validation pairs, the same in every arm, {seed}; lines join the Text (without predictor tokens) and the "
+        "Code of a pair. Distances in the table are 1 - cosine of the full states, mean ± sd over seeds. The axes of t-SNE have no unit, "
+        "and panels do not share a scale."
     )
     return Plot(name, title, caption, table, figure, ("embeddings",), tuple(notes))
 
@@ -110,7 +110,7 @@ def _only(pairs: Pairs, ids: set[str]) -> Pairs:
 
 
 def _scatter(axis: Axes, points_N2: Array) -> None:
-    """Texts are the first half of the points, Codes the second, in the same order."""
+    """Draw pairs: the first half of the points are Texts, the second half Codes in the same order."""
     half = len(points_N2) // 2
     text_P2, code_P2 = points_N2[:half], points_N2[half:]
     joined = np.stack([text_P2, code_P2, np.full_like(text_P2, np.nan)], axis=1).reshape(-1, 2)

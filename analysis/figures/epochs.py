@@ -1,4 +1,4 @@
-"""Accuracy by epoch (the paper's Figure 1, right, and Figure 8): the confirmed runs of every arm, mean and spread over seeds."""
+"""Accuracy by epoch (the paper's Figure 1, right, and Figure 8): mean and spread over the confirmed seeds of every arm."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def plot(sweep: Sweep) -> Plot:
         lines.append([str(label), f"{epoch:g}", str(len(cell)), percent({"mean": float(cell["value"].mean()), "sd": sd})])
     table = Table(title, ["arm", "epoch", "runs", f"{what} (%, mean ± sd)"], lines, f"No {what} by epoch.")
     if rows.empty:
-        return Plot("epochs", title, f"metrics/ holds no {what} of a finished trial: any sweep makes it.", table, notes=tuple(notes))
+        return Plot("epochs", title, f"metrics/ contains no {what} of a finished trial: any sweep writes it.", table, notes=tuple(notes))
     looks = style.looks(sweep)
     groups = sorted(rows["group"].unique())
     with style.drawing():
@@ -40,5 +40,5 @@ def plot(sweep: Sweep) -> Plot:
             style.epochs(axis)
         axes[0].set_ylabel(f"{what} (%)")
         style.legend(figure, sweep)
-    caption = f"{rows['trial_id'].nunique()} runs; line: mean over {over(rows, runs)}, band: ± one sd."
+    caption = f"{rows['trial_id'].nunique()} runs; line: mean over {over(rows, runs)}; band: ± one sd."
     return Plot("epochs", title, caption, table, figure, notes=tuple(notes))

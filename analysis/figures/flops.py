@@ -1,4 +1,4 @@
-"""Accuracy against training FLOPs (the paper's Figure 5): what an arm has reached by the time it has cost that much."""
+"""Accuracy against training FLOPs (the paper's Figure 5): what an arm reached at a given cost."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from analysis.text_tables import FLOPS, UNPACKED, Table, cost_column, flops, per
 
 
 def plot(sweep: Sweep) -> Plot:
-    """Mean over seeds at every evaluation, at the mean of the FLOPs counted up to it."""
+    """Mean over seeds at every evaluation, against the mean FLOPs up to it."""
     title = "Accuracy against training FLOPs"
     runs, notes = shown_runs(sweep)
     what = sweep.metric.replace("_", " ")
@@ -28,7 +28,7 @@ def plot(sweep: Sweep) -> Plot:
     header = ["arm", "epoch", "runs", f"{FLOPS[cost]} so far", "seconds so far", f"{what} (%, mean ± sd)"]
     table = Table(title, header, lines, f"No {what} with FLOPs.")
     if rows.empty:
-        return Plot("flops", title, f"metrics/ holds no {what} with its FLOPs: any sweep makes it.", table, notes=tuple(notes))
+        return Plot("flops", title, f"metrics/ contains no {what} with FLOPs: any sweep writes it.", table, notes=tuple(notes))
     looks = style.looks(sweep)
     groups = sorted(rows["group"].unique())
     unit, name = style.unit(float(rows[cost].max()))
@@ -45,6 +45,6 @@ def plot(sweep: Sweep) -> Plot:
         axes[0].set_ylabel(f"{what} (%)")
         style.legend(figure, sweep)
     whose = f"{rows['trial_id'].nunique()} runs, mean over {over(rows, runs)} after each epoch"
-    how = "with every sequence and view by itself" if cost == UNPACKED else "as they were computed"
-    caption = f"{whose}; FLOPs are counted {how}, the JEPA term's among them."
+    how = "with every sequence and view separately" if cost == UNPACKED else "as computed"
+    caption = f"{whose}; FLOPs are counted {how}, including those of the JEPA term."
     return Plot("flops", title, caption, table, figure, notes=tuple(notes))

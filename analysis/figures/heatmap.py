@@ -1,4 +1,4 @@
-"""Lambda by k (the paper's Figures 7 and 9): in every cell the mean, its interval and how many trials are in it."""
+"""Lambda by k (the paper's Figures 7 and 9): each cell shows its mean, the interval, and the number of trials."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from analysis.inputs.sweep import Sweep
 from analysis.text_tables import Table, percent
 
 FAINT_TO_STRONG = LinearSegmentedColormap.from_list("blues", [to_rgba(style.METHODS[0], 0.05), to_rgba(style.METHODS[0], 0.6)])
-"""One colour, more of it where the metric is higher, on a white page as on a dark one."""
+"""One colour, stronger for higher values, on a light or dark page."""
 NARROWEST = 0.055
-"""Share of a panel's width below which a cell has no room for words; its numbers are in the table."""
+"""A cell narrower than this share of its panel has no room for text; its numbers are in the table."""
 MOST_EXACT = 8
-"""Up to this many different lambdas are shown as they are; more are put into bins of a factor of two."""
+"""Up to this many different lambdas are shown unchanged; more are put into bins of a factor of two."""
 
 
 def plot(sweep: Sweep) -> Plot:
-    """COMPLETE search trials of methods with a JEPA term; a panel per arm. Trials that were cut early are counted, not averaged.
+    """COMPLETE search trials of methods with a JEPA term; one panel per arm. Trials that were cut early are counted, not averaged.
 
-    Several sweeps of one grid, a seed each, are pooled before: then a cell's trials are its seeds.
+    Several sweeps of one grid, one per seed, are pooled first; a cell's trials are then its seeds.
     """
     title = "Lambda by k"
     rows = sweep.trials[(sweep.trials["stage"] == "search") & ~sweep.trials["is_baseline"]].dropna(subset=["lambda", "k"])
@@ -47,12 +47,12 @@ def plot(sweep: Sweep) -> Plot:
     table = Table(title, header, lines, "No search trial with lambda and k.")
     labels = sorted(complete["label"].unique())
     if complete.empty:
-        why = "trials/ holds no COMPLETE search trial with lambda and k: `space: {objective.lambda: ..., objective.k: ...}` makes it."
+        why = "trials/ contains no COMPLETE search trial with lambda and k: use `space: {objective.lambda: ..., objective.k: ...}`."
         return Plot("heatmap", title, why, table, sources=("trials",))
     low, high = 100 * complete[sweep.metric].min(), 100 * complete[sweep.metric].max()
     cells = sorted(complete["cell"].unique())
     several = complete["k"].nunique() > 1
-    # With one k there is nothing to spread over its axis: the arms share one panel, a row each.
+    # With one k its axis would have a single row: the arms share one panel instead, one row each.
     frames = [(label, complete[complete["label"] == label], "k") for label in labels] if several else [("", complete, "label")]
     tallest = max(frame[by].nunique() for _, frame, by in frames)
     with style.drawing():
@@ -63,14 +63,15 @@ def plot(sweep: Sweep) -> Plot:
         bar.outline.set_visible(False)
     spans = "" if exact(rows["lambda"]) else " Lambda was searched continuously: a cell spans a factor of two around its value."
     caption = (
-        f"{len(complete)} COMPLETE search trials of {len(rows)}, {what} in %, mean, 95 % interval and count; empty: never tried. The "
-        f"interval is t's over a cell's trials; of a single trial, Wilson's over its validation answers, which knows no seeds.{spans}"
+        f"{len(complete)} COMPLETE search trials of {len(rows)}; {what} in %: mean, 95 % interval and count. Empty: not tried. "
+        f"The interval is a t-interval over a cell's trials; for a single trial, Wilson's over its validation answers, which ignores seeds."
+        f"{spans}"
     )
     return Plot("heatmap", title, caption, table, figure, ("trials",))
 
 
 def _cells(axis: Axes, trials: pd.DataFrame, by: str, cells: list[float], metric: str, limits: tuple[float, float]) -> QuadMesh:
-    """Rows are the values of `by` (k to scale, or the arm), columns the lambdas (log scale); every cell says what it holds."""
+    """Draw the cells: rows are the values of `by` (k to scale, or the arm), columns the lambdas (log scale)."""
     low, high = limits
     rows = sorted(trials[by].unique())
     means = trials.pivot_table(index=by, columns="cell", values=metric, aggfunc="mean").reindex(index=rows, columns=cells)
@@ -97,7 +98,7 @@ def _cells(axis: Axes, trials: pd.DataFrame, by: str, cells: list[float], metric
 
 
 def on_log_scale(values: Sequence[float]) -> list[float]:
-    """Where values >= 0, ascending, are on an axis of powers of two; 0, which such an axis does not have, is a step before the first."""
+    """Positions of ascending values >= 0 on an axis of powers of two; 0, which has no logarithm, is placed one step before the first."""
     logs = [math.log2(value) for value in values if value > 0]
     steps = [after - before for before, after in itertools.pairwise(logs)]
     zero = (logs[0] if logs else 0.0) - (min(steps) if steps else 1.0)
@@ -105,7 +106,7 @@ def on_log_scale(values: Sequence[float]) -> list[float]:
 
 
 def edges(places: Sequence[float]) -> list[float]:
-    """Borders of cells around these places, ascending: halfway between neighbours, and as far out at both ends."""
+    """Borders of cells around these ascending positions: halfway between neighbours, and equally far out at both ends."""
     if len(places) == 1:
         return [places[0] - 0.5, places[0] + 0.5]
     middles = [(before + after) / 2 for before, after in itertools.pairwise(places)]
@@ -113,7 +114,7 @@ def edges(places: Sequence[float]) -> list[float]:
 
 
 def interval(shares: pd.Series[float], examples: pd.Series[float]) -> tuple[float, float] | None:
-    """95 % interval of a cell's mean share: t's over its trials; of one, Wilson's (1927) over its answers; None without either."""
+    """95 % interval of a cell's mean share: a t-interval over its trials, for one trial Wilson's (1927) over its answers; else None."""
     if len(shares) > 1:
         if shares.std() == 0:
             return None
@@ -121,17 +122,17 @@ def interval(shares: pd.Series[float], examples: pd.Series[float]) -> tuple[floa
         return max(0.0, float(shares.mean()) - half), min(1.0, float(shares.mean()) + half)
     if not len(shares) or examples.isna().any() or not (number := int(examples.iloc[0])):
         return None
-    found = stats.binomtest(round(float(shares.iloc[0]) * number), number).proportion_ci(0.95, method="wilson")
-    return float(found.low), float(found.high)
+    bounds = stats.binomtest(round(float(shares.iloc[0]) * number), number).proportion_ci(0.95, method="wilson")
+    return float(bounds.low), float(bounds.high)
 
 
 def exact(values: pd.Series[float]) -> bool:
-    """Whether they are a grid's: few, and none with a fraction and more than three significant digits, as a sampler's have."""
+    """Whether the values look like a grid's: few, and none with a fraction and more than three significant digits."""
     return values.nunique() <= MOST_EXACT and bool(values.map(lambda value: value % 1 == 0 or float(f"{value:.3g}") == value).all())
 
 
 def binned(values: pd.Series[float]) -> pd.Series[float]:
-    """Themselves where they are few; otherwise the nearest power of two (2.7 -> 2, 3 -> 4), 0 staying 0."""
+    """The values unchanged if `exact`, otherwise the nearest power of two (2.7 -> 2, 3 -> 4); 0 remains 0."""
     if exact(values):
         return values
     return values.map(lambda value: 2.0 ** round(math.log2(value)) if value > 0 else 0.0)

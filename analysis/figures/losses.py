@@ -1,4 +1,4 @@
-"""Cross-entropy and JEPA loss by epoch (the paper's Figure 3, right): both of every arm, the JEPA loss monitored where it isn't trained."""
+"""Cross-entropy and JEPA loss by epoch (the paper's Figure 3, right) for every arm; the JEPA loss is monitored if it is not trained."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LOSSES = {"diag_val_ce": "cross-entropy", "diag_val_jepa": "JEPA loss", "train_c
 
 
 def plot(sweep: Sweep) -> Plot:
-    """Validation losses of the diagnostics where there are any, which is for all arms alike; training losses otherwise."""
+    """Validation losses of the diagnostics, which all arms have, or training losses if diagnostics were off."""
     title = "Cross-entropy and JEPA loss by epoch"
     runs, notes = shown_runs(sweep)
     monitored = sweep.metrics["name"].isin(["diag_val_ce", "diag_val_jepa"]).any()
@@ -26,9 +26,11 @@ def plot(sweep: Sweep) -> Plot:
     notes += left_out
     table = Table(title, ["arm", "loss", "epoch", "runs", "mean"], _lines(rows), "No loss by epoch.")
     if not monitored:
-        notes.append("Without diagnostics a baseline's JEPA loss isn't known; `base.evaluation.diagnostic_pairs` over 0 monitors it.")
+        notes.append(
+            "Without diagnostics, a baseline's JEPA loss is unknown; set `base.evaluation.diagnostic_pairs` above 0 to monitor it."
+        )
     if rows.empty:
-        return Plot("losses", title, "metrics/ holds no loss of a finished trial: any sweep makes it.", table, notes=tuple(notes))
+        return Plot("losses", title, "metrics/ contains no loss of a finished trial: any sweep writes it.", table, notes=tuple(notes))
     looks = style.looks(sweep)
     groups = sorted(rows["group"].unique())
     frames = [(group, name) for group in groups for name in names]
@@ -46,7 +48,7 @@ def plot(sweep: Sweep) -> Plot:
             style.epochs(axis)
         style.legend(figure, sweep)
     whose = f"{rows['trial_id'].nunique()} runs, mean over {over(rows, runs)}"
-    caption = f"{whose}; losses on {where}. Each arm's JEPA loss is by its own distance."
+    caption = f"{whose}; losses on {where}. Each arm's JEPA loss uses the arm's own distance."
     return Plot("losses", title, caption, table, figure, notes=tuple(notes))
 
 

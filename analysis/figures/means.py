@@ -1,7 +1,7 @@
-"""Means over an arm's runs: at the points that all of them have, so that a curve is one of the same seeds from end to end.
+"""Means over an arm's runs, at the points that all runs have, so that a curve averages the same seeds from end to end.
 
-Where one run ends before another, the mean of those that go on is another arm's, and a curve would jump or bend for that alone. A run
-without any curve cannot enter: then a caption names the seeds that did. Imports pandas and `analysis.text_tables` only.
+If some runs end earlier, the mean of the others is over different seeds, and the curve would jump or bend for that reason alone. A run
+without any curve is left out, and the caption names the seeds that are in. Imports only pandas and `analysis.text_tables`.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from analysis.text_tables import counted, named
 
 
 def shared(rows: pd.DataFrame, at: str = "epoch") -> tuple[pd.DataFrame, list[str]]:
-    """The rows whose curve (`label`, `name`) has a value of every one of its runs at that point, and a sentence per arm for the others.
+    """The rows at points for which every run of the curve (`label`, `name`) has a value, and a sentence per arm on the others.
 
-    `rows` have the columns `label`, `name`, `trial_id` and `at`; a row is one run's value.
+    `rows` have the columns `label`, `name`, `trial_id` and `at`; each row is one run's value.
     """
     if rows.empty:
         return rows, []
@@ -25,22 +25,22 @@ def shared(rows: pd.DataFrame, at: str = "epoch") -> tuple[pd.DataFrame, list[st
     for label, left in rows.assign(here=here, runs=runs)[~whole].groupby("label", sort=True):
         points = ", ".join(f"{point:g}" for point in sorted(left[at].unique()))
         fewest, most = int(left["here"].min()), int(left["runs"].max())
-        notes.append(f"{label}: {at} {points} left out of the mean, which only {fewest} of {most} runs reached.")
+        notes.append(f"{label}: {at} {points} left out of the mean, as only {fewest} of {most} runs reached it.")
     return rows[whole], notes
 
 
 def over(rows: pd.DataFrame, runs: pd.DataFrame) -> str:
-    """Over which seeds the means of `rows` are, as a caption says it: an arm's, and those of each arm that are not all of its `runs`.
+    """The seeds over which the means of `rows` are, for a caption: `an arm's seeds`, and exceptions for arms without all of their `runs`.
 
-    `rows` as `shared` gives them; `runs` have the columns `label`, `trial_id` and `seed`.
+    `rows` come from `shared`; `runs` have the columns `label`, `trial_id` and `seed`.
     """
     parts = []
     for label, arm in runs.groupby("label", sort=True):
-        own = rows[rows["label"] == label]
-        if own.empty:
+        curves = rows[rows["label"] == label]
+        if curves.empty:
             parts.append(f"{label}: none of {counted(len(arm), 'run')} has a curve")
         entered: dict[tuple[int, ...], list[str]] = {}
-        for name, curve in own.groupby("name", sort=False):
+        for name, curve in curves.groupby("name", sort=False):
             here = arm.loc[arm["trial_id"].isin(curve["trial_id"]), "seed"]
             entered.setdefault(tuple(sorted(map(int, here))), []).append(str(name))
         for seeds, names in entered.items():

@@ -1,4 +1,4 @@
-"""Parallel coordinates of the search: every line is a trial, from its knobs to what it reached."""
+"""Parallel coordinates of the search: every line is a trial, from its knobs to its score."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LEFT_OUT = {"family", "model", "task", "seed", "objective", "layout", "readout",
 
 
 def plot(sweep: Sweep) -> Plot:
-    """Numeric knobs that the search varied, on their own axes (log where they span a factor of ten), and the selection metric."""
+    """Numeric knobs that the search varied, each on its own axis (log if it spans a factor of ten), and the selection metric."""
     title = "Parallel coordinates of the search"
     rows = searched(sweep)
     knobs = varied(rows)
@@ -28,7 +28,7 @@ def plot(sweep: Sweep) -> Plot:
     table = Table(title, ["arm", "trial", "state", *knobs, what], lines, "No search trial yet.")
     drawn = rows.dropna(subset=[sweep.metric])
     if not knobs or len(drawn) < 2:
-        why = "the search varied no numeric knob, or fewer than two trials have a score: a search space with `space:` makes it."
+        why = "the search varied no numeric knob, or fewer than two trials have a score: run a sweep with `space:`."
         return Plot("parallel", title, why.capitalize(), table, sources=("trials",))
     axes_names = [*knobs, sweep.metric]
     looks = style.looks(sweep)
@@ -44,8 +44,8 @@ def plot(sweep: Sweep) -> Plot:
                 drawn_as = {"color": look.colour, "linestyle": look.dash, "marker": look.marker, "markersize": 2.5, **style.thin(len(arm))}
                 for index in arm.index:
                     heights = [scaled[name][index] for name in knobs] + [high[index]]
-                    known = [(place, height) for place, height in enumerate(heights) if not np.isnan(height)]
-                    axis.plot(*zip(*known, strict=True), **drawn_as)
+                    present = [(place, height) for place, height in enumerate(heights) if not np.isnan(height)]
+                    axis.plot(*zip(*present, strict=True), **drawn_as)
             for place, name in enumerate(axes_names):
                 values = panel[name] * 100 if name == sweep.metric else drawn[name]
                 axis.axvline(place, color=style.GRID, linewidth=1, zorder=0)
@@ -60,12 +60,14 @@ def plot(sweep: Sweep) -> Plot:
             axis.spines[["left", "bottom"]].set_visible(False)
             axis.title.set_position((0, 1.06))
         style.legend(figure, sweep)
-    caption = f"{len(drawn)} of {len(rows)} search trials have a {what}; a line has no point on the axis of a knob that its method lacks."
+    caption = (
+        f"{len(drawn)} of {len(rows)} search trials have a {what}; a line has no point on the axis of a knob that its method does not have."
+    )
     return Plot("parallel", title, caption, table, figure, ("trials",))
 
 
 def searched(sweep: Sweep) -> pd.DataFrame:
-    """Search trials; the knobs of the JEPA term are null where there is none, so that they don't pass for values."""
+    """Search trials; without a JEPA term its knobs are null, so that they are not taken for values."""
     rows = sweep.trials[sweep.trials["stage"] == "search"].copy()
     for name in OBJECTIVE_KNOBS:
         rows[name] = rows[name].astype(float).where(~rows["is_baseline"])
@@ -79,9 +81,9 @@ def varied(rows: pd.DataFrame) -> list[str]:
 
 
 def _scaled(values: pd.Series[float]) -> pd.Series[float]:
-    """To 0..1, by the logarithm where all are positive and span a factor of ten; 0.5 where all are the same."""
-    known = values.dropna()
-    if len(known) and known.min() > 0 and known.max() >= 10 * known.min():
+    """Scaled to 0..1, logarithmically if all values are positive and span a factor of ten; 0.5 if all are equal."""
+    present = values.dropna()
+    if len(present) and present.min() > 0 and present.max() >= 10 * present.min():
         values = pd.Series(np.log(values.astype(float)), index=values.index)
     low, high = values.min(), values.max()
     return (values - low) / (high - low) if high > low else values * 0.0 + 0.5

@@ -1,4 +1,4 @@
-"""The confirmation, seed by seed: every dot is a run, every thin line joins the same seed under baseline and method."""
+"""The confirmation, seed by seed: every dot is a run; thin lines join runs with the same seed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from analysis.text_tables import Table, counted, percent
 
 
 def plot(sweep: Sweep) -> Plot:
-    """Test accuracy where the confirmation has it, else the selection metric on validation (said in the caption)."""
+    """Test accuracy if the confirmation has it, else the selection metric on validation, as the caption says."""
     title = "Confirmation, seed by seed"
     arms = [sweep.confirmation(label) for label in sorted(sweep.trials["label"].unique())]
     rows = pd.concat([arm.runs for arm in arms]) if arms else sweep.trials.head(0)
@@ -29,7 +29,7 @@ def plot(sweep: Sweep) -> Plot:
     what = judged.replace("_", " ")
     table = Table(title, ["arm", "seeds", f"{what} (%, mean ± sd)", *(f"seed {seed}" for seed in seeds)], lines, "No confirmation yet.")
     if rows.empty:
-        why = "trials/ holds no COMPLETE confirmation run: a sweep with `confirm: {seeds: [...]}` makes them once its search has ended."
+        why = "trials/ contains no COMPLETE confirmation run: a sweep with `confirm: {seeds: [...]}` adds them after its search."
         return Plot("seeds", title, why, table, sources=("trials",), notes=tuple(notes))
     looks = style.looks(sweep)
     groups = sorted(rows["group"].unique())
@@ -54,9 +54,9 @@ def plot(sweep: Sweep) -> Plot:
             )
             axis.grid(axis="x", visible=False)
         axes[0].set_ylabel(f"{what} (%)")
-    caption = f"{len(rows)} runs on {counted(len(seeds), 'seed')}, {what}; bar: mean over seeds; thin line: the same seed."
+    caption = f"{len(rows)} runs on {counted(len(seeds), 'seed')}, {what}; bar: mean over seeds; thin lines join runs with the same seed."
     if judged != "test_accuracy":
-        caption += " There are no test figures: validation, on which the configuration was chosen, favours whoever was picked."
+        caption += " There are no test scores; the configuration was chosen on validation, so validation scores are biased upwards."
     return Plot("seeds", title, caption, table, figure, ("trials",), tuple(notes))
 
 

@@ -1,4 +1,4 @@
-"""Singular values of Enc(Text) - Enc(Code) (the paper's Figure 3, left): few large ones mean that one linear map takes one to the other."""
+"""Singular values of Enc(Text) - Enc(Code) (the paper's Figure 3, left): if few are large, a linear map takes one to the other."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from analysis.text_tables import Table
 
 
 def plot(sweep: Sweep) -> Plot:
-    """Mean over an arm's seeds at the last diagnosis; dotted grey, the same before training, over all arms."""
+    """Mean over an arm's seeds at the last diagnosis; dotted grey: before training, over all arms."""
     title = "Singular values of Enc(Text) - Enc(Code)"
     runs, notes = shown_runs(sweep)
     rows = sweep.metrics[sweep.metrics["name"].str.fullmatch(r"diag_sv_\d+")].dropna(subset=["value"])
@@ -32,7 +32,7 @@ def plot(sweep: Sweep) -> Plot:
     header = ["arm", "runs", *(f"σ{index}" for index in _shown(last["index"]))]
     table = Table(title, header, lines, "No singular values.")
     if last.empty:
-        why = "metrics/ holds no diag_sv_*: a sweep with `base.evaluation.diagnostic_pairs` over 0 makes them."
+        why = "metrics/ contains no diag_sv_*: run a sweep with `base.evaluation.diagnostic_pairs` above 0."
         return Plot("singular_values", title, why, table, notes=tuple(notes))
     looks = style.looks(sweep)
     groups = sorted(last["group"].unique())
@@ -67,5 +67,5 @@ def plot(sweep: Sweep) -> Plot:
 
 
 def _shown(indices: pd.Series[int]) -> list[int]:
-    known = sorted(set(indices))
-    return [index for index in known if index <= 10 or index in (20, 50, 100)]
+    available = sorted(set(indices))
+    return [index for index in available if index <= 10 or index in (20, 50, 100)]

@@ -1,4 +1,4 @@
-"""What stopped and why: trials by how they ended, the epoch they reached, the errors of those that failed, the alarms of all."""
+"""How trials ended: their states, the epochs at which they were cut, the errors of failed trials, and all alarms."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ WORDS = {"COMPLETE": "ran to the end", "PRUNED": "cut early", "FAILED": "failed"
 
 
 def plot(sweep: Sweep) -> Plot:
-    """A bar per arm, its trials by state."""
-    title = "What stopped, and why"
+    """One bar per arm: its trials by state."""
+    title = "How trials ended, and why"
     lines = []
     for label, arm in sweep.trials.groupby("label", sort=True):
         counts = arm["state"].value_counts()

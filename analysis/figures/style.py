@@ -1,8 +1,8 @@
-"""What all figures share: the palette, panels, and `Plot`, a figure together with its table. Imports Matplotlib, no pyplot.
+"""What all figures share: the palette, panels, and `Plot`, a figure with its table. Imports Matplotlib without pyplot.
 
-The palette is Okabe and Ito's, safe for colour-blind readers; the baseline is always grey. A method differs from the next in
-colour, dash and marker, so that a print in grey can be read as well. In SVG every colour becomes a CSS variable: the page decides
-on light and dark.
+The palette is Okabe and Ito's, safe for colour-blind readers; the baseline is always grey. Methods differ in
+colour, dash and marker, so that a greyscale print is readable too. In SVG every colour becomes a CSS variable, so that the page
+controls light and dark.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from analysis.text_tables import Table
 INK, FAINT, GRID = "#24292f", "#6b7178", "#e3e5e8"
 GREYS = ("#8a9099", "#b0b5bc", "#6a7078")
 METHODS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7b5ea7")
-"""Okabe-Ito without black and yellow (too faint on white), with a violet in its place."""
+"""Okabe-Ito without black and yellow (too faint on white), plus a violet."""
 STATES = {"COMPLETE": "#56b4e9", "PRUNED": "#e69f00", "FAILED": "#d55e00"}
 DARK = {
     INK: "#e6e8eb",
@@ -42,13 +42,13 @@ DARK = {
     "#6a7078": "#a3a9b1",
     "#b0b5bc": "#6f757d",
 }
-"""The same colours on a dark page, where they differ."""
+"""Replacements for colours that differ on a dark page."""
 DASHES: tuple[Literal["-", "--", ":", "-."], ...] = ("-", "--", ":", "-.")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
 WIDTH = 7.0
-"""Inches: the text width of a page, and of a phone held sideways."""
+"""Inches: the text width of a page, or of a phone in landscape."""
 LEGEND = 80
-"""Letters of a legend's line, five of them for each handle."""
+"""Characters in one line of a legend, five of them per handle."""
 RC: dict[str, Any] = {
     "font.size": 9,
     "font.family": "sans-serif",
@@ -86,7 +86,7 @@ RC: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Look:
-    """How a method is drawn, everywhere."""
+    """How a method is drawn in all figures."""
 
     colour: str
     dash: Literal["-", "--", ":", "-."]
@@ -95,7 +95,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Plot:
-    """A figure and the table behind it. No figure: `caption` says why, and what would make one."""
+    """A figure and the table behind it. Without a figure, `caption` says why, and how to get one."""
 
     name: str
     title: str
@@ -103,35 +103,35 @@ class Plot:
     table: Table
     figure: Figure | None = None
     sources: tuple[str, ...] = ("metrics",)
-    """Tables of the results folder that it is made of."""
+    """Tables of the results folder that it is computed from."""
     notes: tuple[str, ...] = field(default=())
 
 
 def looks(sweep: Sweep) -> dict[str, Look]:
     """Method -> look. Baselines are grey."""
     greys, colours = 0, 0
-    found = {}
+    by_method = {}
     for method in sweep.methods:
         if method in sweep.baselines:
-            found[method] = Look(GREYS[greys % len(GREYS)], DASHES[greys % len(DASHES)], MARKERS[greys % len(MARKERS)])
+            by_method[method] = Look(GREYS[greys % len(GREYS)], DASHES[greys % len(DASHES)], MARKERS[greys % len(MARKERS)])
             greys += 1
         else:
-            # Never the baseline's dash or marker, and another than the neighbours', so that no two differ in colour only.
+            # Never the baseline's dash or marker, and different from the neighbours', so that no two methods differ in colour only.
             dash, marker = DASHES[1 + colours % (len(DASHES) - 1)], MARKERS[1 + colours % (len(MARKERS) - 1)]
-            found[method] = Look(METHODS[colours % len(METHODS)], dash, marker)
+            by_method[method] = Look(METHODS[colours % len(METHODS)], dash, marker)
             colours += 1
-    return found
+    return by_method
 
 
 @contextmanager
 def drawing() -> Iterator[None]:
-    """Matplotlib's settings inside a figure's function, and back to the caller's."""
+    """Apply `RC` to Matplotlib inside the block, then restore the caller's settings."""
     with matplotlib.rc_context(cast(Any, RC)):
         yield
 
 
 def panels(titles: Sequence[str], columns: int | None = None, height: float = 2.3, share: str = "row") -> tuple[Figure, list[Axes]]:
-    """One panel per title, in rows. One or two panels are wide; more stand in threes, two where `columns` says so."""
+    """One panel per title, in rows of `columns` (default: three, or one row of one or two wide panels)."""
     number = max(1, len(titles))
     columns = min(number, columns or (number if number <= 2 else 3))
     rows = math.ceil(number / columns)
@@ -146,7 +146,7 @@ def panels(titles: Sequence[str], columns: int | None = None, height: float = 2.
 
 
 def legend(figure: Figure, sweep: Sweep, only: Sequence[str] | None = None, lines: bool = True) -> None:
-    """Methods above the panels, in the same order everywhere."""
+    """Add a legend of methods above the panels, in the same order in all figures."""
     handles = [
         Line2D([], [], color=look.colour, linestyle=look.dash if lines else "none", marker=look.marker, label=method)
         for method, look in looks(sweep).items()
@@ -159,7 +159,7 @@ def legend(figure: Figure, sweep: Sweep, only: Sequence[str] | None = None, line
 
 
 def svg(plot: Plot) -> str:
-    """The figure as SVG for an HTML page: no fixed size, colours as CSS variables, ids of its own."""
+    """The figure as SVG for an HTML page: without a fixed size, with colours as CSS variables and unique ids."""
     assert plot.figure is not None
     stream = io.StringIO()
     with drawing():
@@ -190,7 +190,7 @@ def png(plot: Plot) -> bytes:
 
 
 def colour_variables() -> tuple[str, str]:
-    """CSS of the variables that `svg` uses: for light pages, for dark ones."""
+    """CSS definitions of the variables that `svg` uses: for light and for dark pages."""
     colours = [INK, FAINT, GRID, *GREYS, *METHODS]
     light = " ".join(f"--c{colour[1:]}: {colour};" for colour in colours)
     dark = " ".join(f"--c{colour[1:]}: {DARK[colour]};" for colour in colours if colour in DARK)
@@ -198,7 +198,7 @@ def colour_variables() -> tuple[str, str]:
 
 
 def unit(largest: float) -> tuple[float, str]:
-    """Size and prefix by which numbers up to `largest` are short: 3e12 -> (1e12, "T")."""
+    """Unit and prefix that make numbers up to `largest` short: 3e12 -> (1e12, "T")."""
     for size, name in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M")):
         if largest >= size:
             return size, name
@@ -206,7 +206,7 @@ def unit(largest: float) -> tuple[float, str]:
 
 
 def epochs(axis: Axes) -> None:
-    """The x axis counts epochs, in whole numbers, and ends a little past the last."""
+    """Make the x axis count epochs in whole numbers."""
     axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
     low, high = axis.get_xlim()
     if high - low < 1:
@@ -215,7 +215,7 @@ def epochs(axis: Axes) -> None:
 
 
 def log_if_wide(axis: Axes, low: float, high: float, which: Literal["x", "y"] = "y") -> None:
-    """A log scale where values span more than a factor of 30; powers of ten alone are labelled."""
+    """Use a log scale if values span more than a factor of 30; only powers of ten are labelled."""
     if low > 0 and high > 30 * low:
         scale, place = (axis.set_yscale, axis.yaxis) if which == "y" else (axis.set_xscale, axis.xaxis)
         scale("log")
@@ -223,17 +223,17 @@ def log_if_wide(axis: Axes, low: float, high: float, which: Literal["x", "y"] = 
 
 
 def thin(count: int) -> dict[str, Any]:
-    """Width and opacity of one line among `count`: few stand out, hundreds are a cloud."""
+    """Width and opacity of one line among `count`: few lines stand out, hundreds form a cloud."""
     return {"linewidth": 1.2 if count <= 30 else 0.8, "alpha": max(0.15, min(0.85, 12 / max(1, count)))}
 
 
 def fewest_last(methods: pd.Series[str]) -> list[str]:
-    """Methods by their number of rows, the most first: four lines of one arm are drawn over two hundred of another."""
+    """Methods by their number of rows, descending, so that four lines of one arm are drawn over two hundred of another."""
     return [str(name) for name in methods.value_counts().index]
 
 
 def short(names: Sequence[str], limit: int = 14) -> list[str]:
-    """Names that fit below an axis."""
+    """The names, shortened to fit below an axis."""
     return [name if len(name) <= limit else name[: limit - 1] + "…" for name in names]
 
 

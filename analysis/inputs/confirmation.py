@@ -1,7 +1,7 @@
-"""What a sweep has confirmed: the trials that count, their answers and learning curves.
+"""The confirmation of a sweep: the trials that count, their answers and learning curves.
 
-A confirmation is the COMPLETE trials of one configuration of one arm, one for each planned seed: the configuration that the selection
-froze last (`choose`). What is left out is a sentence.
+A confirmation consists of the COMPLETE trials of one configuration of an arm, one per planned seed. The configuration is the one that the
+selection froze last (`choose`). Every trial that is left out is reported in a sentence.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ import pandas as pd
 
 from analysis.inputs.preregistration import listed
 from analysis.inputs.tables import read_sound
+from analysis.text_tables import named
 from jepa_ray import results
 
 SETTINGS = [name for name in results.CONFIG if name != "seed"]
 FREE = ("seed", "evaluate_test")
-"""What a confirmation changes in the configuration that the selection froze."""
+"""Settings in which a confirmation differs from the frozen configuration."""
 BY_EXAMPLE = {
     "accuracy": "correct",
     "exact": "exact",
@@ -30,32 +31,32 @@ BY_EXAMPLE = {
     "paper": "paper_correct",
     "equivalent": "equivalent",
 }
-"""Metrics that a verdict can be about -> their column of the predictions table."""
+"""Metrics that a verdict can judge -> their column of the predictions table."""
 KNOWN = {"prefix": "prefix_correct", "contains": "contains"}
-"""Comparisons with the reference that do not ask an answer to end -> their column of the predictions table."""
+"""Comparisons with the reference that do not require an answer to end -> their column of the predictions table."""
 SPLITS = ("test", "val")
 
 
 def split_of(metric: str) -> tuple[str, str]:
-    """test_accuracy -> (test, correct): the split, and the column of the predictions table that the metric is the mean of."""
+    """test_accuracy -> (test, correct): the split, and the column of the predictions table whose mean is the metric. Else ValueError."""
     split, _, name = metric.partition("_")
     if split not in SPLITS or name not in BY_EXAMPLE:
         legal = ", ".join(f"{s}_{n}" for s in SPLITS for n in BY_EXAMPLE)
-        raise ValueError(f"A verdict needs a metric that is the mean over answers, higher is better: {legal}; not {metric!r}.")
+        raise ValueError(f"A verdict needs a metric that is a mean over answers, higher is better: {legal}; not {metric!r}.")
     return split, BY_EXAMPLE[name]
 
 
 class Tables:
-    """The confirmed trials' answers and learning curves, read once and only the columns needed."""
+    """The confirmed trials' answers and learning curves; reads only the columns needed, once."""
 
     def __init__(self, folder: Path, ids: list[str], split: str, column: str, notes: list[str]) -> None:
         self.split, self.column = split, column
         self.answers: dict[str, pd.Series[Any]] = {}
         self.known = pd.DataFrame(columns=list(KNOWN))
-        """By trial: the share of answers that are right by the metric, or that start with (have) the reference and go on. It is what the
-        metric would be if stopping did not matter, whichever way the task judges."""
+        """Per trial, the share of answers that are right by the metric, or start with (contain) the reference and continue: what the metric
+        would be if stopping did not matter, regardless of how the task judges."""
         self.leaked: dict[str, pd.Series[Any]] = {}
-        """By trial: per example, whether its Text is also one of training's or validation's; without the trials that do not say."""
+        """Per trial and example, whether its Text is also in training or validation; trials without this mark are missing."""
         self.curves: dict[str, pd.DataFrame] = {}
         if not ids:
             return
@@ -82,60 +83,60 @@ class Choice:
     """The confirmation of one arm."""
 
     runs: pd.DataFrame
-    """Rows of the trials table: COMPLETE, of one configuration on one data set, a seed each, by ascending seed."""
+    """Rows of the trials table: COMPLETE, of one configuration and data set, one per seed, seeds ascending."""
     complete: int
-    """COMPLETE confirmation trials of the arm, those left out among them."""
+    """COMPLETE confirmation trials of the arm, including those left out."""
     elsewhere: int
-    """Those of them that are of another configuration: the arm was selected anew after it had been scored."""
+    """How many of these have another configuration: the arm was selected again after it had been scored."""
     notes: tuple[str, ...]
-    """A sentence for each run that is left out."""
+    """One sentence per run that is left out."""
 
 
 def read_frozen(folder: Path) -> tuple[dict[str, str], list[str]]:
-    """The search trials that arms were frozen to last, each with its file (selection.json, selection-2.json, ...).
+    """The last frozen search trial of each arm -> its file (selection.json, selection-2.json, ...).
 
-    And a sentence where that cannot be told.
+    Also returns a sentence if that cannot be determined.
     """
-    found: dict[str, tuple[str, str]] = {}
+    frozen: dict[str, tuple[str, str]] = {}
     for path in sorted(folder.glob("selection*.json"), key=lambda path: (len(path.name), path.name)):
         try:
             arms = json.loads(path.read_text(encoding="utf-8"))["arms"]
-            found |= {str(arm): (str(best["trial_id"]), path.name) for arm, best in arms.items()}
+            frozen |= {str(arm): (str(best["trial_id"]), path.name) for arm, best in arms.items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            why = f"{path.name} cannot be read ({type(error).__name__}), so what was frozen last is not known"
-            return {}, [f"{why}; of several confirmed configurations of an arm the one started last counts."]
-    return dict(found.values()), []
+            why = f"{path.name} cannot be read ({type(error).__name__}), so the last frozen configuration is unknown"
+            return {}, [f"{why}; if an arm has several confirmed configurations, the one started last counts."]
+    return dict(frozen.values()), []
 
 
 def choose(arm: str, rows: pd.DataFrame, frozen: Mapping[str, str], seeds: Collection[int] = ()) -> Choice:
-    """The confirmation that counts: COMPLETE trials of the configuration that was frozen last, on the planned seeds, one for each.
+    """The confirmation that counts: COMPLETE trials of the last frozen configuration, one per planned seed.
 
-    Every analysis, the console's tables and the verdict go by this one rule. `rows` are all trials of the arm (one task, family and
-    model); `arm` is what notes call it; `frozen` as `read_frozen` finds it; `seeds` as the sweep declares them (none: not known, all
-    count: seeds that came later would make a number of seeds that grew with the results). Where no selection names a trial of these rows,
-    the configuration whose trials started last counts. Runs of earlier configurations, and first attempts, enter nothing.
+    Every analysis, the console's tables and the verdict use this rule. `rows` are all trials of the arm (one task, family and model);
+    `arm` is its name in notes; `frozen` comes from `read_frozen`; `seeds` are the declared ones (empty: unknown, all count). Other seeds
+    are ignored, as their number could have grown with the results. If no selection names a trial of these rows, the configuration whose
+    trials started last counts. Runs of earlier configurations and superseded attempts are ignored.
     """
     confirm = rows[rows["stage"] == "confirm"]
     complete = confirm[confirm["state"] == "COMPLETE"]
-    picked = [row for _, row in rows[rows["trial_id"].isin(list(frozen))].iterrows()]  # one, or one per sweep where several are pooled
+    picked = [row for _, row in rows[rows["trial_id"].isin(list(frozen))].iterrows()]  # one, or one per sweep if several are pooled
     runs = complete[np.logical_or.reduce([alike(complete, row) for row in picked])] if picked else complete
     runs = one_version(runs)
     notes = [_unfinished(arm, row, runs) for _, row in confirm[confirm["state"] != "COMPLETE"].iterrows()]
     if len(runs) < len(complete):
         files = listed(dict.fromkeys(frozen[str(row["trial_id"])] for row in picked))
-        rule = f"the configuration frozen last ({files})" if picked else "the configuration started last"
-        what = f"of {rule}" if len(runs) else f"{rule}, and none of it is COMPLETE"
-        rest = f"{len(complete) - len(runs)} of {len(complete)} confirmation trials are of another configuration or an earlier attempt"
-        notes.append(f"{arm}: {rest} and enter nothing; what counts is {what.removeprefix('of ')}.")
+        rule = f"only the configuration frozen last ({files}) counts" if picked else "only the configuration started last counts"
+        rule += "" if len(runs) else ", and none of its trials is COMPLETE"
+        rest = f"{len(complete) - len(runs)} of {len(complete)} confirmation trials are from another configuration or an earlier attempt"
+        notes.append(f"{arm}: {rest} and are ignored; {rule}.")
     if unplanned := sorted(set(map(int, runs["seed"])) - set(seeds)) if seeds else []:
-        notes.append(f"{arm}: seeds confirmed, but not in confirm.seeds (any more), enter nothing: {listed(unplanned)}.")
+        notes.append(f"{arm}: ignored, as not (or no longer) in confirm.seeds: {named('seed', unplanned)}.")
         runs = runs[runs["seed"].isin(list(seeds))]
     elsewhere = len(complete) if runs.empty else int((~alike(complete, runs.iloc[0])).sum())
     return Choice(runs, len(complete), elsewhere, tuple(notes))
 
 
 def one_version(runs: pd.DataFrame) -> pd.DataFrame:
-    """Of COMPLETE confirmation trials of one arm, those of the configuration and data that started last, a seed each, ascending."""
+    """Of an arm's COMPLETE confirmation trials, those of the configuration and data set started last, one per seed, ascending."""
     if runs.empty:
         return runs
     versions = [group for _, group in runs.groupby([*SETTINGS, "dataset_sha"], dropna=False)]
@@ -144,7 +145,7 @@ def one_version(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def alike(rows: pd.DataFrame, one: pd.Series[Any], free: Iterable[str] = FREE) -> pd.Series[bool]:
-    """Per row, whether it has the settings of `one` in everything but the columns `free`."""
+    """Per row, whether it has the settings of `one`, ignoring the columns `free`."""
     names = [name for name in results.CONFIG if name not in free]
     return (rows[names].eq(one[names]) | (rows[names].isna() & one[names].isna())).all(axis=1)
 
@@ -156,5 +157,5 @@ def _attempt(trial_id: str) -> tuple[str, int]:
 
 def _unfinished(arm: str, row: pd.Series[Any], runs: pd.DataFrame) -> str:
     why = f": {str(row['error']).strip().splitlines()[-1]}" if isinstance(row["error"], str) and row["error"].strip() else ""
-    again = " (another attempt of it is COMPLETE and used)" if row["config_id"] in set(runs["config_id"]) else ""
-    return f"{arm}: confirmation seed {row['seed']} is {row['state']} and enters nothing{again}{why.rstrip('.')}."
+    again = " (another attempt is COMPLETE and used)" if row["config_id"] in set(runs["config_id"]) else ""
+    return f"{arm}: confirmation seed {row['seed']} is {row['state']} and is ignored{again}{why.rstrip('.')}."

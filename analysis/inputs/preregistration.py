@@ -1,8 +1,8 @@
-"""What a sweep declared before it ran: its arms and what each is compared with, its seeds, the looks of a race, its margin.
+"""What a sweep declared before it ran: its arms and their comparisons, its seeds, the looks of a race, its margin.
 
-A family of claims, and the seeds that a verdict is about, are what was declared, not what has finished so far: counting what is there
-would let a sweep that is half done, or that lost a run, be tested by an easier rule. Arms come from the arms table (`results.read_arms`),
-the rest from `sweep.yaml`.
+The family of claims and the seeds of a verdict are those that were declared, not those that have finished so far: otherwise a sweep that is
+half done, or lost a run, would be tested by an easier rule. Arms come from the arms table (`results.read_arms`), the rest from
+`sweep.yaml`.
 """
 
 from __future__ import annotations
@@ -21,36 +21,36 @@ from jepa_ray import results
 from jepa_ray.results import Arm
 
 GROUP = ["task", "family", "model"]
-"""What an arm and its baseline have in common."""
+"""Columns in which an arm and its baseline agree."""
 MARGIN = 0.01
-"""The difference that matters where the sweep does not say one: a point."""
+"""The difference that matters, if the sweep does not state one: one point."""
 NOT_RUN = "not run"
-"""Of an arm that was declared and has no trial."""
+"""Status of a declared arm without a trial."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Declared:
-    """One sweep's declaration. What cannot be read is empty here, or the default, and a sentence in `notes`."""
+    """One sweep's declaration. A field that cannot be read is empty or has its default, and `notes` says so."""
 
     arms: tuple[Arm, ...] = ()
     seeds: tuple[int, ...] = ()
-    """Of the confirmation, in the order in which they are run."""
+    """Seeds of the confirmation, in the order in which they run."""
     looks: tuple[int, ...] = ()
-    """Numbers of seeds after which a race looks, the last is all; empty: no race."""
+    """Numbers of seeds after which a race looks, the last one being all; empty without a race."""
     margin: float = MARGIN
     """The difference that matters, as a share (`confirm.margin`)."""
     metric: str = "val_accuracy"
     """Column that selects (`search.metric`)."""
     mode: str = "max"
     changes: tuple[str, ...] = ()
-    """Sentences: seeds or looks that earlier versions of the sweep asked for (`sweep-N.yaml`), where they are others than now."""
+    """Sentences on seeds or looks of earlier versions of the sweep (`sweep-N.yaml`), if they differ from the present ones."""
     notes: tuple[str, ...] = ()
     undeclared: str | None = None
-    """Why it is not known which arms are compared, and what to do; None where it is. Among the notes, too."""
+    """Why it is unknown which arms are compared, and the remedy; None if it is known. Also in the notes."""
 
     @property
     def claims(self) -> int:
-        """How many claims are compared with a baseline; controls are counted apart."""
+        """How many claims are compared with a baseline; controls are counted separately."""
         return self._compared("claim")
 
     @property
@@ -62,11 +62,11 @@ class Declared:
         return sum(arm.kind == kind and arm.baseline is not None for arm in self.arms)
 
     def due(self, reached: int) -> tuple[int, ...]:
-        """The seeds that an arm with so many of them is on the way to: all, or in a race those of its look."""
+        """The seeds that an arm with `reached` seeds is due to run: all, or in a race those up to its next look."""
         return self.seeds[: next((look for look in self.looks if look >= reached), len(self.seeds))]
 
     def missing(self, seeds: Sequence[int]) -> list[int]:
-        """Planned seeds that these lack."""
+        """Planned seeds that are not among these."""
         return [seed for seed in self.due(len(seeds)) if seed not in set(seeds)]
 
 
@@ -77,7 +77,7 @@ def declared(folder: Path) -> Declared:
     try:
         plan = _tree(folder / "sweep.yaml")
     except ValueError as error:
-        notes.append(f"{error}, so what was planned is not known, and val_accuracy is taken for the metric that selects.")
+        notes.append(f"{error}, so the plan is unknown; val_accuracy is assumed to be the selecting metric.")
     search, confirm = _section(plan, "search"), _section(plan, "confirm")
     arms: tuple[Arm, ...] = ()
     undeclared = None
@@ -113,7 +113,7 @@ def pairs(arms: Iterable[Arm], rows: pd.DataFrame) -> list[tuple[str, str]]:
 
 
 def standing(rows: pd.DataFrame) -> str | None:
-    """Of an arm that came to nothing, what became of it: `not run`, or that its trials FAILED; None of one with anything to show.
+    """Why an arm has no result: `not run`, or that all its trials FAILED; None if it has one.
 
     `rows` are the arm's trials.
     """
@@ -125,33 +125,33 @@ def standing(rows: pd.DataFrame) -> str | None:
 
 
 def progress(plan: Declared, trials: pd.DataFrame) -> list[str]:
-    """Is everything there that was declared? Sentences, one for each arm that lacks seeds."""
+    """Sentences on what was declared and is missing: one per arm without a result or with missing seeds."""
     if plan.notes:
         return list(plan.notes)
     if not plan.seeds:
-        return ["The sweep confirms nothing (no confirm.seeds), and search results favour whoever was picked."]
+        return ["The sweep has no confirmation (no confirm.seeds), and search results are biased upwards."]
     done = trials[trials["stage"] == "confirm"]
     have = {str(arm): set(map(int, rows["seed"])) & set(plan.seeds) for arm, rows in done.groupby("arm")}
-    came_to = {arm.name: standing(trials[trials["arm"] == arm.name]) for arm in plan.arms}
-    nothing = [f"{arm}: {told}." for arm, told in came_to.items() if told is not None]
-    # An arm whose trials all FAILED has nothing to confirm: that its seeds are not there does not mean that anything still runs.
-    due = {arm: plan.due(len(have.get(arm, ()))) for arm, told in came_to.items() if told in (None, NOT_RUN)}
+    outcomes = {arm.name: standing(trials[trials["arm"] == arm.name]) for arm in plan.arms}
+    nothing = [f"{arm}: {outcome}." for arm, outcome in outcomes.items() if outcome is not None]
+    # An arm whose trials all FAILED has nothing to confirm: its missing seeds do not mean that the sweep is still running.
+    due = {arm: plan.due(len(have.get(arm, ()))) for arm, outcome in outcomes.items() if outcome in (None, NOT_RUN)}
     missing = {arm: sorted(set(seeds) - have.get(arm, set())) for arm, seeds in due.items()}
     number, total = sum(map(len, missing.values())), sum(map(len, due.values()))
     if not number:
         return nothing
     ended = f"{total - number} of {total} planned confirmation trials have ended: the sweep is still running or was interrupted"
-    lack = [f"{arm}: no trial yet for confirmation {named('seed', lack)}." for arm, lack in missing.items() if lack and not came_to[arm]]
-    return [f"{ended}; what follows uses what is there.", *lack, *nothing]
+    lack = [f"{arm}: no trial yet for confirmation {named('seed', lack)}." for arm, lack in missing.items() if lack and not outcomes[arm]]
+    return [f"{ended}. All results use only these.", *lack, *nothing]
 
 
 def listed(values: Iterable[Any]) -> str:
-    """Values as in a sentence: 4, 23, 82."""
+    """Values separated by commas: 4, 23, 82."""
     return ", ".join(str(value) for value in values)
 
 
 def _tree(path: Path) -> Mapping[str, Any]:
-    """A sweep file as it was written. Raises ValueError, with the reason in a few words, where it cannot be read."""
+    """The content of a sweep file. Raises ValueError with a short reason if it cannot be read."""
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -159,7 +159,7 @@ def _tree(path: Path) -> Mapping[str, Any]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ValueError(f"{path.name} cannot be read ({type(error).__name__})") from error
     if not isinstance(tree, dict):
-        raise ValueError(f"{path.name} holds no sweep")
+        raise ValueError(f"{path.name} does not contain a sweep")
     return tree
 
 
@@ -173,20 +173,20 @@ def _numbers(values: Any) -> tuple[int, ...]:
 
 
 def _changes(folder: Path, now: Mapping[str, Any]) -> tuple[str, ...]:
-    found: dict[str, list[str]] = {"seeds": [], "race": []}
+    earlier_values: dict[str, list[str]] = {"seeds": [], "race": []}
     versions: list[Mapping[str, Any]] = []
     for path in sorted(folder.glob("sweep-*.yaml"), key=lambda path: (len(path.name), path.name)):
         with contextlib.suppress(ValueError):
             versions.append(_section(_tree(path), "confirm"))
     for earlier in versions:
         if not earlier.get("seeds"):
-            continue  # it confirmed nothing
-        for name, told in found.items():
+            continue  # it had no confirmation
+        for name, values in earlier_values.items():
             once = _numbers(earlier.get(name))
             if set(once) != set(_numbers(now.get(name))):
-                told.append(listed(once) or "none")
+                values.append(listed(once) or "none")
     return tuple(
-        f"confirm.{name} was once {'; '.join(dict.fromkeys(told))} and is now {listed(_numbers(now.get(name))) or 'none'}."
-        for name, told in found.items()
-        if told
+        f"confirm.{name} was once {'; '.join(dict.fromkeys(values))} and is now {listed(_numbers(now.get(name))) or 'none'}."
+        for name, values in earlier_values.items()
+        if values
     )

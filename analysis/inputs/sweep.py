@@ -1,7 +1,7 @@
-"""A results folder as the analysis sees it: trials with their groups, curves, and a sentence for everything that isn't there.
+"""A results folder as the analysis sees it: trials with their groups, curves, and a sentence for everything that is missing.
 
-A half-written or damaged file costs its own trial only: the others are read and the file is named. Columns are read, not whole
-tables: metrics by name, predictions by trial.
+A half-written or damaged file affects its own trial only: it is named, and the others are read. Only the required parts of tables are
+read: columns, metrics by name, predictions by trial.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from analysis.text_tables import counted
 from jepa_ray import results
 
 OBJECTIVE_KNOBS = ("lambda", "k", "loss_dropout", "gamma")
-"""Knobs of the JEPA term: in a baseline's row they say nothing."""
+"""Knobs of the JEPA term, meaningless in a baseline's row."""
 SCALES = ("rank_text", "rank_code", "anisotropy_text", "anisotropy_code", "contrast", "r1", "r1_chance", "mrr")
 CURVES = [
     *(f"val_{name}" for name in ("accuracy", "exact", "prefix", "contains", "stopped", "paper", "equivalent", "retrieval")),
@@ -28,13 +28,13 @@ CURVES = [
     *(f"diag_{name}" for name in (*SCALES, "linearity", "linearity_relative", "ridge_r2", "pairs", "sv_mean", "sv_max")),
     *(f"diag_sv_{index}" for index in range(1, 101)),
 ]
-"""Names of the metrics table that a figure or table here is made of."""
+"""Names in the metrics table that the figures and tables use."""
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """One results folder. `trials` has, besides the table's columns, `label` (the arm), `group` (its panel: what baseline and method
-    have in common), `is_baseline` (no JEPA term) and `counts` (the confirmation that counts, see `confirmed.choose`)."""
+    """One results folder. In addition to the table's columns, `trials` has `label` (the arm), `group` (its panel: what baseline and method
+    have in common), `is_baseline` (no JEPA term) and `counts` (whether it is part of the confirmation, see `confirmation.choose`)."""
 
     folder: Path
     trials: pd.DataFrame
@@ -42,55 +42,55 @@ class Sweep:
     declared: Declared = field(default_factory=Declared)
     notes: tuple[str, ...] = ()
     left_out: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """label -> a sentence for each confirmation trial, or group of them, that does not count."""
+    """label -> sentences on its confirmation trials that do not count."""
     frozen: frozenset[str] = frozenset()
-    """Search trials that a selection froze an arm to last (`confirmed.read_frozen`)."""
+    """The last frozen search trial of each arm (`confirmation.read_frozen`)."""
 
     @property
     def metric(self) -> str:
-        """Column of the trials table that selects."""
+        """The column of the trials table that the sweep selects by."""
         return self.declared.metric
 
     @property
     def mode(self) -> str:
-        """max or min"""
+        """`max` or `min`."""
         return self.declared.mode
 
     def pairs(self, rows: pd.DataFrame) -> list[tuple[str, str]]:
-        """Baseline and method of every declared comparison among these rows of `trials`, by label."""
+        """(baseline, method) labels of every declared comparison among these rows of `trials`."""
         return pairs(self.declared.arms, rows)
 
     def confirmation(self, label: str) -> Choice:
-        """The confirmation of an arm that counts; where several folders are pooled, that of the configuration that started last."""
+        """The confirmation of an arm that counts; if several folders are pooled, that of the configuration started last."""
         rows = self.trials[self.trials["label"] == label]
         counted = rows[rows["counts"]]
         runs, notes = one_version(counted), list(self.left_out.get(label, ()))
         if len(runs) < len(counted):
-            others = f"{len(counted) - len(runs)} of {len(counted)} confirmation trials are of other settings"
-            notes.append(f"{label}: {others} and enter nothing.")
+            others = f"{len(counted) - len(runs)} of {len(counted)} confirmation trials have other settings"
+            notes.append(f"{label}: {others} and are ignored.")
         complete = (rows["stage"] == "confirm") & (rows["state"] == "COMPLETE")
         elsewhere = int(complete.sum()) if runs.empty else int((~alike(rows[complete], runs.iloc[0])).sum())
         return Choice(runs, int(complete.sum()), elsewhere, tuple(notes))
 
     def best(self, rows: pd.DataFrame) -> pd.Series[Any] | None:
-        """The best search trial among these rows of one arm: the one that the selection froze, and ranked here only where none did.
+        """The best search trial among these rows of one arm: the frozen one, else the best-ranked; None if none is COMPLETE.
 
-        The selection ranked what its own study had suggested, which need not be every row that is here. None: no COMPLETE one.
+        The frozen one need not rank first: the selection ranked only the suggestions of its own study.
         """
         frozen = rows[rows["trial_id"].isin(self.frozen)]
         return results.best_trial(rows if frozen.empty else frozen, self.metric, self.mode)
 
     @property
     def absent(self) -> list[str]:
-        """Names of the arms that were declared and have no trial, in the order of declaration."""
+        """Names of declared arms without a trial, in the order of declaration."""
         here = set(self.trials["arm"])
         return [arm.name for arm in self.declared.arms if arm.name not in here]
 
     @property
     def methods(self) -> list[str]:
         """Names of the methods, baselines (objective none) first."""
-        known = self.trials[["method", "is_baseline"]].drop_duplicates("method")
-        return [str(name) for name in known.sort_values(["is_baseline", "method"], ascending=[False, True])["method"]]
+        rows = self.trials[["method", "is_baseline"]].drop_duplicates("method")
+        return [str(name) for name in rows.sort_values(["is_baseline", "method"], ascending=[False, True])["method"]]
 
     @property
     def baselines(self) -> set[str]:
@@ -104,21 +104,21 @@ class Sweep:
 
 
 def read(folder: Path, curves: Sequence[str] = CURVES) -> Sweep:
-    """The sweep in `folder`, with those curves of its metrics table.
+    """The sweep in `folder`, with these curves of its metrics table.
 
-    Raises ValueError where the folder doesn't exist or is no sweep's, and where none of its trials can be read.
+    Raises ValueError if the folder does not exist or is not a sweep's, or if none of its trials can be read.
     """
     check(folder)
     notes: list[str] = []
     trials = read_sound(folder, "trials", notes)
     if trials.empty and notes and any((folder / "trials").glob("*.parquet")):
-        raise ValueError(f"{folder}: no file of trials/ can be read ({notes[-1]})")
+        raise ValueError(f"{folder}: no file in trials/ can be read ({notes[-1]})")
     named = [("name", "in", list(curves))]
     metrics = read_sound(folder, "metrics", notes, where=named) if curves else pd.DataFrame(columns=results.METRICS.names)
     if curves and len(trials):
         bare = len(set(trials["trial_id"]) - set(metrics["trial_id"]))
         if bare:
-            notes.append(f"{bare} of {len(trials)} trials have no curves in metrics/; figures of curves are without them.")
+            notes.append(f"{bare} of {len(trials)} trials have no curves in metrics/ and are missing in figures of curves.")
     plan, (frozen, doubts) = declared(folder), read_frozen(folder)
     trials = _grouped(trials)
     choices = {str(label): choose(str(label), arm, frozen, plan.seeds) for label, arm in trials.groupby("label", sort=True)}
@@ -135,7 +135,7 @@ def read(folder: Path, curves: Sequence[str] = CURVES) -> Sweep:
 
 
 def read_predictions(folder: Path, trial_ids: Sequence[str], split: str, columns: Sequence[str]) -> pd.DataFrame:
-    """Answers of these trials on one split, these columns only; other trials' files aren't opened."""
+    """These columns of the answers of these trials on one split; opens only these trials' files."""
     paths = [folder / "predictions" / f"{trial_id}.parquet" for trial_id in trial_ids]
     return load(
         [path for path in paths if results.damage(path, results.PREDICTIONS) is None], "predictions", columns, [("split", "==", split)]
@@ -143,7 +143,7 @@ def read_predictions(folder: Path, trial_ids: Sequence[str], split: str, columns
 
 
 def shown_runs(sweep: Sweep) -> tuple[pd.DataFrame, list[str]]:
-    """The runs that represent each arm, and what to say of them: its confirmed seeds, or else its best COMPLETE search trial."""
+    """The runs that represent each arm (its confirmed seeds, or else its best COMPLETE search trial), and notes on them."""
     chosen: list[pd.DataFrame] = []
     notes: list[str] = []
     for label, arm in sweep.trials.groupby("label", sort=True):
@@ -154,16 +154,16 @@ def shown_runs(sweep: Sweep) -> tuple[pd.DataFrame, list[str]]:
             continue
         best = sweep.best(arm)
         if best is None:
-            notes.append(f"{label}: no COMPLETE trial, so it is not drawn.")
+            notes.append(f"{label}: not shown, as it has no COMPLETE trial.")
             continue
         complete = int(((arm["stage"] == "search") & (arm["state"] == "COMPLETE")).sum())
-        notes.append(f"{label}: not confirmed; drawn is its best search trial of {complete}, which favours it.")
+        notes.append(f"{label}: not confirmed; its best of {counted(complete, 'search trial')} is shown, which is biased upwards.")
         chosen.append(arm[arm["trial_id"] == best["trial_id"]])
     return (pd.concat(chosen) if chosen else sweep.trials.head(0)), notes
 
 
 def last_values(metrics: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    """trial_id x name: each curve's last value."""
+    """The last value of each curve, as a table trial_id x name."""
     rows = metrics[metrics["name"].isin(names)].sort_values("step").drop_duplicates(["trial_id", "name"], keep="last")
     return rows.pivot(index="trial_id", columns="name", values="value")
 
@@ -180,11 +180,13 @@ def _unfinished(folder: Path, plan: Declared, trials: pd.DataFrame) -> list[str]
     notes = []
     started = len(list(folder.glob("scratch/*/progress.json")))
     if started:
-        notes.append(f"{counted(started, 'trial')} started and not ended: the sweep is running or was cut off. Below is what has ended.")
+        notes.append(
+            f"{counted(started, 'trial')} started but not ended: the sweep is running or was interrupted. Only ended trials are shown."
+        )
     if trials.empty:
         return [*notes, *plan.notes, "No trial has ended yet."]
     notes += progress(plan, trials)
     confirmed = trials[trials["stage"] == "confirm"]
     if confirmed.loc[confirmed["state"] == "COMPLETE", "seed"].nunique() == 1:
-        notes.append("Confirmed on one seed only: there is no spread over seeds, so no test and no interval.")
+        notes.append("Confirmed on one seed only: there is no spread over seeds, hence no test and no interval.")
     return notes

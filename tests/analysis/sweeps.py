@@ -1,4 +1,4 @@
-"""Small sweeps for tests of figures, tables and the page, written through the real writer, so that they are what a sweep leaves."""
+"""Small sweeps for tests of figures, tables and the page, written by the real writer, so that they match a real sweep's files."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from jepa_ray.results import TrialResult
 SEEDS = (82, 23, 37)
 SWEEP = "search: {metric: val_accuracy, mode: max}\nconfirm: {seeds: [82, 23, 37]}\n"
 ANSWERS = [("e:1", "[a-z]", "[a-z]"), ("e:2", "(<x>&)+", "(<x>&)+.*"), ("e:3", "\\b<x>&", "\\b")]
-"""Example id, reference, prediction: one right, one with something extra, one with something missing; `<x>&` must be escaped in HTML."""
+"""Example id, reference, prediction: one right, one with extra tokens, one with missing tokens; `<x>&` must be escaped in HTML."""
 
 
 def add(
@@ -56,10 +56,10 @@ def add(
     kind: Kind = "claim",
     **summary: Any,
 ) -> str:
-    """One trial with curves, diagnostics, answers, of which the first `right` are correct, and so many pairs of embeddings; its id.
+    """Write one trial with curves, diagnostics, answers (the first `right` are correct) and `embeddings` pairs; returns its id.
 
-    `cost`: FLOPs of an epoch. With `examples` there are so many answers, and right are those whose hardness (the same in every trial) is
-    below `accuracy`. `pretrain`: the seed of a first stage; -1: there is one, without a seed of its own.
+    `cost`: FLOPs per epoch. `examples`: number of answers, of which those are right whose hardness (the same in every trial) is below
+    `accuracy`. `pretrain`: the seed of a first stage; -1 for a first stage without its own seed.
     """
     config = TrialConfig(
         model=ModelConfig(family=family, model="tiny"),
@@ -92,7 +92,7 @@ def add(
 
 
 def declare(folder: Path, method: str, family: str = "llama3", task: str = "nl-rx", kind: Kind = "claim") -> None:
-    """Puts an arm into the arms table, where it is not in it: `X` is compared with `baseline`, `X-Y` with `baseline-Y` if there is one."""
+    """Add an arm to the arms table unless it is there: `X` is compared with `baseline`, `X-Y` with `baseline-Y` if that exists."""
     before = {arm.name: arm for arm in results.read_arms(folder)} if (folder / "arms.parquet").exists() else {}
     name = f"{method}/{family}"
     if name in before:
@@ -125,7 +125,7 @@ def full(folder: Path) -> Path:
 
 
 def select(folder: Path, name: str, **arms: str) -> None:
-    """The selection file `name`: method of llama3 -> search trial that it is frozen to."""
+    """Write the selection file `name`: method of llama3 -> frozen search trial."""
     frozen = {f"{method}/llama3": {"trial_id": trial_id} for method, trial_id in arms.items()}
     (folder / name).write_text(json.dumps({"arms": frozen}))
 

@@ -1,4 +1,4 @@
-"""Folders that are not as they should be: the whole page is made of them all the same, and says in a sentence what is wrong."""
+"""Defective folders: the whole page is written all the same and says in a sentence what is wrong."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def constant(folder: Path) -> None:
 
 
 def nan(folder: Path) -> None:
-    """Scores that are no numbers, in the search and on one seed."""
+    """NaN scores, in the search and on one seed."""
     none = float("nan")
     for seed in SEEDS:
         sweeps.add(folder, "baseline", "confirm", 0.4, seed=seed)
@@ -79,37 +79,37 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]  # each draws a whole 
 
 CASES: dict[Callable[[Path], None], tuple[str, ...]] = {
     constant: (
-        # 0.99 ** 3: three examples on which the arms agree say next to nothing of the others
-        "no example told the arms apart, Holm p = 0.97",
-        "right on the very same examples at these seeds, but 3 examples are too few to rule out 1 point",
+        # 0.99 ** 3: three examples on which the arms agree say almost nothing about others
+        "no example differs between the arms, Holm p = 0.97",
+        "right on exactly the same examples at these seeds, but 3 examples are too few to rule out",
         "no interval: The difference is the same (+0) at all 3 seeds",
         "no curve. All 2 trials score 0.4",
         "identical on every seed",
     ),
     nan: (
         "test_accuracy is missing or NaN, so left out: seed 23.",
-        "1 COMPLETE search trial without val_accuracy can't be the best.",
+        "1 COMPLETE search trial without val_accuracy cannot be the best.",
         "1 of 6 confirmation runs have no test_accuracy and are not drawn.",
         "1 of 1 search trials have no score or no FLOPs and are not in its curve.",
     ),
     one_seed: (
-        "Confirmed on one seed only: there is no spread over seeds, so no test and no interval.",
+        "Confirmed on one seed only: there is no spread over seeds",
         "no interval: 1 seed says nothing about the spread over seeds",
     ),
-    no_twin: ("jepa/llama3 stands alone.", "baseline/gemma2: no method is compared with this baseline."),
+    no_twin: ("jepa/llama3 has no baseline to compare with.", "baseline/gemma2: no method is compared with this baseline."),
     no_partner: (
         "jepa/llama3: the matched run on seed 37 has no partner",
         "on validation curves of 2 of 2 seeds, the schedule not shortened",
     ),
     half_written: (
-        "1 of 27 files in trials/ can't be read and are left out",
-        "files in metrics/ can't be read and are left out",
+        "1 of 27 files in trials/ cannot be read and are left out",
+        "files in metrics/ cannot be read and are left out",
         "selection.json cannot be read (JSONDecodeError)",
         "sweep.yaml cannot be read",
-        "is no verdict: sweep.yaml is missing or names no confirm.seeds",
+        "no verdict: sweep.yaml is missing or names no confirm.seeds",
     ),
     running: (
-        "1 trial started and not ended: the sweep is running or was cut off.",
+        "1 trial started but not ended: the sweep is running or was interrupted.",
         "3 of 6 planned confirmation trials have ended: the sweep is still running or was interrupted",
         "jepa/llama3: no trial yet for confirmation seeds 23, 37.",
         "Confirmed in one of the two arms only, so left out: seed 23.",
@@ -124,7 +124,7 @@ def test_the_page_says_what_is_wrong(make: Callable[[Path], None], tmp_path: Pat
     text = re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]+>", " ", index.read_text(encoding="utf-8"))))
     for sentence in CASES[make]:
         assert sentence in text
-    assert not re.search(r"\b(nan|None|Traceback)\b", text), "a number that is none is a dash"
+    assert not re.search(r"\b(nan|None|Traceback)\b", text), "a missing number is a dash"
 
 
 def test_no_table_at_all(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Text and Code in the plane: distances and components by hand, what is missing or damaged, and the figure's table."""
+"""Text and Code embeddings: distances and components by hand, missing or damaged files, and the figure's table."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_distances_by_hand() -> None:
 
 
 def test_principal_components_of_a_known_covariance() -> None:
-    """Four points at +-3 along one axis of the plane and +-1 along the other, turned by 30 degrees and put into five dimensions."""
+    """Four points at +-3 on one axis and +-1 on the other, rotated by 30 degrees and embedded in five dimensions."""
     angle = np.pi / 6
     axes = np.zeros((2, 5))
     axes[0, :2], axes[1, :2] = (np.cos(angle), np.sin(angle)), (-np.sin(angle), np.cos(angle))
@@ -100,10 +100,10 @@ def test_damaged_and_infinite_states_cost_themselves_only(folder: Path) -> None:
     assert pairs is not None and len(pairs.example_ids) == 7 and note.startswith("1 pairs of ")
     plot = embedding.plot(read(folder))
     told = " ".join(plot.notes)
-    assert plot.figure is not None and f"embeddings/{victims[0].name} can't be read" in told and "beyond half precision" in told
+    assert plot.figure is not None and f"embeddings/{victims[0].name} cannot be read" in told and "beyond half precision" in told
 
 
 def test_a_sweep_without_embeddings_says_what_keeps_them(tmp_path: Path) -> None:
     sweeps.add(tmp_path / "s", "jepa", "confirm", 0.5, seed=82)
     plot = embedding.plot(read(tmp_path / "s"))
-    assert plot.figure is None and "`base.evaluation.embeddings` over 0" in plot.caption
+    assert plot.figure is None and "`base.evaluation.embeddings` above 0" in plot.caption

@@ -1,4 +1,4 @@
-"""Figures: each draws what its table says, counts what it shows, keeps the baseline grey, and says what is missing."""
+"""Figures: each draws what its table contains, counts what it shows, keeps the baseline grey, and reports what is missing."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_every_figure_draws_what_its_table_holds(sweep: Sweep, name: str) -> Non
     ElementTree.fromstring(text)
     ids = {element.get("id") for element in ElementTree.fromstring(text).iter() if element.get("id")}
     assert ids and all(str(name).startswith(plot.name) for name in ids), "two figures on one page must not share ids"
-    assert "nan" not in text.lower().replace("nanum", ""), "a coordinate is no number"
+    assert "nan" not in text.lower().replace("nanum", ""), "a coordinate is not a number"
     assert style.png(plot).startswith(b"\x89PNG")
 
 
@@ -73,7 +73,7 @@ def test_accuracy_by_epoch_is_the_mean_over_seeds(sweep: Sweep) -> None:
 
 
 def test_a_mean_is_over_the_same_seeds_at_every_epoch(tmp_path: Path) -> None:
-    """One seed goes on for an epoch longer, where it is far better: the curve of the mean must not bend for that."""
+    """One seed runs one epoch longer, with a far better score: the mean curve must not bend because of that."""
     folder = tmp_path / "s"
     for seed, accuracy, epochs_run in ((82, 0.3, 2), (23, 0.3, 2), (37, 0.9, 3)):
         sweeps.add(folder, "jepa", "confirm", accuracy, seed=seed, epochs=epochs_run)
@@ -84,7 +84,7 @@ def test_a_mean_is_over_the_same_seeds_at_every_epoch(tmp_path: Path) -> None:
         at = plot.table.header.index("epoch")
         assert max(float(row[at]) for row in plot.table.rows if row[0] == "jepa/llama3") == 2, name
         assert max(float(row[at]) for row in plot.table.rows if row[0] == "baseline/llama3") == 3, name
-        assert "jepa/llama3: epoch 3 left out of the mean, which only 1 of 3 runs reached." in plot.notes, name
+        assert "jepa/llama3: epoch 3 left out of the mean, as only 1 of 3 runs reached it." in plot.notes, name
         assert plot.figure is not None
         jepa = style.looks(sweep)["jepa"]
         drawn = [line for axis in plot.figure.axes for line in axis.lines if to_hex(line.get_color()) == jepa.colour]
@@ -92,7 +92,7 @@ def test_a_mean_is_over_the_same_seeds_at_every_epoch(tmp_path: Path) -> None:
 
 
 def test_a_run_without_a_curve_is_said_in_the_caption(tmp_path: Path) -> None:
-    """Its metrics are lost: the mean is over the other two seeds, and the caption says which."""
+    """A run's metrics are lost: the mean is over the other two seeds, and the caption names them."""
     folder = tmp_path / "s"
     for seed in (82, 23, 37):
         lost = sweeps.add(folder, "jepa", "confirm", 0.3, seed=seed)
@@ -118,7 +118,7 @@ def test_paired_dots_join_the_same_seed(sweep: Sweep) -> None:
 def test_a_cell_of_the_heat_map_says_its_count(sweep: Sweep) -> None:
     plot = heatmap.plot(sweep)
     row = next(row for row in plot.table.rows if row[:3] == ["jepa/llama3", "1", "1"])
-    assert row[3:] == ["1", "0", "50.00", "-", "50.00"], "one trial, and how many answers isn't known: no interval"
+    assert row[3:] == ["1", "0", "50.00", "-", "50.00"], "one trial with an unknown number of answers: no interval"
     cut = next(row for row in plot.table.rows if row[:3] == ["jepa/llama3", "4", "1"])
     assert cut[3:6] == ["0", "1", "-"], "a pruned trial is counted and not averaged"
     assert "6 COMPLETE search trials of 9" in plot.caption
@@ -126,7 +126,7 @@ def test_a_cell_of_the_heat_map_says_its_count(sweep: Sweep) -> None:
 
 def test_cells_of_the_heat_map_are_as_far_apart_as_their_values() -> None:
     places = heatmap.on_log_scale([0.0, 0.5, 1.0, 8.0])
-    assert places == [-2.0, -1.0, 0.0, 3.0]  # 0 has no place on a log scale: one (smallest) step before the first
+    assert places == [-2.0, -1.0, 0.0, 3.0]  # 0 has no logarithm: one (smallest) step before the first
     assert heatmap.edges(places) == [-2.5, -1.5, -0.5, 1.5, 4.5]
     assert heatmap.edges([2.0]) == [1.5, 2.5] and heatmap.on_log_scale([0.0]) == [-1.0]
 
@@ -136,7 +136,7 @@ def test_the_heat_map_has_a_scale_and_one_colour_on_any_page(sweep: Sweep) -> No
     assert plot.figure is not None
     assert any(axis.get_ylabel() == "val accuracy (%)" for axis in plot.figure.axes), "no colour bar"
     text = style.svg(plot)
-    assert "#e8f1f8" not in text and "var(--c0072b2)" in text, "a fixed faint colour is the brightest on a dark page"
+    assert "#e8f1f8" not in text and "var(--c0072b2)" in text, "a fixed faint colour would be the brightest on a dark page"
 
 
 def test_many_learning_curves_are_a_median_and_its_spread(tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_many_learning_curves_are_a_median_and_its_spread(tmp_path: Path) -> Non
     assert plot.figure is not None and len(plot.figure.axes[0].lines) == 2 and len(plot.figure.axes[0].collections) == 1
     median, best = plot.figure.axes[0].lines
     assert list(median.get_ydata())[-1] == pytest.approx(45.0) and list(best.get_ydata())[-1] == pytest.approx(60.0)
-    assert "Of an arm with more than 30" in plot.caption
+    assert "For an arm with more than 30" in plot.caption
 
 
 def test_intervals_of_a_cell() -> None:
@@ -205,9 +205,9 @@ def test_what_is_missing_is_a_sentence(tmp_path: Path) -> None:
     for name in ("F3", "diagnostics", "seeds", "importance", "parallel"):
         plot = PLOTS[name](bare)
         assert plot.figure is None and ":" in plot.caption, name
-    assert any("isn't known" in note for note in losses.plot(bare).notes)
+    assert any("JEPA loss is unknown" in note for note in losses.plot(bare).notes)
     _, notes = shown_runs(bare)
-    assert notes == ["jepa/llama3: not confirmed; drawn is its best search trial of 1, which favours it."]
+    assert notes == ["jepa/llama3: not confirmed; its best of 1 search trial is shown, which is biased upwards."]
 
 
 def test_nothing_ended_yet(tmp_path: Path) -> None:
@@ -227,7 +227,7 @@ def test_damaged_files_cost_their_own_trial_only(tmp_path: Path) -> None:
     damaged = read(folder)
     assert len(damaged.trials) == whole - 1
     told = " ".join(damaged.notes)
-    assert f"1 of {whole} files in trials/ can't be read and are left out" in told and "files in metrics/ can't be read" in told
+    assert f"1 of {whole} files in trials/ cannot be read and are left out" in told and "files in metrics/ cannot be read" in told
     assert "have no curves in metrics/" in told
     assert curves.plot(damaged).figure is not None
 
@@ -251,7 +251,7 @@ def test_a_folder_of_damaged_files_alone_is_refused(tmp_path: Path) -> None:
     sweeps.add(tmp_path / "s", "jepa", "search", 0.4)
     for path in (tmp_path / "s" / "trials").glob("*.parquet"):
         path.write_bytes(b"PAR1")
-    with pytest.raises(ValueError, match="no file of trials/ can be read"):
+    with pytest.raises(ValueError, match="no file in trials/ can be read"):
         read(tmp_path / "s")
 
 
@@ -262,7 +262,7 @@ def test_a_running_sweep_says_so(tmp_path: Path) -> None:
     (folder / "scratch" / "abc").mkdir(parents=True)
     (folder / "scratch" / "abc" / "progress.json").write_text("{}")
     told = " ".join(read(folder).notes)
-    assert "1 trial started and not ended" in told
+    assert "1 trial started but not ended" in told
     assert "1 of 3 planned confirmation trials have ended" in told and "one seed only" in told
 
 
@@ -278,4 +278,4 @@ def test_importance_needs_enough_trials(tmp_path: Path) -> None:
     assert count == 30 and shares["lambda"] > 0.9 and sum(shares.values()) == pytest.approx(1)
     assert "few/llama3 (3)" in notes[0]
     (tmp_path / "broken.db").write_bytes(b"no database")
-    assert "can't be read" in importance.importances(tmp_path / "broken.db")[1][0]
+    assert "cannot be read" in importance.importances(tmp_path / "broken.db")[1][0]

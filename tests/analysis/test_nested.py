@@ -1,4 +1,4 @@
-"""Nested replicates: variance components by hand and by simulation, what ignoring the nesting does, and the table of several folders."""
+"""Nested replicates: variance components by hand and by simulation, ignoring the nesting, and the table of several folders."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ def test_components_are_unbiased_with_unequal_groups() -> None:
         found.append(components([list(offset + rng.normal(0, 1, size)) for offset, size in zip(offsets, sizes, strict=True)]))
     between = [part.between**2 for part in found if part.between is not None]
     within = [part.within**2 for part in found if part.within is not None]
-    # Variances 9 and 1. The estimate of 9 with 3 degrees of freedom has an sd of about 9 sqrt(2 / 3) = 7.3: of its mean, 0.12.
+    # Variances 9 and 1. The estimate of 9 with 3 degrees of freedom has an sd of about 9 sqrt(2 / 3) = 7.3; their mean, of 0.12.
     assert len(between) == len(within) == 4000
     assert np.mean(between) == pytest.approx(9, abs=0.5) and np.mean(within) == pytest.approx(1, abs=0.03)
 
 
 def test_the_interval_covers_and_25_runs_taken_as_independent_do_not() -> None:
-    """Five pretraining seeds with five fine-tunings each, equal spread between and within."""
+    """Five pretraining seeds with five fine-tuning runs each, equal spread between and within."""
     rng, trials = np.random.default_rng(1), 3000
     covered = naive = 0
     for _ in range(trials):
@@ -66,7 +66,7 @@ def test_the_interval_covers_and_25_runs_taken_as_independent_do_not() -> None:
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Two pretraining seeds with two fine-tuning seeds each, a folder each."""
+    """Two pretraining seeds, one folder each, with two fine-tuning seeds."""
     root = tmp_path_factory.mktemp("results")
     for first, (low, high) in {82: (0.50, 0.54), 23: (0.60, 0.62)}.items():
         for seed, base in ((82, low), (23, high)):
@@ -94,7 +94,7 @@ def test_the_command_takes_the_folders_together(folders: list[Path], capsys: pyt
 
 
 def test_what_does_not_fit_is_said(tmp_path: Path) -> None:
-    """Three folders are taken for one design, but a run of one is repeated in another, with other settings; a third saw other data."""
+    """Three pooled folders: the second repeats a run of the first with other settings, and the third saw other data."""
     one, two, three = (tmp_path / name for name in "abc")
     for seed in (82, 23):
         sweeps.add(one, "baseline", "confirm", 0.5, seed=seed, task="yelp", pretrain=82)
@@ -105,8 +105,8 @@ def test_what_does_not_fit_is_said(tmp_path: Path) -> None:
     sweeps.add(three, "baseline", "confirm", 0.7, seed=84, task="yelp", pretrain=82)
     table, notes = nested.tables(pooled([read(folder) for folder in (one, two, three)]))
     told = " ".join(row[0] for row in notes.rows)
-    assert "jepa/llama3: left out as earlier than another of the same two seeds: 1 run." in told
-    assert "1 pair of runs saw different data" in told and "baseline/llama3: 2 runs without a twin" in told
+    assert "jepa/llama3: 1 run left out" in told
+    assert "1 pair of runs saw different data" in told and "baseline/llama3: 2 runs without a counterpart" in told
     assert "runs differ in learning_rate" in told
     difference = table.rows[-1]
     assert difference[2:6] == ["difference", "1", "1", "+20.00"] and difference[6:10] == ["-", "-", "-", "-"]

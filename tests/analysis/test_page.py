@@ -1,4 +1,4 @@
-"""The verdict on the page follows from the tables on the page: it is worked out again from what is printed there, and from nothing else."""
+"""The verdict on the page follows from the tables on the page: it is recomputed from what is printed there, and nothing else."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scipy import stats
 from analysis import report
 from tests.analysis import sweeps
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]  # it draws a whole page
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]  # draws a whole page
 
 SEEDS = (82, 23, 37, 84, 4)
 JITTER = (0.0025, -0.0025, 0.0, 0.0025, -0.0025)
@@ -22,14 +22,14 @@ GAINS = {"gains": 0.1, "loses": -0.1, "equals": 0.0}
 
 @dataclass
 class Printed:
-    """A table as it stands on the page."""
+    """A table as it appears on the page."""
 
     header: list[str] = field(default_factory=list)
     rows: list[list[str]] = field(default_factory=list)
 
 
 class Tables(HTMLParser):
-    """Every table, and in every ruling its word, its sentence and its table of reasons."""
+    """Collects every table, and the word, sentence and table of reasons of every ruling."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class Tables(HTMLParser):
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Tables:
-    """Three methods over one baseline: one gains ten points, one loses ten, one neither."""
+    """Three methods with one baseline: one gains ten points, one loses ten, one does neither."""
     folder = tmp_path_factory.mktemp("results") / "s"
     for place, (seed, level) in enumerate(zip(SEEDS, (0.48, 0.51, 0.5, 0.52, 0.49), strict=True)):
         sweeps.add(folder, "baseline", "confirm", level, seed=seed, examples=400)
@@ -90,7 +90,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Tables:
 
 
 def named(page: Tables, *columns: str) -> list[dict[str, str]]:
-    """Rows of the one table that has all these columns."""
+    """Rows of the only table that has all these columns."""
     (table,) = (table for table in page.tables if set(columns) <= set(table.header))
     return [dict(zip(table.header, row, strict=True)) for row in table.rows if row]
 

@@ -1,4 +1,4 @@
-"""Tables of the paper: our numbers by hand, the paper's beside them, and a sentence where a folder doesn't hold them."""
+"""Tables of the paper: our numbers by hand next to the paper's, and a sentence if a folder lacks them."""
 
 from __future__ import annotations
 
@@ -101,11 +101,11 @@ def test_t14_is_the_last_diagnosis(folder: Path) -> None:
 
 
 def test_t14_says_why_there_is_no_norm(folder: Path) -> None:
-    """With no more pairs than dimensions some map fits any Code; the trial then records NaN."""
+    """Unless there are more pairs than dimensions, some map fits any Code exactly; the trial then records NaN."""
     sweep = read(folder)
     metrics = sweep.metrics.assign(value=sweep.metrics["value"].mask(sweep.metrics["name"].str.startswith("diag_linearity")))
     (table,) = paper_tables.linearity(replace(sweep, metrics=metrics))
-    assert "no norm where there are no more pairs than the model is wide" in table.title
+    assert "no norm unless there are more pairs than the model is wide" in table.title
     assert {row[2] for row in table.rows} == {"-"} and {row[4] for row in table.rows} == {"0", "0.75"}
 
 
@@ -135,7 +135,7 @@ def test_answers_side_by_side(folder: Path) -> None:
     assert counts["baseline/llama3"][1:] == ["test", "23", "3", "1", "0", "2", "4", "0"]
     assert counts["jepa/llama3"][1:] == ["test", "23", "3", "2", "0", "0", "4", "0"]
     table = answers.side_by_side(sweep)[1]
-    assert "of 3, 1 right in the method only, 0 in the baseline only" in table.title
+    assert "3 examples): 1 right in the method only, 0 in the baseline only" in table.title
     assert table.header == ["example", "question", "reference", "baseline", "method", "right"]
     assert table.rows == [["e:2", "lines with e:2 & <b>", "(<x>&)+", "(<x>&)+{+.*}", "(<x>&)+", "method"]]
 
@@ -165,11 +165,11 @@ def test_every_command_answers(folder: Path, tmp_path: Path, artefact, capsys: p
         printed = capsys.readouterr().out
         assert str(where) in printed and len(printed.splitlines()) > 3
         if where == tmp_path:
-            assert "What makes it" in printed or "Any sweep makes it" in printed
+            assert "To produce it: " in printed or "Any sweep produces it" in printed
 
 
 LISTED = [f"T{number}" for number in range(1, 16)] + ["F1-left", "F1", "F3", "F3-losses", "F4", "F5", "F6", "F7", "F8", "F9"]
-"""The tables and figures of the paper that there must be a command, a tiny run and a search space for."""
+"""The paper's tables and figures, each of which must have a command, a tiny run and a search space."""
 SPACES = sorted({(name, space) for name in LISTED for space in (*find(name).tiny, *find(name).paper)})
 
 
@@ -180,7 +180,7 @@ def test_every_table_and_figure_of_the_paper_has_its_search_spaces(repository: P
     for folder in ("paper", "paper-tiny"):
         committed = {path.name for path in (repository / "search_spaces" / folder).glob("*.yaml")}
         named = {Path(shlex.split(space)[0]).name for _, space in SPACES if f"search_spaces/{folder}/" in space}
-        unnamed = {"t9-rotten-tomatoes.yaml", "t9-yelp.yaml"}  # the search before the nested runs; their heads say so
+        unnamed = {"t9-rotten-tomatoes.yaml", "t9-yelp.yaml"}  # the search before the nested runs, as their first lines say
         assert committed and named <= committed <= named | unnamed
 
 
@@ -199,11 +199,11 @@ def test_search_spaces_plan(repository: Path, tmp_path: Path, monkeypatch: pytes
     if name in ("F4", "F6"):
         assert sweep.base.evaluation.embeddings > 0 and sweep.confirm.seeds
     if find(name).looped:
-        assert "for " in text.partition("\nname:")[0], "the loop stands in the file's first lines"
+        assert "for " in text.partition("\nname:")[0], "the file's first lines must contain the loop"
 
 
 def test_commands_in_the_first_lines_load(repository: Path) -> None:
-    """Every command in the head of a tiny file, with its loop variable filled in."""
+    """Every command in the first lines of a tiny file loads, with its loop variable filled in."""
     seen = 0
     for path in sorted((repository / "search_spaces" / "paper-tiny").glob("*.yaml")):
         for line in path.read_text(encoding="utf-8").partition("\nname:")[0].splitlines():
@@ -230,7 +230,7 @@ def test_a_figure_is_written(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["T99", "FOLDER"], "no table or figure 'T99'; there are T1, "),
+        (["T99", "FOLDER"], "unknown table or figure 'T99'; choose one of T1, "),
         (["T3", "nowhere"], "nowhere: no such folder"),
         (["T3"], "name a table or figure and a results folder"),
         (["T3", "FOLDER", "--figure", "x.png"], "T3 is a table"),

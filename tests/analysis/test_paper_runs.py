@@ -1,4 +1,4 @@
-"""Every tiny run of the paper's tables and figures, cut down to seconds: trained, written as a sweep writes it, shown by its command."""
+"""Every tiny run of the paper's tables and figures, shortened to seconds: trained, written as a sweep writes it, shown by its command."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LOOPS = {
     "f7-grid.yaml": ("base.seed=1", "base.seed=2"),
     "f9-hellaswag-lambda.yaml": ("base.seed=1", "base.seed=2"),
 }
-"""What a loop in a file's first lines varies: two of its values."""
+"""Two values of the loop in a file's first lines."""
 SMALL = ("data.num_train=64", "data.num_val=8", "data.num_test=8", "base.optim.num_epochs=1", "base.evaluation.max_new_tokens=4")
 OWN = {
     "t4-tasks.yaml": ("task.nq-open.num_train=96",),
@@ -83,7 +83,7 @@ def test_a_tiny_run_fills_its_tables_and_figures(
 ) -> None:
     from jepa_ray.preparation import tiny_base
 
-    monkeypatch.setattr(tiny_base, "STEPS", 2)  # a base that has learnt nothing will do
+    monkeypatch.setattr(tiny_base, "STEPS", 2)  # an untrained base is sufficient
     folders = folders_of(spaces, repository, tmp_path)
     for artefact in RUNS[spaces]:
         for sweep in together(artefact, [read(folder) for folder in folders]):

@@ -1,4 +1,4 @@
-"""The page: self-contained, every number from the tables, rendered by a real browser without an error, whole on a phone."""
+"""The page: self-contained, every number from the tables, rendered by a real browser without errors, usable on a phone."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ VOID = {"meta", "link", "br", "img", "hr", "input"}
 
 
 class Outline(HTMLParser):
-    """Tags that don't close in order, ids, and everything that a page could load."""
+    """Collects tags that are not closed in order, ids, and everything that the page would load."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -109,7 +109,7 @@ def test_each_plot_has_its_table_command_and_data(folder: Path, page: str) -> No
     figures = re.findall(r"<figure.*?</figure>", page, flags=re.DOTALL)
     assert len(figures) == 13
     drawn = [figure for figure in figures if "<svg" in figure]
-    assert len(drawn) == 12, "all but the importance of knobs, for which there are too few trials"
+    assert len(drawn) == 12, "all except the importance of knobs, which needs more trials"
     for figure in drawn:
         assert "<details>" in figure and "python -m analysis.paper " in figure and 'href="../' in figure
         for name in re.findall(r'href="\.\./([^"]+)"', figure):
@@ -129,7 +129,7 @@ def test_markdown_shows_its_images(folder: Path) -> None:
     images = re.findall(r"!\[[^]]*\]\(([^)]+)\)", text)
     assert len(images) == 12 and all((folder / "report" / name).stat().st_size > 3000 for name in images)
     assert "55.00 ± 5.00" in text and "## Verdict" in text
-    assert not set(text) & {"\ue000", "\ue001", "\ue002", "\ue003"}, "marks meant for the page"
+    assert not set(text) & {"\ue000", "\ue001", "\ue002", "\ue003"}, "contains marks that are meant for the page"
 
 
 def test_a_running_sweep_and_damaged_files_are_said_first(tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_a_running_sweep_and_damaged_files_are_said_first(tmp_path: Path) -> Non
     text = report_of(folder)
     warning = text[text.index('<ul class="warning">') :]
     assert text.index('<ul class="warning">') < text.index('<section id="confirmation">')
-    assert "the sweep is running or was cut off" in warning and "2 of 27 files in trials/ can&#x27;t be read" in warning
+    assert "the sweep is running or was interrupted" in warning and "2 of 27 files in trials/ cannot be read" in warning
 
 
 def test_missing_tables_are_sentences(tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_missing_tables_are_sentences(tmp_path: Path) -> None:
     shutil.rmtree(folder / "predictions")
     (folder / "sweep.yaml").unlink()
     text = report_of(folder)
-    assert "metrics/ is missing" in text and "predictions/ holds no answers" in text and "sweep.yaml is missing" in text
+    assert "metrics/ is missing" in text and "predictions/ contains no answers" in text and "sweep.yaml is missing" in text
 
 
 def test_one_seed_and_no_trial_make_a_page(tmp_path: Path) -> None:
@@ -240,7 +240,7 @@ def test_it_renders_in_a_browser(browser: str, page: str, folder: Path, tmp_path
     assert len(shown["drawings"]) == 12
     for drawing in shown["drawings"]:
         assert drawing["shapes"] > 10 and drawing["texts"] > 4 and drawing["filled"] > 0.7 and drawing["width"] > 500
-        assert not drawing["beyond"], "text that the figure cuts off"
+        assert not drawing["beyond"], "the figure cuts off text"
     assert shown["page"] <= 1200
 
 

@@ -23,7 +23,7 @@ SEEDS = (82, 23, 37)
 
 
 class Sweep:
-    """Writes trials through the real writer, so that what is read here is what a sweep leaves."""
+    """Writes trials with the real writer, so that the folder matches a real sweep's."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -97,17 +97,17 @@ def test_paired_test_equals_scipy_s() -> None:
 
 def test_paired_test_where_there_is_no_spread() -> None:
     assert paired([0.1]) == {"mean": 0.1, "sd": None, "n": 1, "p": None}
-    same = paired([0.3 - 0.2, 0.1, 0.1])  # equal but for rounding: dividing by it would give p of about 0
+    same = paired([0.3 - 0.2, 0.1, 0.1])  # equal except for rounding; dividing by that spread would give a p of about 0
     assert same["p"] is None and same["n"] == 3
 
 
 @pytest.mark.parametrize(
     ("differences", "words"),
     [
-        ([0.1], "+10.00 points over 1 seed. One pair says nothing about seeds: no spread, no test."),
+        ([0.1], "+10.00 points over 1 seed. One pair says nothing about the spread over seeds: no test."),
         ([0.1, 0.11, 0.12], "higher than the baseline."),
         ([-0.1, -0.11, -0.12], "lower than the baseline."),
-        ([0.1, -0.2, 0.15], "no difference shown."),
+        ([0.1, -0.2, 0.15], "no significant difference."),
         ([0.0, 0.0], "identical on every seed."),
         ([0.5, 0.5], "the same on every seed, so there is no t-test."),
     ],
@@ -117,28 +117,28 @@ def test_verdicts_say_no_more_than_the_numbers(differences: list[float], words: 
 
 
 def test_a_whole_sweep(sweep: Sweep) -> None:
-    found = summarise(full(sweep).read)
-    states = {line["arm"]: line for line in found.states}
+    result = summarise(full(sweep).read)
+    states = {line["arm"]: line for line in result.states}
     assert (states["jepa/llama3"]["COMPLETE"], states["jepa/llama3"]["PRUNED"], states["jepa/llama3"]["FAILED"]) == (6, 1, 0)
     assert states["baseline/llama3"]["train_flops"] == 6e9
-    best = {line["arm"]: line for line in found.best}
+    best = {line["arm"]: line for line in result.best}
     assert (best["jepa/llama3"]["k"], best["jepa/llama3"]["val_accuracy"], best["jepa/llama3"]["of"]) == (1, 0.5, 3)  # not the pruned 0.9
     assert best["baseline/llama3"]["learning_rate"] == 2e-3
-    confirmed = {line["arm"]: line for line in found.confirmation}
+    confirmed = {line["arm"]: line for line in result.confirmation}
     assert confirmed["jepa/llama3"]["test_accuracy"]["mean"] == pytest.approx(0.55)
     assert confirmed["jepa/llama3"]["test_accuracy"]["sd"] == pytest.approx(0.05)  # 50, 60, 55: squared deviations 25 + 25 + 0, over 2
-    line = next(line for line in found.differences if line["metric"] == "test_accuracy")
+    line = next(line for line in result.differences if line["metric"] == "test_accuracy")
     assert (line["method"], line["baseline"], line["n"]) == ("jepa/llama3", "baseline/llama3", 3)
     assert line["per_seed"] == pytest.approx({82: 0.05, 23: 0.1, 37: 0.03})
-    assert len(found.differences) == 10
+    assert len(result.differences) == 10
     assert line["p"] == pytest.approx(stats.ttest_rel([0.5, 0.6, 0.55], [0.45, 0.5, 0.52]).pvalue)
-    assert [note for note in found.notes if "test accuracy" in note] == [
-        f"jepa/llama3 against baseline/llama3, test accuracy: +6.00 points over 3 seeds (p = {line['p']:.3g}): no difference shown."
+    assert [note for note in result.notes if "test accuracy" in note] == [
+        f"jepa/llama3 against baseline/llama3, test accuracy: +6.00 points over 3 seeds (p = {line['p']:.3g}): no significant difference."
     ]
 
 
 def test_what_a_sweep_prints_at_its_end(sweep: Sweep) -> None:
-    """The numbers of the summary in two small tables, in percent and points."""
+    """Two small tables with the summary's numbers, in percent and points."""
     search, confirmation = brief(summarise(full(sweep).read), SEEDS)
     assert search.header == ["arm", "trials", "cut early", "failed", "lambda", "k", "learning rate", "loss dropout", "val accuracy (%)"]
     assert search.rows == [
@@ -167,21 +167,21 @@ def test_what_a_sweep_prints_of_arms_that_came_to_nothing(sweep: Sweep) -> None:
 def test_the_lowest_can_be_best(sweep: Sweep) -> None:
     found = summarise(full(sweep).read, "val_accuracy", "min")
     assert {line["arm"]: line["val_accuracy"] for line in found.best} == pytest.approx({"jepa/llama3": 0.3, "baseline/llama3": 0.2})
-    with pytest.raises(ValueError, match=r"'val_exakt' is no share .*val_accuracy"):
+    with pytest.raises(ValueError, match=r"'val_exakt' is not a share .*val_accuracy"):
         summarise(sweep.read, "val_exakt")
 
 
 @pytest.mark.parametrize("metric", ["val_jepa", "val_seconds", "lambda", "state"])
 def test_what_is_no_share_picks_no_trial(metric: str, sweep: Sweep, capsys: pytest.CaptureFixture[str]) -> None:
-    """A loss is better when lower and stands in no table of shares; a knob or a state is no metric at all."""
+    """A loss is better when lower and is not a share; a knob or a state is not a metric."""
     with pytest.raises(SystemExit) as stop:
         summary.main([str(full(sweep).folder), "--metric", metric])
     told = capsys.readouterr().err.strip().splitlines()[-1]
-    assert stop.value.code == 2 and f"{metric!r} is no share that is measured on validation" in told and "val_prefix" in told
+    assert stop.value.code == 2 and f"{metric!r} is not a share" in told and "val_prefix" in told
 
 
 def test_the_trial_that_was_frozen_is_the_best_of_its_arm(sweep: Sweep) -> None:
-    """Rows that the study does not know (of another version of the search space, say) entered no selection."""
+    """Rows that are not in the study (e.g. from another version of the search space) were not part of the selection."""
     full(sweep)
     rows = results.read_trials(sweep.folder)
     frozen = rows[(rows["method"] == "jepa") & (rows["stage"] == "search") & (rows["k"] == 2)]["trial_id"].iloc[0]
@@ -189,12 +189,10 @@ def test_the_trial_that_was_frozen_is_the_best_of_its_arm(sweep: Sweep) -> None:
     found = summarise(sweep.read)
     best = {line["arm"]: line for line in found.best}
     assert (best["jepa/llama3"]["trial_id"], best["jepa/llama3"]["k"]) == (frozen, 2)
-    assert best["baseline/llama3"]["val_accuracy"] == 0.4  # not in the selection: ranked
+    assert best["baseline/llama3"]["val_accuracy"] == 0.4  # not in the selection, hence ranked
     assert brief(found, SEEDS)[0].rows[0][-1] == "40.00"
-    assert any(
-        note.startswith(f"jepa/llama3: the table shows trial {frozen}, to which the selection froze it; 1 other") for note in found.notes
-    )
-    # By a metric that the sweep did not select by, all are ranked.
+    assert any(note.startswith(f"jepa/llama3: the table shows trial {frozen}, which the selection froze; 1 other") for note in found.notes)
+    # For a metric that the sweep did not select by, all trials are ranked.
     assert {line["arm"]: line["k"] for line in summarise(sweep.read, "val_exact").best}["jepa/llama3"] == 1
 
 
@@ -215,8 +213,8 @@ def test_declared_arms_without_a_trial_are_shown(sweep: Sweep) -> None:
     for k in (1, 2):
         sweep.add("jepa", "search", None, k=k, state="FAILED")
     sweeps.declare(sweep.folder, "l2")
-    found = summarise(sweep.read)
-    search, confirmation = brief(found, SEEDS)
+    result = summarise(sweep.read)
+    search, confirmation = brief(result, SEEDS)
     assert {row[0]: row[-1] for row in search.rows} == {
         "baseline/llama3": "40.00",
         "jepa/llama3": "all 2 trials FAILED",
@@ -226,7 +224,7 @@ def test_declared_arms_without_a_trial_are_shown(sweep: Sweep) -> None:
         "jepa/llama3": ["0", "all 2 trials FAILED"],
         "l2/llama3": ["0", "not run"],
     }
-    assert "l2/llama3: not run." in found.notes and "l2/llama3" in full_text(found)
+    assert "l2/llama3: not run." in result.notes and "l2/llama3" in full_text(result)
 
 
 def test_an_arm_that_failed_is_not_still_running(sweep: Sweep) -> None:
@@ -239,7 +237,7 @@ def test_an_arm_that_failed_is_not_still_running(sweep: Sweep) -> None:
 
 
 def test_a_metric_that_older_rows_lack_is_a_dash_and_a_sentence(sweep: Sweep) -> None:
-    """As a version wrote them that did not measure it: the column is not in the files."""
+    """As written by a version that did not measure it: the files lack the column."""
     full(sweep)
     for path in (sweep.folder / "trials").glob("*.parquet"):
         table = pq.read_table(path)
@@ -283,7 +281,7 @@ def test_an_arm_without_its_twin(sweep: Sweep) -> None:
     sweep.add("jepa", "confirm", 0.5)
     sweep.add("baseline", "confirm", 0.5, family="gemma2")
     for arm in ("jepa/llama3", "baseline/gemma2"):
-        assert f"{arm}: no arm to compare it with has trials here." in missing(sweep)
+        assert f"{arm}: no arm to compare it with has trials" in missing(sweep)
     assert not summarise(sweep.read).differences  # never across families
 
 
@@ -292,8 +290,8 @@ def test_failed_and_unpaired_seeds_are_named(sweep: Sweep) -> None:
         sweep.add("jepa", "confirm", 0.5, seed=seed)
         sweep.add("baseline", "confirm", None if seed == 23 else 0.4, seed=seed, state="FAILED" if seed == 23 else "COMPLETE")
     notes = missing(sweep)
-    assert "baseline/llama3: confirmation seed 23 is FAILED and enters nothing: boom." in notes
-    assert "in one of the two only, so in no pair: seed 23." in notes
+    assert "baseline/llama3: confirmation seed 23 is FAILED and is ignored: boom." in notes
+    assert "confirmed in only one of the two, so left out: seed 23." in notes
     assert {line["n"] for line in summarise(sweep.read).differences} == {2}
 
 
@@ -323,8 +321,8 @@ def test_the_configuration_confirmed_last_counts(sweep: Sweep) -> None:
     for seed in SEEDS:
         sweep.add("jepa", "confirm", 0.2, seed=seed, k=3)
         sweep.add("jepa", "confirm", 0.5, seed=seed, started_at="2026-01-02")
-    others = "3 of 6 confirmation trials are of another configuration or an earlier attempt and enter nothing"
-    assert f"jepa/llama3: {others}; what counts is the configuration started last." in missing(sweep)
+    others = "3 of 6 confirmation trials are from another configuration or an earlier attempt"
+    assert f"jepa/llama3: {others} and are ignored; only the configuration started last counts." in missing(sweep)
     assert [line["val_accuracy"]["mean"] for line in summarise(sweep.read).confirmation] == [0.5]
 
 

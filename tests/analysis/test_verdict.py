@@ -143,7 +143,9 @@ def test_a_test_set_that_is_in_training_is_said_and_better_has_to_hold_without_i
     by_hand = [np.mean((sweep.hardness < s)[133:]) for scores in (shifted(around(0.5), 0.1), around(0.5)) for s in scores.values()]
     assert clean.difference == pytest.approx(np.mean(by_hand[:5]) - np.mean(by_hand[5:]))
     assert found.verdict == "better" and holds(found)["without leaked examples"] is True
-    assert found.sentence.endswith("; 33.2 % of the test questions are also in training or validation, and it holds without them.")
+    assert found.sentence.endswith(
+        "; 33.2 % of the test questions are also in training or validation; the verdict also holds without them."
+    )
     assert found.notes[0].startswith("133 of 400 test questions (33.2 %) are also in training or validation; on the other 267 ")
     summary = summarise(read(sweep.folder, curves=()))
     lines = {line["arm"]: line["test_accuracy_clean"]["mean"] for line in summary.confirmation}
@@ -230,7 +232,7 @@ def test_worse_and_equivalent(sweep: Sweep) -> None:
     sweep.arm("jepa", shifted(around(0.5), -0.1))
     assert sweep.only().verdict == "worse"
     found = sweep.only(margin=0.2)
-    assert found.verdict == "equivalent" and "within 20 of each other" in found.sentence and found.p_equivalence is not None
+    assert found.verdict == "equivalent" and "within 20 points of each other" in found.sentence and found.p_equivalence is not None
     assert found.p_holm is not None and found.p_holm < 0.05  # a sure difference that does not matter
 
 
@@ -280,7 +282,7 @@ def test_a_gain_of_stopping_only_is_not_better(sweep: Sweep) -> None:
     sweep.arm("jepa", shifted(around(0.5), 0.18), contains=0.845)
     found = sweep.only()
     assert found.verdict == "undecided" and holds(found)["not only stopping"] is False
-    assert "is significant" in found.sentence and "and it is one of stopping only: prefix" in found.sentence
+    assert "significant" in found.sentence and "only a gain in stopping: prefix" in found.sentence
 
 
 def test_a_judge_of_its_own_is_not_held_to_the_text(sweep: Sweep) -> None:
@@ -305,7 +307,7 @@ def test_equal_flops_that_cannot_be_told(sweep: Sweep) -> None:
     sweep.arm("baseline", around(0.5))
     sweep.arm("jepa", shifted(around(0.5), 0.1), flops=2e9)
     found = sweep.only()
-    assert holds(found)["equal FLOPs"] is None and "'equal FLOPs' cannot be told" in found.sentence
+    assert holds(found)["equal FLOPs"] is None and "'equal FLOPs' cannot be determined" in found.sentence
     assert "base.evaluation.every" in next(reason.text for reason in found.reasons if reason.name == "equal FLOPs")
 
 
@@ -326,7 +328,7 @@ def test_arms_without_a_twin(sweep: Sweep) -> None:
     sweep.arm("baseline", around(0.5), family="gemma2")
     report = sweep.report()
     (alone,) = report.verdicts
-    assert alone.baseline is None and "jepa/llama3 stands alone. No baseline of the sweep has the same loss_on" in alone.sentence
+    assert alone.baseline is None and "jepa/llama3 has no baseline to compare with. No baseline" in alone.sentence
     assert "baseline/gemma2: no method is compared with this baseline." in report.notes
     assert (report.family["claims"], report.family["claims tested"]) == (0, 0)
 
@@ -335,7 +337,7 @@ def test_a_constant_metric(sweep: Sweep) -> None:
     sweep.arm("baseline", around(0.5))
     sweep.arm("jepa", around(0.5))
     found = sweep.only()
-    assert found.verdict == "equivalent" and found.sentence.endswith("right on the very same examples at these seeds (Holm p = 0.018).")
+    assert found.verdict == "equivalent" and found.sentence.endswith("right on exactly the same examples at these seeds (Holm p = 0.018).")
     assert found.p is None and found.p_equivalence == pytest.approx(0.99**400)
     assert any("at all 5 seeds x 400 examples" in note for note in found.notes)
     assert any("agree on all 400 examples" in note for note in found.notes)
@@ -361,7 +363,7 @@ def test_nan_failed_and_other_data(sweep: Sweep) -> None:
     (found,) = report.verdicts
     assert found.seeds == [37, 82, 84]
     assert "test_accuracy is missing or NaN, so left out: seed 23." in found.notes
-    assert "jepa/llama3: confirmation seed 4 is FAILED and enters nothing: boom." in report.notes
+    assert "jepa/llama3: confirmation seed 4 is FAILED and is ignored: boom." in report.notes
     counts = {line["arm"]: (line["confirm"], line["complete"], line["used"]) for line in report.counts}
     assert counts == {"baseline/llama3": (5, 5, 5), "jepa/llama3": (5, 4, 4)}
     sweep.arm("jepa", around(0.5), task="nl-rx-turk", dataset_sha="x")
@@ -376,8 +378,8 @@ def test_missing_and_mismatched_predictions(sweep: Sweep) -> None:
     sweep.arm("part", shifted(around(0.5), 0.1), examples=range(100), k=2)
     none, part = sorted(sweep.report().verdicts, key=lambda found: found.method)
     assert none.examples is None and "5 of 10 confirmation trials have no test predictions, so nothing is known by example." in none.notes
-    assert none.verdict == "undecided" and "'interval above 0' cannot be told" in none.sentence
-    assert part.examples == 100 and "is no verdict: 100 of 400 examples have a judged answer in all 10 trials" in part.sentence
+    assert none.verdict == "undecided" and "'interval above 0' cannot be determined" in none.sentence
+    assert part.examples == 100 and "no verdict: 100 of 400 examples have a judged answer in all 10 trials" in part.sentence
 
 
 def test_answers_that_are_not_those_of_the_scores(sweep: Sweep) -> None:
@@ -387,7 +389,7 @@ def test_answers_that_are_not_those_of_the_scores(sweep: Sweep) -> None:
             sweep.trial(method, seed, 0.5, test_accuracy=score + 0.001 * (seed % 5))
     found = sweep.only()
     assert found.difference == pytest.approx(0.04) and found.verdict == "undecided" and not found.identical
-    assert "is no verdict: test_accuracy of the trials table is not the mean of the predictions" in found.sentence
+    assert "no verdict: test_accuracy of the trials table is not the mean of the predictions" in found.sentence
 
 
 def test_seeds_that_the_plan_does_not_name_enter_nothing(sweep: Sweep) -> None:
@@ -400,12 +402,12 @@ def test_seeds_that_the_plan_does_not_name_enter_nothing(sweep: Sweep) -> None:
     (sweep.folder / "sweep-1.yaml").write_text("confirm: {seeds: [7, 8]}")
     report = sweep.report()
     assert report.verdicts[0].seeds == sorted(SEEDS) and report.verdicts[0].difference == pytest.approx(0.1, abs=0.002)
-    assert "jepa/llama3: seeds confirmed, but not in confirm.seeds (any more), enter nothing: 7." in report.notes
+    assert "jepa/llama3: ignored, as not (or no longer) in confirm.seeds: seed 7." in report.notes
     assert any(note.startswith("confirm.seeds was once 7, 8 and is now 82, 23, 37, 84, 4.") for note in report.notes)
     assert [(line["complete"], line["used"]) for line in report.counts] == [(6, 5), (6, 5)]
     path.unlink()
     found = sweep.only()
-    assert found.verdict == "undecided" and "is no verdict: sweep.yaml is missing" in found.sentence
+    assert found.verdict == "undecided" and "no verdict: sweep.yaml is missing" in found.sentence
 
 
 def test_a_seed_without_a_matched_run_leaves_equal_flops_untold(sweep: Sweep) -> None:
@@ -425,12 +427,12 @@ def test_half_written_tables(sweep: Sweep) -> None:
     victim = next((sweep.folder / "predictions").glob("*.parquet"))
     victim.write_bytes(victim.read_bytes()[:100])
     report = sweep.report()
-    assert any("1 of 10 files in predictions/ can't be read and are left out" in note for note in report.notes)
+    assert any("1 of 10 files in predictions/ cannot be read and are left out" in note for note in report.notes)
     assert report.verdicts[0].p is not None and report.verdicts[0].examples is None
     victim = next((sweep.folder / "trials").glob("*.parquet"))
     victim.write_bytes(b"PAR1")
     notes = sweep.report().notes
-    assert any("1 of 10 files in trials/ can't be read and are left out" in note for note in notes)
+    assert any("1 of 10 files in trials/ cannot be read and are left out" in note for note in notes)
     assert any("Confirmed in one of the two arms only" in note for claim in gather(sweep.folder).claims for note in claim.notes)
 
 
@@ -492,7 +494,7 @@ def test_the_configuration_confirmed_last_counts(sweep: Sweep) -> None:
     sweep.arm("jepa", shifted(around(0.5), 0.1), started_at="2026-01-02")
     report = sweep.report()
     assert report.verdicts[0].verdict == "better"
-    assert any("5 of 10 confirmation trials are of another configuration" in note for note in report.notes)
+    assert any("5 of 10 confirmation trials are from another configuration" in note for note in report.notes)
 
 
 def test_four_tasks_are_summed_up(sweep: Sweep) -> None:
@@ -514,9 +516,9 @@ def test_command_line(sweep: Sweep, tmp_path: Path, capsys: pytest.CaptureFixtur
     printed = capsys.readouterr().out
     for words in (
         "worse: jepa/llama3",
-        "Holm over: 1 claims, 1 claims tested",
+        "Holm over 1 claim (1 tested)",
         "5 seeds x 400 examples",
-        "Trials that were counted",
+        "Trials by arm",
         "n = 5",
     ):
         assert words in printed
@@ -559,10 +561,10 @@ def test_a_folder_whose_arms_are_not_known_says_so_and_why(sweep: Sweep) -> None
     (sweep.folder / "sweep.yaml").write_text(json.dumps(plan))
     report = sweep.report()
     shown = render("x", report)
-    assert "No claim: the arms are not known." in shown and "no method was confirmed" not in shown
+    assert "No claim: the arms are unknown." in shown and "no method was confirmed" not in shown
     assert "confirm.sedes: unknown key; did you mean" in shown and "correct sweep.yaml there" in shown
     assert shown.count("confirm.sedes") == 1
-    assert "No differences, as it is not known which arms are compared." in summarise(read(sweep.folder, curves=())).notes
+    assert "No differences, as it is unknown which arms are compared." in summarise(read(sweep.folder, curves=())).notes
     del plan["confirm"]["sedes"]  # type: ignore[attr-defined]
     (sweep.folder / "sweep.yaml").write_text(json.dumps(plan))
     assert sweep.only().verdict == "better"
@@ -573,9 +575,9 @@ def test_the_sentence_says_on_which_questions_a_verdict_rests(by: float, margin:
     for method, scores in (("baseline", around(0.5)), ("jepa", shifted(around(0.5), by))):
         sweep.arm(method, scores, leaked=range(133))
     found = sweep.only(margin=margin)
-    rests = "it holds without them" if verdict == "better" else "this rests on all of them, those included"
+    rests = "the verdict also holds without them" if verdict == "better" else "the verdict includes them"
     assert found.verdict == verdict
-    assert found.sentence.endswith(f"; 33.2 % of the test questions are also in training or validation, and {rests}.")
+    assert found.sentence.endswith(f"; 33.2 % of the test questions are also in training or validation; {rests}.")
 
 
 def test_fewer_marks_than_were_counted_leave_better_untold(sweep: Sweep) -> None:

@@ -1,4 +1,4 @@
-"""The curve of expected bests: by hand for three trials, and a sentence for each trial that is not in it."""
+"""The curve of expected bests: three trials by hand, and a sentence for trials that are left out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several folders as one: panels of their own, or replicates of one design; no trial counts twice."""
+"""Several folders as one: with their own panels, or as replicates of one design; no trial counts twice."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_trials_of_one_configuration_keep_their_own_curves(tmp_path: Path) -> No
 
 
 def test_a_baseline_of_two_folders_is_in_both_of_their_comparisons(tmp_path: Path) -> None:
-    """The trials of the baseline are the very same; the methods are of one name, and other arms."""
+    """The baseline's trials are identical; the methods have the same name but are different arms."""
     for name, plus, k in (("a", 0.05, 1), ("b", 0.10, 2)):
         for seed in SEEDS:
             sweeps.add(tmp_path / name, "baseline", "confirm", 0.2, seed=seed, task="nq-open")
@@ -103,7 +103,7 @@ def test_a_folder_given_twice_counts_once(tmp_path: Path) -> None:
     sweep = read(grid(tmp_path / "s", 1, 0.0))
     both = combine.pooled([sweep, sweep])
     assert len(both.trials) == len(sweep.trials) and len(both.metrics) == len(sweep.metrics)
-    assert both.notes[-1] == "2 trials in more than one of the folders: counted once."
+    assert both.notes[-1] == "2 trials in more than one folder, counted once."
 
 
 def test_different_metrics_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

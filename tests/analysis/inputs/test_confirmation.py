@@ -1,4 +1,4 @@
-"""Which confirmation counts: the configuration frozen last, whoever asks; and every run that does not is named."""
+"""Which confirmation counts: the configuration frozen last, for every command; all other runs are named."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from jepa_ray import results
 from tests.analysis import sweeps
 from tests.analysis.sweeps import SEEDS
 
-LEFT_OUT = "3 of 6 confirmation trials are of another configuration or an earlier attempt and enter nothing"
+LEFT_OUT = "3 of 6 confirmation trials are from another configuration or an earlier attempt and are ignored"
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """k = 1 was frozen and confirmed, then k = 2, then k = 1 again: its runs are the older ones, and count."""
+    """k = 1 was frozen and confirmed, then k = 2, then k = 1 again: its runs are older, and they count."""
     folder = tmp_path / "s"
     first = sweeps.add(folder, "jepa", "search", 0.3, objective={"k": 1})
     second = sweeps.add(folder, "jepa", "search", 0.3, objective={"k": 2})
@@ -41,7 +41,7 @@ def test_everyone_takes_the_configuration_frozen_last(folder: Path) -> None:
     sweep = read(folder)
     runs, notes = shown_runs(sweep)
     assert set(runs.loc[~runs["is_baseline"], "k"]) == {1}
-    told = f"jepa/llama3: {LEFT_OUT}; what counts is the configuration frozen last (selection-10.json)."
+    told = f"jepa/llama3: {LEFT_OUT}; only the configuration frozen last (selection-10.json) counts."
     assert told in notes and told in seeds.plot(sweep).notes
     (claim,) = gather(folder).claims
     notes = gather(folder).notes
@@ -50,7 +50,7 @@ def test_everyone_takes_the_configuration_frozen_last(folder: Path) -> None:
     found = summarise(read(folder, curves=()))
     lines = {line["arm"]: line["test_accuracy"]["mean"] for line in found.confirmation}
     assert lines["jepa/llama3"] == pytest.approx(0.4) and told in found.notes
-    # What the console prints above the verdict says the same as the verdict.
+    # The console's table above the verdict agrees with the verdict.
     table = brief(found, SEEDS)[1]
     shown = dict(zip(table.header, table.rows[0], strict=True))
     assert (shown["arm"], shown["mean ± sd"], shown["minus baseline"]) == ("jepa/llama3", "40.00 ± 0.00", "+10.00 ± 0.00")
@@ -58,7 +58,7 @@ def test_everyone_takes_the_configuration_frozen_last(folder: Path) -> None:
 
 
 def test_an_arm_without_a_confirmation_is_shown_by_its_frozen_trial(tmp_path: Path) -> None:
-    """The better one was no suggestion of the study, so the selection did not rank it."""
+    """The better trial was not suggested by the study, so the selection did not rank it."""
     frozen = sweeps.add(tmp_path, "jepa", "search", 0.3, objective={"k": 1})
     better = sweeps.add(tmp_path, "jepa", "search", 0.4, objective={"k": 2})
     assert shown_runs(read(tmp_path))[0]["trial_id"].tolist() == [better]
@@ -72,7 +72,7 @@ def test_without_a_selection_the_one_started_last_counts(folder: Path) -> None:
     rows = read(folder).trials
     choice = choose("jepa/llama3", rows[rows["method"] == "jepa"], {})
     assert set(choice.runs["k"]) == {2} and choice.complete == 6
-    assert choice.notes == (f"jepa/llama3: {LEFT_OUT}; what counts is the configuration started last.",)
+    assert choice.notes == (f"jepa/llama3: {LEFT_OUT}; only the configuration started last counts.",)
 
 
 def test_a_frozen_configuration_without_runs_leaves_nothing(folder: Path) -> None:
@@ -80,13 +80,15 @@ def test_a_frozen_configuration_without_runs_leaves_nothing(folder: Path) -> Non
     sweeps.select(folder, "selection-11.json", jepa=third)
     found = gather(folder)
     assert not any(claim.ours for claim in found.claims)
-    assert any("6 of 6 confirmation trials" in note and "and none of it is COMPLETE" in note for note in found.notes)
+    assert any("6 of 6 confirmation trials" in note and "and none of its trials is COMPLETE" in note for note in found.notes)
 
 
 def test_a_selection_that_cannot_be_read_is_said(folder: Path) -> None:
     (folder / "selection-2.json").write_text("{")
     frozen, notes = read_frozen(folder)
-    assert frozen == {} and notes[0].startswith("selection-2.json cannot be read (JSONDecodeError), so what was frozen last is not known")
+    assert frozen == {} and notes[0].startswith(
+        "selection-2.json cannot be read (JSONDecodeError), so the last frozen configuration is unknown"
+    )
     assert notes[0] in read(folder).notes and notes[0] in gather(folder).notes
 
 
@@ -96,11 +98,11 @@ def test_a_failed_seed_is_named_and_a_second_attempt_is_used(tmp_path: Path) -> 
     rows = results.read_trials(tmp_path)
     choice = choose("jepa", rows, {})
     assert choice.runs["seed"].tolist() == [82] and choice.complete == 1
-    assert choice.notes == ("jepa: confirmation seed 23 is FAILED and enters nothing: RuntimeError: out of memory.",)
+    assert choice.notes == ("jepa: confirmation seed 23 is FAILED and is ignored: RuntimeError: out of memory.",)
     again = rows[rows["seed"] == 23].assign(state="COMPLETE", trial_id=lambda frame: frame["config_id"] + "-2")
     choice = choose("jepa", pd.concat([rows, again]), {})
     assert choice.runs["seed"].tolist() == [23, 82]
-    assert "enters nothing (another attempt of it is COMPLETE and used)" in choice.notes[0]
+    assert "is ignored (another attempt is COMPLETE and used)" in choice.notes[0]
 
 
 def test_settings_are_compared_with_what_is_null(tmp_path: Path) -> None:
