@@ -172,7 +172,7 @@ def measure(claim: Claim, metric: str, margin: float, declared: Declared = UNDEC
 
 
 def without_leaked(claim: Claim, metric: str, margin: float, declared: Declared = UNDECLARED) -> Clean | None:
-    """Measure the claim again on the examples that are not in training; None if no test example is."""
+    """Measure the claim again on the examples that are not in training; None if no test example leaked."""
     if claim.leaked is None:
         return None
     clean = Clean(claim.leaked.number, claim.leaked.of)
