@@ -15,7 +15,7 @@ from analysis.inputs.preregistration import Declared
 from analysis.protocol.claim_statistics import LEVEL, UNDECLARED, Clean, Reason, Verdict, measure, without_leaked
 from analysis.protocol.claims import Claim
 from analysis.stats import paired_tests
-from analysis.text_tables import counted, flops, named, points
+from analysis.text_tables import counted, flops, named, points, sized
 
 KINDS = ("claim", "control")
 """The two families, in this order."""
@@ -73,7 +73,7 @@ def _decide(verdict: Verdict, claim: Claim, others: Sequence[Claim], margin: flo
     verdict.conditions = [
         Reason("significant", significant, _p_text(verdict)),
         Reason("interval above 0", None if interval is None else interval.low > 0, _interval_text(verdict)),
-        Reason("margin", verdict.difference >= margin, f"{points(verdict.difference)} points; the margin is {100 * margin:g}"),
+        Reason("margin", verdict.difference >= margin, f"{points(verdict.difference)} points; the margin is {sized(margin)}"),
         _equal_flops(claim, len(verdict.seeds)),
         _not_stopping(claim, others, margin),
         *_without_leaked(verdict.clean, margin),
@@ -123,7 +123,7 @@ def _without_leaked(clean: Clean | None, margin: float) -> list[Reason]:
         return []
     text = leaked_text(clean)
     if clean.difference is not None and clean.difference < margin:
-        return [Reason(CLEAN, False, f"{text}; the margin is {100 * margin:g}")]
+        return [Reason(CLEAN, False, f"{text}; the margin is {sized(margin)}")]
     if clean.p_holm is None or clean.interval is None:
         return [Reason(CLEAN, None, f"cannot be determined: {text}")]
     low, high = points(clean.interval.low), points(clean.interval.high)
@@ -170,7 +170,7 @@ def _p_text(verdict: Verdict) -> str:
     if verdict.interval is not None:
         text += f", over seeds x examples p = {verdict.interval.p:.3g}; the larger counts"
     if verdict.look is not None:
-        text += f"; overall p of the race, {len(verdict.looks)} looks, = {verdict.p_claim:.3g}"
+        text += f"; overall p of the race with {len(verdict.looks)} looks: {verdict.p_claim:.3g}"
     return text
 
 

@@ -114,8 +114,8 @@ def _at_flops(ours: Arm, theirs: Arm, metric: str, curves: Curves, cost: str) ->
     matched, notes = _matched(ours, theirs, metric, same, cost)
     if matched:
         below = max(pair.below for pair in matched.values())
-        how = f"retrained to the same FLOPs, schedule matched, {len(matched)} seeds"
-        how += f", {int(same.sum())} of which cost the same {WITHIN} anyway" if same.any() else ""
+        how = "retrained to the same FLOPs, schedule matched"
+        how += f", {int(same.sum())} of {len(matched)} seeds at the same cost {WITHIN} anyway" if same.any() else ""
         how += f", matched runs up to {below:.1%} below the budget" if below > FLOPS_ALIKE else ""
         flops = float(np.mean([pair.flops for pair in matched.values()]))
         return Panel("equal FLOPs", metric, {seed: pair.gap for seed, pair in matched.items()}, flops, how, notes)
