@@ -107,8 +107,7 @@ def equivalence(D_SN: ArrayLike, margin: float) -> float:
     two kinds of luck are removed. First, single answers scatter, and a few seeds may agree better than that scatter allows: the mean square
     between seeds, too, is raised to the residual one if it is lower. Second, if the arms hardly ever differed, the variance is that of the
     few differences observed. At a true difference of the margin there would be more, by at least the gap between mean and margin, so the
-    mean squares are scaled up in that proportion. If the arms differ often, neither matters, and p < 0.05 if the 90 % interval is within
-    the margin.
+    mean squares are scaled up in proportion. If the arms differ often, neither matters: p < 0.05 if the 90 % interval is within the margin.
     """
     if not margin > 0:
         raise ValueError(f"Equivalence needs a margin above 0; it is {margin:g}.")

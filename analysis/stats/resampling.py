@@ -77,13 +77,12 @@ def aggregate(
 ) -> Aggregate:
     """Compare two arms over several tasks, with a stratified bootstrap: pairs are resampled within each task, tasks are not.
 
-    The interval therefore holds for new seeds on these tasks. Arguments map each task to its scores; the i-th scores of both arms must come
-    from the same seed.
+    So the intervals hold for new seeds on these tasks. Arguments: task -> scores, the i-th of both arms from the same seed.
     """
     if set(ours) != set(theirs) or len(ours) < FEWEST_TASKS:
         shared = len(set(ours) & set(theirs))
         raise ValueError(
-            f"IQM and probability of improvement need the same {FEWEST_TASKS} tasks or more in both arms; they share {shared}."
+            f"IQM and probability of improvement need the same {FEWEST_TASKS} tasks or more in both arms; {shared} are shared."
         )
     a = {task: _finite(values, f"score of {task}") for task, values in ours.items()}
     b = {task: _finite(theirs[task], f"score of {task}") for task in ours}

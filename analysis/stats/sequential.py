@@ -4,8 +4,7 @@ The looks are planned: each after a given number of seeds, the last after all of
 DeMets 1983) distributes the error over the looks: after a share t of the seeds at most alpha*(t) = 4 - 4 Phi(z / sqrt t) is spent, where
 Phi(z) = 1 - alpha / 4 (each of the two sides spends half). Almost nothing is spent early, almost all of it at the end. The boundaries are
 those of a normal process with independent increments; the paired t-test at a look compares its p with the boundary's nominal level (the
-significance-level approach, Jennison & Turnbull 2000, chapter 3). Tests and `benchmarks/false_positives.py` simulate that this holds with
-few seeds.
+significance-level approach, Jennison & Turnbull 2000, chapter 3). Tests and `benchmarks/false_positives.py` simulate it with few seeds.
 
 A race ends a comparison that is decided or hopeless (`decide`). Its final p is `overall`: the smallest alpha whose boundary at the final
 look would have been reached. Whatever the reason for stopping, the probability of reaching the boundary for alpha at any look is at most
