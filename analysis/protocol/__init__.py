@@ -1,1 +1,1 @@
-"""From the tables of a sweep to rulings: which runs count, which arms are compared, at equal what, and what follows."""
+"""From the tables of a sweep to its verdicts: which runs count, which arms are compared, at which equal cost, and what follows."""

@@ -1,6 +1,6 @@
-"""Every statistic of one claim, gathered in one record; `decision.py` decides on it.
+"""All statistics of one claim in one record; `decision.py` decides from it.
 
-What has no answer (one seed, no spread, NaN) is None in the record and a sentence in its notes.
+A statistic that cannot be computed (one seed, no spread, NaN) is None in the record, and a note says why.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ LEVEL = 0.05
 POWER = 0.8
 PLANS = (5, 10, 20)
 UNDECLARED = Declared()
-"""Of claims that no sweep has declared: no seeds, no race."""
+"""For claims that no sweep has declared: no planned seeds, no race."""
 T = TypeVar("T")
 
 
 @dataclass
 class Reason:
-    """One condition, whether it holds (None: cannot be told), and the numbers behind it."""
+    """One condition, whether it holds (None: cannot be determined), and the numbers behind it."""
 
     name: str
     holds: bool | None
@@ -37,25 +37,25 @@ class Reason:
 
 @dataclass
 class Clean:
-    """The claim without the test examples that are also in training. Shares are in [0, 1]; None where a number does not exist."""
+    """The claim without the test examples that are also in training. Shares are in [0, 1]; None if a number does not exist."""
 
     leaked: int
     of: int
     """Test examples."""
     examples: int = 0
-    """Examples that are left, with a judged answer in every trial of both arms."""
+    """Remaining examples with a judged answer in every trial of both arms."""
     ours: float | None = None
     theirs: float | None = None
     difference: float | None = None
     p: float | None = None
-    """As the claim's `p_claim`."""
+    """Computed like the claim's `p_claim`."""
     p_holm: float | None = None
     interval: crossed.Interval | None = None
 
 
 @dataclass
 class Verdict:
-    """What can be said of one claim. Shares are in [0, 1]; None where a number does not exist."""
+    """The verdict on one claim, with all its numbers. Shares are in [0, 1]; None if a number does not exist."""
 
     method: str
     baseline: str | None
@@ -71,48 +71,48 @@ class Verdict:
     verdict: str = "undecided"
     sentence: str = ""
     conditions: list[Reason] = field(default_factory=list)
-    """What `better` asks for."""
+    """What `better` requires."""
     reasons: list[Reason] = field(default_factory=list)
-    """The conditions, and what else there is to read."""
+    """The conditions, and further statistics that decide nothing."""
     notes: list[str] = field(default_factory=list)
     identical: bool = False
-    """Whether both arms are right on the very same examples at every seed: no spread to test, but n examples without a difference."""
+    """Whether both arms are right on exactly the same examples at every seed: no spread to test, but n examples without a difference."""
     untested: str | None = None
-    """Why there is no t-test over seeds; None where there is."""
+    """Why there is no t-test over seeds; None if there is one."""
     p: float | None = None
-    """Of the two-sided paired t over seeds."""
+    """p of the two-sided paired t-test over seeds."""
     p_claim: float | None = None
-    """Larger p of the paired t over seeds and the test over seeds x examples; after a race overall (`sequential.overall`)."""
+    """The larger p of the paired t-test over seeds and the test over seeds x examples; after a race, overall (`sequential.overall`)."""
     p_holm: float | None = None
     """`p_claim` after Holm's correction over all claims of the folder."""
     p_one_tailed: float | None = None
     p_sign_flip: float | None = None
     family_size: int = 1
-    """Claims that the sweep declared: what Holm's correction is over."""
+    """Number of claims that the sweep declared; Holm's correction is over these."""
     equivalent: bool | None = None
     p_equivalence: float | None = None
     p_equivalence_holm: float | None = None
     interval: crossed.Interval | None = None
     lucky: tuple[float, float] | None = None
-    """sd of the difference over seeds, and the one that the scatter of single answers makes by itself, where that is larger."""
+    """sd of the difference over seeds, and the sd that the scatter of single answers alone would cause, if that is larger."""
     clean: Clean | None = None
-    """The same without the test examples that are also in training; None where there is none of them."""
+    """The same without the test examples that are also in training; None if there are no such examples."""
     look: int | None = None
-    """The look of a race, from 1, that the claim has come to; None without a race."""
+    """The look of the race that the claim has reached, counted from 1; None without a race."""
     hopeless: float | None = None
-    """After a race that ended early: the upper bound over seeds, where it lies below the margin."""
+    """After a race that ended early: the upper bound over seeds, if it is below the margin."""
     looks: list[int] = field(default_factory=list)
     """Numbers of seeds after which the race looks."""
     bootstrap: crossed.Interval | None = None
     mcnemar: dict[int, paired_tests.Outcome] = field(default_factory=dict)
     detectable: dict[int, float] = field(default_factory=dict)
-    """Seeds -> smallest difference detected with power 0.8 at level 0.05 / claims."""
+    """Number of seeds -> smallest difference detected with power 0.8 at level 0.05 / claims."""
     seeds_needed: int | None = None
-    """Seeds that would detect a difference of the margin; None where no number of them would."""
+    """Seeds needed to detect a difference of the margin; None if no number of seeds would."""
 
 
 def blank(claim: Claim, metric: str) -> Verdict:
-    """The record with what needs no statistics."""
+    """The record with everything that needs no statistics."""
     return Verdict(
         method=claim.method,
         baseline=claim.baseline,
@@ -129,50 +129,50 @@ def blank(claim: Claim, metric: str) -> Verdict:
 
 
 def measure(claim: Claim, metric: str, margin: float, declared: Declared = UNDECLARED) -> Verdict:
-    """The statistics that a ruling goes by, uncorrected for the number of claims."""
-    found = blank(claim, metric)
+    """Compute the statistics that decide a verdict, not yet corrected for the number of claims."""
+    verdict = blank(claim, metric)
     if not claim.ours:
-        return found
+        return verdict
     looks = declared.looks
     confidence = 1 - LEVEL
     if looks:
-        found.looks, found.look = list(looks), sequential.look_of(len(claim.ours), looks)
-        # The repeated confidence interval (Jennison & Turnbull 2000, chapter 9): all looks' intervals cover together with 95 %.
-        confidence = 1 - sequential.spending(looks, LEVEL)[found.look - 1]
+        verdict.looks, verdict.look = list(looks), sequential.look_of(len(claim.ours), looks)
+        # The repeated confidence interval (Jennison & Turnbull 2000, chapter 9): the intervals of all looks cover jointly with 95 %.
+        confidence = 1 - sequential.spending(looks, LEVEL)[verdict.look - 1]
 
     def overall(p: float, sides: int = 2) -> float:
         return sequential.overall(p, len(claim.ours), looks, sides=sides) if looks else p
 
     differences = _by_seed(claim)
     try:
-        found.p = found.p_claim = paired_tests.paired_t(differences).p
+        verdict.p = verdict.p_claim = paired_tests.paired_t(differences).p
     except ValueError as error:
-        found.untested = str(error)
-    if found.p is not None and found.look is not None and found.look < len(looks):
+        verdict.untested = str(error)
+    if verdict.p is not None and verdict.look is not None and verdict.look < len(looks):
         upper = sequential.upper_bound(differences)
-        found.hopeless = upper if upper < margin else None
+        verdict.hopeless = upper if upper < margin else None
     D_SN = None if claim.right is None else _by_answer(claim.right)
     if D_SN is not None:
-        found.interval = _attempt(found, partial(crossed.interval, D_SN, confidence))
-        # No difference that was seen makes two arms more equal than none at all.
-        found.p_equivalence = paired_tests.never_apart(D_SN.shape[1], margin)
-        found.identical = len(found.seeds) > 1 and not D_SN.any() and not any(differences)
-        if found.interval is not None and found.p is not None:
-            assert found.interval.p is not None
-            found.p_claim = max(found.p, found.interval.p)
+        verdict.interval = _attempt(verdict, partial(crossed.interval, D_SN, confidence))
+        # Observed differences are never stronger evidence of equivalence than no difference at all.
+        verdict.p_equivalence = paired_tests.never_apart(D_SN.shape[1], margin)
+        verdict.identical = len(verdict.seeds) > 1 and not D_SN.any() and not any(differences)
+        if verdict.interval is not None and verdict.p is not None:
+            assert verdict.interval.p is not None
+            verdict.p_claim = max(verdict.p, verdict.interval.p)
             by_seed, by_answer = paired_tests.equivalence(differences, margin).p, crossed.equivalence(D_SN, margin)
-            found.p_equivalence = max(found.p_equivalence, by_seed, by_answer)
-        elif not found.identical:
-            found.p_equivalence = None
-        if found.p_equivalence is not None:
-            found.p_equivalence = overall(found.p_equivalence, sides=1)
-    if found.p_claim is not None:
-        found.p_claim = overall(found.p_claim)
-    return found
+            verdict.p_equivalence = max(verdict.p_equivalence, by_seed, by_answer)
+        elif not verdict.identical:
+            verdict.p_equivalence = None
+        if verdict.p_equivalence is not None:
+            verdict.p_equivalence = overall(verdict.p_equivalence, sides=1)
+    if verdict.p_claim is not None:
+        verdict.p_claim = overall(verdict.p_claim)
+    return verdict
 
 
 def without_leaked(claim: Claim, metric: str, margin: float, declared: Declared = UNDECLARED) -> Clean | None:
-    """The claim measured again on the examples that are not in training."""
+    """Measure the claim again on the examples that are not in training; None if no test example leaked."""
     if claim.leaked is None:
         return None
     clean = Clean(claim.leaked.number, claim.leaked.of)
@@ -183,14 +183,16 @@ def without_leaked(claim: Claim, metric: str, margin: float, declared: Declared 
     if not clean.examples:
         return clean
     ours, theirs = (dict(zip(claim.ours, map(float, right_SN.mean(axis=1)), strict=True)) for right_SN in (ours_SN, theirs_SN))
-    found = measure(replace(claim, ours=ours, theirs=theirs, right=(ours_SN, theirs_SN), leaked=None, notes=[]), metric, margin, declared)
+    measured = measure(
+        replace(claim, ours=ours, theirs=theirs, right=(ours_SN, theirs_SN), leaked=None, notes=[]), metric, margin, declared
+    )
     clean.ours, clean.theirs = (float(np.mean(list(scores.values()))) for scores in (ours, theirs))
-    clean.difference, clean.p, clean.interval = found.difference, found.p_claim, found.interval
+    clean.difference, clean.p, clean.interval = measured.difference, measured.p_claim, measured.interval
     return clean
 
 
 def describe(found: Verdict, claim: Claim) -> None:
-    """Adds what is there for reading and decides nothing: the paper's test, sign flips, bootstrap, McNemar by seed."""
+    """Add what is reported but decides nothing: the paper's test, sign flips, bootstrap, McNemar by seed."""
     if found.p is not None:
         differences = _by_seed(claim)
         found.p_one_tailed = paired_tests.paper_one_tailed_t(differences).p
@@ -209,23 +211,23 @@ def describe(found: Verdict, claim: Claim) -> None:
             found.mcnemar[seed] = outcome
 
 
-def _attempt(found: Verdict, call: Callable[[], T]) -> T | None:
-    """What `call` comes to; None and a note where it has no answer."""
+def _attempt(verdict: Verdict, call: Callable[[], T]) -> T | None:
+    """The result of `call`; None, with a note, if it raises ValueError."""
     try:
         return call()
     except ValueError as error:
-        if str(error) not in found.notes:
-            found.notes.append(str(error))
+        if str(error) not in verdict.notes:
+            verdict.notes.append(str(error))
         return None
 
 
 def plan(found: Verdict, claim: Claim, margin: float) -> None:
-    """Adds what 5, 10, 20 seeds would detect, at the level that Holm asks of the smallest p of the family."""
+    """Add what 5, 10 and 20 seeds would detect, at the level that Holm's correction requires of the smallest p of the family."""
     if found.p is None:
         return
     if claim.right is not None and found.interval is not None:
         parts = crossed.components(_by_answer(claim.right))
-    else:  # by seed only: one stand-in example carries all the spread
+    else:  # scores by seed only: one placeholder example carries all the spread
         spread = float(np.var(_by_seed(claim), ddof=1))
         parts = crossed.Components(seeds=len(found.seeds), examples=1, mean=0.0, var_seed=spread, var_example=0.0, var_residual=0.0)
     alpha = LEVEL / found.family_size
@@ -234,7 +236,7 @@ def plan(found: Verdict, claim: Claim, margin: float) -> None:
 
 
 def across_tasks(claims: Sequence[Claim]) -> list[dict[str, Any]]:
-    """IQM and probability of improvement of every method that was compared on four tasks or more."""
+    """IQM and probability of improvement of every method that was compared on at least four tasks."""
     groups: dict[tuple[str, str, str, str], dict[str, Claim]] = {}
     for claim in claims:
         if claim.kind == "claim" and claim.baseline is not None and claim.ours:

@@ -1,9 +1,9 @@
-"""From the tables of one sweep to its claims: which arm is compared with which, and every number that a verdict needs.
+"""From the tables of one sweep to its claims: which arms are compared, and every number that a verdict needs.
 
-Which arms are compared is what the sweep declared (`results.read_arms`); which trials are an arm's confirmation is `confirmed.choose`.
-What is missing, left out or cannot be paired is a sentence in `notes` of the claim or of the sweep.
+The sweep declares which arms are compared (`results.read_arms`); `confirmation.choose` selects the trials that confirm an arm.
+Whatever is missing, left out or cannot be paired is reported in `notes` of the claim or of the sweep.
 
-Decides nothing; `decision.py` does.
+Nothing is decided here; see `decision.py`.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ TRAINING = [
     "learning_rate", "batch_size", "num_epochs", "schedule", "warmup_ratio", "weight_decay", "beta1", "beta2", "max_grad_norm",
     "gamma", "lora_r", "lora_alpha", "lora_dropout",
 ]  # fmt: skip
-"""Knobs that a run without any JEPA gradient depends on, and that each arm may have tuned for itself."""
+"""Knobs that affect a run without any JEPA gradient, and that each arm may have tuned separately."""
 
 
 @dataclass(frozen=True)
 class Leaked:
-    """Test examples whose Text is also one of training's or validation's."""
+    """Test examples whose Text also occurs in the training or validation data."""
 
     number: int
     of: int
     """Test examples."""
     which: NDArray[np.bool_] | None = None
-    """Per example of `Claim.right`; None where the predictions do not say."""
+    """(examples,), in the order of `Claim.right`; None if the predictions do not say."""
 
     @property
     def share(self) -> float:
-        """Of the test examples, in [0, 1]."""
+        """Share of the test examples, in [0, 1]."""
         return self.number / self.of
 
 
@@ -61,88 +61,88 @@ class Claim:
     ours: dict[int, float] = field(default_factory=dict)
     theirs: dict[int, float] = field(default_factory=dict)
     right: tuple[NDArray[np.bool_], NDArray[np.bool_]] | None = None
-    """Ours and theirs, (seeds, examples) each, seeds ascending; None where the predictions do not allow it (a note says why)."""
+    """Right (True) or wrong, ours and theirs: (seeds, examples) each, seeds ascending; None, with a note, without usable predictions."""
     leaked: Leaked | None = None
-    """Test examples that are also in training; None where there is none of them."""
+    """Test examples that are also in training; None if there are no such examples."""
     stopping: dict[str, float] = field(default_factory=dict)
-    """Mean difference of prefix, contains (of what is right by the metric or starts with, has, the reference) and stopped, where both
-    arms have them at every seed."""
+    """Mean difference of prefix, contains and stopped, if both arms have them at every seed. An answer counts for prefix (contains) if the
+    metric accepts it or if it starts with (contains) the reference."""
     panels: list[Panel] = field(default_factory=list)
-    """At equal steps, FLOPs and seconds, in this order; empty where no seed is in both arms."""
+    """At equal steps, FLOPs and seconds, in this order; empty if no seed is in both arms."""
     doubt: str | None = None
-    """Why the answers are not those that the scores were made of, so that nothing can be ruled; None where they are, or there are none."""
+    """Why the answers do not match the scores, which rules out a verdict; None if they match or if there are no answers."""
     notes: list[str] = field(default_factory=list)
 
     @property
     def equal_flops(self) -> Panel | None:
-        """Method minus baseline where both have spent the same training FLOPs."""
+        """Method minus baseline after both have spent the same training FLOPs."""
         return next((panel for panel in self.panels if panel.at == "equal FLOPs"), None)
 
 
 @dataclass
 class Evidence:
-    """Everything that one results folder says about its claims."""
+    """Everything that one results folder contains about its claims."""
 
     declared: Declared = field(default_factory=Declared)
     """What the sweep declared before it ran."""
     counts: list[dict[str, Any]] = field(default_factory=list)
     claims: list[Claim] = field(default_factory=list)
     absent: list[str] = field(default_factory=list)
-    """A sentence for each declared arm that has no claim because nothing of it was confirmed: not run, FAILED, or not yet."""
+    """A sentence for each declared arm without a claim because none of its trials were confirmed: not run, FAILED, or not yet."""
     notes: list[str] = field(default_factory=list)
 
 
 def gather(folder: Path, metric: str = JUDGED) -> Evidence:
-    """The claims of the sweep in `folder`. Raises ValueError for a metric that has no answers behind it, or an unreadable trials table."""
+    """The claims of the sweep in `folder`. Raises ValueError if the metric is not a mean over answers or a table is unreadable."""
     split, column = split_of(metric)
     sweep = read(folder, curves=())
     trials = sweep.trials
-    found = Evidence(declared=sweep.declared, notes=list(sweep.notes))
+    evidence = Evidence(declared=sweep.declared, notes=list(sweep.notes))
     if trials.empty:
-        found.notes.append("No trial has finished yet, so there is no claim.")
-        return found
+        evidence.notes.append("No trial has finished yet, so there is no claim.")
+        return evidence
     arms: dict[str, Arm] = {}
     for label, rows in trials.groupby("label", sort=True):
         choice = sweep.confirmation(str(label))
         arms[str(label)] = Arm(str(label), choice.runs, rows[rows["stage"] == "matched"])
-        _count(rows, choice, found)
-    found.notes += _selected_anew(folder, found.counts)
-    tables = Tables(folder, [str(i) for arm in arms.values() for i in arm.confirmed["trial_id"]], split, column, found.notes)
+        _count(rows, choice, evidence)
+    evidence.notes += _selected_anew(folder, evidence.counts)
+    tables = Tables(folder, [str(i) for arm in arms.values() for i in arm.confirmed["trial_id"]], split, column, evidence.notes)
     for _, group in trials.groupby(GROUP, sort=True):
-        _compare(sweep, group, arms, metric, tables, found)
+        _compare(sweep, group, arms, metric, tables, evidence)
     for arm in [arm for arm in sweep.declared.arms if arm.name in sweep.absent]:
         zero = dict.fromkeys(("search", "confirm", "complete", "used", "elsewhere", "matched"), 0)
-        found.counts.append({"arm": arm.name, "task": arm.task, "family": arm.family, "model": "-", **zero})
-        found.absent.append(f"{arm.name}: {NOT_RUN}, so no claim.")
-    return found
+        evidence.counts.append({"arm": arm.name, "task": arm.task, "family": arm.family, "model": "-", **zero})
+        evidence.absent.append(f"{arm.name}: {NOT_RUN}, so no claim.")
+    return evidence
 
 
 def _selected_anew(folder: Path, counts: list[dict[str, Any]]) -> list[str]:
-    """A sentence where configurations were selected again after others had been scored on the test split."""
+    """A warning if configurations were selected again after others had been scored on the test split."""
     files = sorted(path.name for path in folder.glob("selection-*.json"))
     if not files or not any(line["elsewhere"] for line in counts):
         return []
     return [
-        f"Configurations were selected anew ({listed(files)}) after others had been scored on the test split: what follows is exploratory. "
-        "To confirm it, run a sweep of another name."
+        f"Configurations were selected anew ({listed(files)}) after others had been scored on the test split, so these results are "
+        "exploratory. To confirm them, run a sweep under another name."
     ]
 
 
-def _count(rows: pd.DataFrame, choice: Choice, found: Evidence) -> None:
-    """The arm's line of counts, and a sentence for what is left out of them."""
+def _count(rows: pd.DataFrame, choice: Choice, evidence: Evidence) -> None:
+    """Add the arm's line of counts, and a note for what it leaves out."""
     arm, search = str(rows["arm"].iloc[0]), rows[rows["stage"] == "search"]
     line = {"arm": arm, **{name: str(rows[name].iloc[0]) for name in GROUP}, "search": len(search)}
     line |= {"confirm": int((rows["stage"] == "confirm").sum()), "complete": choice.complete}
     line |= {"used": len(choice.runs), "elsewhere": choice.elsewhere}
-    found.counts.append(line | {"matched": int((rows["stage"] == "matched").sum())})
-    found.notes += choice.notes
+    evidence.counts.append(line | {"matched": int((rows["stage"] == "matched").sum())})
+    evidence.notes += choice.notes
     failed = int((search["state"] == "FAILED").sum())
     if failed:
-        found.notes.append(f"{arm}: {failed} of {len(search)} search trials FAILED.")
+        evidence.notes.append(f"{arm}: {failed} of {len(search)} search trials FAILED.")
 
 
-def _compare(sweep: Sweep, group: pd.DataFrame, arms: Mapping[str, Arm], metric: str, tables: Tables, found: Evidence) -> None:
-    """The declared comparisons of one task, family and model, claims and controls in the order of declaration."""
+def _compare(sweep: Sweep, group: pd.DataFrame, arms: Mapping[str, Arm], metric: str, tables: Tables, evidence: Evidence) -> None:
+    """Add the declared comparisons of one task, family and model, claims and controls in the order of declaration."""
     labels = dict(zip(group["arm"], group["label"], strict=True))
     first = group.drop_duplicates("arm").set_index("arm")
     for declared in sweep.declared.arms:
@@ -151,7 +151,7 @@ def _compare(sweep: Sweep, group: pd.DataFrame, arms: Mapping[str, Arm], metric:
         ours = arms[labels[declared.name]]
         if ours.confirmed.empty:
             why = standing(group[group["label"] == ours.name]) or "no COMPLETE confirmation trial"
-            found.absent.append(f"{ours.name}: {why}, so no claim.")
+            evidence.absent.append(f"{ours.name}: {why}, so no claim.")
             continue
         if declared.kind == "baseline":
             continue
@@ -160,7 +160,7 @@ def _compare(sweep: Sweep, group: pd.DataFrame, arms: Mapping[str, Arm], metric:
         if theirs is not None and theirs.confirmed.empty:
             theirs = None
         claim = Claim(ours.name, None if theirs is None else theirs.name, declared.kind, task, family, model)
-        found.claims.append(claim)
+        evidence.claims.append(claim)
         if declared.baseline is None:
             claim.notes.append("No baseline of the sweep has the same loss_on and train_end_of_turn, so there is nothing to compare with.")
         elif theirs is None:
@@ -169,9 +169,9 @@ def _compare(sweep: Sweep, group: pd.DataFrame, arms: Mapping[str, Arm], metric:
             _fill(claim, ours, theirs, metric, tables)
     used = {arm.baseline for arm in sweep.declared.arms}
     lone = [arm.name for arm in sweep.declared.arms if arm.kind == "baseline" and arm.name not in used]
-    found.notes += [f"{name}: no method is compared with this baseline." for name in lone if name in labels]
+    evidence.notes += [f"{name}: no method is compared with this baseline." for name in lone if name in labels]
     unknown = sorted(set(labels) - {arm.name for arm in sweep.declared.arms}) if sweep.declared.arms else []
-    found.notes += [f"{name}: its trials are here, but the sweep has not declared this arm, so it enters nothing." for name in unknown]
+    evidence.notes += [f"{name}: this arm has trials here but is not declared by the sweep, so it is ignored." for name in unknown]
 
 
 def _fill(claim: Claim, method: Arm, baseline: Arm, metric: str, tables: Tables) -> None:
@@ -213,19 +213,19 @@ def _fill(claim: Claim, method: Arm, baseline: Arm, metric: str, tables: Tables)
 
 
 def _note_extremes(ours: pd.DataFrame, theirs: pd.DataFrame, metric: str) -> list[str]:
-    """Where no trial of either arm leaves the floor, or the ceiling, a difference could not have shown."""
+    """A warning if every trial of both arms is at the floor or at the ceiling, where no difference can show."""
     both = pd.concat([ours, theirs])
     if (both[metric] >= 1).all():
-        return [f"Ceiling: both arms have {metric} 100 % on every seed, so that no difference could show; the task is too easy here."]
+        return [f"Ceiling: both arms reach a {metric} of 100 % on every seed, so no difference can show; the task is too easy."]
     chance = float(both["chance"].max()) if metric.endswith("_accuracy") and both["chance"].notna().any() else 0.0
     if (both[metric] <= chance).all():
-        level = f"at most {chance:.1%}, which guessing reaches as well," if chance else "0 %"
-        return [f"Floor: both arms have {metric} {level} on every seed, so that nothing was learnt that a difference could show in."]
+        level = f"at most {chance:.1%}, no better than guessing," if chance else "0 %"
+        return [f"Floor: both arms have a {metric} of {level} on every seed: neither has learned anything that could show a difference."]
     return []
 
 
 def _note_tuning(claim: Claim, ours: pd.DataFrame, theirs: pd.DataFrame) -> None:
-    """A control without gradient is its baseline, unless the two were tuned to different values: then it measures what tuning is worth."""
+    """A control without gradient equals its baseline unless they were tuned to different values; then it measures the effect of tuning."""
     control = str(ours["control"].iloc[0])
     if control not in ("zero", "monitor"):
         return
@@ -237,57 +237,55 @@ def _note_tuning(claim: Claim, ours: pd.DataFrame, theirs: pd.DataFrame) -> None
     ]
     if apart:
         claim.notes.append(
-            f"The two arms were tuned apart: {', '.join(apart)}. Control {control} sends no gradient; with the same values it would "
-            "give the baseline's answers exactly, so this difference is what tuning by chance is worth."
+            f"The two arms were tuned to different values: {', '.join(apart)}. Control {control} sends no gradient, so with the same "
+            "values it would give exactly the baseline's answers: this difference measures only the luck of tuning."
         )
 
 
 def _by_example(
     claim: Claim, ours: pd.DataFrame, theirs: pd.DataFrame, metric: str, tables: Tables
 ) -> tuple[tuple[NDArray[np.bool_], NDArray[np.bool_]] | None, pd.Index[Any]]:
-    """Both arms' answers, right or not, as (seeds, examples) on the examples that every one of the trials has, and these examples' ids."""
+    """Right or wrong answers of both arms, (seeds, examples) each, on the examples that all trials share, and the ids of these examples."""
     none: pd.Index[Any] = pd.Index([])
     frames = [[tables.answers.get(str(i)) for i in arm["trial_id"]] for arm in (ours, theirs)]
     lack = sum(series is None for arm in frames for series in arm)
     if lack:
         claim.notes.append(
-            f"{lack} of {2 * len(ours)} confirmation trials have no {tables.split} predictions, so nothing is known by example."
+            f"{lack} of {2 * len(ours)} confirmation trials have no {tables.split} predictions, so answers cannot be compared by example."
         )
         return None, none
-    listed: list[pd.Series[Any]] = [series for arm in frames for series in arm if series is not None]
-    if any(not series.index.is_unique for series in listed):
-        claim.notes.append("An example_id stands twice in the predictions of one trial, so answers cannot be paired by example.")
+    columns: list[pd.Series[Any]] = [series for arm in frames for series in arm if series is not None]
+    if any(not series.index.is_unique for series in columns):
+        claim.notes.append("An example_id occurs twice in the predictions of one trial, so answers cannot be paired by example.")
         return None, none
-    table = pd.concat(listed, axis=1, join="inner")
-    known = table.dropna().sort_index()
-    most = max(len(series) for series in listed)
-    if len(known) < most:
-        claim.doubt = (
-            f"{len(known)} of {most} examples have a judged answer in all {len(listed)} trials; the others enter nothing by example"
-        )
-    if known.empty:
+    table = pd.concat(columns, axis=1, join="inner")
+    answered = table.dropna().sort_index()
+    most = max(len(series) for series in columns)
+    if len(answered) < most:
+        claim.doubt = f"{len(answered)} of {most} examples have a judged answer in all {len(columns)} trials; the others cannot be compared"
+    if answered.empty:
         return None, none
-    right_2SN = known.to_numpy(dtype=bool).T.reshape(2, len(ours), -1)
-    told = np.array([ours[metric], theirs[metric]], dtype=float)
-    if len(known) == most and np.abs(told - right_2SN.mean(axis=2)).max() > 1e-6:
-        claim.doubt = f"{metric} of the trials table is not the mean of the predictions: the tables do not belong together"
-    return (right_2SN[0], right_2SN[1]), known.index
+    right_2SN = answered.to_numpy(dtype=bool).T.reshape(2, len(ours), -1)
+    scores_2S = np.array([ours[metric], theirs[metric]], dtype=float)
+    if len(answered) == most and np.abs(scores_2S - right_2SN.mean(axis=2)).max() > 1e-6:
+        claim.doubt = f"{metric} in the trials table is not the mean of the predictions, so the two tables do not belong together"
+    return (right_2SN[0], right_2SN[1]), answered.index
 
 
 def _leaked(runs: pd.DataFrame, examples: pd.Index[Any], tables: Tables) -> Leaked | None:
-    """What of these confirmed runs' test set is also in training, of both arms: they were confirmed on the same data.
+    """The test examples that are also in training, from the confirmed runs of both arms (both were confirmed on the same data).
 
-    Counts of the trials table and marks of the predictions say the same, unless one of the two is missing or damaged: the larger counts.
-    What was dropped as too long is counted, and has no mark. With still fewer marks it is not known which examples are the others.
+    The count in the trials table equals the number of marks in the predictions unless one of the two is missing or damaged; the larger one
+    is used. Examples dropped as too long are counted but have no mark. If even fewer are marked, the other examples are unknown.
     """
     counted, of = (pd.to_numeric(runs[name]).max() for name in ("overlap_text", "test_examples"))
     marks = [tables.leaked[str(trial)] for trial in runs["trial_id"] if str(trial) in tables.leaked]
     number = max([0 if pd.isna(counted) else int(counted), *(int(mark.sum()) for mark in marks)])
-    if not number:  # none, or not known
+    if not number:  # none, or unknown
         return None
     size = max([number, 0 if pd.isna(of) else int(of), len(examples)])
-    known = [mark.reindex(examples) for mark in marks]
-    whole = [mark for mark in known if len(mark) and mark.notna().all()]
+    aligned = [mark.reindex(examples) for mark in marks]
+    whole = [mark for mark in aligned if len(mark) and mark.notna().all()]
     which = np.logical_or.reduce([mark.to_numpy(dtype=bool) for mark in whole]) if whole else None
     dropped = pd.to_numeric(runs["dropped_examples"]).max()
     if marks and max(int(mark.sum()) for mark in marks) < number - (0 if pd.isna(dropped) else int(dropped)):

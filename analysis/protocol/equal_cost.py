@@ -1,9 +1,9 @@
-"""Method minus baseline, seed by seed, where both have spent the same: steps, training FLOPs, or seconds of training.
+"""Method minus baseline, seed by seed, after both have spent the same: steps, training FLOPs, or seconds of training.
 
-Equal steps is the confirmation itself. At equal FLOPs the dearer arm was trained again with what the cheaper one had cost and a schedule
-that ends there (stage `matched`); without such runs, and for seconds, both arms are read off their validation curves at the cheaper one's
-end, by linear interpolation. The dearer arm's schedule runs on beyond that point (its learning rate is still higher there), which is to its
-disadvantage.
+Equal steps is the confirmation itself. For equal FLOPs, the more expensive arm was retrained with the cheaper one's FLOPs and a schedule
+that ends there (stage `matched`). Without such runs, and for seconds, both arms are read off their validation curves at the end of the
+cheaper one, by linear interpolation. This puts the more expensive arm at a disadvantage: its schedule continues beyond that point, so its
+learning rate is still higher there.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ from jepa_ray.results import FLOPS_ALIKE
 LEVEL = 0.95
 WITHIN = f"within {100 * FLOPS_ALIKE:.0f} %"
 Curves = Mapping[str, pd.DataFrame]
-"""trial_id -> validation curve: `value`, `step`, FLOPs (both counts) and `train_seconds` of every evaluation, in order of steps."""
+"""trial_id -> validation curve: `value`, `step`, FLOPs (both counts) and `train_seconds` of every evaluation, sorted by step."""
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One comparison at equal expense. Differences are shares."""
+    """One comparison at equal cost. Differences are shares."""
 
     at: str
     """equal steps, equal FLOPs or equal seconds"""
     metric: str
-    """What is compared; a `val_` metric where it is read off validation curves."""
+    """What is compared; a `val_` metric if it is read off validation curves."""
     by_seed: dict[int, float] = field(default_factory=dict)
     """Method minus baseline at the seeds that could be compared, ascending."""
     spent: float | None = None
-    """What both have spent, mean over these seeds: optimizer steps, training FLOPs or seconds; None where it is not known."""
+    """What both have spent, mean over these seeds: optimizer steps, training FLOPs or seconds; None if unknown."""
     how: str = ""
-    """How they were made equal, or why it cannot be told."""
+    """How the cost was equalised, or why the arms cannot be compared."""
     notes: tuple[str, ...] = ()
     unit: str = ""
-    """Of `spent`; empty where `at` says it."""
+    """Of `spent`; empty if `at` names it."""
 
     @property
     def difference(self) -> float | None:
@@ -53,12 +53,12 @@ class Panel:
 
     @property
     def seeds(self) -> int:
-        """How many entered."""
+        """Number of seeds compared."""
         return len(self.by_seed)
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """95 % interval of the mean difference, paired t with n - 1 degrees of freedom; None where there is none (`no_interval`)."""
+        """95 % interval of the mean difference, paired t with n - 1 degrees of freedom; None if undefined (`no_interval` says why)."""
         if self.no_interval is not None:
             return None
         low, high = stats.ttest_1samp(list(self.by_seed.values()), 0.0).confidence_interval(LEVEL)
@@ -80,24 +80,24 @@ class Arm:
 
     name: str
     confirmed: pd.DataFrame
-    """Its confirmation at the seeds that both arms have, indexed by seed, ascending."""
+    """Its confirmation trials at the seeds that both arms have, indexed by seed, ascending."""
     matched: pd.DataFrame
     """All its trials of stage `matched`."""
 
 
 def at_equal_steps(ours: pd.DataFrame, theirs: pd.DataFrame, metric: str, curves: Curves) -> Panel:
-    """The confirmation where both arms made as many steps; else validation curves. Rows indexed by the same seeds."""
+    """The confirmation if both arms took the same number of steps; otherwise validation curves. Rows are indexed by the same seeds."""
     steps = np.array([ours["steps"], theirs["steps"]], dtype=float)
     gaps = _by_seed(ours, theirs, metric)
     if not np.isfinite(steps).all():
-        return Panel("equal steps", metric, gaps, None, "as confirmed; the trials table does not say how many steps")
-    if (steps[0] != steps[1]).any():  # the number of epochs or the batch size was searched, too
+        return Panel("equal steps", metric, gaps, None, "as confirmed; the trials table does not contain the number of steps")
+    if (steps[0] != steps[1]).any():  # the number of epochs or the batch size was searched
         return _on_curves("equal steps", "step", ours, theirs, metric, curves)
     return Panel("equal steps", metric, gaps, float(steps[0].mean()), "as confirmed")
 
 
 def at_equal_flops(ours: Arm, theirs: Arm, metric: str, curves: Curves) -> Panel:
-    """Matched runs first; where there are none, validation curves; where both cost the same, the confirmation."""
+    """The confirmation if both arms cost the same; otherwise matched runs, and without those, validation curves."""
     cost = cost_column(ours.confirmed, theirs.confirmed)
     return replace(_at_flops(ours, theirs, metric, curves, cost), unit=FLOPS[cost])
 
@@ -105,40 +105,41 @@ def at_equal_flops(ours: Arm, theirs: Arm, metric: str, curves: Curves) -> Panel
 def _at_flops(ours: Arm, theirs: Arm, metric: str, curves: Curves, cost: str) -> Panel:
     spent = np.array([ours.confirmed[cost], theirs.confirmed[cost]], dtype=float)
     if not np.isfinite(spent).all() or (spent <= 0).any():
-        return Panel("equal FLOPs", metric, {}, None, "train_flops are missing in the trials table")
+        return Panel("equal FLOPs", metric, {}, None, "train_flops is missing in the trials table")
     same = spent.max(axis=0) <= (1 + FLOPS_ALIKE) * spent.min(axis=0)
     if same.all():
         gaps = _by_seed(ours.confirmed, theirs.confirmed, metric)
-        return Panel("equal FLOPs", metric, gaps, float(spent.min(axis=0).mean()), f"both arms cost the same {WITHIN}, so {metric} itself")
-    found, notes = _matched(ours, theirs, metric, same, cost)
-    if found:
-        below = max(pair.below for pair in found.values())
-        how = f"trained to the same FLOPs, schedule matched, {len(found)} seeds"
-        how += f", {int(same.sum())} of them at the same cost {WITHIN} anyway" if same.any() else ""
-        how += f", the matched run up to {below:.1%} below" if below > FLOPS_ALIKE else ""
-        flops = float(np.mean([pair.flops for pair in found.values()]))
-        return Panel("equal FLOPs", metric, {seed: pair.gap for seed, pair in found.items()}, flops, how, notes)
+        how = f"both arms cost the same {WITHIN}, so {metric} is compared directly"
+        return Panel("equal FLOPs", metric, gaps, float(spent.min(axis=0).mean()), how)
+    matched, notes = _matched(ours, theirs, metric, same, cost)
+    if matched:
+        below = max(pair.below for pair in matched.values())
+        how = "retrained to the same FLOPs, schedule matched"
+        how += f", {int(same.sum())} of {len(matched)} seeds at the same cost {WITHIN} anyway" if same.any() else ""
+        how += f", matched runs up to {below:.1%} below the budget" if below > FLOPS_ALIKE else ""
+        flops = float(np.mean([pair.flops for pair in matched.values()]))
+        return Panel("equal FLOPs", metric, {seed: pair.gap for seed, pair in matched.items()}, flops, how, notes)
     return replace(_on_curves("equal FLOPs", cost, ours.confirmed, theirs.confirmed, metric, curves), notes=notes)
 
 
 def at_equal_seconds(ours: pd.DataFrame, theirs: pd.DataFrame, metric: str, curves: Curves) -> Panel:
-    """At the training seconds of the arm that ended first, on validation curves; refused where devices or numbers of workers differ."""
+    """Validation curves at the training seconds of the arm that ended first; no comparison if devices or numbers of workers differ."""
     val = _on_validation(metric)
     for column, what in (("device", "devices"), ("num_workers", "numbers of workers")):
-        known = pd.concat([ours[column], theirs[column]])
-        if known.isna().any():
-            why = f"{int(known.isna().sum())} of {len(known)} trials do not say on what they ran ({column})"
+        values = pd.concat([ours[column], theirs[column]])
+        if values.isna().any():
+            why = f"{int(values.isna().sum())} of {len(values)} trials do not record where they ran ({column})"
             return Panel("equal seconds", val, {}, None, f"{why}, so seconds cannot be compared")
-        if known.nunique() > 1:
-            names = listed(sorted({f"{value:g}" if isinstance(value, float) else str(value) for value in known}))
+        if values.nunique() > 1:
+            names = listed(sorted({f"{value:g}" if isinstance(value, float) else str(value) for value in values}))
             return Panel("equal seconds", val, {}, None, f"the trials ran on different {what} ({names}), so seconds cannot be compared")
     panel = _on_curves("equal seconds", "train_seconds", ours, theirs, metric, curves)
-    return replace(panel, how=f"{panel.how}; wall clock, with whatever else ran beside the trials") if panel.by_seed else panel
+    return replace(panel, how=f"{panel.how}; wall-clock time, including effects of other programs") if panel.by_seed else panel
 
 
 @dataclass(frozen=True)
 class _Pair:
-    """One seed at equal FLOPs: method minus baseline, FLOPs of the cheaper arm, and how far (a share) the matched run stayed below them."""
+    """One seed at equal FLOPs: method minus baseline, the cheaper arm's FLOPs, and the share by which the matched run stayed below them."""
 
     gap: float
     flops: float
@@ -146,17 +147,17 @@ class _Pair:
 
 
 def _matched(ours: Arm, theirs: Arm, metric: str, same: Any, cost: str) -> tuple[dict[int, _Pair], tuple[str, ...]]:
-    """Pairs by seed, and why a matched run or a seed is not among them.
+    """Pairs by seed, and a note for each matched run or seed that is left out.
 
-    The partner of a matched run is the other arm's confirmation on the same seed and data whose cost was its budget. The run must have
-    spent that, or little less (`_slack`).
+    The partner of a matched run is the other arm's confirmation on the same seed and data whose cost was the run's budget. The run must
+    have spent exactly that or slightly less (`_slack`).
     """
-    found: dict[int, _Pair] = {}
+    pairs: dict[int, _Pair] = {}
     if ours.matched.empty and theirs.matched.empty:
         return {}, ()
     missing: list[int] = []
     notes = [
-        f"{arm.name}: the matched run on seed {seed} has no partner, as the two arms are not both confirmed there; it enters nothing."
+        f"{arm.name}: the matched run on seed {seed} has no partner, because the two arms are not both confirmed on it; it is ignored."
         for arm in (ours, theirs)
         for seed in sorted(set(map(int, arm.matched["seed"])) - set(map(int, ours.confirmed.index)))
     ]
@@ -164,31 +165,31 @@ def _matched(ours: Arm, theirs: Arm, metric: str, same: Any, cost: str) -> tuple
         pair = {True: (ours, ours.confirmed.loc[seed]), False: (theirs, theirs.confirmed.loc[seed])}
         a, b = pair[True][1], pair[False][1]
         if same[place]:
-            found[int(seed)] = _Pair(float(a[metric] - b[metric]), float(min(a[cost], b[cost])))
+            pairs[int(seed)] = _Pair(float(a[metric] - b[metric]), float(min(a[cost], b[cost])))
             continue
         is_ours = bool(a[cost] > b[cost])
-        (arm, dear), (_, cheap) = pair[is_ours], pair[not is_ours]
-        run, why = _partner(arm, dear, cheap, int(seed), metric, cost)
+        (arm, expensive), (_, cheap) = pair[is_ours], pair[not is_ours]
+        run, why = _partner(arm, expensive, cheap, int(seed), metric, cost)
         notes += why
         if run is None:
             missing.append(int(seed))
             continue
         gap, flops = float(run[metric] - cheap[metric]), float(cheap[cost])
-        found[int(seed)] = _Pair(gap if is_ours else -gap, flops, 1 - float(run[cost]) / flops)
-    if len(found) == int(np.sum(same)):  # no matched run at all: the curves are better than a few seeds that happen to cost the same
-        found = {}
+        pairs[int(seed)] = _Pair(gap if is_ours else -gap, flops, 1 - float(run[cost]) / flops)
+    if len(pairs) == int(np.sum(same)):  # no matched run: curves are better than the few seeds that happen to cost the same
+        pairs = {}
     if missing:
-        so = "and are not in the comparison at equal FLOPs" if found else "so the validation curves are read"
-        notes.append(f"No matched run of the dearer arm fits at {named('seed', missing)}, {so}.")
-    return found, tuple(notes)
+        effect = "left out of the comparison at equal FLOPs" if pairs else "compared on validation curves instead"
+        notes.append(f"No matched run of the more expensive arm fits at {named('seed', missing)}: {effect}.")
+    return pairs, tuple(notes)
 
 
 def _partner(
-    arm: Arm, dear: pd.Series[Any], cheap: pd.Series[Any], seed: int, metric: str, cost: str
+    arm: Arm, expensive: pd.Series[Any], cheap: pd.Series[Any], seed: int, metric: str, cost: str
 ) -> tuple[pd.Series[Any] | None, list[str]]:
-    """The matched run of `arm` whose budget is what `cheap` spent, and a sentence for each such run that cannot be used."""
+    """The matched run of `arm` whose budget is the cost of `cheap`, and a sentence for each such run that cannot be used."""
     rows = arm.matched[arm.matched["seed"] == seed]
-    rows = rows[alike(rows, dear, (*FREE, "max_train_flops")) & rows["dataset_sha"].eq(dear["dataset_sha"])]
+    rows = rows[alike(rows, expensive, (*FREE, "max_train_flops")) & rows["dataset_sha"].eq(expensive["dataset_sha"])]
     meant = rows[(rows["max_train_flops"] / float(cheap[cost]) - 1).abs() < 1e-6]
     fits, notes = None, []
     for _, row in meant.iterrows():
@@ -198,36 +199,36 @@ def _partner(
         elif not np.isfinite(row[metric]):
             notes.append(f"{head} has no {metric}.")
         elif not 0 <= 1 - spent / float(cheap[cost]) <= _slack(row):
-            notes.append(f"{head} spent {flops(spent)} FLOPs, not {flops(cheap[cost])} or up to {_slack(row):.0%} less.")
+            notes.append(f"{head} spent {flops(spent)} FLOPs instead of {flops(cheap[cost])} or up to {_slack(row):.0%} less.")
         else:
             fits = row
-    return fits, notes if fits is None else []  # an attempt that failed before one succeeded is no loss
+    return fits, notes if fits is None else []  # a failed attempt before a successful one needs no note
 
 
 def _slack(row: pd.Series[Any]) -> float:
-    """How far a matched run may stay below its budget: `FLOPS_ALIKE`, or two of its steps where it has few (it stops before the step
-    that would exceed the budget, and with loss dropout that one may cost nearly twice the mean)."""
+    """The share by which a matched run may stay below its budget: `FLOPS_ALIKE`, or two of its steps if it has few (it stops before the
+    step that would exceed the budget, and with loss dropout that step may cost nearly twice the mean)."""
     return max(FLOPS_ALIKE, 2 / float(row["steps"])) if row["steps"] else FLOPS_ALIKE
 
 
 def _on_curves(at: str, column: str, ours: pd.DataFrame, theirs: pd.DataFrame, metric: str, curves: Curves) -> Panel:
-    """Both arms' curves at the end of the one that ended first, seed by seed."""
+    """Compare both arms' curves at the end of the one that ended first, seed by seed."""
     gaps: dict[int, float] = {}
     ends: list[float] = []
     for seed, a, b in zip(ours.index, ours["trial_id"], theirs["trial_id"], strict=True):
-        known = [curves[str(i)].dropna(subset=["value", column]) for i in (a, b) if str(i) in curves]
-        if len(known) < 2 or any(curve.empty for curve in known):
+        pair = [curves[str(i)].dropna(subset=["value", column]) for i in (a, b) if str(i) in curves]
+        if len(pair) < 2 or any(curve.empty for curve in pair):
             continue
-        points = [(curve[column].to_numpy(float), curve["value"].to_numpy(float)) for curve in known]
+        points = [(curve[column].to_numpy(float), curve["value"].to_numpy(float)) for curve in pair]
         end = min(points[0][0][-1], points[1][0][-1])
         if max(points[0][0][0], points[1][0][0]) > end:
-            continue  # the dearer arm was scored for the first time after that: no line to read from
+            continue  # the more expensive arm was first scored after that: nothing to interpolate
         left, right = (float(np.interp(end, *point)) for point in points)
         gaps[int(seed)] = left - right
         ends.append(float(end))
     val = _on_validation(metric)
     if not gaps:
-        why = "the dearer arm was not scored on validation by then; evaluate more often (base.evaluation.every)"
+        why = "the more expensive arm had not been scored on validation by then; evaluate more often (base.evaluation.every)"
         return Panel(at, val, {}, None, why)
     how = f"on validation curves of {len(gaps)} of {len(ours)} seeds, the schedule not shortened"
     return Panel(at, val, gaps, float(np.mean(ends)), how)

@@ -1,7 +1,7 @@
-"""How often verdicts come out wrong, or right, in simulated sweeps: families of claims, races, and `ruling.rule` itself end to end.
+"""How often verdicts are right or wrong in simulated sweeps: families of claims, races, and `decision.rule` itself end to end.
 
-The world is that of `sweeps.py`. `family` and `raced` compute the tests of many replicates at once, by the same formulas; `ruled` hands
-each replicate to the functions that a user's tables go through (`sequential.decide`, then `ruling.rule`). A test holds the two together.
+Outcomes are simulated by `sweeps.py`. `family` and `raced` compute the tests of many replicates at once, with the same formulas; `ruled`
+passes each replicate to the functions that handle a user's tables (`sequential.decide`, then `decision.rule`). A test compares the two.
 
 A arms, the baseline first; R replicates, S seeds, N examples.
 """
@@ -28,15 +28,16 @@ METRIC = "test_accuracy"
 
 
 def family(design: Design, claims: int, replicates: int, seed: int = 0) -> dict[str, Rate]:
-    """Sweeps of several methods with one baseline in which any claim is significant after Holm's correction.
+    """Rates of sweeps, of several methods with one baseline, in which any claim is significant after Holm's correction.
 
-    `corrected`: of the larger of both p, as a ruling does. `seeds corrected only`: of the paired t, with seeds x examples at 5 % each.
+    `corrected`: the larger of both p is corrected, as in a verdict. `seeds corrected only`: only the paired t-test is corrected, and the
+    test over seeds x examples has 5 % per claim.
     """
     random = np.random.default_rng(seed)
     hits = {"corrected": 0, "seeds corrected only": 0}
     for right_ARSN in confirmations(design, replicates, random, claims + 1):
         p_2AR = np.stack([both_p(ours_RSN.astype(np.float64) - right_ARSN[0]) for ours_RSN in right_ARSN[1:]], axis=1)
-        # Holm rejects something exactly where the smallest p is below level / claims.
+        # Holm rejects at least one claim exactly if the smallest p is below level / claims.
         hits["corrected"] += int((p_2AR.max(axis=0) < LEVEL / claims).any(axis=0).sum())
         hits["seeds corrected only"] += int(((p_2AR[0] < LEVEL / claims) & (p_2AR[1] < LEVEL)).any(axis=0).sum())
     return {name: Rate(hits=count, n=replicates) for name, count in hits.items()}
@@ -49,22 +50,22 @@ class Race:
     significant: Rate
     """Both tests below the nominal level of the look at which the race ended."""
     at_any_look: Rate
-    """Both tests below the nominal level at any look: the most that any way of stopping can make of it."""
+    """Both tests below the nominal level at any look: the upper limit for every way of stopping."""
     better: Rate
     """Significant, above 0, and the margin reached."""
     fixed: Rate
     """Significant with all seeds, no race."""
     fixed_better: Rate
     futile: Rate
-    """Ended as hopeless before the last look."""
+    """Stopped as hopeless before the last look."""
     seeds: float
     """Mean number of seeds that the race ran."""
     gain: float
-    """Mean difference with all seeds: what there was to find."""
+    """Mean difference with all seeds: the effect to be found."""
 
 
 def raced(design: Design, looks: Sequence[int], replicates: int, seed: int = 0, *, margin: float = 0.01) -> Race:
-    """One claim, raced at these looks and, with the same runs, tested once at the end."""
+    """One claim, raced at these looks and, on the same runs, tested once at the end."""
     levels, random = sequential.spending(looks, LEVEL), np.random.default_rng(seed)
     counts = dict.fromkeys(("significant", "at_any_look", "better", "fixed", "fixed_better", "futile"), 0)
     seeds, gain = 0, 0.0
@@ -77,7 +78,7 @@ def raced(design: Design, looks: Sequence[int], replicates: int, seed: int = 0, 
             d_RS = D_RSN[:, :look].mean(axis=2)
             p_R = np.maximum(*both_p(D_RSN[:, :look]))
             mean_R, se_R = d_RS.mean(axis=1), d_RS.std(axis=1, ddof=1) / math.sqrt(look)
-            # Differences without spread cannot be tested, so they go on (`sequential.decide`).
+            # Differences without spread cannot be tested, so the race continues (`sequential.decide`).
             decided_R, futile_R = (
                 end_R & (np.ptp(d_RS, axis=1) > 1e-9) for end_R in sequential.ended(mean_R, se_R, look - 1, level, margin)
             )
@@ -101,20 +102,20 @@ def raced(design: Design, looks: Sequence[int], replicates: int, seed: int = 0, 
 def ruled(
     design: Design, replicates: int, seed: int = 0, *, claims: int = 1, looks: Sequence[int] = (), margin: float = 0.01
 ) -> dict[str, Rate]:
-    """Sweeps of which `rule` makes any claim significant, better, worse, equivalent; with looks, after a race by `sequential.decide`."""
+    """Rates of sweeps with any claim that `rule` finds significant, better, worse, equivalent; with looks, after `sequential.decide`."""
     hits = dict.fromkeys(("significant", "better", "worse", "equivalent"), 0)
     random = np.random.default_rng(seed)
     for right_ARSN in confirmations(_with_seeds(design, looks), replicates, random, claims + 1):
         for replicate in range(right_ARSN.shape[1]):
-            found = rulings(right_ARSN[:, replicate], looks, margin)
-            hits["significant"] += any(v.p_holm is not None and v.p_holm < LEVEL and v.interval is not None for v in found)
+            verdicts = rulings(right_ARSN[:, replicate], looks, margin)
+            hits["significant"] += any(v.p_holm is not None and v.p_holm < LEVEL and v.interval is not None for v in verdicts)
             for word in ("better", "worse", "equivalent"):
-                hits[word] += any(v.verdict == word for v in found)
+                hits[word] += any(v.verdict == word for v in verdicts)
     return {name: Rate(hits=count, n=replicates) for name, count in hits.items()}
 
 
 def rulings(right_ASN: NDArray[np.bool_], looks: Sequence[int] = (), margin: float = 0.01) -> list[Verdict]:
-    """The rulings on one sweep's answers, raced at these looks; whatever is asked beside accuracy agrees with it."""
+    """The verdicts on one sweep's answers, raced at these looks; all other conditions agree with accuracy."""
     A, S, _ = right_ASN.shape
     scores_AS = right_ASN.mean(axis=2)
     claims = []
@@ -136,5 +137,5 @@ def rulings(right_ASN: NDArray[np.bool_], looks: Sequence[int] = (), margin: flo
 
 def _with_seeds(design: Design, looks: Sequence[int]) -> Design:
     if looks and looks[-1] != design.seeds:
-        raise ValueError(f"The last look of a race is all {design.seeds} seeds; it is {looks[-1]}.")
+        raise ValueError(f"The last look of a race must be all {design.seeds} seeds; it is {looks[-1]}.")
     return design

@@ -1,17 +1,17 @@
-"""False-positive rates by simulation: a whole comparison, from search to test, where the method has no effect at all.
+"""False-positive rates by simulation: a whole comparison, from search to test, of a method that has no effect at all.
 
-One model of outcomes for both recipes. Answer i of a run of cell c, arm a, at seed s is right where
+Both recipes use one model of outcomes. Answer i of a run of cell c, arm a, at seed s is right if
 
     ability + d_i + true_c + shared_as + own_cs + taste_ai + noise_csi > 0
 
-all terms normal: d_i how hard the example is, `true_c` what a cell is really worth, `shared_as` what a seed does to all cells of an arm,
-`own_cs` what it does to one cell, `taste_ai` examples that one arm finds easier, noise of standard deviation 1.
-What a seed does to both arms alike cancels in a paired difference and is left out.
+All terms are normal: `d_i` is the difficulty of the example, `true_c` the true quality of a cell, `shared_as` the effect of a seed on all
+cells of an arm, `own_cs` its effect on one cell, `taste_ai` makes some examples easier for one arm, and the noise has standard deviation 1.
+An effect of a seed on both arms alike cancels in a paired difference and is left out.
 
 `protocol` is ours: each arm's best of `cells` by validation on a tuning seed, frozen, then fresh seeds on a fresh test split, and the tests
-of `verdict.py`. `paper` is arXiv 2509.14252's: the best of `cells` by test accuracy, tested on the very runs that it was chosen from.
+of `verdict.py`. `paper` is that of arXiv 2509.14252: the best of `cells` by test accuracy, tested on the same runs that selected it.
 
-R replicates, C cells, S seeds, N examples. Knows nothing of results folders.
+R replicates, C cells, S seeds, N examples. Does not read results folders.
 """
 
 from __future__ import annotations
@@ -31,34 +31,34 @@ Singles = NDArray[np.float32]
 
 LEVEL = 0.05
 CHUNK = 4_000_000
-"""Answers simulated at a time; bounds memory."""
+"""Number of answers simulated at a time; bounds memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Design:
-    """A comparison and the world it takes place in. Standard deviations are in units of the answer's own noise."""
+    """A comparison and the distribution of its outcomes. Standard deviations are in units of the answer's own noise."""
 
     seeds: int = 5
     cells: int = 6
-    """Configurations per arm that the search tries; the paper's recipe tries them for the method only."""
+    """Configurations that the search tries per arm; the paper's recipe tries them for the method only."""
     val_examples: int = 64
     test_examples: int = 128
     ability: float = 0.2
     example_sd: float = 1.0
     run_sd: float = 0.3
-    """Of shared_as + own_cs: how far seeds move a run."""
+    """Of shared_as + own_cs: how much seeds change a run."""
     shared: float = 0.5
-    """Share of that variance that is common to all cells of an arm, in [0, 1]."""
+    """Share of this variance that all cells of an arm have in common, in [0, 1]."""
     cell_sd: float = 0.0
-    """Of true_c. Above 0, two frozen cells do differ, and a test that says so is right about them."""
+    """Of true_c. Above 0, two frozen cells truly differ, and a test that says so is right."""
     taste_sd: float = 0.0
-    """Of taste_ai. Above 0, a test over seeds alone mistakes these examples for all."""
+    """Of taste_ai. Above 0, a test over seeds alone treats these examples as all examples."""
     effect: float = 0.0
-    """Added to the ability of every arm but the first. 0: there is nothing to find."""
+    """Added to the ability of every arm except the first. 0: no effect."""
 
     def __post_init__(self) -> None:
         if self.seeds < 2 or self.cells < 1 or min(self.val_examples, self.test_examples) < 2:
-            raise ValueError(f"a simulation needs 2 seeds, 1 cell and 2 examples or more; this is {self}")
+            raise ValueError(f"a simulation needs at least 2 seeds, 1 cell and 2 examples; this is {self}")
         if not 0 <= self.shared <= 1:
             raise ValueError(f"shared is a share of variance, in [0, 1]; it is {self.shared:g}")
 
@@ -81,39 +81,39 @@ class Rate:
 
 
 def protocol(design: Design, replicates: int, seed: int = 0) -> dict[str, Rate]:
-    """Our protocol at no effect: rates of a two-sided paired t, of the crossed interval without 0, and of both (what a verdict asks)."""
+    """Our protocol without an effect: rates of a two-sided paired t, a crossed interval without 0, and both (as a verdict requires)."""
     random = np.random.default_rng(seed)
     hits: dict[str, int] = {}
     for right_ARSN in confirmations(design, replicates, random):
         D_RSN = right_ARSN[1].astype(np.float64) - right_ARSN[0]
         mean_R = D_RSN.mean(axis=(1, 2))
         t_R, crossed_R = (p_R < LEVEL for p_R in both_p(D_RSN))
-        found = {
+        outcomes = {
             "paired t": t_R,
             "crossed interval": crossed_R,
             "both": t_R & crossed_R,
             "both, and higher": t_R & crossed_R & (mean_R > 0),
         }
-        hits = {name: hits.get(name, 0) + int(hit_R.sum()) for name, hit_R in found.items()}
+        hits = {name: hits.get(name, 0) + int(hit_R.sum()) for name, hit_R in outcomes.items()}
     return {name: Rate(hits=count, n=replicates) for name, count in hits.items()}
 
 
 def confirmations(design: Design, replicates: int, random: np.random.Generator, arms: int = 2) -> Iterator[NDArray[np.bool_]]:
-    """(A, R, S, N): which answers of each arm's frozen configuration are right, on fresh seeds and examples; some replicates at a time."""
+    """Chunks (A, R, S, N): which answers of each arm's frozen configuration are right, on fresh seeds and examples."""
     for many in _chunks(replicates, arms * (design.cells * design.val_examples + design.seeds * design.test_examples)):
         val_RN, test_RN = _examples(design, random, many, design.val_examples), _examples(design, random, many, design.test_examples)
         right = []
         for arm in range(arms):
             true_RC = _cells(design, random, many, design.cells) + np.float32(design.effect if arm else 0.0)
             best_R1 = _right(design, random, true_RC, val_RN, seeds=1).mean(axis=(2, 3)).argmax(axis=1)[:, None]
-            # Frozen. Fresh seeds, fresh examples: nothing of the search is left but which cell it was.
+            # Frozen; fresh seeds and examples: only the choice of the cell remains from the search.
             frozen_R1 = np.take_along_axis(true_RC, best_R1, axis=1)
             right.append(_right(design, random, frozen_R1, test_RN, design.seeds)[:, 0])
         yield np.stack(right)
 
 
 def both_p(D_RSN: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(R,) and (R,): p of the two-sided paired t over seeds, and over seeds x examples. No spread at all is no test: p = 1."""
+    """(R,) and (R,): p of the two-sided paired t over seeds, and over seeds x examples. Without any spread, p = 1."""
     S, N = D_RSN.shape[1:]
     d_RS = D_RSN.mean(axis=2)
     mean_R, by_seed_R, by_example_R, residual_R = mean_squares(D_RSN)
@@ -125,9 +125,9 @@ def both_p(D_RSN: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.
 
 
 def paper(design: Design, replicates: int, seed: int = 0, *, baseline_cells: int = 1) -> dict[str, Rate]:
-    """The paper's recipe at no effect: rates of its one-tailed paired t, and of a two-sided one in the method's favour.
+    """The paper's recipe without an effect: rates of its one-tailed paired t, and of a two-sided one in the method's favour.
 
-    `baseline_cells` learning rates are tried for the baseline; the best by test accuracy is kept, as is the method's best of `cells`.
+    Of `baseline_cells` learning rates for the baseline, the best by test accuracy is kept, like the method's best of `cells`.
     """
     random = np.random.default_rng(seed)
     hits = {"one-tailed": 0, "two-sided, and higher": 0}
@@ -172,13 +172,13 @@ def _right(design: Design, random: np.random.Generator, true_RC: Singles, diffic
 
 
 def _below(d_RS: NDArray[np.float64], alternative: str) -> NDArray[np.bool_]:
-    """Replicates whose t-test has p below the level. No spread at all is no test, and so no hit."""
+    """(R,): whether the t-test has p below the level. Without any spread there is no test and no hit."""
     with np.errstate(invalid="ignore", divide="ignore"), warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # SciPy's on differences that are all the same
+        warnings.simplefilter("ignore", RuntimeWarning)  # SciPy warns if all differences are equal
         p_R = stats.ttest_1samp(d_RS, 0.0, axis=1, alternative=alternative).pvalue
     spread_R = np.ptp(d_RS, axis=1) > 1e-9
-    found: NDArray[np.bool_] = spread_R & (p_R < LEVEL)
-    return found
+    below_R: NDArray[np.bool_] = spread_R & (p_R < LEVEL)
+    return below_R
 
 
 def _chunks(replicates: int, answers: int) -> Iterator[int]:

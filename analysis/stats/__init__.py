@@ -1,1 +1,1 @@
-"""Statistics of paired comparisons: tests, intervals over seeds x examples, looks at a race, bootstraps. Arrays in, numbers out."""
+"""Statistics of paired comparisons: tests, intervals over seeds x examples, looks of a race, bootstraps. Arrays in, numbers out."""

@@ -1,11 +1,11 @@
 """Tests of one paired comparison: method minus baseline, one difference per seed.
 
-Paired t (two-sided, and the paper's one-tailed one), exact sign flips, exact McNemar, Holm over a family of claims, TOST equivalence.
-SciPy does the arithmetic; Holm's step-down is ours because SciPy has none. Intervals that also count the test examples are in
-`crossed.py`, bootstraps over tasks and trials in `resampling.py`.
+Paired t-test (two-sided, and the paper's one-tailed one), exact sign flips, exact McNemar, Holm over a family of claims, TOST equivalence.
+SciPy does the arithmetic; only Holm's step-down is our own, because SciPy has none. Intervals that also treat the test examples as a
+sample are in `crossed.py`, bootstraps over tasks and trials in `resampling.py`.
 
-Every function says how many values it used (`n`) and raises ValueError, in one sentence, where it has no answer: fewer than two
-seeds, differences without spread, NaN.
+Every function reports how many values it used (`n`) and raises a one-sentence ValueError if there is no result: fewer than two seeds,
+differences without spread, NaN.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from scipy import stats
 Floats = NDArray[np.float64]
 
 EXACT_UP_TO = 16
-"""Seeds up to which all sign flips are listed (2**16 = 65,536); beyond, as many are drawn at random."""
+"""Up to this many seeds, all sign flips are enumerated (2**16 = 65,536); beyond, that many are drawn at random."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,21 +29,21 @@ class Outcome:
 
     test: str
     n: int
-    """Values that entered: seeds, or for McNemar the examples on which the two arms disagree."""
+    """Number of values used: seeds, or for McNemar the examples on which the two arms disagree."""
     estimate: float
     """Mean difference; for McNemar the net share of disagreements that the method wins, in [-1, 1]."""
     p: float
 
 
 def paired_differences(ours: Mapping[int, float], theirs: Mapping[int, float]) -> dict[int, float]:
-    """seed -> ours minus theirs, by ascending seed. Raises ValueError where a seed is in one arm only, or a value is NaN."""
+    """seed -> ours minus theirs, seeds ascending. Raises ValueError if a seed is in one arm only or a value is NaN."""
     alone = sorted(set(ours) ^ set(theirs))
     if alone:
-        raise ValueError(f"A paired difference needs every seed in both arms; in one arm only: {', '.join(map(str, alone))}.")
+        raise ValueError(f"A paired difference needs every seed in both arms; these are in one arm only: {', '.join(map(str, alone))}.")
     broken = [seed for seed in sorted(ours) if not np.isfinite(ours[seed]) or not np.isfinite(theirs[seed])]
     if broken:
         where = f"seed{'s' * (len(broken) > 1)} {', '.join(map(str, broken))}"
-        raise ValueError(f"The metric is NaN or infinite at {where}; leave them out by name or repair them.")
+        raise ValueError(f"The metric is NaN or infinite at {where}; leave these out explicitly or repair them.")
     return {seed: float(ours[seed] - theirs[seed]) for seed in sorted(ours)}
 
 
@@ -54,19 +54,19 @@ def paired_t(differences: Sequence[float]) -> Outcome:
 
 
 def paper_one_tailed_t(differences: Sequence[float]) -> Outcome:
-    """The paper's test (arXiv 2509.14252): one-tailed, "method higher than baseline". Half of the two-sided p where it is."""
+    """The paper's test (arXiv 2509.14252): one-tailed, "method higher than baseline". If it is higher, half of the two-sided p."""
     values = checked(differences)
     return _outcome("one-tailed paired t (the paper's)", values, stats.ttest_1samp(values, 0.0, alternative="greater").pvalue)
 
 
 def sign_flip(differences: Sequence[float], *, seed: int = 0) -> Outcome:
-    """Two-sided permutation test of the mean: under no effect every difference is as likely with the other sign (Fisher 1935, section 21).
+    """Two-sided permutation test of the mean: without an effect, both signs of a difference are equally likely (Fisher 1935, section 21).
 
-    Exact up to `EXACT_UP_TO` values, where its smallest p is 2 / 2**n: with five seeds 0.0625, so five seeds can never pass 0.05.
+    Exact up to `EXACT_UP_TO` values. The smallest exact p is 2 / 2**n: 0.0625 with five seeds, so five seeds can never pass 0.05.
     """
     values = checked(differences)
     exact = len(values) <= EXACT_UP_TO
-    found = stats.permutation_test(
+    test = stats.permutation_test(
         (values,),
         lambda x, axis: np.mean(x, axis=axis),
         permutation_type="samples",
@@ -75,19 +75,21 @@ def sign_flip(differences: Sequence[float], *, seed: int = 0) -> Outcome:
         alternative="two-sided",
         rng=np.random.default_rng(seed),
     )
-    return _outcome("exact sign flips" if exact else "sign flips, drawn at random", values, found.pvalue)
+    return _outcome("exact sign flips" if exact else "sign flips, drawn at random", values, test.pvalue)
 
 
 def mcnemar(ours: ArrayLike, theirs: ArrayLike) -> Outcome:
     """Exact McNemar test of one seed: (N,) and (N,) correct or not, on the same examples. Binomial on the examples that disagree.
 
-    It speaks of this one pair of trained models; another seed is another pair.
+    The result holds for this one pair of trained models; another seed is another pair.
     """
     method, baseline = np.asarray(ours), np.asarray(theirs)
     if method.shape != baseline.shape or method.ndim != 1:
-        raise ValueError(f"McNemar compares the same examples in both arms; there are {method.shape} and {baseline.shape}.")
+        raise ValueError(
+            f"McNemar compares the same examples in both arms, as two arrays of shape (N,); got {method.shape} and {baseline.shape}."
+        )
     if not (np.isin(method, (0, 1)).all() and np.isin(baseline, (0, 1)).all()):
-        raise ValueError("McNemar needs correct (1) or not (0) for every example; something else, or NaN, is among them.")
+        raise ValueError("McNemar needs correct (1) or not (0) for every example; at least one value is something else or NaN.")
     wins, losses = int((method > baseline).sum()), int((method < baseline).sum())
     if wins + losses == 0:
         raise ValueError(f"Both arms agree on all {method.size} examples, so McNemar has nothing to test.")
@@ -96,12 +98,12 @@ def mcnemar(ours: ArrayLike, theirs: ArrayLike) -> Outcome:
 
 
 def holm(values: Mapping[str, float]) -> dict[str, float]:
-    """claim -> adjusted p over all claims of the family (Holm 1979): running maximum of (m - rank) p, at most 1."""
+    """claim -> adjusted p over all m claims of the family (Holm 1979): running maximum of (m - rank) p, rank from 0, at most 1."""
     if not values:
         raise ValueError("Holm's correction needs a family of at least one claim.")
     broken = [name for name, p in values.items() if not 0 <= p <= 1]
     if broken:
-        raise ValueError(f"p is no number between 0 and 1 for {', '.join(broken)}; give an untested claim p = 1.")
+        raise ValueError(f"p is not a number between 0 and 1 for {', '.join(broken)}; give an untested claim p = 1.")
     adjusted, highest = {}, 0.0
     for rank, (name, p) in enumerate(sorted(values.items(), key=lambda item: item[1])):
         highest = max(highest, min(1.0, (len(values) - rank) * p))
@@ -120,10 +122,10 @@ def equivalence(differences: Sequence[float], margin: float) -> Outcome:
 
 
 def never_apart(examples: int, margin: float) -> float:
-    """Equivalence of two arms that were right on the very same examples at every seed, where TOST has no spread to go by.
+    """p for the equivalence of two arms that were right on exactly the same examples at every seed, so that TOST has no spread to use.
 
-    A mean difference of the margin needs at least that share of examples on which the arms differ: p is the chance of meeting none of
-    them among so many examples (exact binomial; Hanley & Lippman-Hand 1983: 3 / n at p = 0.05). Of the seeds it takes those run for all.
+    With a mean difference of the margin, the arms differ on at least that share of examples. p is the probability of meeting none of these
+    among this many examples (exact binomial; Hanley & Lippman-Hand 1983: 3 / n at p = 0.05). It holds for the seeds that were run.
     """
     if not 0 < margin < 1:
         raise ValueError(f"Equivalence needs a margin above 0 and below 1; it is {margin:g}.")
@@ -131,14 +133,14 @@ def never_apart(examples: int, margin: float) -> float:
 
 
 def checked(differences: Sequence[float]) -> Floats:
-    """The differences as an array. Raises ValueError for NaN, fewer than two, or no spread beyond rounding."""
+    """The differences as an array. Raises ValueError for NaN, fewer than two values, or no spread beyond rounding."""
     values = np.asarray(differences, dtype=np.float64)
     if not np.isfinite(values).all():
         raise ValueError(f"{int((~np.isfinite(values)).sum())} of {values.size} differences are NaN or infinite.")
     if values.size < 2:
         few = "1 seed says" if values.size == 1 else f"{values.size} seeds say"
         raise ValueError(f"{few} nothing about the spread over seeds; a test needs at least 2.")
-    # Differences that are equal up to rounding would divide by the rounding.
+    # If differences are equal up to rounding, a t-test would divide by the rounding error.
     if np.ptp(values) <= 1e-9 * max(1.0, float(np.abs(values).max())):
         raise ValueError(f"The difference is the same ({values[0]:+g}) at all {values.size} seeds, so it has no spread to test against.")
     return values

@@ -1,10 +1,10 @@
 """Bootstraps over tasks and over trials: IQM, probability of improvement, expected best of n.
 
-Over four tasks or more, the interquartile mean and the probability of improvement (Agarwal et al. 2021, arXiv 2108.13264), with runs
-resampled within each task. Over the trials of one search, the best score to expect from n of them (Dodge et al. 2019, arXiv 1909.03004,
-in the unbiased form without replacement of Tang et al. 2020, arXiv 2004.14355).
+Over four tasks or more: the interquartile mean and the probability of improvement (Agarwal et al. 2021, arXiv 2108.13264), with runs
+resampled within each task. Over the trials of one search: the expected best score of n trials (Dodge et al. 2019, arXiv 1909.03004, in the
+unbiased form without replacement of Tang et al. 2020, arXiv 2004.14355).
 
-Every result says how many tasks, runs or trials it used; ValueError for too few of them, NaN, or scores that are all the same.
+Every result reports how many tasks, runs or trials it used. Too few of them, NaN, or identical scores raise ValueError.
 """
 
 from __future__ import annotations
@@ -36,29 +36,29 @@ class Aggregate:
 
     tasks: int
     pairs: int
-    """Runs of the method that have a partner of the same seed, over all tasks."""
+    """Number of runs of the method that are paired with a baseline run of the same seed, over all tasks."""
     iqm: float
     iqm_baseline: float
     difference: Range
     """Of the two IQMs."""
     improvement: Range
-    """Probability that a run of the method beats one of the baseline on a task drawn at random; ties count half."""
+    """Probability that a run of the method beats a run of the baseline on a random task; ties count half."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BestOf:
-    """What the best of n trials scores on average."""
+    """The average score of the best of n trials."""
 
     n: int
     trials: int
-    """Trials that the curve was made from."""
+    """Number of trials behind the curve."""
     budget: float
-    """n times the mean cost of a trial (n itself where no cost was given)."""
+    """n times the mean cost of a trial (n itself if no costs were given)."""
     expected: Range
 
 
 def iqm(scores: Sequence[float]) -> float:
-    """Mean of the middle half: a quarter of the values is cut off at each end (SciPy's trim_mean)."""
+    """Mean of the middle half: a quarter of the values is dropped at each end (SciPy's trim_mean)."""
     return float(stats.trim_mean(_finite(scores, "score"), 0.25))
 
 
@@ -75,19 +75,20 @@ def aggregate(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> Aggregate:
-    """task -> scores, the i-th of both arms from the same seed. Stratified bootstrap: pairs are resampled within each task, tasks are not.
+    """Compare two arms over several tasks, with a stratified bootstrap: pairs are resampled within each task, tasks are not.
 
-    So the interval speaks of new seeds on these tasks.
+    So the intervals hold for new seeds on these tasks. Arguments: task -> scores, the i-th of both arms from the same seed.
     """
     if set(ours) != set(theirs) or len(ours) < FEWEST_TASKS:
+        shared = len(set(ours) & set(theirs))
         raise ValueError(
-            f"IQM and probability of improvement need the same {FEWEST_TASKS} tasks or more in both arms; {len(ours)} are shared."
+            f"IQM and probability of improvement need the same {FEWEST_TASKS} tasks or more in both arms; {shared} are shared."
         )
     a = {task: _finite(values, f"score of {task}") for task, values in ours.items()}
     b = {task: _finite(theirs[task], f"score of {task}") for task in ours}
     uneven = [task for task in a if a[task].size != b[task].size or a[task].size < 2]
     if uneven:
-        raise ValueError(f"Every task needs the same 2 seeds or more in both arms; not so: {', '.join(uneven)}.")
+        raise ValueError(f"Every task needs the same 2 seeds or more in both arms; this fails for {', '.join(uneven)}.")
     if np.ptp(np.concatenate([*a.values(), *b.values()])) == 0:
         raise ValueError("All scores of both arms are the same, so there is nothing to compare.")
     random = np.random.default_rng(seed)
@@ -112,19 +113,19 @@ def aggregate(
 def best_of_n(
     values: Sequence[float], costs: Sequence[float] | None = None, *, resamples: int = 1000, confidence: float = 0.95, seed: int = 0
 ) -> list[BestOf]:
-    """Expected highest score of n = 1 .. N trials against budget, all trials exchangeable (so: of a random search).
+    """Expected highest score of n = 1 .. N trials against budget. Trials must be exchangeable, as in a random search.
 
-    E[best of n] = sum over ranks i of v_(i) C(i - 1, n - 1) / C(N, n). The interval resamples trials; towards n = N it is too narrow and
-    lies low, as no resample holds a score above the highest seen. Trials cut early may not be left out: give them the score they had.
+    E[best of n] = sum over ranks i of v_(i) C(i - 1, n - 1) / C(N, n). The interval resamples trials; near n = N it is too narrow and too
+    low, because no resample contains a score above the highest observed. Include trials that were cut early, with their last score.
     """
     scores = _finite(values, "trial's score")
     N = scores.size
     if N < 2:
         raise ValueError(f"{N} trial{'s' * (N != 1)} cannot make a best-of-n curve; it needs at least 2.")
     if np.ptp(scores) == 0:
-        raise ValueError(f"All {N} trials score {scores[0]:g}, so more of them are no better.")
+        raise ValueError(f"All {N} trials score {scores[0]:g}, so the best of n is the same for every n.")
     if costs is not None and len(costs) != N:
-        raise ValueError(f"{len(costs)} costs for {N} trials: every trial needs its own.")
+        raise ValueError(f"{len(costs)} costs for {N} trials: every trial needs its own cost.")
     cost = 1.0 if costs is None else float(_finite(costs, "trial's cost").mean())
     weights_nN = _rank_weights(N)
     random = np.random.default_rng(seed)
@@ -139,7 +140,7 @@ def best_of_n(
 
 
 def _rank_weights(N: int) -> Floats:
-    """(n, rank): probability that the best of n trials, drawn without replacement, is the one of that rank. Rows sum to 1."""
+    """(n, rank): probability that the best of n trials, drawn without replacement, has that rank. Rows sum to 1."""
     n, rank = np.arange(1, N + 1)[:, None], np.arange(1, N + 1)[None, :]
     with np.errstate(invalid="ignore"):
         log = _log_choose(rank - 1, n - 1) - _log_choose(np.full_like(n, N), n)
@@ -147,8 +148,8 @@ def _rank_weights(N: int) -> Floats:
 
 
 def _log_choose(n: NDArray[np.int_], k: NDArray[np.int_]) -> Floats:
-    found: Floats = special.gammaln(n + 1) - special.gammaln(k + 1) - special.gammaln(np.maximum(n - k, 0) + 1)
-    return found
+    log: Floats = special.gammaln(n + 1) - special.gammaln(k + 1) - special.gammaln(np.maximum(n - k, 0) + 1)
+    return log
 
 
 def _iqm_of(scores: Mapping[str, Floats]) -> float:
@@ -156,16 +157,16 @@ def _iqm_of(scores: Mapping[str, Floats]) -> float:
 
 
 def _wins(ours: Floats, theirs: Floats) -> Floats:
-    """Of (..., n) and (..., n): share of the pairs that ours wins, ties counting half."""
+    """Share of the pairs of (..., n) and (..., n) scores that ours wins, ties counting half."""
     above = ours[..., :, None] - theirs[..., None, :]
     share: Floats = ((above > 0) + 0.5 * (above == 0)).mean(axis=(-2, -1))
     return share
 
 
 def _finite(values: Sequence[float] | Floats, what: str) -> Floats:
-    found = np.asarray(values, dtype=np.float64)
-    if found.size == 0:
+    finite = np.asarray(values, dtype=np.float64)
+    if finite.size == 0:
         raise ValueError(f"There is no {what}.")
-    if not np.isfinite(found).all():
-        raise ValueError(f"{int((~np.isfinite(found)).sum())} of {found.size}: {what} NaN or infinite.")
-    return found
+    if not np.isfinite(finite).all():
+        raise ValueError(f"{int((~np.isfinite(finite)).sum())} of {finite.size}: {what} NaN or infinite.")
+    return finite

@@ -1,14 +1,14 @@
-"""Looks at a comparison before all its seeds are in, at no more false alarms than a single look gives.
+"""Tests of a comparison before all its seeds are in, with no more false alarms than a single test at the end.
 
-The looks are planned: after so many seeds each, the last with all of them. The error is spent over them by the O'Brien-Fleming-type
-function (Lan & DeMets 1983), at most alpha*(t) = 4 - 4 Phi(z / sqrt t) by the share t of the seeds, where Phi(z) = 1 - alpha / 4 (each of
-the two sides spends half): almost nothing early, almost all of it at the end. Boundaries are those of a normal process with independent
-increments; a paired t-test at a look compares its own p with the boundary's nominal level (the significance-level approach, Jennison &
-Turnbull 2000, chapter 3). That this holds with few seeds is simulated in tests and `benchmarks/false_positives.py`.
+The looks are planned: each after a given number of seeds, the last after all of them. The O'Brien-Fleming-type spending function (Lan &
+DeMets 1983) distributes the error over the looks: after a share t of the seeds at most alpha*(t) = 4 - 4 Phi(z / sqrt t) is spent, where
+Phi(z) = 1 - alpha / 4 (each of the two sides spends half). Almost nothing is spent early, almost all of it at the end. The boundaries are
+those of a normal process with independent increments; the paired t-test at a look compares its p with the boundary's nominal level (the
+significance-level approach, Jennison & Turnbull 2000, chapter 3). Tests and `benchmarks/false_positives.py` simulate it with few seeds.
 
-A race ends a comparison that is decided or hopeless (`decide`). Its final p is `overall`, the smallest alpha at which the boundary at the
-look where it ended would have been reached. Reaching it for alpha at any look happens with probability alpha whatever made the
-comparison stop, so this p is valid for every way of stopping at a planned look, and futility binds nobody.
+A race ends a comparison that is decided or hopeless (`decide`). Its final p is `overall`: the smallest alpha whose boundary at the final
+look would have been reached. Whatever the reason for stopping, the probability of reaching the boundary for alpha at any look is at most
+alpha. This p is therefore valid for every rule that stops at a planned look, and stopping for futility is not binding.
 """
 
 from __future__ import annotations
@@ -28,29 +28,29 @@ from analysis.stats import paired_tests
 Floats = NDArray[np.float64]
 
 FUTILE = 0.05
-"""One-sided level of the upper bound that ends a comparison as hopeless where it is below the margin."""
+"""One-sided level of the upper bound: a comparison whose bound is below the margin ends as hopeless."""
 FLOOR = 1e-12
-"""Overall p are not told apart below this."""
+"""Overall p-values below this are not distinguished."""
 WIDE = 9.0
-"""Standard deviations beyond which a normal process is not followed (2e-19 of it)."""
+"""Standard deviations beyond which a normal process is cut off (2e-19 of its mass)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """What becomes of one comparison at one look."""
+    """The outcome of one look at one comparison."""
 
     go_on: bool
     reason: str
     nominal_level: float
-    """Level that p is compared with at this look."""
+    """The level that p is compared with at this look."""
     p: float | None
-    """Of the two-sided paired t-test at this look; None where there is none."""
+    """p of the two-sided paired t-test at this look; None if there is no test."""
 
 
 def spending(looks: Sequence[int], alpha: float = 0.05) -> tuple[float, ...]:
     """Nominal two-sided level of the test at each look; `looks` are numbers of seeds, the last is all. Raises ValueError for bad looks."""
     if not 0 < alpha < 1:
-        raise ValueError(f"The level that is spent over the looks must lie between 0 and 1; it is {alpha:g}.")
+        raise ValueError(f"The level that is spent over the looks must be between 0 and 1; it is {alpha:g}.")
     return tuple(2 * _tail(z) for z in boundaries(_times(looks), alpha))
 
 
@@ -58,21 +58,21 @@ def spending(looks: Sequence[int], alpha: float = 0.05) -> tuple[float, ...]:
 def boundaries(times: tuple[float, ...], alpha: float) -> tuple[float, ...]:
     """Two-sided critical values of a standard normal statistic at information times in (0, 1], ascending."""
     spent = [4 * _tail(-special.ndtri(alpha / 4) / math.sqrt(t)) for t in times]
-    found: list[float] = []
+    critical: list[float] = []
     before = 0.0
     for k, total in enumerate(spent):
         share = total - before
         if share <= 0:
-            found.append(math.inf)
+            critical.append(math.inf)
             continue
-        walk = _Walk(times[: k + 1], found)
-        found.append(float(optimize.brentq(lambda z, walk=walk, share=share: walk.crossing(z) - share, 0.0, 40.0, xtol=1e-12)))
+        walk = _Walk(times[: k + 1], critical)
+        critical.append(float(optimize.brentq(lambda z, walk=walk, share=share: walk.crossing(z) - share, 0.0, 40.0, xtol=1e-12)))
         before = total
-    return tuple(found)
+    return tuple(critical)
 
 
 def crossing(times: Sequence[float], critical: Sequence[float]) -> list[float]:
-    """Probability that |Z| reaches its critical value first at each look, with no effect."""
+    """Without an effect, the probability that |Z| first reaches its critical value at each look."""
     return [_Walk(times[: k + 1], critical[:k]).crossing(critical[k]) for k in range(len(times))]
 
 
@@ -92,7 +92,7 @@ class _Walk:
         for t, z in zip(times[:-1], earlier, strict=True):
             step = math.sqrt(t - before)
             edge = min(z, WIDE) * math.sqrt(t)
-            # Eight nodes for each standard deviation of the finest increment around it, so that no kernel falls between nodes.
+            # Eight nodes per standard deviation of the finest increment, so that no kernel falls between nodes.
             finest = min(step, math.sqrt(min(b - a for a, b in pairwise(times))))
             nodes, weights = _legendre(min(2000, 64 * math.ceil(1 + edge / finest / 8)))
             nodes, weights = edge * nodes, edge * weights
@@ -106,17 +106,17 @@ class _Walk:
 
 
 def overall(p: float, seeds: int, looks: Sequence[int], *, sides: int = 2) -> float:
-    """Stage-wise p of a comparison that ended with so many seeds: the smallest overall level at which its p would have been significant.
+    """Stage-wise p of a comparison that ended with this many seeds: the smallest overall level at which its p would have been significant.
 
-    `sides` = 1 for a one-sided p (an equivalence test is two of them); it is then spent as half of a two-sided level, at most 0.5, and 1
-    beyond. Seeds between two looks (some failed) belong to the later one; more than the last look have only that one's boundary.
+    `sides` = 1 is for a one-sided p (an equivalence test has two of them): it is spent as half of a two-sided level, up to 0.5, and counts
+    as 1 beyond. A number of seeds between two looks (some failed) belongs to the later look; one above the last look belongs to the last.
     """
     if not 0 <= p <= 1:
         raise ValueError(f"p is a number between 0 and 1; it is {p:g}.")
     times = _times(looks)[: look_of(seeds, looks)]
     double = 2 * p if sides == 1 else p
 
-    # A nominal level is never above the overall one; at the largest overall level it is below 1, and p above it count as 1.
+    # A nominal level never exceeds the overall one; at the largest overall level it is below 1, and any p above it counts as 1.
     least, most = max(double, FLOOR), 1 - 1e-9
 
     def short_of(alpha: float) -> float:
@@ -124,13 +124,13 @@ def overall(p: float, seeds: int, looks: Sequence[int], *, sides: int = 2) -> fl
 
     if least >= most or short_of(most) <= 0:
         return 1.0
-    # At a single look, and below the floor, the two levels are equal up to rounding.
-    found = (
+    # With a single look, and below FLOOR, the two levels are equal up to rounding.
+    level = (
         least
         if short_of(least) >= 0
         else math.exp(optimize.brentq(lambda x: short_of(math.exp(x)), math.log(least), math.log(most), xtol=1e-9))
     )
-    return found / 2 if sides == 1 else found
+    return level / 2 if sides == 1 else level
 
 
 def _tail(z: float) -> float:
@@ -138,35 +138,37 @@ def _tail(z: float) -> float:
 
 
 def look_of(seeds: int, looks: Sequence[int]) -> int:
-    """Number of the look, from 1, that a comparison with so many seeds has come to."""
+    """The look, counted from 1, that a comparison with this many seeds has reached."""
     return next((number for number, look in enumerate(looks, 1) if seeds <= look), len(looks))
 
 
 def ended(mean: Floats, se: Floats, df: float, level: float, margin: float) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """(decided, futile) elementwise, for means of differences with their standard errors and degrees of freedom.
 
-    Decided: the interval at the look's nominal level lies above 0 and the mean reaches the margin, which is what `better` asks of it.
-    Futile: the one-sided upper bound at level `FUTILE` lies below the margin.
+    Decided: the interval at the look's nominal level is above 0 and the mean reaches the margin, as `better` requires.
+    Futile: the one-sided upper bound at level `FUTILE` is below the margin.
     """
     decided = (mean - stats.t.isf(level / 2, df) * se > 0) & (mean >= margin)
     return decided, mean + stats.t.isf(FUTILE, df) * se < margin
 
 
 def upper_bound(differences: Sequence[float]) -> float:
-    """One-sided upper confidence bound of the mean at level `FUTILE`, at this look alone. Raises ValueError as `statistics.checked`."""
+    """One-sided upper confidence bound of the mean at level `FUTILE`, for one look alone. Raises as `paired_tests.checked`."""
     values = paired_tests.checked(differences)
     return float(values.mean() + stats.t.isf(FUTILE, values.size - 1) * values.std(ddof=1) / math.sqrt(values.size))
 
 
 def decide(differences: Sequence[float], look: int, looks: Sequence[int], margin: float, alpha: float) -> Decision:
-    """Whether a comparison is run on more seeds after `look` of them.
+    """Whether to run a comparison on more seeds after `look` of them.
 
-    `differences` are method minus baseline as shares, by seed (fewer than `look` where runs failed). `alpha` is the level of this
-    comparison: 0.05 / claims, so that what is decided stays so after Holm's correction. Raises ValueError for a look that is not planned.
+    `differences` are method minus baseline as shares, by seed (fewer than `look` if runs failed). `alpha` is the level of this comparison:
+    0.05 / claims, so that a decision still holds after Holm's correction. Raises ValueError for a look that is not planned.
     """
     levels = spending(looks, alpha)
     if look not in looks or not 0 < margin < 1:
-        raise ValueError(f"A race looks after {', '.join(map(str, looks))} seeds at a margin in (0, 1); not after {look} at {margin:g}.")
+        raise ValueError(
+            f"A race looks after {', '.join(map(str, looks))} seeds at a margin in (0, 1); got {look} seeds, margin {margin:g}."
+        )
     level, last = levels[list(looks).index(look)], look == looks[-1]
     try:
         values = paired_tests.checked(differences)
@@ -176,19 +178,19 @@ def decide(differences: Sequence[float], look: int, looks: Sequence[int], margin
     p = paired_tests.paired_t(differences).p
     decided, futile = (bool(end[0]) for end in ended(np.array([mean]), np.array([se]), df, level, margin))
     upper = upper_bound(differences)
-    told = f"{100 * mean:+.2f} points over {values.size} seeds"
+    effect = f"{100 * mean:+.2f} points over {values.size} seeds"
     if decided:
-        reason = f"decided: {told}, p = {p:.2g} is below this look's {level:.2g}, and the margin of {100 * margin:g} is reached"
+        reason = f"decided: {effect}, p = {p:.2g} is below this look's level of {level:.2g}, and the margin of {100 * margin:g} is reached"
     elif futile:
-        reason = f"futile: {told}, and the upper 95 % bound of {100 * upper:+.2f} is below the margin of {100 * margin:g}"
+        reason = f"futile: {effect}, and the one-sided 95 % bound, {100 * upper:+.2f} points, is below the margin of {100 * margin:g}"
     elif last:
-        reason = f"all planned seeds are in: {told}, p = {p:.2g} at a level of {level:.2g}"
+        reason = f"all planned seeds are in: {effect}, p = {p:.2g}, with a level of {level:.2g}"
     else:
-        reason = f"open: {told}, p = {p:.2g} at a level of {level:.2g}, upper 95 % bound {100 * upper:+.2f}"
+        reason = f"open: {effect}, p = {p:.2g}, with a level of {level:.2g}; one-sided 95 % bound {100 * upper:+.2f} points"
     return Decision(go_on=not (decided or futile or last), reason=reason, nominal_level=level, p=p)
 
 
 def _times(looks: Sequence[int]) -> tuple[float, ...]:
     if not looks or looks[0] < 2 or any(b <= a for a, b in pairwise(looks)):
-        raise ValueError(f"Looks are rising numbers of seeds from 2 on, such as 3, 5, 10; they are {', '.join(map(str, looks)) or 'none'}.")
+        raise ValueError(f"Looks must be rising numbers of seeds from 2 on, such as 3, 5, 10; got {', '.join(map(str, looks)) or 'none'}.")
     return tuple(look / looks[-1] for look in looks)

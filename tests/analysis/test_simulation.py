@@ -1,4 +1,4 @@
-"""At no effect our protocol fires in 5 % of comparisons, the paper's recipe far more often; both from the same simulator."""
+"""Without an effect, our protocol is significant in 5 % of comparisons, the paper's recipe far more often; one simulator for both."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ REPLICATES = 10_000  # a Monte-Carlo standard error of 0.22 points at 5 %
 @pytest.mark.parametrize("seeds", [5, 10])
 @pytest.mark.parametrize("world", [{}, {"shared": 0.0}, {"run_sd": 0.1}, {"taste_sd": 0.6, "run_sd": 0.1}], ids=str)
 def test_our_protocol_holds_its_level(seeds: int, world: dict[str, float]) -> None:
-    found = protocol(Design(seeds=seeds, **world), REPLICATES, seed=1)  # type: ignore[arg-type]
-    assert found["both"].n == REPLICATES and found["both"].error < 0.0025
-    assert found["both"].rate == pytest.approx(0.05, abs=0.01)
-    # Neither arm is favoured: half of the false alarms say "better".
-    assert found["both, and higher"].rate == pytest.approx(found["both"].rate / 2, abs=0.008)
+    rates = protocol(Design(seeds=seeds, **world), REPLICATES, seed=1)  # type: ignore[arg-type]
+    assert rates["both"].n == REPLICATES and rates["both"].error < 0.0025
+    assert rates["both"].rate == pytest.approx(0.05, abs=0.01)
+    # Neither arm is favoured: half of the false alarms are in favour of the method.
+    assert rates["both, and higher"].rate == pytest.approx(rates["both"].rate / 2, abs=0.008)
 
 
 def test_a_test_over_seeds_alone_does_not_see_the_examples() -> None:
-    """With examples that one arm finds easier the paired t takes this test set for all, and the crossed interval does not."""
+    """If one arm finds some examples easier, the paired t treats this test set as the population; the crossed interval does not."""
     found = protocol(Design(seeds=10, taste_sd=0.6, run_sd=0.1), 4000)
     assert found["paired t"].rate > 0.12 > 0.065 > found["crossed interval"].rate
 
 
 @pytest.mark.parametrize("shared", [0.0, 0.25, 0.5])
 def test_the_paper_s_recipe_is_inflated(shared: float) -> None:
-    """The audit's 17 to 27 % for a nominal 5 %, where at most half of the runs' variance is common to all cells of an arm."""
+    """The audit's 17 to 27 % for a nominal 5 %, if at most half of the runs' variance is common to all cells of an arm."""
     found = paper(Design(cells=20, shared=shared), 3000, seed=2)["one-tailed"]
     assert 0.17 - 3 * found.error < found.rate < 0.27 + 3 * found.error
 
 
 def test_one_cell_is_no_choice() -> None:
-    """Without anything to choose from, the recipe is a plain one-tailed t-test at its nominal level."""
+    """With a single cell, the recipe is a plain one-tailed t-test at its nominal level."""
     found = paper(Design(cells=1), 10_000)
     assert found["one-tailed"].rate == pytest.approx(0.05, abs=0.01)
     assert found["two-sided, and higher"].rate == pytest.approx(0.025, abs=0.008)
@@ -52,7 +52,7 @@ def test_more_cells_more_false_alarms() -> None:
 @pytest.mark.parametrize("looks", [(3, 5, 10), (5, 10, 20)], ids=str)
 @pytest.mark.parametrize("world", [{}, {"run_sd": 0.1}, {"taste_sd": 0.6, "run_sd": 0.1}], ids=str)
 def test_a_race_holds_the_level(looks: tuple[int, ...], world: dict[str, float]) -> None:
-    """Both tests at any look: 5 %, however a comparison is stopped; as this race stops them, futility included, no more."""
+    """Both tests at any look: 5 % for every way of stopping; with this race's stopping, futility included, no more."""
     found = raced(Design(seeds=looks[-1], **world), looks, 6000, seed=3)  # type: ignore[arg-type]
     assert found.at_any_look.rate == pytest.approx(0.05, abs=0.01)
     assert found.significant.rate <= found.at_any_look.rate
@@ -68,15 +68,15 @@ def test_a_race_finds_what_all_seeds_find_with_fewer() -> None:
 
 @pytest.mark.timeout(180)
 def test_families_need_both_tests_corrected() -> None:
-    """Eight methods on examples that some arms find easier: Holm over the paired t alone lets them through too often."""
+    """Eight methods, some examples easier for some arms: Holm over the paired t alone is significant too often."""
     found = family(Design(seeds=10, taste_sd=0.6, run_sd=0.1, cells=1, val_examples=2), 8, 3000, seed=5)
     assert found["corrected"].rate < 0.06 < 0.075 < found["seeds corrected only"].rate
 
 
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("looks", [(), (3, 5, 10)], ids=str)
-def test_rulings_go_by_the_formulas_that_are_simulated(looks: tuple[int, ...]) -> None:
-    """Replicate by replicate `rule` fires where the fast simulation does, which then speaks for it at many more replicates."""
+def test_rulings_agree_with_the_simulated_formulas(looks: tuple[int, ...]) -> None:
+    """`rule` is significant in exactly the replicates of the fast simulation, whose rates over many more replicates then hold for it."""
     design = Design(seeds=10, effect=0.3)
     slow = ruled(design, 150, seed=6, looks=looks)
     if looks:
@@ -96,14 +96,14 @@ def test_rulings_at_no_effect() -> None:
 
 
 def test_equal_arms_with_many_examples_are_equivalent() -> None:
-    """300 x 20 answers by the same coin in both arms, a margin of 10 points: better and worse are out of reach."""
+    """300 x 20 answers from the same coin in both arms, a margin of 10 points: neither better nor worse is possible."""
     (right_ARSN,) = confirmations(Design(seeds=20, run_sd=0.0, test_examples=300, cells=1), 5, np.random.default_rng(8))
     words = [rulings(right_ARSN[:, i], margin=0.1)[0].verdict for i in range(5)]
     assert words == ["equivalent"] * 5
 
 
 def test_a_race_ends_with_all_seeds() -> None:
-    with pytest.raises(ValueError, match="last look of a race is all 5 seeds; it is 10"):
+    with pytest.raises(ValueError, match="last look of a race must be all 5 seeds; it is 10"):
         raced(Design(seeds=5), (3, 10), 10)
 
 
@@ -114,7 +114,7 @@ def test_a_rate_knows_its_error() -> None:
 
 def test_bad_designs() -> None:
     for wrong in ({"seeds": 1}, {"cells": 0}, {"test_examples": 1}, {"shared": 1.5}):
-        with pytest.raises(ValueError, match=r"needs 2 seeds|in \[0, 1\]"):
+        with pytest.raises(ValueError, match=r"needs at least 2 seeds|in \[0, 1\]"):
             Design(**wrong)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="at least 1 replicate"):
         protocol(Design(), 0)

@@ -1,4 +1,4 @@
-"""The verdict: small sweeps written by the real writer, with answers drawn to a known effect, and a sentence for all that is missing."""
+"""The verdict: small sweeps written by the real writer, with answers of a known effect, and a sentence for everything that is missing."""
 
 from __future__ import annotations
 
@@ -28,12 +28,14 @@ FLAGS = ("correct", "exact", "prefix_correct", "contains")
 
 
 class Sweep:
-    """Confirmation trials whose answers are thresholds: example i of a trial is right where its hardness is below the trial's score."""
+    """Confirmation trials with threshold answers: example i of a trial is right if its hardness is below the trial's score."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir()
-        (folder / "sweep.yaml").write_text(f"methods: {{}}\nfamilies: []\ntask: []\nconfirm: {{seeds: {list(SEEDS)}}}\n")  # and no claims
+        (folder / "sweep.yaml").write_text(
+            f"methods: {{}}\nfamilies: []\ntask: []\nconfirm: {{seeds: {list(SEEDS)}}}\n"
+        )  # declares no claims
         self.hardness = np.random.default_rng(0).permutation((np.arange(EXAMPLES) + 0.5) / EXAMPLES)
 
     def arm(self, method: str, scores: dict[int, float], **kept: Any) -> None:
@@ -97,8 +99,8 @@ class Sweep:
         return judge(gather(self.folder, metric), metric, margin)
 
     def only(self, **options: Any) -> Verdict:
-        (found,) = self.report(**options).verdicts
-        return found
+        (result,) = self.report(**options).verdicts
+        return result
 
 
 def around(mean: float, step: float = 0.01) -> dict[int, float]:
@@ -107,7 +109,7 @@ def around(mean: float, step: float = 0.01) -> dict[int, float]:
 
 
 def shifted(scores: dict[int, float], by: float, jitter: float = 0.0025) -> dict[int, float]:
-    """Another arm at the same seeds: `by` higher, give or take one example of 400."""
+    """Another arm at the same seeds: higher by `by`, give or take one example of 400."""
     return {seed: score + by + jitter * sign for (seed, score), sign in zip(scores.items(), (1, -1, 0, 1, -1), strict=True)}
 
 
@@ -116,37 +118,39 @@ def sweep(tmp_path: Path) -> Sweep:
     return Sweep(tmp_path / "lora")
 
 
-def holds(found: Verdict) -> dict[str, bool | None]:
-    return {reason.name: reason.holds for reason in found.reasons}
+def holds(result: Verdict) -> dict[str, bool | None]:
+    return {reason.name: reason.holds for reason in result.reasons}
 
 
 def test_better_meets_every_condition(sweep: Sweep) -> None:
     sweep.arm("baseline", around(0.5))
     sweep.arm("jepa", shifted(around(0.5), 0.1))
-    found = sweep.only()
-    assert found.verdict == "better" and found.difference == pytest.approx(0.1, abs=0.002)
-    assert (found.seeds, found.examples) == (sorted(SEEDS), EXAMPLES)
-    assert found.sentence.startswith("better: jepa/llama3 against baseline/llama3: +10.0")
-    assert [value for value in holds(found).values()][:5] == [True] * 5
-    assert found.interval is not None and found.interval.low > 0 and found.bootstrap is not None
-    assert found.p == found.p_holm and found.p_one_tailed == pytest.approx(found.p / 2) and found.p_sign_flip == pytest.approx(2 / 32)
-    assert set(found.mcnemar) == set(SEEDS) and found.mcnemar[82].n == pytest.approx(41, abs=1)
+    result = sweep.only()
+    assert result.verdict == "better" and result.difference == pytest.approx(0.1, abs=0.002)
+    assert (result.seeds, result.examples) == (sorted(SEEDS), EXAMPLES)
+    assert result.sentence.startswith("better: jepa/llama3 against baseline/llama3: +10.0")
+    assert [value for value in holds(result).values()][:5] == [True] * 5
+    assert result.interval is not None and result.interval.low > 0 and result.bootstrap is not None
+    assert result.p == result.p_holm and result.p_one_tailed == pytest.approx(result.p / 2) and result.p_sign_flip == pytest.approx(2 / 32)
+    assert set(result.mcnemar) == set(SEEDS) and result.mcnemar[82].n == pytest.approx(41, abs=1)
 
 
-def test_a_test_set_that_is_in_training_is_said_and_better_has_to_hold_without_it(sweep: Sweep) -> None:
-    """A third of the questions were trained on. The gain is one of all questions, so it holds on the others."""
+def test_a_test_set_that_is_in_training_is_reported_and_better_must_hold_without_it(sweep: Sweep) -> None:
+    """A third of the questions were trained on. The gain is spread over all questions, so it holds on the others."""
     for method, scores in (("baseline", around(0.5)), ("jepa", shifted(around(0.5), 0.1))):
         sweep.arm(method, scores, leaked=range(133))
-    found = sweep.only()
-    clean = found.clean
+    result = sweep.only()
+    clean = result.clean
     assert clean is not None and (clean.leaked, clean.of, clean.examples) == (133, EXAMPLES, EXAMPLES - 133)
     by_hand = [np.mean((sweep.hardness < s)[133:]) for scores in (shifted(around(0.5), 0.1), around(0.5)) for s in scores.values()]
     assert clean.difference == pytest.approx(np.mean(by_hand[:5]) - np.mean(by_hand[5:]))
-    assert found.verdict == "better" and holds(found)["without leaked examples"] is True
-    assert found.sentence.endswith(
+    assert result.verdict == "better" and holds(result)["without leaked examples"] is True
+    assert result.sentence.endswith(
         "; 33.2 % of the test questions are also in training or validation; the verdict also holds without them."
     )
-    assert found.notes[0].startswith("133 of 400 test questions (33.2 %) are also in training or validation; on the other 267 ")
+    assert result.notes[0].startswith(
+        "133 of 400 test questions (33.2 %) are also in training or validation; on the other 267, the scores are "
+    )
     summary = summarise(read(sweep.folder, curves=()))
     lines = {line["arm"]: line["test_accuracy_clean"]["mean"] for line in summary.confirmation}
     assert lines["jepa/llama3"] - lines["baseline/llama3"] == pytest.approx(clean.difference)
@@ -154,51 +158,51 @@ def test_a_test_set_that_is_in_training_is_said_and_better_has_to_hold_without_i
 
 
 def test_a_gain_on_leaked_questions_only_is_not_better(sweep: Sweep) -> None:
-    """What was learned by heart: both arms are alike on the questions that were not trained on."""
+    """Memorisation: both arms are alike on the questions that were not trained on."""
     gain = [i for i in range(EXAMPLES) if 0.5 <= sweep.hardness[i] < 0.6]
     order = [*gain, *(i for i in range(EXAMPLES) if i not in set(gain))]
-    sweep.hardness = sweep.hardness[order]  # the questions that make the difference come first, and are leaked
+    sweep.hardness = sweep.hardness[order]  # the questions that make the difference come first and are leaked
     for method, scores in (("baseline", around(0.5, 0)), ("jepa", shifted(around(0.5, 0), 0.08))):
         sweep.arm(method, scores, leaked=range(len(gain)))
-    found = sweep.only()
-    assert found.p_holm is not None and found.p_holm < 0.05 and found.verdict == "undecided"
-    assert holds(found)["without leaked examples"] is False and "'without leaked examples' fails" in found.sentence
-    assert found.clean is not None and found.clean.difference == 0
+    result = sweep.only()
+    assert result.p_holm is not None and result.p_holm < 0.05 and result.verdict == "undecided"
+    assert holds(result)["without leaked examples"] is False and "'without leaked examples' fails" in result.sentence
+    assert result.clean is not None and result.clean.difference == 0
 
 
 @pytest.mark.parametrize(("leaked", "verdict"), [(range(0), "better"), (range(20), "better"), (range(EXAMPLES), "undecided")])
 def test_leaked_questions_at_the_ends(leaked: range, verdict: str, sweep: Sweep) -> None:
-    """None leaves no word, 5 % is said but asks for nothing more, and of all questions nothing is left to rule on."""
+    """No leak is not mentioned, 5 % is mentioned but requires nothing more, and a complete leak leaves nothing to decide on."""
     for method, scores in (("baseline", around(0.5)), ("jepa", shifted(around(0.5), 0.1))):
         sweep.arm(method, scores, leaked=leaked)
-    found = sweep.only()
-    assert found.verdict == verdict and (found.clean is None) == (len(leaked) == 0)
-    assert ("without leaked examples" in holds(found)) == (len(leaked) == EXAMPLES)
-    assert any("are also in training" in note for note in found.notes) == bool(leaked)
+    result = sweep.only()
+    assert result.verdict == verdict and (result.clean is None) == (len(leaked) == 0)
+    assert ("without leaked examples" in holds(result)) == (len(leaked) == EXAMPLES)
+    assert any("are also in training" in note for note in result.notes) == bool(leaked)
     if len(leaked) == EXAMPLES:
-        assert "(100 %) are also in training or validation, and none is left" in found.notes[0]
-        assert "100 % of the test questions are also in training" in found.sentence
+        assert "(100 %) are also in training or validation, which leaves none" in result.notes[0]
+        assert "100 % of the test questions are also in training" in result.sentence
 
 
-def test_what_one_arm_alone_knows_of_leaked_questions_counts(sweep: Sweep) -> None:
-    """The method's rows come from a version that did not ask; both were confirmed on the same data."""
+def test_leaked_questions_that_one_arm_alone_marks_count(sweep: Sweep) -> None:
+    """The method's rows come from a version that did not record leaks; both were confirmed on the same data."""
     gain = [i for i in range(EXAMPLES) if 0.5 <= sweep.hardness[i] < 0.6]
     sweep.hardness = sweep.hardness[[*gain, *(i for i in range(EXAMPLES) if i not in set(gain))]]
     sweep.arm("baseline", around(0.5, 0), leaked=range(len(gain)))
     sweep.arm("jepa", shifted(around(0.5, 0), 0.08))
-    found = sweep.only()
-    assert found.verdict == "undecided" and holds(found)["without leaked examples"] is False
+    result = sweep.only()
+    assert result.verdict == "undecided" and holds(result)["without leaked examples"] is False
 
 
-def test_marks_count_where_they_are_more_than_the_count_and_sizes_may_be_unknown(sweep: Sweep) -> None:
+def test_more_marks_than_the_count_are_used_and_sizes_may_be_unknown(sweep: Sweep) -> None:
     for method, scores in (("baseline", around(0.5)), ("jepa", shifted(around(0.5), 0.1))):
         sweep.arm(method, scores, leaked=range(100), **{"test_examples": None, "overlap_text": 10})
     clean = sweep.only().clean
     assert clean is not None and (clean.leaked, clean.of, clean.examples) == (100, EXAMPLES, EXAMPLES - 100)
 
 
-def test_nothing_right_without_leaked_questions_is_shown(sweep: Sweep) -> None:
-    """The most damning case: every right answer had been trained on."""
+def test_a_score_of_zero_without_leaked_questions_is_shown(sweep: Sweep) -> None:
+    """The most damning case: every right answer was trained on."""
     sweep.hardness = (np.arange(EXAMPLES) + 0.5) / EXAMPLES
     for method in ("baseline", "jepa"):
         sweep.arm(method, around(0.2), leaked=range(200))
@@ -210,41 +214,41 @@ def test_nothing_right_without_leaked_questions_is_shown(sweep: Sweep) -> None:
 def test_a_folder_that_does_not_mark_its_leaked_questions(sweep: Sweep) -> None:
     for method, scores in (("baseline", around(0.5)), ("jepa", shifted(around(0.5), 0.1))):
         sweep.arm(method, scores, overlap_text=40, test_examples=EXAMPLES)
-    found = sweep.only()
-    assert found.verdict == "undecided" and holds(found)["without leaked examples"] is None
-    assert "the answers to the others are not marked as such" in found.notes[0]
+    result = sweep.only()
+    assert result.verdict == "undecided" and holds(result)["without leaked examples"] is None
+    assert "but the predictions do not mark them all" in result.notes[0]
 
 
 @pytest.mark.parametrize(
-    ("score", "chance", "said"),
-    [(0.0, None, "Floor: both arms have test_accuracy 0 %"), (1.0, None, "Ceiling"), (0.25, 0.5, "at most 50.0%"), (0.25, 0.1, None)],
+    ("score", "chance", "law"),
+    [(0.0, None, "Floor: both arms have a test_accuracy of 0 %"), (1.0, None, "Ceiling"), (0.25, 0.5, "at most 50.0%"), (0.25, 0.1, None)],
 )
-def test_a_floor_and_a_ceiling_are_said(sweep: Sweep, score: float, chance: float | None, said: str | None) -> None:
+def test_a_floor_and_a_ceiling_are_reported(sweep: Sweep, score: float, chance: float | None, law: str | None) -> None:
     for method in ("baseline", "jepa"):
         sweep.arm(method, dict.fromkeys(SEEDS, score), chance=chance)
     (claim,) = gather(sweep.folder).claims
     notes = [note for note in claim.notes if note.startswith(("Floor", "Ceiling"))]
-    assert len(notes) == (said is not None) and all(said in note for note in notes if said)
+    assert len(notes) == (law is not None) and all(law in note for note in notes if law)
 
 
 def test_worse_and_equivalent(sweep: Sweep) -> None:
     sweep.arm("baseline", around(0.5))
     sweep.arm("jepa", shifted(around(0.5), -0.1))
     assert sweep.only().verdict == "worse"
-    found = sweep.only(margin=0.2)
-    assert found.verdict == "equivalent" and "within 20 points of each other" in found.sentence and found.p_equivalence is not None
-    assert found.p_holm is not None and found.p_holm < 0.05  # a sure difference that does not matter
+    result = sweep.only(margin=0.2)
+    assert result.verdict == "equivalent" and "within 20 points of each other" in result.sentence and result.p_equivalence is not None
+    assert result.p_holm is not None and result.p_holm < 0.05  # a sure difference that does not matter
 
 
 def test_undecided_says_how_many_seeds(sweep: Sweep) -> None:
     sweep.arm("baseline", around(0.5, 0.005))
     sweep.arm("jepa", dict(zip(SEEDS, (0.5, 0.52, 0.49, 0.5, 0.515), strict=True)))
-    found = sweep.only(margin=0.012)
-    assert found.verdict == "undecided" and found.p is not None and found.p > 0.05
-    assert found.detectable[5] > found.detectable[10] > found.detectable[20]
-    assert found.seeds_needed is not None
-    more = found.seeds_needed - 5
-    assert ("although" in found.sentence) if more <= 0 else (f"{more} more seed" in found.sentence)
+    result = sweep.only(margin=0.012)
+    assert result.verdict == "undecided" and result.p is not None and result.p > 0.05
+    assert result.detectable[5] > result.detectable[10] > result.detectable[20]
+    assert result.seeds_needed is not None
+    more = result.seeds_needed - 5
+    assert ("although" in result.sentence) if more <= 0 else (f"{more} more seed" in result.sentence)
     tiny = sweep.only(margin=0.0001)
     assert tiny.seeds_needed is None and "the test set is too small" in tiny.sentence
 
@@ -256,11 +260,11 @@ def test_holm_runs_over_all_claims_of_the_folder_and_controls_are_apart(sweep: S
     sweep.arm("shuffled", shifted(around(0.5), 0.1), control="shuffled")
     report = sweep.report()
     assert report.family == {"claims": 3, "claims tested": 3, "controls": 1, "controls tested": 1}
-    claims = [found for found in report.verdicts if found.kind == "claim"]
-    raw = sorted(found.p for found in claims if found.p is not None)
-    smallest = min(claims, key=lambda found: found.p or 1)
+    claims = [result for result in report.verdicts if result.kind == "claim"]
+    raw = sorted(result.p for result in claims if result.p is not None)
+    smallest = min(claims, key=lambda result: result.p or 1)
     assert smallest.p_holm == pytest.approx(3 * raw[0])
-    (control,) = (found for found in report.verdicts if found.kind == "control")
+    (control,) = (result for result in report.verdicts if result.kind == "control")
     assert control.p_holm == control.p and "control, better" in render("x", report)
 
 
@@ -270,45 +274,45 @@ def test_a_claim_that_cannot_be_tested_still_counts(sweep: Sweep) -> None:
     sweep.trial("other", 82, 0.6, k=2)
     report = sweep.report()
     assert report.family["claims"] == 2 and report.family["claims tested"] == 1
-    good, single = sorted(report.verdicts, key=lambda found: found.method)
+    good, single = sorted(report.verdicts, key=lambda result: result.method)
     assert good.p is not None and good.p_holm == pytest.approx(2 * good.p)
     assert "cannot be tested: 1 seed says nothing about the spread" in single.sentence
     assert any("Confirmed in one of the two arms only, so left out: seeds 4, 23, 37, 84." in note for note in single.notes)
 
 
 def test_a_gain_of_stopping_only_is_not_better(sweep: Sweep) -> None:
-    """The public replication: 18 points of exact answers, and of answers that contain the target 0.1."""
+    """The public replication: a gain of 18 points in exact answers, and of 0.1 in answers that contain the target."""
     sweep.arm("baseline", around(0.5), contains=0.84)
     sweep.arm("jepa", shifted(around(0.5), 0.18), contains=0.845)
-    found = sweep.only()
-    assert found.verdict == "undecided" and holds(found)["not only stopping"] is False
-    assert "significant" in found.sentence and "only a gain in stopping: prefix" in found.sentence
+    result = sweep.only()
+    assert result.verdict == "undecided" and holds(result)["not only stopping"] is False
+    assert "significant" in result.sentence and "only a gain in stopping: prefix" in result.sentence
 
 
 def test_a_judge_of_its_own_is_not_held_to_the_text(sweep: Sweep) -> None:
-    """Answers that are right without being the reference (a number after a solution): nothing starts with it, and the gain is real."""
+    """Answers that are right but differ from the reference (a number after a solution): none starts with it, and the gain is real."""
     sweep.arm("baseline", around(0.5), contains=0.0)
     sweep.arm("jepa", shifted(around(0.5), 0.1), contains=0.0)
-    found = sweep.only()
-    assert found.verdict == "better" and "prefix +10" in next(r.text for r in found.reasons if r.name == "not only stopping")
+    result = sweep.only()
+    assert result.verdict == "better" and "prefix +10" in next(r.text for r in result.reasons if r.name == "not only stopping")
 
 
 def test_equal_flops_is_read_off_the_curves(sweep: Sweep) -> None:
-    """The method costs twice as much: at the baseline's 1e9 FLOPs its curve is halfway from 0.3 to 0.7, so at 0.5 against 0.55."""
+    """The method costs twice as much: at the baseline's 1e9 FLOPs its curve is halfway from 0.3 to 0.7, hence 0.5 against 0.55."""
     sweep.arm("baseline", around(0.5), curve={5e8: 0.4, 1e9: 0.55})
     sweep.arm("jepa", shifted(around(0.5), 0.1), flops=2e9, curve={5e8: 0.3, 1.5e9: 0.7, 2e9: 0.7})
-    found = sweep.only()
-    reason = next(reason for reason in found.reasons if reason.name == "equal FLOPs")
+    result = sweep.only()
+    reason = next(reason for reason in result.reasons if reason.name == "equal FLOPs")
     assert reason.holds is False and reason.text.startswith("-5.00 points at 1.000e+09") and "5 of 5 seeds" in reason.text
-    assert found.verdict == "undecided" and "'equal FLOPs' fails" in found.sentence
+    assert result.verdict == "undecided" and "'equal FLOPs' fails" in result.sentence
 
 
-def test_equal_flops_that_cannot_be_told(sweep: Sweep) -> None:
+def test_equal_flops_that_cannot_be_determined(sweep: Sweep) -> None:
     sweep.arm("baseline", around(0.5))
     sweep.arm("jepa", shifted(around(0.5), 0.1), flops=2e9)
-    found = sweep.only()
-    assert holds(found)["equal FLOPs"] is None and "'equal FLOPs' cannot be determined" in found.sentence
-    assert "base.evaluation.every" in next(reason.text for reason in found.reasons if reason.name == "equal FLOPs")
+    result = sweep.only()
+    assert holds(result)["equal FLOPs"] is None and "'equal FLOPs' cannot be determined" in result.sentence
+    assert "base.evaluation.every" in next(reason.text for reason in result.reasons if reason.name == "equal FLOPs")
 
 
 def test_the_twin_has_the_same_loss_side(sweep: Sweep) -> None:
@@ -316,8 +320,8 @@ def test_the_twin_has_the_same_loss_side(sweep: Sweep) -> None:
     sweep.arm("baseline-no-stop", around(0.3), train_end_of_turn=False)
     sweep.arm("jepa", shifted(around(0.5), 0.1))
     sweep.arm("jepa-no-stop", shifted(around(0.3), 0.1), train_end_of_turn=False)
-    assert {found.kind for found in sweep.report().verdicts if found.method == "jepa-no-stop/llama3"} == {"control"}
-    assert {found.method: found.baseline for found in sweep.report().verdicts} == {
+    assert {result.kind for result in sweep.report().verdicts if result.method == "jepa-no-stop/llama3"} == {"control"}
+    assert {result.method: result.baseline for result in sweep.report().verdicts} == {
         "jepa/llama3": "baseline/llama3",
         "jepa-no-stop/llama3": "baseline-no-stop/llama3",
     }
@@ -336,21 +340,25 @@ def test_arms_without_a_twin(sweep: Sweep) -> None:
 def test_a_constant_metric(sweep: Sweep) -> None:
     sweep.arm("baseline", around(0.5))
     sweep.arm("jepa", around(0.5))
-    found = sweep.only()
-    assert found.verdict == "equivalent" and found.sentence.endswith("right on exactly the same examples at these seeds (Holm p = 0.018).")
-    assert found.p is None and found.p_equivalence == pytest.approx(0.99**400)
-    assert any("at all 5 seeds x 400 examples" in note for note in found.notes)
-    assert any("agree on all 400 examples" in note for note in found.notes)
+    result = sweep.only()
+    assert result.verdict == "equivalent" and result.sentence.endswith(
+        "right on exactly the same examples at these seeds (Holm p = 0.018)."
+    )
+    assert result.p is None and result.p_equivalence == pytest.approx(0.99**400)
+    assert any("at all 5 seeds x 400 examples" in note for note in result.notes)
+    assert any("agree on all 400 examples" in note for note in result.notes)
 
 
-def test_a_control_without_gradient_that_was_tuned_apart(sweep: Sweep) -> None:
-    """It would be its baseline; where it is not, the reader is told why."""
+def test_a_control_without_gradient_that_was_tuned_to_other_values(sweep: Sweep) -> None:
+    """It should equal its baseline; if it does not, a note says why."""
     sweep.arm("baseline", around(0.5), learning_rate=2e-3)
     sweep.arm("jepa-zero", around(0.52), control="zero")
     sweep.arm("jepa-shuffled", around(0.52), control="shuffled")
-    zero, shuffled = (found for name in ("jepa-zero", "jepa-shuffled") for found in sweep.report().verdicts if name in found.method)
-    assert any("tuned apart: learning_rate 0.001 against 0.002. Control zero sends no gradient" in note for note in zero.notes)
-    assert not any("tuned apart" in note for note in shuffled.notes)
+    zero, shuffled = (result for name in ("jepa-zero", "jepa-shuffled") for result in sweep.report().verdicts if name in result.method)
+    assert any(
+        "tuned to different values: learning_rate 0.001 against 0.002. Control zero sends no gradient" in note for note in zero.notes
+    )
+    assert not any("tuned to different values" in note for note in shuffled.notes)
 
 
 def test_nan_failed_and_other_data(sweep: Sweep) -> None:
@@ -360,15 +368,15 @@ def test_nan_failed_and_other_data(sweep: Sweep) -> None:
         broken: dict[str, Any] = {"test_accuracy": float("nan")} if seed == 23 else {}
         sweep.trial("jepa", seed, scores[seed], state="FAILED" if seed == 4 else "COMPLETE", **broken)
     report = sweep.report()
-    (found,) = report.verdicts
-    assert found.seeds == [37, 82, 84]
-    assert "test_accuracy is missing or NaN, so left out: seed 23." in found.notes
+    (result,) = report.verdicts
+    assert result.seeds == [37, 82, 84]
+    assert "test_accuracy is missing or NaN, so left out: seed 23." in result.notes
     assert "jepa/llama3: confirmation seed 4 is FAILED and is ignored: boom." in report.notes
     counts = {line["arm"]: (line["confirm"], line["complete"], line["used"]) for line in report.counts}
     assert counts == {"baseline/llama3": (5, 5, 5), "jepa/llama3": (5, 4, 4)}
     sweep.arm("jepa", around(0.5), task="nl-rx-turk", dataset_sha="x")
     sweep.arm("baseline", around(0.5), task="nl-rx-turk")
-    other = next(found for found in sweep.report().verdicts if found.task == "nl-rx-turk")
+    other = next(result for result in sweep.report().verdicts if result.task == "nl-rx-turk")
     assert "confirmed on different data" in other.sentence and other.difference is None
 
 
@@ -376,24 +384,24 @@ def test_missing_and_mismatched_predictions(sweep: Sweep) -> None:
     sweep.arm("baseline", around(0.5))
     sweep.arm("jepa", shifted(around(0.5), 0.1), predictions=False)
     sweep.arm("part", shifted(around(0.5), 0.1), examples=range(100), k=2)
-    none, part = sorted(sweep.report().verdicts, key=lambda found: found.method)
+    none, part = sorted(sweep.report().verdicts, key=lambda result: result.method)
     assert none.examples is None and "5 of 10 confirmation trials have no test predictions, so nothing is known by example." in none.notes
     assert none.verdict == "undecided" and "'interval above 0' cannot be determined" in none.sentence
     assert part.examples == 100 and "no verdict: 100 of 400 examples have a judged answer in all 10 trials" in part.sentence
 
 
-def test_answers_that_are_not_those_of_the_scores(sweep: Sweep) -> None:
-    """Equal answers beside scores 4 points apart are no equality; the tables do not belong together, and nothing is ruled."""
+def test_answers_that_do_not_match_the_scores(sweep: Sweep) -> None:
+    """Equal answers with scores 4 points apart are not equality; the tables do not belong together, so there is no verdict."""
     for method, score in (("baseline", 0.5), ("jepa", 0.54)):
         for seed in SEEDS:
             sweep.trial(method, seed, 0.5, test_accuracy=score + 0.001 * (seed % 5))
-    found = sweep.only()
-    assert found.difference == pytest.approx(0.04) and found.verdict == "undecided" and not found.identical
-    assert "no verdict: test_accuracy of the trials table is not the mean of the predictions" in found.sentence
+    result = sweep.only()
+    assert result.difference == pytest.approx(0.04) and result.verdict == "undecided" and not result.identical
+    assert "no verdict: test_accuracy of the trials table is not the mean of the predictions" in result.sentence
 
 
-def test_seeds_that_the_plan_does_not_name_enter_nothing(sweep: Sweep) -> None:
-    """Undecided on five seeds, then five others: adding them up would be a test of a number of seeds that grew until it fired."""
+def test_seeds_that_the_plan_does_not_name_are_ignored(sweep: Sweep) -> None:
+    """Undecided on five seeds, then five others: pooling them would be a test whose number of seeds grows until it is significant."""
     sweep.arm("baseline", around(0.5))
     sweep.arm("jepa", shifted(around(0.5), 0.1))
     for method, score in (("baseline", 0.5), ("jepa", 0.9)):
@@ -406,19 +414,19 @@ def test_seeds_that_the_plan_does_not_name_enter_nothing(sweep: Sweep) -> None:
     assert any(note.startswith("confirm.seeds was once 7, 8 and is now 82, 23, 37, 84, 4.") for note in report.notes)
     assert [(line["complete"], line["used"]) for line in report.counts] == [(6, 5), (6, 5)]
     path.unlink()
-    found = sweep.only()
-    assert found.verdict == "undecided" and "no verdict: sweep.yaml is missing" in found.sentence
+    result = sweep.only()
+    assert result.verdict == "undecided" and "no verdict: sweep.yaml is missing" in result.sentence
 
 
-def test_a_seed_without_a_matched_run_leaves_equal_flops_untold(sweep: Sweep) -> None:
-    """It may have diverged at equal FLOPs, and the seeds that did not would not know."""
+def test_a_seed_without_a_matched_run_leaves_equal_flops_undetermined(sweep: Sweep) -> None:
+    """It may have diverged at equal FLOPs, which the other seeds would not show."""
     sweep.arm("baseline", around(0.5), curve={5e8: 0.3, 1e9: 0.5})
     scores = shifted(around(0.5), 0.1)
     for seed in SEEDS:
         sweep.trial("jepa", seed, scores[seed], flops=2e9, curve={5e8: 0.4, 2e9: 0.8} if seed != 4 else {1.5e9: 0.5, 2e9: 0.8})
-    found = sweep.only()
-    assert found.verdict == "undecided" and holds(found)["equal FLOPs"] is None
-    assert any("as 1 of 5 seeds are not in it" in reason.text for reason in found.reasons)
+    result = sweep.only()
+    assert result.verdict == "undecided" and holds(result)["equal FLOPs"] is None
+    assert any("as 1 of 5 seeds are missing" in reason.text for reason in result.reasons)
 
 
 def test_half_written_tables(sweep: Sweep) -> None:
@@ -458,8 +466,8 @@ def test_commands_refuse_damaged_tables_and_write_nothing(
         with pytest.raises(SystemExit) as end:
             main([*arguments, str(sweep.folder)])
         assert end.value.code == 2
-        said = " ".join(capsys.readouterr().err.split())
-        assert f"{victim} cannot be read" in said and f"`python -m jepa_ray.sweep {sweep.folder}/sweep.yaml` sets aside" in said
+        message = " ".join(capsys.readouterr().err.split())
+        assert f"{victim} cannot be read" in message and f"`python -m jepa_ray.sweep {sweep.folder}/sweep.yaml` sets aside" in message
     assert sorted(sweep.folder.rglob("*")) == before
 
 
@@ -539,7 +547,7 @@ def test_an_empty_sweep_is_an_answer(sweep: Sweep, capsys: pytest.CaptureFixture
     assert "jepa/llama3: no COMPLETE confirmation trial, so no claim." in sweep.report().absent
 
 
-def test_arms_that_came_to_nothing_are_in_the_verdict(sweep: Sweep) -> None:
+def test_arms_without_results_are_in_the_verdict(sweep: Sweep) -> None:
     sweep.arm("baseline", around(0.5))
     sweep.arm("jepa", shifted(around(0.5), 0.1))
     for k in (1, 2):
@@ -553,7 +561,7 @@ def test_arms_that_came_to_nothing_are_in_the_verdict(sweep: Sweep) -> None:
 
 
 def test_a_folder_whose_arms_are_not_known_says_so_and_why(sweep: Sweep) -> None:
-    """A folder of an earlier version, whose sweep.yaml has a key that has gone since."""
+    """A folder of an earlier version, whose sweep.yaml has a key that no longer exists."""
     sweep.arm("baseline", around(0.5))
     sweep.arm("jepa", shifted(around(0.5), 0.1))
     (sweep.folder / "arms.parquet").unlink()
@@ -574,18 +582,18 @@ def test_a_folder_whose_arms_are_not_known_says_so_and_why(sweep: Sweep) -> None
 def test_the_sentence_says_on_which_questions_a_verdict_rests(by: float, margin: float, verdict: str, sweep: Sweep) -> None:
     for method, scores in (("baseline", around(0.5)), ("jepa", shifted(around(0.5), by))):
         sweep.arm(method, scores, leaked=range(133))
-    found = sweep.only(margin=margin)
+    result = sweep.only(margin=margin)
     rests = "the verdict also holds without them" if verdict == "better" else "the verdict includes them"
-    assert found.verdict == verdict
-    assert found.sentence.endswith(f"; 33.2 % of the test questions are also in training or validation; {rests}.")
+    assert result.verdict == verdict
+    assert result.sentence.endswith(f"; 33.2 % of the test questions are also in training or validation; {rests}.")
 
 
-def test_fewer_marks_than_were_counted_leave_better_untold(sweep: Sweep) -> None:
-    """Thirty questions more are in training, and among those that seem to be clean."""
+def test_fewer_marks_than_were_counted_leave_better_undetermined(sweep: Sweep) -> None:
+    """Thirty more questions are in training, among those that seem clean."""
     for method, scores in (("baseline", around(0.5)), ("jepa", shifted(around(0.5), 0.1))):
         sweep.arm(method, scores, leaked=range(10), overlap_text=40)
-    found = sweep.only()
-    assert found.verdict == "undecided" and holds(found)["without leaked examples"] is None
+    result = sweep.only()
+    assert result.verdict == "undecided" and holds(result)["without leaked examples"] is None
 
 
 def test_a_leaked_question_that_was_too_long_has_no_mark_and_hides_no_other(sweep: Sweep) -> None:

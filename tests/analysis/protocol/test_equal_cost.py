@@ -1,4 +1,4 @@
-"""Equal steps, FLOPs and seconds: partners by hand, intervals against the definition, and a sentence where it cannot be told."""
+"""Equal steps, FLOPs and seconds: partners by hand, intervals against the definition, and a sentence if no comparison is possible."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def flops(folder: Path) -> Panel:
 
 
 def test_what_was_computed_in_smaller_micro_batches_costs_no_more(tmp_path: Path) -> None:
-    """Fewer prefixes are shared there, so that the same training computes 43 % more; arms are compared without that."""
+    """They share fewer prefixes, so the same training computes 43 % more; arms are compared by a count that ignores this."""
     for seed, ours, theirs in zip(SEEDS, JEPA, BASE, strict=True):
         sweeps.add(tmp_path, "baseline", "confirm", theirs, seed=seed, cost=1e9, train_flops_unpacked=4e9)
         sweeps.add(tmp_path, "jepa", "confirm", ours, seed=seed, cost=1.43e9, train_flops_unpacked=4e9)
@@ -52,18 +52,18 @@ def test_what_was_computed_in_smaller_micro_batches_costs_no_more(tmp_path: Path
     assert "cost the same" in panel.how and panel.spent == 4e9
 
 
-def test_a_matched_run_is_held_against_the_count_its_budget_was_in(tmp_path: Path) -> None:
+def test_a_matched_run_is_checked_with_the_count_of_its_budget(tmp_path: Path) -> None:
     for seed, ours, theirs in zip(SEEDS, JEPA, BASE, strict=True):
         sweeps.add(tmp_path, "baseline", "confirm", theirs, seed=seed, cost=1e9, train_flops_unpacked=4e9)
         sweeps.add(tmp_path, "jepa", "confirm", ours, seed=seed, cost=2e9, train_flops_unpacked=8e9)
         sweeps.add(tmp_path, "jepa", "matched", 0.5, seed=seed, cost=1.2e9, max_train_flops=4e9, train_flops_unpacked=3.99e9)
     panel = flops(tmp_path)
-    assert panel.how.startswith("trained to the same FLOPs") and panel.spent == 4e9 and panel.notes == ()
+    assert panel.how.startswith("retrained to the same FLOPs") and panel.spent == 4e9 and panel.notes == ()
 
 
 def test_matched_runs_are_paired_with_the_cheaper_arm(tmp_path: Path) -> None:
     panel = flops(pair(tmp_path, (0.46, 0.52, 0.49)))
-    assert panel.metric == "test_accuracy" and panel.how == "trained to the same FLOPs, schedule matched, 3 seeds"
+    assert panel.metric == "test_accuracy" and panel.how == "retrained to the same FLOPs, schedule matched"
     assert panel.by_seed == pytest.approx({82: 0.01, 23: 0.02, 37: -0.03})
     assert (panel.seeds, panel.spent) == (3, 3e9) and panel.difference == pytest.approx(0.0)
     # By hand: differences 1, 2, -3 points, mean 0, sd sqrt((1 + 4 + 9) / 2), half-width t(2; .975) sd / sqrt(3).
@@ -71,7 +71,7 @@ def test_matched_runs_are_paired_with_the_cheaper_arm(tmp_path: Path) -> None:
     assert panel.interval == pytest.approx((-half, half))
 
 
-def test_the_dearer_arm_may_be_the_baseline(tmp_path: Path) -> None:
+def test_the_more_expensive_arm_may_be_the_baseline(tmp_path: Path) -> None:
     sweeps.add(tmp_path, "jepa", "confirm", 0.6, seed=82)
     sweeps.add(tmp_path, "baseline", "confirm", 0.5, seed=82, cost=2e9)
     sweeps.add(tmp_path, "baseline", "matched", 0.4, seed=82, cost=1e9, max_train_flops=3e9)
@@ -79,7 +79,7 @@ def test_the_dearer_arm_may_be_the_baseline(tmp_path: Path) -> None:
 
 
 def test_a_partner_costs_as_much_or_two_steps_more(tmp_path: Path) -> None:
-    """Two of 30 steps are 7 %. 3.01e9 is more than the 3e9 of the partner, 2.79e9 is 7.5 % below: neither is a fair match; 2.85e9 is."""
+    """Two of 30 steps are 7 %. 3.01e9 exceeds the 3e9 of the partner, 2.79e9 is 7.5 % below: neither is a fair match; 2.85e9 is."""
     folder = pair(tmp_path / "fair", (0.46, 0.52))
     sweeps.add(folder, "jepa", "matched", 0.9, seed=37, cost=0.95e9, max_train_flops=3e9)
     assert sorted(flops(folder).by_seed) == [23, 37, 82]
@@ -88,12 +88,12 @@ def test_a_partner_costs_as_much_or_two_steps_more(tmp_path: Path) -> None:
         sweeps.add(folder, "jepa", "matched", 0.9, seed=37, cost=cost / 3, max_train_flops=3e9)
         panel = flops(folder)
         assert sorted(panel.by_seed) == [23, 82]
-        told = f"the matched run on seed 37 spent {cost:.3e} FLOPs, not 3.000e+09 or up to 7% less."
-        assert any(told in note for note in panel.notes)
-        assert any("No matched run of the dearer arm fits at seed 37" in note for note in only(folder).notes)
+        law = f"the matched run on seed 37 spent {cost:.3e} FLOPs instead of 3.000e+09 or up to 7% less."
+        assert any(law in note for note in panel.notes)
+        assert any("No matched run of the more expensive arm fits at seed 37: left out" in note for note in only(folder).notes)
 
 
-def test_a_matched_run_without_its_partner_enters_nothing(tmp_path: Path) -> None:
+def test_a_matched_run_without_its_partner_is_ignored(tmp_path: Path) -> None:
     folder = pair(tmp_path, (0.46, 0.52, 0.49))
     sweeps.add(folder, "jepa", "confirm", 0.7, seed=84, cost=2e9)
     sweeps.add(folder, "jepa", "matched", 0.9, seed=84, cost=1e9, max_train_flops=3e9)
@@ -108,10 +108,10 @@ def test_matched_runs_of_other_settings_or_failed_ones_do_not_count(tmp_path: Pa
     panel = flops(folder)
     assert panel.by_seed == pytest.approx({82: 0.01})
     assert any("the matched run on seed 37 is FAILED" in note for note in panel.notes)
-    assert any("No matched run of the dearer arm fits at seeds 23, 37" in note for note in panel.notes)
+    assert any("No matched run of the more expensive arm fits at seeds 23, 37: left out" in note for note in panel.notes)
 
 
-def test_without_matched_runs_the_curves_are_read_and_that_is_said(tmp_path: Path) -> None:
+def test_without_matched_runs_the_curves_are_compared_and_the_panel_says_so(tmp_path: Path) -> None:
     """JEPA rises to its accuracy in three epochs of 2e9: at 3e9 it is halfway there."""
     panel = flops(pair(tmp_path))
     assert panel.metric == "val_accuracy" and panel.how == "on validation curves of 3 of 3 seeds, the schedule not shortened"
@@ -119,7 +119,7 @@ def test_without_matched_runs_the_curves_are_read_and_that_is_said(tmp_path: Pat
     assert panel.by_seed == pytest.approx(expected) and panel.spent == 3e9
 
 
-def test_arms_that_cost_the_same_are_compared_as_they_are(tmp_path: Path) -> None:
+def test_arms_that_cost_the_same_are_compared_directly(tmp_path: Path) -> None:
     for seed, ours, theirs in zip(SEEDS, JEPA, BASE, strict=True):
         sweeps.add(tmp_path, "baseline", "confirm", theirs, seed=seed)
         sweeps.add(tmp_path, "jepa", "confirm", ours, seed=seed, cost=1.015e9)
@@ -133,18 +133,18 @@ def test_equal_steps_is_the_confirmation_or_curves_by_step(tmp_path: Path) -> No
     sweeps.add(tmp_path / "more", "baseline", "confirm", 0.4, seed=82)
     sweeps.add(tmp_path / "more", "jepa", "confirm", 0.6, seed=82, epochs=6)
     panel = only(tmp_path / "more").panels[0]
-    # Six epochs reach 0.6, so three reach 0.3, at the 30 steps that the baseline made.
+    # Six epochs reach 0.6, so three reach 0.3, at the baseline's 30 steps.
     assert panel.metric == "val_accuracy" and panel.by_seed == pytest.approx({82: -0.1}) and panel.spent == 30
 
 
 def test_seconds_are_compared_on_one_device_only(tmp_path: Path) -> None:
     panel = only(pair(tmp_path / "one")).panels[2]
-    # A second an epoch in both arms: at the end of both, so it is the last value of both curves.
+    # One second per epoch in both arms, so the last values of both curves are compared.
     assert panel.at == "equal seconds" and panel.spent == 3.0 and panel.by_seed == pytest.approx({82: 0.05, 23: 0.1, 37: 0.03})
     for name, column, values, words in (
         ("devices", "device", ("cpu", "NVIDIA X"), "different devices (NVIDIA X, cpu)"),
         ("workers", "num_workers", (1, 2), "different numbers of workers (1, 2)"),
-        ("unknown", "device", ("cpu", None), "1 of 2 trials do not say on what they ran (device)"),
+        ("unknown", "device", ("cpu", None), "1 of 2 trials do not record where they ran (device)"),
     ):
         sweeps.add(tmp_path / name, "baseline", "confirm", 0.4, seed=82, **{column: values[0]})
         sweeps.add(tmp_path / name, "jepa", "confirm", 0.5, seed=82, **{column: values[1]})
@@ -152,7 +152,7 @@ def test_seconds_are_compared_on_one_device_only(tmp_path: Path) -> None:
         assert panel.difference is None and words in panel.how and "so seconds cannot be compared" in panel.how
 
 
-def test_matched_runs_enter_nothing_else(tmp_path: Path) -> None:
+def test_matched_runs_are_used_for_nothing_else(tmp_path: Path) -> None:
     plain, folder = pair(tmp_path / "plain"), pair(tmp_path / "matched", (0.01, 0.02, 0.99))
     for sweep in (plain, folder):
         for k in (0, 1, 2):
@@ -161,9 +161,9 @@ def test_matched_runs_enter_nothing_else(tmp_path: Path) -> None:
     for figure in (heatmap, parallel, seeds, curves):
         assert figure.plot(with_them).table == figure.plot(without).table, figure.__name__
     assert shown_runs(with_them)[0]["trial_id"].tolist() == shown_runs(without)[0]["trial_id"].tolist()
-    found, bare = (summarise(read(sweep, curves=())) for sweep in (folder, plain))
-    assert (found.best, found.confirmation, found.differences) == (bare.best, bare.confirmation, bare.differences)
-    assert {line["arm"]: line["matched"] for line in found.states} == {"jepa/llama3": 3, "baseline/llama3": 0}
+    matched, bare = (summarise(read(sweep, curves=())) for sweep in (folder, plain))
+    assert (matched.best, matched.confirmation, matched.differences) == (bare.best, bare.confirmation, bare.differences)
+    assert {line["arm"]: line["matched"] for line in matched.states} == {"jepa/llama3": 3, "baseline/llama3": 0}
     rows = {(row[0], row[1]): row for row in budget.plot(with_them).table.rows}
     assert rows["jepa/llama3", "matched"][2] == "3" and float(rows["jepa/llama3", "matched"][5]) == pytest.approx(3 * 2.97e9, rel=0.01)
     assert {row[0]: row[1] for row in stops.plot(with_them).table.rows}["jepa/llama3"] == "9"
@@ -174,7 +174,6 @@ def test_the_table_of_panels(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     (grid,) = panels.tables(gather(folder))
     cells = {row[1]: row for row in grid.rows}
     assert list(cells) == ["equal steps", "equal FLOPs", "equal seconds"]
-    # 4.3027 * 2.6458 / 1.7321
     assert cells["equal FLOPs"][2:7] == [
         "+0.00",
         "-6.57 to +6.57",
@@ -184,7 +183,7 @@ def test_the_table_of_panels(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     ]  # 4.3027 * 2.6458 / 1.7321
     assert panels.main([str(folder)]) == 0
     printed = capsys.readouterr().out
-    assert "trained to the same FLOPs, schedule matched, 3 seeds" in printed and "-6.57 to +6.57" in printed
+    assert "retrained to the same FLOPs, schedule matched" in printed and "-6.57 to +6.57" in printed
     assert panels.main([str(folder), "--json"]) == 0
     (claim,) = json.loads(capsys.readouterr().out)[str(folder)]["claims"]
     assert [panel["at"] for panel in claim["panels"]] == list(cells)

@@ -45,7 +45,7 @@ def test_components_are_unbiased() -> None:
 
 @pytest.mark.parametrize("variances", [(1, 1, 1), (0.1, 0.1, 1), (0.02, 0.05, 0.3), (0, 1, 1), (0, 0, 1)])
 def test_the_interval_covers(variances: tuple[float, float, float]) -> None:
-    """95 %, to 1.5 points; with no variance over seeds or examples it may cover more, never less."""
+    """95 %, within 1.5 points; without variance over seeds or examples it may cover more, but not less."""
     S, N, R = 5, 60, 4000
     mean, *squares = mean_squares(drawn(np.random.default_rng(2), R, S, N, *variances))
     se, df = standard_error(squares[0], squares[1], squares[2], S, N)
@@ -54,7 +54,7 @@ def test_the_interval_covers(variances: tuple[float, float, float]) -> None:
 
 
 def test_without_examples_effects_it_is_the_t_interval_over_seeds() -> None:
-    """Every example the same at a seed, apart from a checkerboard that cancels by row: only seeds vary."""
+    """All examples are equal at a seed, except for a checkerboard that cancels by row: only seeds vary."""
     seeds = np.array([0.1, 0.4, -0.2, 0.3])
     D_SN = seeds[:, None] + 1e-9 * np.array([[1, -1], [-1, 1], [1, -1], [-1, 1]])
     found = interval(D_SN)
@@ -65,7 +65,7 @@ def test_without_examples_effects_it_is_the_t_interval_over_seeds() -> None:
 
 
 def test_equivalence_is_the_90_percent_interval_within_the_margin() -> None:
-    """Where the arms differ often: then what the mean lacks of the margin is a small part of the differences."""
+    """If the arms differ often: the gap between mean and margin is then small compared with the differences."""
     D_SN = drawn(np.random.default_rng(3), 1, 5, 40, 0.1, 0.1, 1.0)[0]
     found = interval(D_SN)
     edge = abs(found.estimate) + stats.t.ppf(0.95, found.df) * found.se
@@ -76,7 +76,7 @@ def test_equivalence_is_the_90_percent_interval_within_the_margin() -> None:
 
 
 def test_the_interval_is_never_narrower_than_that_over_seeds() -> None:
-    """Example means that scatter give degrees of freedom above S - 1, and with them a smaller quantile."""
+    """Scattered example means give more than S - 1 degrees of freedom, and so a smaller quantile."""
     for seed in range(30):
         D_SN = drawn(np.random.default_rng(seed), 1, 3, 80, 0.01, 0.3, 1.0)[0]
         found, low, high = interval(D_SN), *stats.ttest_1samp(D_SN.mean(axis=1), 0).confidence_interval(0.95)
@@ -84,7 +84,7 @@ def test_the_interval_is_never_narrower_than_that_over_seeds() -> None:
 
 
 def test_seeds_that_agree_exactly_have_no_interval() -> None:
-    """The same sum at every seed, on other examples each time: no spread over seeds, and none to see between examples."""
+    """The same sum at every seed, on different examples each time: no spread over seeds, and none visible between examples."""
     D_SN = np.zeros((3, 256))
     for s in range(3):
         D_SN[s, s] = 1.0
@@ -93,10 +93,10 @@ def test_seeds_that_agree_exactly_have_no_interval() -> None:
     assert 0 < crossed.equivalence(D_SN, 0.05) < 0.05
 
 
-def test_arms_that_hardly_ever_differ_are_not_equivalent_for_it() -> None:
+def test_arms_that_hardly_ever_differ_are_not_equivalent_for_that_reason() -> None:
     """64 examples x 5 seeds at a true difference of one point: one example in fifty is won half of the time, the others never.
 
-    The plain TOST is wrong in one case of eight with 256 examples; one difference seen, of 320, is not p = 0.046 either.
+    With 256 examples, the plain TOST is wrong in one case of eight. One difference among 320 answers must not give p = 0.046 either.
     """
     one = np.zeros((5, 64))
     one[2, 7] = 1.0
@@ -110,7 +110,7 @@ def test_arms_that_hardly_ever_differ_are_not_equivalent_for_it() -> None:
 
 
 def test_seeds_that_agree_by_luck_are_not_equivalence() -> None:
-    """Seed means all but the same, although 10 % of the answers differ at random: the t over seeds is sure, the answers are not."""
+    """Seed means are almost equal although 10 % of the answers differ at random: the t over seeds is certain, the answers are not."""
     random = np.random.default_rng(5)
     D_SN = random.permuted(np.tile(np.repeat([1.0, -1.0, 0.0], [26, 25, 461]), (5, 1)), axis=1)
     D_SN[0, np.flatnonzero(D_SN[0] == 1)[0]] = 0.0
@@ -120,8 +120,8 @@ def test_seeds_that_agree_by_luck_are_not_equivalence() -> None:
     assert crossed.equivalence(D_SN, 0.01) > 0.05 > crossed.equivalence(D_SN, 0.04)
 
 
-def test_equivalence_errs_at_most_as_often_as_it_says() -> None:
-    """At a true difference of the margin, whatever the variance is made of."""
+def test_equivalence_errs_at_most_at_its_level() -> None:
+    """At a true difference of the margin, for every composition of the variance."""
     for parts in ((0.0, 0.0), (0.02, 0.0), (0.0, 0.3), (0.02, 0.3)):
         drawn_RSN = drawn(np.random.default_rng(6), 2000, 5, 60, *parts, 1.0) + 0.2
         errors = np.mean([crossed.equivalence(D_SN, 0.2) < 0.05 for D_SN in drawn_RSN])
@@ -129,7 +129,7 @@ def test_equivalence_errs_at_most_as_often_as_it_says() -> None:
 
 
 def test_bootstrap_variance_has_a_closed_form() -> None:
-    """Counts w of seeds have E[w w'] = I + (1 - 1/S) J, examples alike, so E[(w' D v)^2] = tr(E[ww'] D E[vv'] D')."""
+    """Counts w of seeds have E[w w'] = I + (1 - 1/S) J, examples the same way, so E[(w' D v)^2] = tr(E[ww'] D E[vv'] D')."""
     D_SN = np.random.default_rng(4).choice([-1.0, 0.0, 1.0], size=(5, 40), p=[0.1, 0.7, 0.2])
     S, N = D_SN.shape
     seeds, examples = (np.eye(n) + (1 - 1 / n) * np.ones((n, n)) for n in (S, N))
@@ -141,14 +141,14 @@ def test_bootstrap_variance_has_a_closed_form() -> None:
 
 
 def test_power_of_a_paired_t() -> None:
-    """G*Power and statsmodels: d = 0.5, two-sided 5 %, power 0.8 takes 33.37, so 34, pairs; power at 34 is 0.8078."""
+    """G*Power and statsmodels: d = 0.5, two-sided 5 % and power 0.8 need 33.37, hence 34, pairs; the power at 34 is 0.8078."""
     by_seed = Components(seeds=2, examples=1, mean=0.0, var_seed=1.0, var_example=0.0, var_residual=0.0)
     assert detectable(by_seed, seeds=33, examples=1) > 0.5 > detectable(by_seed, seeds=34, examples=1)
     assert detectable(by_seed, seeds=34, examples=1, power=0.8078) == pytest.approx(0.5, abs=2e-4)
     assert seeds_needed(by_seed, 0.5, examples=1) == 34
 
 
-def test_detectable_is_detected_as_often_as_said() -> None:
+def test_detectable_differences_are_detected_with_the_stated_power() -> None:
     parts = Components(seeds=5, examples=50, mean=0.0, var_seed=0.05, var_example=0.1, var_residual=1.0)
     difference = detectable(parts, seeds=8, examples=50)
     tables = difference + drawn(np.random.default_rng(5), 3000, 8, 50, 0.05, 0.1, 1.0)
@@ -174,10 +174,10 @@ def test_a_plan_gets_finer_with_seeds_but_not_without_examples() -> None:
         ([[1.0], [0.0]], r"1 example"),
         ([[1.0, math.nan], [0.0, 1.0]], "1 of 2 x 2 differences are NaN"),
         ([[0.0, 0.0], [0.0, 0.0]], "same"),
-        ([1.0, 0.0], "1 axes"),
+        ([1.0, 0.0], "this array has 1 axes"),
     ],
 )
-def test_no_answer_is_one_sentence(call, table: list[list[float]], words: str) -> None:  # type: ignore[no-untyped-def]
+def test_no_result_is_a_one_sentence_error(call, table: list[list[float]], words: str) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ValueError, match=words):
         call(table)
 

@@ -25,7 +25,7 @@ MAIZE = [49, -67, 8, 16, 6, 23, 28, 41, 14, 29, 56, 24, 75, 60, -48]
 
 
 def test_darwin_s_maize() -> None:
-    """Fisher: t = 2.148 on 14 degrees of freedom; 863 of 32,768 sign patterns reach the sum of 314, so 5.27 % two-sided."""
+    """Fisher: t = 2.148 with 14 degrees of freedom; 863 of 32,768 sign patterns reach the sum of 314, so 5.27 % two-sided."""
     t = paired_t(MAIZE)
     assert t.n == 15 and t.estimate == pytest.approx(314 / 15)
     assert t.p == pytest.approx(2 * stats.t.sf(2.148, 14), abs=2e-5)
@@ -109,7 +109,7 @@ def test_examples_that_never_tell_the_arms_apart() -> None:
         ([], "0 seed"),
     ],
 )
-def test_no_answer_is_one_sentence(test, differences: list[float], words: str) -> None:  # type: ignore[no-untyped-def]
+def test_no_result_is_a_one_sentence_error(test, differences: list[float], words: str) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ValueError, match=words):
         test(differences)
 

@@ -22,7 +22,7 @@ def test_improvement_counts_pairs_and_half_of_ties() -> None:
 
 
 def test_aggregate_pairs_and_stratifies() -> None:
-    """A method that is the baseline plus a constant differs by it in every resample, as seeds are drawn in pairs, within tasks."""
+    """The baseline plus a constant differs by this constant in every resample, because seeds are drawn in pairs and within tasks."""
     random = np.random.default_rng(0)
     theirs = {task: (10 * i + random.normal(size=5)).tolist() for i, task in enumerate(TASKS)}
     ours = {task: [x + 0.5 for x in values] for task, values in theirs.items()}
@@ -32,14 +32,14 @@ def test_aggregate_pairs_and_stratifies() -> None:
     assert 0.5 < found.improvement.low < found.improvement.high <= 1
 
 
-def test_the_interval_of_a_null_holds_zero() -> None:
+def test_the_interval_of_a_null_contains_zero() -> None:
     random = np.random.default_rng(1)
-    held = 0
+    covered = 0
     for i in range(100):
         ours, theirs = ({task: random.normal(size=10).tolist() for task in TASKS} for _ in range(2))
         found = aggregate(ours, theirs, resamples=200, seed=i)
-        held += found.difference.low <= 0 <= found.difference.high
-    assert 86 <= held <= 100  # 95 +- 4 standard errors
+        covered += found.difference.low <= 0 <= found.difference.high
+    assert 86 <= covered <= 100  # 95 +- 4 standard errors
 
 
 def test_best_of_n_of_the_numbers_1_to_N() -> None:
@@ -67,17 +67,17 @@ def test_long_searches_do_not_overflow() -> None:
     assert len(curve) == 1200 and all(math.isfinite(x) for x in values) and values == sorted(values)
 
 
-def test_no_answer_is_one_sentence() -> None:
+def test_no_result_is_a_one_sentence_error() -> None:
     good = {task: [0.1, 0.2] for task in TASKS}
     with pytest.raises(ValueError, match="4 tasks or more"):
         aggregate({"a": [1, 2]}, {"a": [1, 2]})
-    with pytest.raises(ValueError, match="not so: d"):
+    with pytest.raises(ValueError, match="2 seeds or more in both arms; this fails for d"):
         aggregate({**good, "d": [0.1]}, {**good, "d": [0.2]})
     with pytest.raises(ValueError, match="score of b NaN"):
         aggregate({**good, "b": [0.1, math.nan]}, good)
     with pytest.raises(ValueError, match="the same"):
         aggregate({task: [1, 1] for task in TASKS}, {task: [1, 1] for task in TASKS})
-    with pytest.raises(ValueError, match="1 trial"):
+    with pytest.raises(ValueError, match="1 trial cannot make a best-of-n curve"):
         best_of_n([0.5])
     with pytest.raises(ValueError, match="All 3 trials"):
         best_of_n([0.5, 0.5, 0.5])

@@ -1,4 +1,4 @@
-"""Group-sequential looks: published boundaries, closed forms, type I error by simulation, and what a race decides."""
+"""Group-sequential looks: published boundaries, closed forms, type I error by simulation, and the decisions of a race."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_two_looks_are_a_bivariate_normal() -> None:
     assert sum(crossing((t, 1.0), (a, b))) == pytest.approx(1 - inside, abs=1e-7)
 
 
-def test_one_look_is_no_correction() -> None:
+def test_one_look_needs_no_correction() -> None:
     assert spending([5], 0.05) == pytest.approx((0.05,))
     for p in (0.0004, 0.03, 0.7):
         assert overall(p, 5, [5]) == pytest.approx(p, rel=1e-6)
@@ -47,7 +47,7 @@ def test_one_look_is_no_correction() -> None:
 
 @pytest.mark.parametrize("looks", LOOKS)
 def test_levels_rise_with_the_look_and_with_alpha(looks: tuple[int, ...]) -> None:
-    """Early looks cost almost nothing, and a larger alpha has larger levels everywhere, so that `overall` has one answer."""
+    """Early looks cost almost nothing, and a larger alpha has larger levels at every look, so `overall` is unique."""
     table = np.array([spending(looks, alpha) for alpha in (1e-10, 1e-6, 1e-3, 0.01, 0.05, 0.2, 0.5, 0.9, 0.999)])
     assert (np.diff(table, axis=0) > 0).all()
     assert spending(looks, 0.05)[0] < 1e-4 < 0.048 < spending(looks, 0.05)[-1] < 0.05
@@ -71,7 +71,7 @@ def test_seeds_between_looks_belong_to_the_later_one() -> None:
 
 @pytest.mark.parametrize("looks", LOOKS)
 def test_t_tests_at_these_levels_keep_five_percent(looks: tuple[int, ...]) -> None:
-    """The significance-level approach with as few as 3 seeds: normal differences, no effect, looks that never end on futility."""
+    """The significance-level approach with as few as 3 seeds: normal differences, no effect, no stopping for futility."""
     R, hit_R = 40_000, np.zeros(40_000, dtype=bool)
     differences_RS = np.random.default_rng(4).standard_normal((R, looks[-1]))
     for look, level in zip(looks, spending(looks, 0.05), strict=True):
@@ -79,8 +79,8 @@ def test_t_tests_at_these_levels_keep_five_percent(looks: tuple[int, ...]) -> No
     assert hit_R.mean() == pytest.approx(0.05, abs=0.01)
 
 
-def test_a_true_gain_of_the_margin_is_seldom_called_futile() -> None:
-    """Each look errs with 5 %, so three err in at most 15 %; the looks share seeds, so it is less."""
+def test_a_true_gain_of_the_margin_is_rarely_called_futile() -> None:
+    """Each look errs in 5 %, so three err in at most 15 %; in fact less, because the looks share seeds."""
     futile_R = np.zeros(20_000, dtype=bool)
     differences_RS = np.random.default_rng(5).normal(0.01, 0.01, (20_000, 10))
     for look in (3, 5, 10):
@@ -94,7 +94,7 @@ def test_a_race_decides() -> None:
     gain = decide([0.05, 0.051, 0.052, 0.05, 0.051], 5, looks, 0.01, 0.05)
     assert not gain.go_on and gain.reason.startswith("decided: +5.08 points over 5 seeds") and gain.nominal_level == level
     assert gain.p is not None and gain.p < level
-    # The same sure gain, but below the margin and not surely so: more seeds may still lift it.
+    # An equally certain gain whose mean is below the margin, but not with certainty: more seeds may still raise it.
     assert decide([0.009, 0.0095, 0.01, 0.0105, 0.0095], 5, looks, 0.01, 0.05).go_on
     null = decide([0.0, 0.001, 0.002, 0.0, 0.001], 5, looks, 0.01, 0.05)
     assert not null.go_on and null.reason.startswith("futile: +0.08 points") and "below the margin of 1" in null.reason
@@ -112,7 +112,7 @@ def test_the_upper_bound_is_student_s() -> None:
         assert decide([-0.01, 0.0, 0.01], 3, (3, 10), margin, 0.05).go_on is goes_on
 
 
-def test_what_cannot_be_tested_goes_on_until_the_end() -> None:
+def test_what_cannot_be_tested_continues_until_the_end() -> None:
     for differences, why in (([0.01] * 3, "no spread"), ([0.01], "1 seed"), ([], "0 seed"), ([0.1, math.nan, 0.2], "NaN")):
         found = decide(differences, 3, (3, 5), 0.01, 0.05)
         assert found.go_on and found.p is None and why in found.reason
@@ -121,7 +121,7 @@ def test_what_cannot_be_tested_goes_on_until_the_end() -> None:
 
 def test_bad_looks() -> None:
     for looks in ((), (1, 5), (5, 3), (3, 3)):
-        with pytest.raises(ValueError, match="rising numbers of seeds from 2 on"):
+        with pytest.raises(ValueError, match="must be rising numbers of seeds from 2 on"):
             spending(looks)
     with pytest.raises(ValueError, match="between 0 and 1"):
         spending((3, 5), 1.5)
