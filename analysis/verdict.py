@@ -150,7 +150,7 @@ def _for_information(verdict: Verdict) -> list[tuple[str, str]]:
         split = ", ".join(f"{seed}: p = {o.p:.3g} (n = {o.n})" for seed, o in verdict.mcnemar.items())
         lines.append(("McNemar, for information", f"p < 0.05 at {below} of {len(verdict.mcnemar)} seeds; by seed {split}"))
     if verdict.detectable:
-        sizes = ", ".join(f"{n} seeds {100 * x:.2f}" for n, x in verdict.detectable.items())
+        sizes = ", ".join(f"{n} seeds {100 * x:.2f}" if x < 1 else f"{n} seeds none" for n, x in verdict.detectable.items())
         what = f"{sizes} points (power {POWER:g}, level {LEVEL:g} / {verdict.family_size}, {verdict.examples or 'unknown'} examples)"
         lines.append(("detectable, for planning", what))
     return lines
