@@ -9,9 +9,9 @@ runs; the worth of its choice is the cell's mean final accuracy on the held-out 
 over the search seeds, valued the same way, so no contender gains from luck on the seeds that selected. Nothing is trained and no GPU is
 needed.
 
-The searches are the product's own (`orchestration/studies.py`, `orchestration/scheduler.py`), two trials at a time, over ranges; a drawn
-configuration gets the nearest cell's record, and is paid for again if that cell has been run before. Each starts at a random cell, as
-for a user without prior knowledge. The paper's protocol finds the best learning rate for the baseline, then runs 20 cells at that rate,
+The searches are the product's own (`orchestration/studies.py`, `orchestration/early_stopping.py`), two trials at a time, over ranges; a
+drawn configuration gets the nearest cell's record, and is paid for again if that cell has been run before. Each starts at a random cell,
+as for a user without prior knowledge. The paper's protocol finds the best learning rate for the baseline, then runs 20 cells at that rate,
 all on every search seed, in random order.
 
 `to 1 pp`: FLOPs, in multiples of the paper's whole protocol, from which on the mean over replays stays within one percentage point of

@@ -20,8 +20,8 @@ from optuna.storages import BaseStorage, InMemoryStorage
 from benchmarks.replay.grid import KNOBS, Cell, Curve, Grid
 from jepa_ray import plan
 from jepa_ray.config import Arm, SweepConfig, TrialConfig, arms, columns
+from jepa_ray.orchestration.early_stopping import ArmScheduler
 from jepa_ray.orchestration.jobs import Job
-from jepa_ray.orchestration.scheduler import ArmScheduler
 from jepa_ray.orchestration.studies import ArmStudy
 
 

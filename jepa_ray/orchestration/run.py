@@ -25,13 +25,14 @@ from ray import tune
 from jepa_ray import plan, results
 from jepa_ray.config import Arm, SweepConfig, TrialConfig, config_id
 from jepa_ray.orchestration.cluster import Cluster, Interrupt, Workload, prepare
+from jepa_ray.orchestration.early_stopping import ArmScheduler
 from jepa_ray.orchestration.jobs import Job, ended, storage, write, written
 from jepa_ray.orchestration.mailbox import Mailbox
 from jepa_ray.orchestration.progress import Beats
 from jepa_ray.orchestration.recipes import Prepare, RunTrial
-from jepa_ray.orchestration.scheduler import ArmScheduler, Events, JobSearcher, JobSource
 from jepa_ray.orchestration.selection import Decide, confirmations, matched, race, select
 from jepa_ray.orchestration.stages import FixedJobs, Identities, Listener, Search
+from jepa_ray.orchestration.tune_adapters import Events, JobSearcher, JobSource
 from jepa_ray.orchestration.worker import SharedInputs, trainable
 from jepa_ray.results import Stage
 

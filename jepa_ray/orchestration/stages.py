@@ -15,10 +15,10 @@ from optuna.trial import TrialState
 
 from jepa_ray import plan, results
 from jepa_ray.config import Arm, SweepConfig, TrialConfig, config_id
-from jepa_ray.orchestration import recovery
+from jepa_ray.orchestration import rebuild_study
 from jepa_ray.orchestration.cluster import Interrupt, Stored, Workload
+from jepa_ray.orchestration.early_stopping import ArmScheduler
 from jepa_ray.orchestration.jobs import Job, ended, write, written
-from jepa_ray.orchestration.scheduler import ArmScheduler
 from jepa_ray.orchestration.studies import ArmStudy, digest, open_storage
 from jepa_ray.results import Stage, damaged
 from jepa_ray.system import full_disk
@@ -118,10 +118,10 @@ class Search(_Jobs):
         database = open_storage(folder)
         self._arms = {arm.name: arm for arm in arms}
         self._known = results.finished(folder)
-        curves = functools.cache(lambda: recovery.curves(folder, sweep.search.metric))
+        curves = functools.cache(lambda: rebuild_study.curves(folder, sweep.search.metric))
 
-        def recover(arm: Arm) -> list[recovery.Told]:
-            return recovery.told(sweep, arm, plan.space(sweep, arm), self._known, curves(), identify.stands_for)
+        def recover(arm: Arm) -> list[rebuild_study.Told]:
+            return rebuild_study.told(sweep, arm, plan.space(sweep, arm), self._known, curves(), identify.stands_for)
 
         frozen: dict[str, Any] = next((kept["arms"] for kept in damaged.selections(folder).values() if kept["sweep"] == digest(sweep)), {})
         if any((folder / "trials").glob("_*")):  # rows were set aside: a suggestion without a row may be one of them

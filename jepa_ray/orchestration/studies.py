@@ -31,7 +31,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from jepa_ray import plan
 from jepa_ray.config import Arm, SearchConfig, SweepConfig, canonical
 from jepa_ray.config.space import Distribution
-from jepa_ray.orchestration.recovery import Told
+from jepa_ray.orchestration.rebuild_study import Told
 from jepa_ray.plan import warm_start
 from jepa_ray.streams import derive_seed, stream
 

@@ -3,7 +3,7 @@
     trials/ID.parquet                           set aside; the trial runs again
     metrics/, predictions/, embeddings/         set aside together with the row of the trial, which runs again
     arms.parquet                                set aside and rebuilt from sweep.yaml
-    study.db                                    set aside and rebuilt from trials/ (`orchestration/recovery.py`)
+    study.db                                    set aside and rebuilt from trials/ (`orchestration/rebuild_study.py`)
     selection*.json                             refused: only the user can restore, or give up, a frozen selection
 
 "Set aside" means renamed, never deleted: in the same folder, to a name that no reader takes for a table. Commands other than the sweep

@@ -519,7 +519,7 @@ class Scheduled:
     """Drives an ArmScheduler as Tune does."""
 
     def __init__(self, tmp_path: Path, **config: Any) -> None:
-        from jepa_ray.orchestration.scheduler import ArmScheduler
+        from jepa_ray.orchestration.early_stopping import ArmScheduler
 
         self.cut: list[str] = []
         self.folder = tmp_path
