@@ -385,7 +385,10 @@ def test_missing_and_mismatched_predictions(sweep: Sweep) -> None:
     sweep.arm("jepa", shifted(around(0.5), 0.1), predictions=False)
     sweep.arm("part", shifted(around(0.5), 0.1), examples=range(100), k=2)
     none, part = sorted(sweep.report().verdicts, key=lambda result: result.method)
-    assert none.examples is None and "5 of 10 confirmation trials have no test predictions, so nothing is known by example." in none.notes
+    assert (
+        none.examples is None
+        and "5 of 10 confirmation trials have no test predictions, so answers cannot be compared by example." in none.notes
+    )
     assert none.verdict == "undecided" and "'interval above 0' cannot be determined" in none.sentence
     assert part.examples == 100 and "no verdict: 100 of 400 examples have a judged answer in all 10 trials" in part.sentence
 
@@ -397,7 +400,7 @@ def test_answers_that_do_not_match_the_scores(sweep: Sweep) -> None:
             sweep.trial(method, seed, 0.5, test_accuracy=score + 0.001 * (seed % 5))
     result = sweep.only()
     assert result.difference == pytest.approx(0.04) and result.verdict == "undecided" and not result.identical
-    assert "no verdict: test_accuracy of the trials table is not the mean of the predictions" in result.sentence
+    assert "no verdict: test_accuracy in the trials table is not the mean of the predictions" in result.sentence
 
 
 def test_seeds_that_the_plan_does_not_name_are_ignored(sweep: Sweep) -> None:

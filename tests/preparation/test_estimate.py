@@ -21,4 +21,4 @@ def train_tokens(max_length: int) -> float:
 
 
 def test_the_first_stage_has_its_own_maximum_length() -> None:
-    assert 0 < train_tokens(45) < train_tokens(512)
+    assert 0 < train_tokens(120) < train_tokens(512)

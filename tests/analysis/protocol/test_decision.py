@@ -76,7 +76,7 @@ def test_examples_that_one_arm_finds_easier_do_not_pass_as_seeds() -> None:
     assert verdict.p is not None and verdict.p_holm is not None and verdict.interval is not None and verdict.interval.p is not None
     assert 10 * verdict.p < 0.05 < verdict.p_holm == pytest.approx(10 * verdict.interval.p)
     report = judge(Evidence(claims=[claim(gain=0.0075, step=0.0025)], declared=plan(claims=2)))
-    assert "significant over seeds, but not over seeds x examples" in report.verdicts[0].sentence
+    assert "significant over seeds but not over seeds x examples" in report.verdicts[0].sentence
 
 
 def test_a_lost_seed_withholds_every_verdict() -> None:
@@ -88,7 +88,7 @@ def test_a_lost_seed_withholds_every_verdict() -> None:
         assert "4 of 5 planned seeds are in both arms; missing: seed 4 (not run yet, failed" in text_of(verdict, "all planned seeds")
     report = judge(Evidence(claims=[claim(seeds=SEEDS[:4])], declared=plan()))
     assert report.verdicts[0].sentence.startswith("undecided: jepa/llama3 against baseline/llama3: +10")
-    assert "is no verdict yet: 4 of 5 planned seeds" in report.verdicts[0].sentence
+    assert "no verdict yet: 4 of 5 planned seeds" in report.verdicts[0].sentence
 
 
 def test_a_race_is_decided_by_its_overall_p() -> None:
@@ -104,7 +104,7 @@ def test_a_race_is_decided_by_its_overall_p() -> None:
     assert "(raced, stopped at look 2 of 3)" in report.verdicts[0].sentence
     # No gain at all: the race ends because the upper bound is below the margin, and the sentence does not advise more seeds.
     report = judge(Evidence(claims=[claim(gain=0.0, seeds=seeds[:5])], declared=plan(seeds=seeds, looks=looks)))
-    assert "was not continued as hopeless: the one-sided 95 % upper bound over seeds is +0.48 points" in report.verdicts[0].sentence
+    assert "stopped as hopeless: the one-sided 95 % upper bound over seeds is +0.48 points" in report.verdicts[0].sentence
     (between,) = ruled(claim(seeds=seeds[:4]), declared=plan(seeds=seeds, looks=looks))
     assert between.verdict == "undecided" and "4 of 5 planned seeds" in text_of(between, "all planned seeds")
     (full,) = ruled(claim(seeds=seeds), declared=plan(seeds=seeds, looks=looks))
