@@ -13,7 +13,6 @@ tokens instead of patches; spans of random length as in SpanBERT, arXiv 1907.105
 from __future__ import annotations
 
 import copy
-import math
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,7 +34,7 @@ from jepa_ray.objectives.predictors import make_head
 from jepa_ray.objectives.schedules import ema_momentum
 from jepa_ray.streams import derive_seed, stream
 from jepa_ray.training.optimizer import clip_gradients, lr_factor
-from jepa_ray.training.runtime import NonFinite, Runtime, StepTotals, finite_everywhere
+from jepa_ray.training.runtime import Runtime, StepTotals, check_finite
 from jepa_ray.training.step import read_sums
 
 
@@ -164,9 +163,7 @@ def masked_step(state: MaskedState, rows: NDArray[np.int64], step: int, total_st
         sums += [loss.new_zeros(()) if each is None else each.detach() for each in (ce_sum, jepa_sum)]
     norm = clip_gradients(model, optim.max_grad_norm)
     totals.ce_sum, totals.jepa_sum = read_sums(sums)
-    finite = math.isfinite(totals.ce_sum) and math.isfinite(totals.jepa_sum) and math.isfinite(norm)
-    if not finite_everywhere(finite, runtime):
-        raise NonFinite(f"step {step + 1}: cross-entropy sum {totals.ce_sum:g}, JEPA sum {totals.jepa_sum:g}, gradient norm {norm:g}")
+    check_finite(totals, norm, step, runtime)
     rate = optim.learning_rate * lr_factor(step, total_steps, optim)
     for group in optimizer.param_groups:
         group["lr"] = rate * group["lr_factor"]

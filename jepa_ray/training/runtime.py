@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -83,10 +84,12 @@ def over_ranks(totals: StepTotals, runtime: Runtime) -> StepTotals:
     return StepTotals(**{name: type(getattr(totals, name))(value) for name, value in zip(names, sums.tolist(), strict=True)})
 
 
-def finite_everywhere(finite: bool, runtime: Runtime) -> bool:
-    """Whether `finite` is True on all ranks: they must leave a step together, or the others would wait for this one forever."""
-    if runtime.world_size == 1:
-        return finite
-    everywhere = torch.tensor(float(finite), device=runtime.device)
-    torch.distributed.all_reduce(everywhere, torch.distributed.ReduceOp.MIN)
-    return bool(everywhere > 0)
+def check_finite(totals: StepTotals, norm: float, step: int, runtime: Runtime) -> None:
+    """Raise NonFinite on all ranks if a loss or the gradient norm is not finite on one: they must leave a step together."""
+    finite = math.isfinite(totals.ce_sum) and math.isfinite(totals.jepa_sum) and math.isfinite(norm)
+    if runtime.world_size > 1:
+        everywhere = torch.tensor(float(finite), device=runtime.device)
+        torch.distributed.all_reduce(everywhere, torch.distributed.ReduceOp.MIN)
+        finite = bool(everywhere > 0)
+    if not finite:
+        raise NonFinite(f"step {step + 1}: cross-entropy sum {totals.ce_sum:g}, JEPA sum {totals.jepa_sum:g}, gradient norm {norm:g}")

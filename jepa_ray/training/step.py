@@ -11,7 +11,6 @@ step has no view tokens and is bit-identical to a step of the baseline.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 
@@ -31,7 +30,7 @@ from jepa_ray.streams import derive_seed
 from jepa_ray.training.device import default_micro_batch
 from jepa_ray.training.jepa_term import Term, gradient_norm
 from jepa_ray.training.optimizer import clip_gradients, lr_factor
-from jepa_ray.training.runtime import NonFinite, StepTotals, finite_everywhere, unwrap
+from jepa_ray.training.runtime import StepTotals, check_finite, unwrap
 from jepa_ray.training.state import StepInputs, TrainState
 
 
@@ -64,9 +63,7 @@ def train_step(state: TrainState, rows: NDArray[np.int64], step: int, total_step
         sums += [ce_sum.detach(), jepa_sum.detach()]
     norm = clip_gradients(model, optim.max_grad_norm)
     totals.ce_sum, totals.jepa_sum = read_sums(sums)
-    finite = math.isfinite(totals.ce_sum) and math.isfinite(totals.jepa_sum) and math.isfinite(norm)
-    if not finite_everywhere(finite, runtime):
-        raise NonFinite(f"step {step + 1}: cross-entropy sum {totals.ce_sum:g}, JEPA sum {totals.jepa_sum:g}, gradient norm {norm:g}")
+    check_finite(totals, norm, step, runtime)
     rate = optim.learning_rate * lr_factor(step, total_steps, optim)
     for group in optimizer.param_groups:
         group["lr"] = rate * group["factor"]
