@@ -26,19 +26,22 @@ class Mailbox:
         self._stopped: set[str] = set()
         self._posts: dict[str, list[Metrics]] = {}
         self._answers: dict[str, list[bool]] = {}
-        self._beats: dict[str, Beat] = {}
+        self._beats: dict[str, tuple[float, Beat]] = {}
         self._changed = asyncio.Condition()
 
-    async def beat(self, name: str, beat: Beat) -> None:
-        """Store the progress of a trial or a preparation; only the latest heartbeat of each is kept."""
-        self._beats.pop(name, None)
-        self._beats[name] = beat
+    async def beat(self, name: str, beat: Beat, sent: float) -> None:
+        """Store the progress of a trial or a preparation, sent at `sent` (seconds since the epoch); only the latest of each is kept.
+
+        An asynchronous actor may run calls in another order than they were made.
+        """
+        latest = self._beats.pop(name, None)
+        self._beats[name] = (sent, beat) if latest is None or latest[0] <= sent else latest
         while len(self._beats) > KEPT_BEATS:  # drops ended ones; running ones move to the end of the dict
             del self._beats[next(iter(self._beats))]
 
     async def beats(self) -> dict[str, Beat]:
         """The latest heartbeat under each name."""
-        return self._beats
+        return {name: beat for name, (_, beat) in self._beats.items()}
 
     async def stop(self, trial_id: str) -> None:
         """Mark a trial as cut."""

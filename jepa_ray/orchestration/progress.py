@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -27,7 +28,7 @@ def sending(mailbox: Any, name: str, phase: str = "start", every_s: float = EVER
 
     def send() -> None:
         with contextlib.suppress(Exception):  # an error in Ray must not disturb the work, and the next beat may succeed
-            mailbox.beat.remote(name, HEARTBEAT.beat())  # the reference is dropped, as nobody waits for an answer
+            mailbox.beat.remote(name, HEARTBEAT.beat(), time.time())  # the reference is dropped, as nobody waits for an answer
 
     def work() -> None:
         while not ended.wait(every_s):

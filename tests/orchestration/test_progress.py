@@ -75,13 +75,25 @@ def test_the_mailbox_keeps_the_latest_and_no_more_than_it_must() -> None:
     async def work() -> dict[str, Beat]:
         mailbox = Mailbox()
         for number in range(2 * KEPT_BEATS):
-            await mailbox.beat(f"ended-{number}", Beat("test"))
-            await mailbox.beat("running", Beat("train", number))
+            await mailbox.beat(f"ended-{number}", Beat("test"), number)
+            await mailbox.beat("running", Beat("train", number), number)
         return await mailbox.beats()
 
     beats = asyncio.run(work())
     assert len(beats) == KEPT_BEATS
     assert beats["running"] == Beat("train", 2 * KEPT_BEATS - 1)
+
+
+def test_a_late_heartbeat_does_not_replace_a_newer_one() -> None:
+    """Calls of an asynchronous actor may overtake each other."""
+
+    async def work() -> dict[str, Beat]:
+        mailbox = Mailbox()
+        await mailbox.beat("a", Beat("ready"), 2.0)
+        await mailbox.beat("a", Beat("start"), 1.0)
+        return await mailbox.beats()
+
+    assert asyncio.run(work()) == {"a": Beat("ready")}
 
 
 @pytest.mark.ray
