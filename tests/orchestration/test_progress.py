@@ -24,7 +24,8 @@ class Recorder:
         self.sent: list[tuple[str, Beat]] = []
         self.several = threading.Event()
 
-    def remote(self, name: str, beat: Beat) -> None:
+    def remote(self, name: str, beat: Beat, sent: float) -> None:
+        assert sent > 0
         self.sent.append((name, beat))
         if len(self.sent) > 3:
             self.several.set()
