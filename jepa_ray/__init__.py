@@ -12,12 +12,12 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from jepa_ray.system.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from jepa_ray.sweep import Results as Results
     from jepa_ray.sweep import open_results as open_results
     from jepa_ray.sweep import run as run
-
-__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:

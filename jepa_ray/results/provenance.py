@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
-from jepa_ray import __version__
+from jepa_ray.system.version import __version__
 
 
 def provenance() -> dict[str, str | None]:
