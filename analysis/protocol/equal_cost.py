@@ -114,7 +114,7 @@ def _at_flops(ours: Arm, theirs: Arm, metric: str, curves: Curves, cost: str) ->
     matched, notes = _matched(ours, theirs, metric, same, cost)
     if matched:
         below = max(pair.below for pair in matched.values())
-        how = "retrained with the same FLOPs, on a schedule that ends there"
+        how = "retrained with the same FLOPs, on a schedule shortened to match"
         how += f", {int(same.sum())} of {len(matched)} seeds at the same cost {WITHIN} anyway" if same.any() else ""
         how += f", matched runs up to {below:.1%} below the budget" if below > FLOPS_ALIKE else ""
         flops = float(np.mean([pair.flops for pair in matched.values()]))

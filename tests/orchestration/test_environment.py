@@ -90,7 +90,11 @@ def head() -> Iterator[str]:
     assert any("block" in line for line in process.stdout), "the cluster did not start"
     yield f"127.0.0.1:{port}"
     os.killpg(process.pid, signal.SIGTERM)
-    process.wait(60)
+    try:
+        process.wait(5)
+    except subprocess.TimeoutExpired:  # `ray start --block` gives its children half a minute
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(30)
     shutil.rmtree(home, ignore_errors=True)
 
 

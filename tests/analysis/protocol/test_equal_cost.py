@@ -63,7 +63,7 @@ def test_a_matched_run_is_checked_with_the_count_of_its_budget(tmp_path: Path) -
 
 def test_matched_runs_are_paired_with_the_cheaper_arm(tmp_path: Path) -> None:
     panel = flops(pair(tmp_path, (0.46, 0.52, 0.49)))
-    assert panel.metric == "test_accuracy" and panel.how == "retrained with the same FLOPs, on a schedule that ends there"
+    assert panel.metric == "test_accuracy" and panel.how == "retrained with the same FLOPs, on a schedule shortened to match"
     assert panel.by_seed == pytest.approx({82: 0.01, 23: 0.02, 37: -0.03})
     assert (panel.seeds, panel.spent) == (3, 3e9) and panel.difference == pytest.approx(0.0)
     # By hand: differences 1, 2, -3 points, mean 0, sd sqrt((1 + 4 + 9) / 2), half-width t(2; .975) sd / sqrt(3).
@@ -183,7 +183,7 @@ def test_the_table_of_panels(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     ]  # 4.3027 * 2.6458 / 1.7321
     assert panels.main([str(folder)]) == 0
     printed = capsys.readouterr().out
-    assert "retrained with the same FLOPs, on a schedule that ends there" in printed and "-6.57 to +6.57" in printed
+    assert "retrained with the same FLOPs, on a schedule shortened to match" in printed and "-6.57 to +6.57" in printed
     assert panels.main([str(folder), "--json"]) == 0
     (claim,) = json.loads(capsys.readouterr().out)[str(folder)]["claims"]
     assert [panel["at"] for panel in claim["panels"]] == list(cells)
