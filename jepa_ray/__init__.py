@@ -20,8 +20,15 @@ if TYPE_CHECKING:
     from jepa_ray.sweep import run as run
 
 
+__all__ = ["Results", "__version__", "open_results", "run"]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
 def __getattr__(name: str) -> Any:
     """The Python API, imported when it is first used."""
-    if name in ("Results", "open_results", "run"):
+    if name in __all__:
         return getattr(importlib.import_module("jepa_ray.sweep"), name)
     raise AttributeError(f"module 'jepa_ray' has no attribute {name!r}")

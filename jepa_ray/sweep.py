@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
-import shlex
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from jepa_ray.config import Arm, SweepConfig, arms, compared
 from jepa_ray.config.messages import folded
 from jepa_ray.orchestration.cluster import Interrupt, signals
-from jepa_ray.orchestration.sweep_folder import lock_folder
+from jepa_ray.orchestration.sweep_folder import lock_folder, same_command
 from jepa_ray.plan.load import load_sweep
 from jepa_ray.system import full_disk
 
@@ -54,7 +53,10 @@ def command() -> int:
         unknown = [] if asked else [f"jepa-ray: unknown command {name!r}"]
         print("\n".join([*unknown, "usage: jepa-ray COMMAND ...", *lines]), file=sys.stdout if asked else sys.stderr)
         return OK if asked else BAD_INPUT
-    return int(importlib.import_module(COMMANDS[name][0]).main(arguments))
+    module = importlib.import_module(COMMANDS[name][0])
+    if module.__name__.startswith("jepa_ray."):
+        return int(module.main(arguments))
+    return int(importlib.import_module("analysis.command_line").run(lambda: module.main(arguments)))
 
 
 @dataclass(frozen=True)
@@ -96,29 +98,36 @@ class Results:
     def verdict(self) -> pd.DataFrame:
         """One row per claim and control: verdict, difference and its 95 % interval (shares), Holm p, seeds, and the sentence.
 
-        ValueError if nothing can be compared yet; says why.
+        ValueError if a file is damaged, or nothing can be compared yet; says why.
         """
         import pandas as pd
 
+        from analysis.inputs.tables import refuse_damaged
         from analysis.protocol.claims import gather
         from analysis.verdict import judge
 
-        rows: list[dict[str, Any]] = [
-            {
-                **{name: getattr(one, name) for name in ("method", "baseline", "kind", "family", "task", "verdict", "difference")},
-                **{end: getattr(one.interval, end, None) for end in ("low", "high")},
-                **{"p_holm": one.p_holm, "seeds": len(one.seeds), "sentence": one.sentence},
-            }
-            for one in judge(gather(self.folder)).verdicts
-        ]
-        return pd.DataFrame(rows)
+        refuse_damaged(self.folder)
+        report = judge(gather(self.folder))
+        if not report.verdicts:
+            raise ValueError(" ".join([*report.none, *report.absent]))
+        return pd.DataFrame(
+            [
+                {
+                    **{name: getattr(one, name) for name in ("method", "baseline", "kind", "family", "task", "verdict", "difference")},
+                    **{end: getattr(one.interval, end, None) for end in ("low", "high")},
+                    **{"p_holm": one.p_holm, "seeds": len(one.seeds), "sentence": one.sentence},
+                }
+                for one in report.verdicts
+            ]
+        )
 
 
 def open_results(folder: str | Path) -> Results:
     """The results folder of a sweep. ValueError if it is not one."""
-    if not (Path(folder) / "sweep.yaml").is_file():
+    folder = Path(folder).expanduser().resolve()
+    if not (folder / "sweep.yaml").is_file():
         raise ValueError(f"{folder} is not a results folder (it has no sweep.yaml): run a sweep first, or name results/NAME")
-    return Results(Path(folder))
+    return Results(folder)
 
 
 def run(source: str | Path | Mapping[str, Any], *overrides: str, extend: bool = False, fresh: bool = False) -> Results:
@@ -133,13 +142,13 @@ def run(source: str | Path | Mapping[str, Any], *overrides: str, extend: bool = 
     sweep = load_sweep(source if isinstance(source, Mapping) else _shipped(source), overrides)
     with signals() as interrupt, lock_folder(sweep, extend=extend, fresh=fresh) as (claimed, folder):
         _run(claimed, folder, interrupt, None, None)
-    return Results(folder)
+    return Results(folder.resolve())
 
 
 def _shipped(file: str | Path) -> Path:
     """The file itself, or, if there is none, the search space of that name that an installed package brings along."""
-    inside = Path(__file__).parent / "search_spaces" / str(file).removeprefix("search_spaces/")
-    return inside if not Path(file).exists() and inside.is_file() else Path(file)
+    inside = Path(__file__).parent / "search_spaces" / Path(str(file).removeprefix("search_spaces/"))
+    return inside if not Path(file).exists() and inside.is_file() and ".." not in inside.parts else Path(file)
 
 
 def main(argv: Sequence[str] | None = None, prepare_one: Prepare | None = None, run_trial: RunTrial | None = None) -> int:
@@ -169,7 +178,7 @@ def main(argv: Sequence[str] | None = None, prepare_one: Prepare | None = None, 
             print(folded(describe(sweep, declared, estimates, facts, detectable(sweep, declared, estimates)), sys.stdout))
             return OK if len(estimates) == len(declared) else SOME_FAILED
         with signals() as interrupt, lock_folder(sweep, extend=options.extend, fresh=options.fresh) as (claimed, folder):
-            again = _same_command(arguments, sweep, claimed)
+            again = same_command(arguments, sweep, claimed)
             try:
                 return _run(claimed, folder, interrupt, prepare_one, run_trial)
             except KeyboardInterrupt:
@@ -253,14 +262,6 @@ def _run(sweep: SweepConfig, folder: Path, interrupt: Interrupt, prepare_one: Pr
     console.print(Text(f"\nTables: {folder}/trials, {folder}/metrics, {folder}/predictions"))
     console.print(Text(f"All of it on a page: python -m analysis.report {folder}"))
     return SOME_FAILED if outcome.failed or outcome.unconfirmed else OK
-
-
-def _same_command(arguments: Sequence[str], asked: SweepConfig, claimed: SweepConfig) -> str:
-    kept = [argument for argument in arguments if argument not in ("--extend", "--fresh") and not argument.startswith("name=")]
-    names = [argument for argument in arguments if argument.startswith("name=")]
-    if claimed.name != asked.name:
-        names = [f"name={claimed.name}"]
-    return shlex.join(["python", "-m", "jepa_ray.sweep", *kept, *names])
 
 
 def detectable(sweep: SweepConfig, arms: Sequence[Arm], estimates: Mapping[str, Estimate]) -> list[str]:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import sys
+import threading
+from collections import UserDict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import jepa_ray
+from jepa_ray.orchestration.cluster import signals
+from jepa_ray.plan.load import load_sweep
 from jepa_ray.sweep import COMMANDS, command
 from tests.analysis import sweeps
 
@@ -43,7 +47,46 @@ def test_a_dictionary_is_checked_like_a_file(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_verdict_without_confirmation_or_of_a_damaged_folder_is_refused(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "sweep.yaml").write_text(sweeps.SWEEP)
+    with pytest.raises(ValueError):
+        jepa_ray.open_results(tmp_path / "empty").verdict()
+    next((folder / "trials").iterdir()).write_bytes(b"PAR1junk")
+    with pytest.raises(ValueError, match="cannot be read"):
+        jepa_ray.open_results(folder).verdict()
+
+
+def test_other_mappings_and_sequences_mean_what_dictionaries_and_lists_mean() -> None:
+    tree = {"name": "x", "families": ("llama3",), "methods": UserDict(base="none"), "base": UserDict(model={"init": "random"})}
+    sweep = load_sweep(UserDict(tree), ["base.seed=5"])
+    assert (sweep.base.model.init, sweep.base.seed, sweep.families) == ("random", 5, ("llama3",))
+    with pytest.raises(ValueError, match="unknown family 'nope'"):
+        load_sweep(tree | {"families": ("nope",)})
+    with pytest.raises(ValueError, match="is not text of the form key=value"):
+        load_sweep(tree, [{"name": "y"}])  # type: ignore[list-item]
+
+
+def test_a_sweep_may_run_outside_the_main_thread() -> None:
+    """Signals stay with whoever has them: Python lets the main thread alone handle them."""
+    caught: list[Exception] = []
+
+    def work() -> None:
+        try:
+            with signals() as interrupt:
+                interrupt.install()
+                interrupt.check()
+        except Exception as error:
+            caught.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join(30)
+    assert not caught and not thread.is_alive()
+
+
 def test_nothing_else_is_handed_on() -> None:
+    assert dir(jepa_ray) == ["Results", "__version__", "open_results", "run"]
     with pytest.raises(AttributeError, match="no attribute 'sweeps'"):
         _ = jepa_ray.sweeps  # type: ignore[attr-defined]
 

@@ -22,7 +22,7 @@ from jepa_ray import results
 from jepa_ray import sweep as command
 from jepa_ray.config import ResourcesConfig, SweepConfig, canonical
 from jepa_ray.orchestration.cluster import Interrupt, _fit
-from jepa_ray.orchestration.sweep_folder import lock_folder
+from jepa_ray.orchestration.sweep_folder import lock_folder, same_command
 from tests import fake_training as fake
 
 
@@ -121,8 +121,7 @@ def test_a_changed_sweep_is_refused_extended_or_started_afresh(tmp_path: Path) -
     with lock_folder(fake.make_sweep(tmp_path), fresh=True) as (sweep, fresh):
         assert sweep.name == "fake-3"
     assert (
-        command._same_command(["a.yaml", "--fresh", "name=fake"], fake.make_sweep(tmp_path), sweep)
-        == "python -m jepa_ray.sweep a.yaml name=fake-3"
+        same_command(["a.yaml", "--fresh", "name=fake"], fake.make_sweep(tmp_path), sweep) == "python -m jepa_ray.sweep a.yaml name=fake-3"
     )
 
 

@@ -10,6 +10,7 @@ import dataclasses
 import logging
 import os
 import signal
+import threading
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -59,9 +60,10 @@ class Interrupt:
         self.requested = self.enabled = False
 
     def install(self) -> None:
-        """Handle both signals; call again after `ray.init`, which installs its own handler."""
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._handle)
+        """Handle both signals; call again after `ray.init`, which installs its own handler. Python allows that in the main thread only."""
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, self._handle)
 
     def check(self) -> None:
         """Called in every turn of the loop; raises KeyboardInterrupt if a signal has arrived."""
@@ -84,8 +86,9 @@ def signals() -> Iterator[Interrupt]:
     try:
         yield interrupt
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import itertools
 import os
 import platform
 import re
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -130,3 +131,12 @@ def _write_yaml(sweep: SweepConfig, folder: Path, extend: bool) -> None:
 def _warn(sentences: Sequence[str]) -> None:
     for sentence in sentences:
         print(folded(sentence, sys.stderr), file=sys.stderr)
+
+
+def same_command(arguments: Sequence[str], asked: SweepConfig, claimed: SweepConfig) -> str:
+    """The command that resumes this sweep: without `--extend` and `--fresh`, and with the name that its folder has."""
+    kept = [argument for argument in arguments if argument not in ("--extend", "--fresh") and not argument.startswith("name=")]
+    names = [argument for argument in arguments if argument.startswith("name=")]
+    if claimed.name != asked.name:
+        names = [f"name={claimed.name}"]
+    return shlex.join(["python", "-m", "jepa_ray.sweep", *kept, *names])

@@ -6,7 +6,6 @@ weights or data run when these are prepared. Imports neither torch nor Ray.
 
 from __future__ import annotations
 
-import copy
 import difflib
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -54,7 +53,7 @@ def load_sweep(
     Raises:
         ConfigError: lists every error.
     """
-    tree, lines = (copy.deepcopy(dict(source)), {}) if isinstance(source, Mapping) else _read(Path(source))
+    tree, lines = (_plain(source), {}) if isinstance(source, Mapping) else _read(Path(source).expanduser())
     messages: list[str] = []
     _shorthands(tree)
     findings = list(_full_names(tree, lines))
@@ -77,6 +76,15 @@ def load_sweep(
     if messages or sweep is None:
         raise ConfigError("the sweep" if isinstance(source, Mapping) else str(source), list(dict.fromkeys(messages)))
     return sweep
+
+
+def _plain(value: Any) -> Any:
+    """A copy as YAML would have made it: mappings are dicts, tuples are lists, paths are text."""
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    return str(value) if isinstance(value, Path) else value
 
 
 def parse_resolved(path: Path) -> dict[str, Any]:
@@ -177,6 +185,8 @@ def _line(path: Place, lines: dict[tuple[str, ...], int]) -> int | None:
 
 def _apply(tree: dict[str, Any], override: str, lines: dict[tuple[str, ...], int]) -> None:
     """Put one `key=value` into the tree. Keys of `space` contain dots themselves: `space.objective.k.int=[0, 2]`."""
+    if not isinstance(override, str):
+        raise ValueError(f"override {override!r} is not text of the form key=value, e.g. search.num_trials=40")
     key, equals, text = override.partition("=")
     parts = key.split(".")
     if not equals or not all(parts):
