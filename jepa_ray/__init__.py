@@ -1,10 +1,12 @@
 """jepa_ray: does a joint-embedding predictive (JEPA) term improve a language model, at which knobs, and how sure are we?
 
-import jepa_ray
+In Python, for example in a notebook:
 
-results = jepa_ray.run("search_spaces/lora.yaml", "search.num_trials=4")
-results.trials                              # a pandas table, one row per trial
-jepa_ray.open_results("results/lora").verdict()
+    import jepa_ray
+
+    results = jepa_ray.run("search_spaces/lora.yaml", "search.num_trials=4")
+    results.trials                              # a pandas table, one row per trial
+    jepa_ray.open_results("results/lora").verdict()
 """
 
 from __future__ import annotations
