@@ -9,7 +9,7 @@ import hashlib
 import json
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from jepa_ray.config.objective import ObjectiveConfig, masked_misfit
 from jepa_ray.config.record import Record
@@ -39,6 +39,25 @@ class NetworkConfig(Record):
     """auto: bf16 on a GPU (with fp32 master weights for trained parameters), fp32 on a CPU."""
     packing: Literal["auto", "trie", "flat", "plain"] = "auto"
     """How token sequences share rows. All ways are exact; auto is trie, which never needs more tokens (see `data/packing.py`)."""
+    attention: Literal["auto", "bucketed", "flex"] = "auto"
+    """How tokens of a packed row attend. Both ways are exact. bucketed: PyTorch's fused attention, once per group of similar sequences.
+    flex: FlexAttention, one kernel for the row (on a CPU a dense mask, for tests). auto: flex on a GPU, and with `compile: true`."""
+    compile: Literal["auto", "true", "false"] = "auto"
+    """Whether the layers run as one graph from torch.compile, which needs flex attention. auto: on a GPU, if the trial has enough steps to
+    repay the compilation. Some trials run without: see docs/performance.md."""
+
+    @field_validator("compile", mode="before")
+    @classmethod
+    def _as_text(cls, value: Any) -> Any:
+        return str(value).lower() if isinstance(value, bool) else value
+
+    @model_validator(mode="after")
+    def _compiled_by_flex(self) -> NetworkConfig:
+        if self.compile == "true" and self.attention == "bucketed":
+            raise ValueError("compile = true needs attention = flex, because bucketed attention has new shapes in every batch; drop one")
+        if self.packing == "plain" and (self.attention == "flex" or self.compile == "true"):
+            raise ValueError("packing = plain uses the model's own attention, so attention = flex and compile = true need trie or flat")
+        return self
 
 
 class ModelConfig(NetworkConfig):
@@ -86,9 +105,12 @@ class StageConfig(Record):
     batch_size: int = Field(128, ge=1)
     """Examples per optimizer step, over all workers (paper: 4 x 4 x 8 = 128)."""
     micro_batch_size: int | None = Field(None, ge=1)
-    """Examples per forward pass and worker. If null, the worker's whole share of a step, on a GPU at most 4,096 tokens of it. Affects only
-    rounding and LoRA dropout masks, except for InfoNCE and the regularisers, which compare the pairs of one forward pass (of all
-    workers); for these, null means the whole share on a GPU as well."""
+    """Examples per forward pass and worker. If null, `tokens_per_forward` applies. Affects only rounding and LoRA dropout masks, except for
+    InfoNCE and the regularisers, which compare the pairs of one forward pass (of all workers)."""
+    tokens_per_forward: int | None = Field(None, ge=1)
+    """Maximum number of tokens per forward pass and worker, counted after packing. Examples are grouped so that all passes have about
+    equally many. If null, the worker's whole share of a step, on a GPU as much of it as memory allows (InfoNCE and the regularisers: the
+    whole share)."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     """Shape of the learning rate after the warm-up. linear and cosine decay to zero at the last step."""
     warmup_ratio: float = Field(0.0, ge=0, lt=1)
@@ -105,6 +127,15 @@ class StageConfig(Record):
     """answer: cross-entropy over the answer and its end of turn. all: over every token after the first."""
     train_end_of_turn: bool = True
     """Whether the model is trained to stop after its answer. false is the reference's defect 1, kept as an ablation."""
+
+    @model_validator(mode="after")
+    def _one_size(self) -> StageConfig:
+        if self.micro_batch_size is not None and self.tokens_per_forward is not None:
+            raise ValueError(
+                f"micro_batch_size = {self.micro_batch_size} and tokens_per_forward = {self.tokens_per_forward} both set the size of a "
+                f"forward pass; drop one"
+            )
+        return self
 
 
 class OptimConfig(StageConfig):

@@ -68,6 +68,14 @@ class Ragged:
         return np.diff(self.offsets)
 
 
+def common_prefix(sequences: Ragged) -> int:
+    """Number of first tokens that all sequences have in common; 0 if there are none."""
+    if not len(sequences):
+        return 0
+    first, starts, shortest = sequences[0], sequences.offsets[:-1], int(sequences.lengths.min())
+    return next((at for at in range(shortest) if (sequences.flat[starts + at] != first[at]).any()), shortest)
+
+
 @dataclass(frozen=True)
 class TokenTable:
     """A tokenised split: flat arrays that workers share without copying. Row i of every field belongs to the same example."""

@@ -9,11 +9,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 from jepa_ray.data.packing import Readout, ViewBatch, pack
 from jepa_ray.data.views import TokenTable
-from jepa_ray.models.network import DeviceBatch, Network
+from jepa_ray.models.network import Network
 from jepa_ray.system.heartbeat import HEARTBEAT
 
 
@@ -47,9 +46,8 @@ def option_scores(network: Network, table: TokenTable, rows: Sequence[int]) -> l
         source=none,
         target=none,
     )
-    on_device = DeviceBatch.of(batch, network.device)
-    logits_NV, _, _ = network(on_device)
-    log_prob_N = F.log_softmax(logits_NV.float(), dim=-1).gather(1, on_device.label_ids_N[:, None])[:, 0]
+    on_device = network.place(batch)
+    log_prob_N = -network.label_losses(network.encode(on_device)[on_device.label_index_N], on_device.label_ids_N)
     owner_N = torch.from_numpy(np.repeat(np.arange(len(options)), [len(option) for _, option in options])).to(network.device)
     sums = torch.zeros(len(options), device=network.device).index_add(0, owner_N, log_prob_N).tolist()
     scores = iter(sums)

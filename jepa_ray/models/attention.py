@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from jepa_ray.data.packing import Packed
+from jepa_ray.models.flex import FlexLayout, flex
 
 NAME = "jepa_ray_packed"
 # Shape legend: T tokens of the row, Q query slots, M key slots, H heads, G key/value heads, D head size,
@@ -153,7 +154,7 @@ def packed_attention(
     softcap: float | None = None,
     sliding_window: int | None = None,
     dropout: float = 0.0,
-    layout: Layout | None = None,
+    layout: Layout | FlexLayout | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Transformers' attention interface: query (1, H, T, D), key and value (1, G, T, D) to (1, T, H, D)."""
@@ -163,6 +164,8 @@ def packed_attention(
         raise ValueError(f"packed attention does not support attention dropout (this model has {dropout:g}); set base.model.packing=plain")
     assert attention_mask is None, "a mask was built in addition to the layout"
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
+    if isinstance(layout, FlexLayout):
+        return flex(query, key, value, scale, softcap, sliding_window, layout), None
     return _bucketed(query, key, value, scale, softcap, sliding_window, layout), None
 
 

@@ -12,18 +12,26 @@ that one learning rate means the same for both.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
-from jepa_ray.data.packing import PREDICTOR_BASE, Packed, Readout, ViewBatch
+from jepa_ray.data.packing import PREDICTOR_BASE, ViewBatch
 from jepa_ray.models.attention import NAME as PACKED_ATTENTION
-from jepa_ray.models.attention import Layout
+from jepa_ray.models.compiled import CompileError, backbone, compiled_backbone, tell_once
+from jepa_ray.models.device_batch import DeviceBatch, Kernel, Placement, Rows
+from jepa_ray.models.flex import FlexLayout
+
+T = TypeVar("T")
+
+LOGIT_BYTES = 1 << 28
+"""Most bytes of fp32 logits at a time in training: 523 labels of a vocabulary of 128,256."""
 
 
 @dataclass(frozen=True)
@@ -34,65 +42,6 @@ class Depth:
     """Fraction of the layers, rounded to a whole layer."""
     final_norm: bool = True
     """After the model's final norm (applied to whichever layer is read), or before it."""
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Packed tokens on a device. Legend: R rows, T tokens per row."""
-
-    input_ids_RT: Tensor
-    position_ids_RT: Tensor
-    layout: Layout
-
-    @classmethod
-    def of(cls, packed: Packed, device: torch.device) -> Rows:
-        return cls(torch.from_numpy(packed.input_ids).to(device), torch.from_numpy(packed.position_ids).to(device), Layout(packed, device))
-
-
-@dataclass(frozen=True)
-class DeviceReadout:
-    """A Readout on a device: E entries, P pairs."""
-
-    index_E: Tensor
-    pair_E: Tensor
-    weight_E: Tensor | None
-    """None: one entry of weight 1 per pair, in order."""
-    num_pairs: int
-
-    @classmethod
-    def of(cls, readout: Readout, device: torch.device) -> DeviceReadout:
-        weight = None if readout.is_single else torch.from_numpy(readout.weight).to(device)
-        return cls(torch.from_numpy(readout.index).to(device), torch.from_numpy(readout.pair).to(device), weight, readout.num_pairs)
-
-    def read(self, states_XD: Tensor, norm: nn.Module | None = None) -> Tensor:
-        """(P, D) embeddings, in fp32; `norm` is applied only to the states that are read."""
-        entries_ED = states_XD[self.index_E]
-        entries_ED = (norm(entries_ED) if norm is not None else entries_ED).float()
-        if self.weight_E is None:
-            return entries_ED
-        entries_ED = entries_ED * self.weight_E[:, None]
-        zeros_PD = entries_ED.new_zeros(self.num_pairs, entries_ED.shape[1])
-        return zeros_PD.index_add(0, self.pair_E, entries_ED)
-
-
-@dataclass(frozen=True)
-class DeviceBatch:
-    """A ViewBatch on a device. Legend: N labels."""
-
-    rows: Rows
-    label_index_N: Tensor
-    label_ids_N: Tensor
-    source: DeviceReadout
-    target: DeviceReadout
-    frozen: Rows | None
-    """Rows for a separate target encoder; `target` then reads that encoder's states."""
-
-    @classmethod
-    def of(cls, batch: ViewBatch, device: torch.device) -> DeviceBatch:
-        label_index, label_ids = (torch.from_numpy(array).to(device) for array in (batch.label_index, batch.label_ids))
-        source, target = (DeviceReadout.of(readout, device) for readout in (batch.source, batch.target))
-        frozen = Rows.of(batch.frozen, device) if batch.frozen is not None else None
-        return cls(Rows.of(batch.packed, device), label_index, label_ids, source, target, frozen)
 
 
 class Network(nn.Module):
@@ -106,6 +55,10 @@ class Network(nn.Module):
         self.head = head
         """A trained map of the source embedding, (P, D) to (P, D)."""
         self.depth = depth or Depth()
+        self.kernel: Kernel = "bucketed"
+        """The attention of packed rows."""
+        self.compiled = False
+        """Whether training passes run as one compiled graph. Needs flex, and states that are read after the last layer's norm."""
 
     @property
     def causal_lm(self) -> Any:
@@ -117,9 +70,16 @@ class Network(nn.Module):
         device: torch.device = self.causal_lm.device
         return device
 
+    def place(self, batch: ViewBatch) -> DeviceBatch:
+        """The batch on the network's device, as its attention needs it."""
+        windows = (
+            {getattr(module, "sliding_window", None) for module in self.causal_lm.base_model.modules()} if self.kernel == "flex" else ()
+        )
+        return DeviceBatch.of(batch, Placement(self.device, self.kernel, tuple(sorted({None, *windows}, key=lambda size: size or 0))))
+
     def forward(self, batch: DeviceBatch | Rows) -> Any:
-        """For a batch: logits (N, V) at the labels, source (P, D) and target (P, D) embeddings of the views. For rows: their states, as
-        needed from a target encoder.
+        """For a batch: the sum of its labels' cross-entropy, source (P, D) and target (P, D) embeddings of the views. For rows: their states,
+        as needed from a target encoder.
         """
         if isinstance(batch, Rows):
             _, read_XD, norm = self.states(batch)
@@ -127,7 +87,7 @@ class Network(nn.Module):
         last_XD, read_XD, norm = self.states(batch.rows)
         source_PD = self.mapped(batch.source.read(read_XD, norm))
         target_PD = batch.target.read(read_XD, norm) if batch.frozen is None else source_PD.new_empty(0)
-        return self.logits(last_XD[batch.label_index_N]), source_PD, target_PD
+        return self.label_loss(last_XD[batch.label_index_N], batch.label_ids_N), source_PD, target_PD
 
     def mapped(self, source_PD: Tensor) -> Tensor:
         """Source embeddings mapped by the head, in fp32 even under autocast."""
@@ -143,20 +103,21 @@ class Network(nn.Module):
 
     def states(self, rows: Rows) -> tuple[Tensor, Tensor, nn.Module | None]:
         """(R * T, D) last hidden states after the final norm; the states to read embeddings from; the norm to apply to these, if any."""
-        plain = rows.layout.packed.backend == "plain"
         # Not restored afterwards: gradient checkpointing calls the layers again in the backward pass.
-        self.causal_lm.config._attn_implementation = native_attention(self.causal_lm) if plain else PACKED_ATTENTION
+        self.causal_lm.config._attn_implementation = native_attention(self.causal_lm) if rows.layout is None else PACKED_ATTENTION
         base = self.causal_lm.base_model
         with _tapped(base, self.depth) as tapped:
-            last_RTD = base(
-                inputs_embeds=self.embed(rows.input_ids_RT),
-                position_ids=rows.position_ids_RT,
-                use_cache=False,
-                **({} if plain else {"layout": rows.layout}),
-            ).last_hidden_state
+            run = compiled_backbone if self._by_graph(rows) else backbone
+            last_RTD = run(base, self.embed(rows.input_ids_RT), rows.position_ids_RT, rows.layout)
         read_RTD = tapped[-1] if tapped else last_RTD
         norm = final_norm(base) if tapped and self.depth.final_norm else None
         return last_RTD.flatten(0, 1), read_RTD.flatten(0, 1), norm
+
+    def _by_graph(self, rows: Rows) -> bool:
+        """Passes without a gradient, or in evaluation mode, would be graphs of their own, too few to repay compiling them. A graph does not
+        see hooks, by which states of other depths are read."""
+        training = self.training and torch.is_grad_enabled()
+        return self.compiled and training and isinstance(rows.layout, FlexLayout) and self.depth == Depth()
 
     def embed(self, input_ids_RT: Tensor) -> Tensor:
         """(R, T, D) embeddings; ids >= PREDICTOR_BASE are predictor tokens."""
@@ -178,6 +139,42 @@ class Network(nn.Module):
         cap = getattr(self.causal_lm.config, "final_logit_softcapping", None)
         return logits_NV.float() if cap is None else torch.tanh(logits_NV.float() / cap) * cap
 
+    def label_loss(self, hidden_ND: Tensor, label_ids_N: Tensor) -> Tensor:
+        """Sum of the labels' cross-entropy. Logits of more than LOGIT_BYTES are computed part by part, and again in the backward pass."""
+        parts = self._label_parts(hidden_ND, label_ids_N)
+        if len(parts) == 1:
+            return self._loss_sum(*parts[0])
+        sums = [checkpoint(self._loss_sum, *part, use_reentrant=False) for part in parts]
+        return torch.stack(sums).sum()
+
+    def label_losses(self, hidden_ND: Tensor, label_ids_N: Tensor) -> Tensor:
+        """(N,) cross-entropy of each label, part by part. For passes without a gradient."""
+        parts = self._label_parts(hidden_ND, label_ids_N)
+        return torch.cat([F.cross_entropy(self.logits(hidden), ids, reduction="none") for hidden, ids in parts])
+
+    def _label_parts(self, hidden_ND: Tensor, label_ids_N: Tensor) -> list[tuple[Tensor, Tensor]]:
+        size = max(1, LOGIT_BYTES // (4 * self.causal_lm.config.vocab_size))
+        return list(zip(hidden_ND.split(size), label_ids_N.split(size), strict=True))
+
+    def _loss_sum(self, hidden_ND: Tensor, label_ids_N: Tensor) -> Tensor:
+        return F.cross_entropy(self.logits(hidden_ND), label_ids_N, reduction="sum")
+
+    def fall_back(self, error: CompileError) -> None:
+        """After an error of the compiler: go on without the graph, then without the kernel that has to be compiled; say so once per process.
+
+        Raises the error if nothing was compiled.
+        """
+        if self.compiled:
+            self.compiled = False
+            tell_once(f"the step is not compiled, because torch.compile failed ({_first_line(error)}); training goes on, more slowly")
+        elif self.kernel == "flex":
+            self.kernel = "bucketed"
+            tell_once(
+                f"attention is bucketed, because FlexAttention could not be compiled ({_first_line(error)}); training goes on, more slowly"
+            )
+        else:
+            raise error
+
     @contextmanager
     def attention(self, name: str | None) -> Iterator[None]:
         """Run with the named attention; None: the model's own (SDPA if supported, else eager). For passes without a backward."""
@@ -195,6 +192,19 @@ def final_norm(base: Any) -> nn.Module:
     norm = getattr(base, "norm", None) or getattr(base, "final_layernorm", None)
     assert isinstance(norm, nn.Module), f"{type(base).__name__} has neither `norm` nor `final_layernorm`"
     return norm
+
+
+def compilable(network: Network, run: Callable[[], T]) -> T:
+    """The result of `run`, which calls the network; repeated without what cannot be compiled (`Network.fall_back`)."""
+    while True:
+        try:
+            return run()
+        except CompileError as error:
+            network.fall_back(error)
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}".rstrip(": ")
 
 
 @contextmanager

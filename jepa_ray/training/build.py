@@ -11,6 +11,7 @@ from jepa_ray.training import checkpoint as working
 from jepa_ray.training.epochs import epoch_steps
 from jepa_ray.training.jepa_term import Term, active_objective, fit_network
 from jepa_ray.training.optimizer import make_optimizer
+from jepa_ray.training.placement import place
 from jepa_ray.training.runtime import Runtime, data_parallel
 from jepa_ray.training.state import TrainState
 from jepa_ray.training.step import lambda_from_gradients
@@ -34,6 +35,7 @@ def build(
         revision=revision,
     )
     fit_network(network, objective, config.seed)
+    place(network, config, runtime.device, len(table))
     optimizer = make_optimizer(network, config)
     saved = working.load(scratch, network, optimizer)
     state = TrainState(

@@ -11,11 +11,6 @@ import resource
 
 import torch
 
-from jepa_ray.data.views import TokenTable
-
-TOKENS_PER_PASS = 4096
-"""Tokens of a micro-batch on a GPU if `micro_batch_size` is not set: about 9 GB of activations at 1B parameters (2.2 MB per token)."""
-
 
 class DeviceLost(RuntimeError):
     """The GPU no longer responds in this process; only a new process can continue."""
@@ -51,14 +46,3 @@ def peak_memory(device: str) -> float:
     if device.startswith("cuda"):
         return float(torch.cuda.max_memory_allocated(device))
     return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * 1024
-
-
-def default_micro_batch(table: TokenTable, device: str, *, with_views: bool) -> int | None:
-    """Examples per micro-batch if the configuration sets none; None: the whole step, as on a CPU.
-
-    `with_views`: Text and Code of an example are encoded as well. Counts unpacked tokens; the packed row has fewer.
-    """
-    if not device.startswith("cuda"):
-        return None
-    parts = (table.lm, table.text, table.code) if with_views else (table.lm,)
-    return max(1, int(TOKENS_PER_PASS // max(1.0, sum(float(part.lengths.mean()) for part in parts))))

@@ -16,9 +16,10 @@ from jepa_ray.config import TrialConfig
 from jepa_ray.data.views import TokenTable
 from jepa_ray.training.cost import FlopModel
 from jepa_ray.training.jepa_term import Term
+from jepa_ray.training.micro_batches import micro_batches
 from jepa_ray.training.runtime import StepTotals
 from jepa_ray.training.state import StepInputs
-from jepa_ray.training.step import micro_batches, totals_of
+from jepa_ray.training.step import totals_of
 
 Epochs = list[list[NDArray[np.int64]]]
 

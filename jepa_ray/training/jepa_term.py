@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from jepa_ray.config import ObjectiveConfig, TrialConfig
 from jepa_ray.data.packing import Views
 from jepa_ray.data.views import TokenTable
-from jepa_ray.models.network import Depth, DeviceBatch, Network
+from jepa_ray.models.device_batch import DeviceBatch
+from jepa_ray.models.network import Depth, Network
 from jepa_ray.objectives.distances import Others, distance
 from jepa_ray.objectives.ema import Average
 from jepa_ray.objectives.layouts import exchange, views_of

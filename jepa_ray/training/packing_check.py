@@ -13,7 +13,7 @@ from torch import Tensor
 from jepa_ray.config import ObjectiveConfig
 from jepa_ray.data.packing import Backend, make_batch
 from jepa_ray.data.views import TokenTable
-from jepa_ray.models.network import DeviceBatch, Network
+from jepa_ray.models.network import Network
 from jepa_ray.objectives.layouts import views_of
 
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1}
@@ -46,7 +46,7 @@ def attention_error(
     was_training = network.training
     network.eval()
     with torch.inference_mode(), torch.autocast(network.device.type, dtype=torch.bfloat16, enabled=bf16):
-        packed_XD = network.encode(DeviceBatch.of(batch, network.device)).float()
+        packed_XD = network.encode(network.place(batch)).float()
         worst = 0.0
         for path_nodes in batch.packed.nodes:
             ids = batch.packed.input_ids.reshape(-1)[path_nodes].astype(np.int32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from torch import nn
 
 from jepa_ray.config import ObjectiveConfig, TrialConfig
 from jepa_ray.data.packing import Backend, count_labels
-from jepa_ray.data.views import TokenTable
+from jepa_ray.data.views import TokenTable, common_prefix
 from jepa_ray.models.network import Network
 from jepa_ray.training import checkpoint
 from jepa_ray.training.jepa_term import Term, active_objective
@@ -35,6 +36,8 @@ class StepInputs:
     runtime: Runtime = field(default_factory=Runtime)
     packing: Backend | None = None
     """How token paths are packed (see `data/packing.py`); None: as configured."""
+    tokens_that_fit: int | None = None
+    """Tokens per forward pass for which there is memory, the same on all ranks; None: a whole step, as on a CPU."""
 
     @property
     def backend(self) -> Backend:
@@ -49,6 +52,25 @@ class StepInputs:
         """Labels of a step over all ranks, at least 1: the divisor of its cross-entropy."""
         optim = self.config.optim
         return max(1, count_labels(self.table, rows.tolist(), loss_on=optim.loss_on, train_end_of_turn=optim.train_end_of_turn))
+
+    def token_counts(self, *, with_views: bool) -> tuple[int, NDArray[np.int64]]:
+        """Upper bounds of a packed row's tokens: those that all examples share, counted once, and each example's others.
+
+        `with_views`: Text, predictor tokens and Code of an example are encoded as well.
+        """
+        return self._token_counts[with_views]
+
+    @functools.cached_property
+    def _token_counts(self) -> tuple[tuple[int, NDArray[np.int64]], tuple[int, NDArray[np.int64]]]:
+        share = self.backend == "trie"
+        k = self.config.objective.k if self.config.objective is not None else 0
+        # With predictor tokens in front, or swapped views, the views' common beginnings are others: they count as not shared.
+        views_share = share and self.config.objective is not None and self.config.objective.layout == "append"
+        lm, text, code = self.table.lm, self.table.text, self.table.code
+        parts = [(lm, share), (text, views_share), (code, views_share)]
+        shared = [common_prefix(part) if shares else 0 for part, shares in parts]
+        own = [part.lengths - count for (part, _), count in zip(parts, shared, strict=True)]
+        return (shared[0], own[0]), (sum(shared), own[0] + own[1] + own[2] + k)
 
 
 @dataclass(kw_only=True)

@@ -11,31 +11,33 @@ step has no view tokens and is bit-identical to a step of the baseline.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from jepa_ray.config import ObjectiveConfig, TrialConfig
-from jepa_ray.data.packing import Packed, ViewBatch, make_batch
-from jepa_ray.data.views import TokenTable
+from jepa_ray.data.packing import Packed, ViewBatch
 from jepa_ray.models.loading import uses_bf16
-from jepa_ray.models.network import DeviceBatch
+from jepa_ray.models.network import compilable
 from jepa_ray.objectives.layouts import num_pairs
 from jepa_ray.streams import derive_seed
-from jepa_ray.training.device import default_micro_batch
 from jepa_ray.training.jepa_term import Term, gradient_norm
+from jepa_ray.training.micro_batches import micro_batches
 from jepa_ray.training.optimizer import clip_gradients, lr_factor
 from jepa_ray.training.runtime import StepTotals, check_finite, unwrap
-from jepa_ray.training.state import StepInputs, TrainState
+from jepa_ray.training.state import TrainState
 
 
-def train_step(state: TrainState, rows: NDArray[np.int64], step: int, total_steps: int) -> StepTotals:
-    """One optimizer step on the examples `rows`, of which this rank takes every world_size-th. `step` counts from 0.
+def train_step(
+    state: TrainState, rows: NDArray[np.int64], step: int, total_steps: int, batches: Sequence[ViewBatch] | None = None
+) -> StepTotals:
+    """One optimizer step on the examples `rows`, of which this rank takes its share. `step` counts from 0.
+
+    `batches`: this rank's micro-batches of the step, if they have been packed before.
 
     Raises:
         NonFinite: the loss or the gradient norm is not finite; names the step.
@@ -44,23 +46,30 @@ def train_step(state: TrainState, rows: NDArray[np.int64], step: int, total_step
     assert term is not None or state.objective is None, "the trial has a JEPA term, but its state does not"
     optim = config.optim
     totals = StepTotals()
-    optimizer.zero_grad(set_to_none=True)
     active = None if term is None or term.is_dropped(step) else term
-    batches = list(micro_batches(state, rows, step, active))
+    if batches is None:
+        batches = list(micro_batches(state, rows, step, active))
     num_labels = state.count_labels(rows)
     pairs = num_pairs(active.objective, state.table, rows.tolist()) if active is not None else 0
     weight = active.lambda_at(step, total_steps) if active is not None else 0.0
-    sums: list[Tensor] = []
-    for number, batch in enumerate(batches):
-        torch.manual_seed(derive_seed(config.seed, "dropout", step, runtime.rank, number))
-        last = number == len(batches) - 1
-        hold_back = nullcontext() if last or runtime.world_size == 1 else model.no_sync()  # type: ignore[operator]
-        with hold_back:
-            ce_sum, jepa_sum = losses(model, batch, config, torch.device(runtime.device), active, step)
-            loss = loss_of_sums(ce_sum, jepa_sum, config.objective, num_labels, pairs, weight)
-            (loss * runtime.world_size).backward()  # data-parallel training averages gradients over ranks
+
+    def accumulate() -> list[Tensor]:
+        sums: list[Tensor] = []
+        optimizer.zero_grad(set_to_none=True)
+        for number, batch in enumerate(batches):
+            torch.manual_seed(derive_seed(config.seed, "dropout", step, runtime.rank, number))
+            last = number == len(batches) - 1
+            hold_back = nullcontext() if last or runtime.world_size == 1 else model.no_sync()  # type: ignore[operator]
+            with hold_back:
+                ce_sum, jepa_sum = losses(model, batch, config, torch.device(runtime.device), active, step)
+                loss = loss_of_sums(ce_sum, jepa_sum, config.objective, num_labels, pairs, weight)
+                (loss * runtime.world_size).backward()  # data-parallel training averages gradients over ranks
+            sums += [ce_sum.detach(), jepa_sum.detach()]
+        return sums
+
+    sums = compilable(state.network, accumulate)
+    for batch in batches:
         totals.add(totals_of(batch))
-        sums += [ce_sum.detach(), jepa_sum.detach()]
     norm = clip_gradients(model, optim.max_grad_norm)
     totals.ce_sum, totals.jepa_sum = read_sums(sums)
     check_finite(totals, norm, step, runtime)
@@ -71,36 +80,6 @@ def train_step(state: TrainState, rows: NDArray[np.int64], step: int, total_step
     if term is not None:
         term.update(step, total_steps)
     return totals
-
-
-def micro_batches(inputs: StepInputs, rows: NDArray[np.int64], step: int, term: Term | None) -> Iterator[ViewBatch]:
-    """This rank's share of a step, packed. Every rank gets the same number of micro-batches, of which some may be empty.
-
-    `term`: the JEPA term; None if there is none, or if loss dropout skips it.
-    """
-    table, runtime, optim = inputs.table, inputs.runtime, inputs.config.optim
-    mine = rows[runtime.rank :: runtime.world_size]
-    share = -(-len(rows) // runtime.world_size)
-    default = default_size(table, runtime.device, term.objective if term is not None else None)
-    size = min(optim.micro_batch_size or default or share, share)
-    partner = term.partners(rows.tolist(), step) if term is not None else None
-    for start in range(0, share, size):
-        chosen = mine[start : start + size].tolist()
-        yield make_batch(
-            table,
-            chosen,
-            backend=inputs.backend,
-            views=term.views(table, chosen, step, partner) if term is not None else None,
-            loss_on=optim.loss_on,
-            train_end_of_turn=optim.train_end_of_turn,
-        )
-
-
-def default_size(table: TokenTable, device: str, objective: ObjectiveConfig | None) -> int | None:
-    """Examples per micro-batch if none is configured; None: all in one pass, which a term that compares pairs with each other requires."""
-    if objective is not None and objective.compares_pairs:
-        return None
-    return default_micro_batch(table, device, with_views=objective is not None and objective.encodes_views)
 
 
 def read_sums(sums: Sequence[Tensor]) -> tuple[float, float]:
@@ -121,8 +100,7 @@ def losses(
     """
     if term is None and batch.num_pairs:
         term = Term.of(config, unwrap(model), weight=1.0)
-    logits_NV, label_ids_N, source_PD, target_PD = states(model, batch, config, device, term)
-    ce_sum = F.cross_entropy(logits_NV.float(), label_ids_N, reduction="sum")
+    ce_sum, source_PD, target_PD = states(model, batch, config, device, term)
     jepa_sum = ce_sum.new_zeros(())
     if term is not None and (batch.num_pairs or term.gathers):  # a worker without pairs takes part in the exchange too
         jepa_sum = term.sum_over_pairs(source_PD, target_PD, step)
@@ -134,13 +112,14 @@ def losses(
 
 def states(
     model: nn.Module, batch: ViewBatch, config: TrialConfig, device: torch.device, term: Term | None
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Logits (N, V) and ids (N,) of the labels, and the term's source (P, D) and target (P, D), in fp32."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Sum of the labels' cross-entropy, and the term's source (P, D) and target (P, D), in fp32."""
+    network = unwrap(model)
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=uses_bf16(config.model, device)):
-        on_device = DeviceBatch.of(batch, device)
-        frozen_PD = term.frozen_target(unwrap(model), on_device) if term is not None else None
-        logits_NV, source_PD, target_PD = model(on_device)
-    return logits_NV, on_device.label_ids_N, source_PD, target_PD if frozen_PD is None else frozen_PD
+        on_device = network.place(batch)
+        frozen_PD = term.frozen_target(network, on_device) if term is not None else None
+        ce_sum, source_PD, target_PD = model(on_device)
+    return ce_sum, source_PD, target_PD if frozen_PD is None else frozen_PD
 
 
 def loss_of_sums(

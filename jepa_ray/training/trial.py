@@ -26,7 +26,7 @@ from jepa_ray.data.datasets import DATASETS
 from jepa_ray.data.views import TokenTable
 from jepa_ray.evaluation.metrics import guessing
 from jepa_ray.models.loading import load_tokenizer, uses_bf16
-from jepa_ray.models.network import Network
+from jepa_ray.models.network import Network, compilable
 from jepa_ray.results import TrialResult, load_progress, now, provenance, save_progress
 from jepa_ray.system.heartbeat import HEARTBEAT
 from jepa_ray.training.build import build
@@ -132,7 +132,7 @@ def _train(run: Run, progress: TrialResult, began: float) -> TrialResult:
         spent.wall = earlier + time.perf_counter() - began
 
         metrics += _lines(values | diagnostics, spent.step, epoch + 1, spent.cost())
-        summary |= values | spent.cost() | watch.columns() | spent.columns(epoch + 1, runtime)
+        summary |= values | spent.cost() | watch.columns() | spent.columns(epoch + 1, runtime) | {"compiled": network.compiled}
         progress = replace(progress, summary=dict(summary), metrics=metrics, predictions=predictions)
         HEARTBEAT.enter("save")
         if runtime.rank == 0:
@@ -153,11 +153,14 @@ def _network_columns(state: TrainState) -> dict[str, Any]:
     """Columns of `trials` that depend on the network only; PackingError if packed rows would train differently from separate ones."""
     bf16 = uses_bf16(state.config.model, torch.device(state.runtime.device))
     # Measured on the weights that training starts from.
-    error = attention_error(state.network, state.table, state.backend, objective=state.objective, bf16=bf16)
+    error = compilable(
+        state.network, lambda: attention_error(state.network, state.table, state.backend, objective=state.objective, bf16=bf16)
+    )
     parameters = list(state.network.parameters())
     return {
         "attention_error": error,
         "packing_used": state.backend,
+        "attention_used": "plain" if state.backend == "plain" else state.network.kernel,
         "num_parameters": sum(parameter.numel() for parameter in parameters),
         "num_trainable": sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
         "lambda_used": state.term.weight if state.term is not None and state.term.is_weighed else 0.0,

@@ -21,27 +21,27 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from jepa_ray.config import ObjectiveConfig, TrialConfig
 from jepa_ray.data.packing import make_batch
 from jepa_ray.data.views import TokenTable
 from jepa_ray.evaluation.embedding import describe
 from jepa_ray.models.loading import uses_bf16
-from jepa_ray.models.network import DeviceBatch, Network
+from jepa_ray.models.network import Network
 from jepa_ray.objectives.distances import cosine, distance
 from jepa_ray.streams import stream
 from jepa_ray.training.jepa_term import Term, active_objective, constant_target
+from jepa_ray.training.micro_batches import micro_batches
 from jepa_ray.training.runtime import Runtime
-from jepa_ray.training.state import backend_of
-from jepa_ray.training.step import default_size, losses, states
+from jepa_ray.training.state import StepInputs, backend_of
+from jepa_ray.training.step import losses, states
 
 PAIRS = 128
 """Validation pairs that are diagnosed."""
 GRADIENT_ROWS = 16
 """Training examples for comparing gradients."""
-LOGIT_ROWS = 1024
-"""Labels whose logits are in memory at once."""
+TOKENS = 4096
+"""Tokens per pass for comparing gradients on a GPU, where two sets of gradients are kept besides the optimizer's states."""
 
 
 def diagnostic_rows(num_examples: int, size: int, split_seed: int) -> list[int]:
@@ -78,20 +78,11 @@ def quiet_term(config: TrialConfig, network: Network, term: Term | None) -> Term
 
 
 def term_sums(
-    network: Network, table: TokenTable, rows: Sequence[int], size: int, config: TrialConfig, term: Term
+    network: Network, table: TokenTable, rows: Sequence[int], config: TrialConfig, term: Term
 ) -> Iterator[tuple[tuple[Tensor, Tensor], tuple[int, int]]]:
-    """For `size` examples at a time: sums of cross-entropy and JEPA term as in the training step, and numbers of labels and pairs."""
-    optim, partner = config.optim, term.partners(rows, 0)
-    for start in range(0, len(rows), size):
-        chosen = list(rows[start : start + size])
-        batch = make_batch(
-            table,
-            chosen,
-            backend=backend_of(config),
-            views=term.views(table, chosen, 0, partner),
-            loss_on=optim.loss_on,
-            train_end_of_turn=optim.train_end_of_turn,
-        )
+    """For each micro-batch: sums of cross-entropy and JEPA term as in the training step, and numbers of labels and pairs."""
+    inputs = StepInputs(config=config, table=table, tokens_that_fit=None if network.device.type == "cpu" else TOKENS)
+    for batch in micro_batches(inputs, np.array(rows, dtype=np.int64), 0, term):
         yield losses(network, batch, config, network.device, term), (batch.num_labels, batch.num_pairs)
 
 
@@ -105,7 +96,7 @@ def own_states(
     for start in range(0, len(rows), size):
         chosen = list(rows[start : start + size])
         batch = make_batch(table, chosen, backend=backend_of(config), views=quiet.views(table, chosen, 0, partner))
-        _, _, source_PD, target_PD = states(network, batch, config, network.device, quiet)
+        _, source_PD, target_PD = states(network, batch, config, network.device, quiet)
         if quiet.objective.control == "constant_target":
             target_PD = constant_target(target_PD, quiet.seed)
         sides.append((source_PD.float().cpu(), target_PD.float().cpu()))
@@ -163,11 +154,10 @@ def gradient_terms(
     quiet = quiet_term(config, network, term)
     # Parameters that both terms train: predictor tokens and heads get a gradient from one term only.
     trained = [parameter for parameter in network.lm.parameters() if parameter.requires_grad]
-    size = config.optim.micro_batch_size or default_size(table, str(network.device), quiet.objective) or len(rows)
     sums: list[list[Tensor | None]] = [[None] * len(trained), [None] * len(trained)]
     counts = [0, 0]
     with undisturbed(network), torch.enable_grad():
-        for values, (num_labels, num_pairs) in term_sums(network, table, rows, size, config, quiet):
+        for values, (num_labels, num_pairs) in term_sums(network, table, rows, config, quiet):
             counts = [counts[0] + num_labels, counts[1] + num_pairs]
             for total, value in zip(sums, values, strict=True):
                 if not value.requires_grad:  # no label, or no pair
@@ -251,9 +241,9 @@ def _encode(network: Network, table: TokenTable, rows: Sequence[int], config: Tr
     text_P = [int(nodes[n + j][len(table.text[i]) - 1]) for j, i in enumerate(rows)]
     pred_P, code_P = [int(path[-1]) for path in nodes[n : 2 * n]], [int(path[-1]) for path in nodes[2 * n : 3 * n]]
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=uses_bf16(config.model, device)):
-        on_device = DeviceBatch.of(batch, device)
+        on_device = network.place(batch)
         hidden_XD = network.encode(on_device)
-        losses_N = _label_losses(network, hidden_XD, on_device)
+        losses_N = network.label_losses(hidden_XD[on_device.label_index_N], on_device.label_ids_N).double().cpu()
         pred_PD = hidden_XD[pred_P]
         if network.head is not None and reads_last_state(config.objective or ObjectiveConfig()):
             pred_PD = network.mapped(pred_PD)
@@ -267,12 +257,6 @@ def _encode(network: Network, table: TokenTable, rows: Sequence[int], config: Tr
         pred_PD=pred_PD.float().cpu(),
         code_PD=hidden_XD[code_P].float().cpu(),
     )
-
-
-def _label_losses(network: Network, hidden_XD: Tensor, batch: DeviceBatch) -> Tensor:
-    """(N,) cross-entropy of each label, in fp64 on the CPU; computes logits one slice at a time."""
-    slices = zip(batch.label_index_N.split(LOGIT_ROWS), batch.label_ids_N.split(LOGIT_ROWS), strict=True)
-    return torch.cat([F.cross_entropy(network.logits(hidden_XD[at]).float(), ids, reduction="none").double().cpu() for at, ids in slices])
 
 
 @contextmanager
