@@ -78,8 +78,8 @@ class Network(nn.Module):
         return DeviceBatch.of(batch, Placement(self.device, self.kernel, tuple(sorted({None, *windows}, key=lambda size: size or 0))))
 
     def forward(self, batch: DeviceBatch | Rows) -> Any:
-        """For a batch: the sum of its labels' cross-entropy, source (P, D) and target (P, D) embeddings of the views. For rows: their states,
-        as needed from a target encoder.
+        """For a batch: sum of the labels' cross-entropy, source (P, D) and target (P, D) embeddings of the views.
+        For rows: their states, as needed from a target encoder.
         """
         if isinstance(batch, Rows):
             _, read_XD, norm = self.states(batch)
@@ -160,20 +160,18 @@ class Network(nn.Module):
         return F.cross_entropy(self.logits(hidden_ND), label_ids_N, reduction="sum")
 
     def fall_back(self, error: CompileError) -> None:
-        """After an error of the compiler: go on without the graph, then without the kernel that has to be compiled; say so once per process.
+        """After an error of the compiler: do without the graph, then without the kernel, which is compiled too.
 
-        Raises the error if nothing was compiled.
+        Says so once per process. Raises the error if nothing was compiled.
         """
         if self.compiled:
-            self.compiled = False
-            tell_once(f"the step is not compiled, because torch.compile failed ({_first_line(error)}); training goes on, more slowly")
+            self.compiled, lost = False, "the step is not compiled"
         elif self.kernel == "flex":
-            self.kernel = "bucketed"
-            tell_once(
-                f"attention is bucketed, because FlexAttention could not be compiled ({_first_line(error)}); training goes on, more slowly"
-            )
+            self.kernel, lost = "bucketed", "attention is bucketed, not flex"
         else:
             raise error
+        reason = " ".join(str(error).split("\n\n")[0].split())
+        tell_once(f"{lost}, because torch.compile failed ({reason}); training goes on without it, more slowly")
 
     @contextmanager
     def attention(self, name: str | None) -> Iterator[None]:
@@ -201,10 +199,6 @@ def compilable(network: Network, run: Callable[[], T]) -> T:
             return run()
         except CompileError as error:
             network.fall_back(error)
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}".rstrip(": ")
 
 
 @contextmanager

@@ -10,6 +10,7 @@ Every rank has the same number of micro-batches, of which some may be empty: dat
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -61,20 +62,21 @@ def shares(inputs: StepInputs, rows: Rows, term: Term | None) -> list[list[int]]
 def balanced(tokens: NDArray[np.int64], world_size: int, budget: int) -> list[list[int]]:
     """Indices of the examples in each group: a multiple of `world_size` groups, as few as possible, with at most `budget` tokens each.
 
-    The longest example goes first, always into the emptiest group, so groups are about equal. An example longer than the budget gets a
-    group of its own, as long as there are no more groups than examples.
+    The longest example goes first, always into the emptiest group, so groups are about equal. If one example is longer than the budget, its
+    length is the budget, since its pass needs that memory anyway.
     """
+    budget = max(budget, int(tokens.max()))
     order = np.argsort(-tokens, kind="stable")
-    for rounds in range(max(1, -(-int(tokens.sum()) // (budget * world_size))), len(tokens) + 1):
+    for rounds in itertools.count(-(-int(tokens.sum()) // (budget * world_size))):
         heap = [(0, group) for group in range(rounds * world_size)]
         groups: list[list[int]] = [[] for _ in heap]
         for at in order:
             used, group = heapq.heappop(heap)
             groups[group].append(int(at))
             heapq.heappush(heap, (used + int(tokens[at]), group))
-        if max(used for used, _ in heap) <= budget or rounds * world_size >= len(tokens):
-            break
-    return [sorted(group) for group in groups]
+        if max(used for used, _ in heap) <= budget:
+            return [sorted(group) for group in groups]
+    raise AssertionError("unreachable: with one example per group, none exceeds the budget")
 
 
 @contextmanager

@@ -62,15 +62,18 @@ class StepInputs:
 
     @functools.cached_property
     def _token_counts(self) -> tuple[tuple[int, NDArray[np.int64]], tuple[int, NDArray[np.int64]]]:
-        share = self.backend == "trie"
-        k = self.config.objective.k if self.config.objective is not None else 0
-        # With predictor tokens in front, or swapped views, the views' common beginnings are others: they count as not shared.
-        views_share = share and self.config.objective is not None and self.config.objective.layout == "append"
-        lm, text, code = self.table.lm, self.table.text, self.table.code
-        parts = [(lm, share), (text, views_share), (code, views_share)]
-        shared = [common_prefix(part) if shares else 0 for part, shares in parts]
-        own = [part.lengths - count for (part, _), count in zip(parts, shared, strict=True)]
-        return (shared[0], own[0]), (sum(shared), own[0] + own[1] + own[2] + k)
+        table, objective = self.table, self.config.objective
+        shared, own = [], []
+        for part in (table.lm, table.text, table.code):
+            shared.append(common_prefix(part) if self.backend == "trie" else 0)
+            own.append(part.lengths - shared[-1])
+        if objective is None:
+            return (shared[0], own[0]), (shared[0], own[0])
+        if objective.layout == "shared_prefix":  # its source is the training sequence's own prompt
+            shared[1], own[1] = 0, np.zeros_like(own[1]) if self.backend == "trie" else table.prompt_length
+        # Predictor tokens in front are shared by all examples of a trie.
+        in_front = objective.k if objective.layout == "prepend" and self.backend == "trie" else 0
+        return (shared[0], own[0]), (sum(shared) + in_front, own[0] + own[1] + own[2] + objective.k - in_front)
 
 
 @dataclass(kw_only=True)

@@ -19,7 +19,7 @@ from jepa_ray.conformance.network_checks import CHECKS
 from jepa_ray.conformance.text_checks import Found, Row, Skip, Subject, bound, run_checks
 from jepa_ray.data.packing import Packed, ViewBatch
 from jepa_ray.data.views import TokenTable
-from jepa_ray.models import attention, network
+from jepa_ray.models import attention, device_batch, network
 from jepa_ray.models.families import FAMILIES
 from jepa_ray.models.loading import load_config, load_tokenizer
 from jepa_ray.preparation.estimate import estimate
@@ -179,7 +179,7 @@ class TestPacking:
             row = replace(packed, nodes=(np.arange(packed.num_tokens),), shared=np.zeros(1, dtype=np.int64))
             return attention.Layout(row, device)
 
-        monkeypatch.setattr(network, "Layout", leaky)
+        monkeypatch.setattr(device_batch, "Layout", leaky)
         rows = results(subject)
         assert failed(rows) == {"packing", "gradients"} and "packing=plain" in rows["packing"].remedy + rows["gradients"].remedy
 

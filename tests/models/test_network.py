@@ -14,7 +14,7 @@ from jepa_ray.config import LoraConfig, ObjectiveConfig, TrialConfig
 from jepa_ray.data.packing import PREDICTOR_BASE, Backend, make_batch
 from jepa_ray.data.views import TokenTable
 from jepa_ray.models.families import FAMILIES
-from jepa_ray.models.network import DeviceBatch, Network
+from jepa_ray.models.network import Network
 from jepa_ray.objectives.distances import DISTANCES
 from jepa_ray.training.packing_check import separate_pass
 from jepa_ray.training.step import losses
@@ -121,7 +121,7 @@ def test_other_examples_in_the_batch_do_not_matter(checkpoint: Path) -> None:
         for rows in ([0], [0, 1, 2, 3, 4, 5, 6, 7]):
             batch = make_batch(table, rows, backend=backend, k=1)
             with torch.no_grad():
-                hidden = network.encode(DeviceBatch.of(batch, CPU))
+                hidden = network.encode(network.place(batch))
             states.append(hidden[torch.from_numpy(batch.packed.nodes[0])])
         torch.testing.assert_close(states[0], states[1], rtol=1e-4, atol=1e-5)
 
@@ -161,3 +161,23 @@ def test_bf16_autocast_is_close_and_gives_fp32_losses(checkpoint: Path) -> None:
         assert ce.dtype == jepa.dtype == torch.float32
         out[precision] = float(ce.detach()), float(jepa.detach())
     assert out["bf16"] == pytest.approx(out["fp32"], rel=0.05) and out["bf16"] != out["fp32"]
+
+
+@pytest.mark.parametrize("bf16", [False, True], ids=["fp32", "bf16"])
+def test_logits_in_parts_change_nothing(checkpoint: Path, monkeypatch: pytest.MonkeyPatch, bf16: bool) -> None:
+    """The head and the cross-entropy, computed part by part and again in the backward pass."""
+    table, found = tiny.table_of(checkpoint, tiny.EXAMPLES[:6]), []
+    config = tiny.trial(checkpoint, objective=ObjectiveConfig(k=1), model__precision="bf16" if bf16 else "fp32")
+    batch = make_batch(table, list(range(6)), backend="trie", k=1)
+    for size in (10**6, 7):
+        network = tiny.network_of(config)
+        monkeypatch.setattr("jepa_ray.models.network.LOGIT_BYTES", 4 * network.causal_lm.config.vocab_size * size)
+        head = network.causal_lm.get_output_embeddings()
+        seen: list[int] = []
+        head.register_forward_hook(lambda module, inputs, output, seen=seen: seen.append(len(output)))
+        ce, jepa = losses(network, batch, config, CPU)
+        (ce + jepa).backward()  # type: ignore[no-untyped-call]
+        assert max(seen) == min(size, batch.num_labels)
+        found.append((float(ce.detach()), tiny.gradients(network)))
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-6)
+    assert tiny.largest_error(found[0][1], found[1][1]) < (2e-2 if bf16 else 1e-5)

@@ -14,10 +14,9 @@ from torch.profiler import ProfilerActivity, profile
 
 from jepa_ray.config import LoraConfig, ObjectiveConfig
 from jepa_ray.models import attention
-from jepa_ray.training import device, step, trial
+from jepa_ray.training import device, trial
 from jepa_ray.training.diagnostics import measure, monitor
 from jepa_ray.training.runtime import Runtime
-from jepa_ray.training.step import micro_batches
 from tests import tiny_models as tiny
 
 READS = ("aten::_local_scalar_dense", "aten::nonzero", "aten::is_nonzero")
@@ -105,23 +104,6 @@ def test_a_step_reads_no_number_while_it_goes_through_its_micro_batches(
         tiny.one_step(network, table, config, [3, 0, 6, 4, 1, 5, 2])
     counts = Counter(event.name for event in seen.events())
     assert sum(counts[name] for name in READS) == 0, {name: counts[name] for name in READS}
-
-
-def test_on_a_gpu_a_step_is_cut_by_tokens_unless_it_is_told_otherwise(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    table, rows = tiny.table_of(llama, tiny.EXAMPLES[:8]), torch.arange(8).numpy()
-    monkeypatch.setattr(device, "TOKENS_PER_PASS", int(3.5 * table.lm.lengths.mean()))
-
-    def sizes(where: str, objective: ObjectiveConfig | None, term: Any, **changes: Any) -> list[int]:
-        config = tiny.trial(llama, objective=objective, **changes)
-        batches = micro_batches(tiny.inputs_of(table, config, runtime=Runtime(device=where)), rows, 0, term)
-        return [batch.num_labels for batch in batches]
-
-    assert len(sizes("cpu", None, None)) == 1, "on a CPU a step is one pass"
-    assert len(sizes("cuda", None, None)) == 3, "three examples each"
-    assert len(sizes("cuda", None, None, optim__micro_batch_size=8)) == 1
-    views = (table.lm.lengths.mean() + table.text.lengths.mean() + table.code.lengths.mean()) / table.lm.lengths.mean()
-    assert step.default_size(table, "cuda", ObjectiveConfig()) == int(int(3.5 * table.lm.lengths.mean()) / table.lm.lengths.mean() / views)
-    assert step.default_size(table, "cuda", ObjectiveConfig(distance="infonce")) is None, "its negatives come from the same pass"
 
 
 class TestDiagnosesThatFail:

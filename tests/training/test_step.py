@@ -14,8 +14,8 @@ import torch
 from jepa_ray.config import LoraConfig, ObjectiveConfig, OptimConfig
 from jepa_ray.data.packing import Packed, ViewBatch, make_batch
 from jepa_ray.models import attention
+from jepa_ray.models.device_batch import DeviceBatch, Placement
 from jepa_ray.models.families import FAMILIES
-from jepa_ray.models.network import DeviceBatch
 from jepa_ray.objectives.schedules import is_dropped
 from jepa_ray.training.epochs import epoch_steps
 from jepa_ray.training.jepa_term import Term
@@ -286,7 +286,7 @@ class TestSelfCheck:
 
     def plant(self, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
         """Give attention and positions a wrong layout, while the check itself keeps the right one."""
-        from jepa_ray.models import network
+        from jepa_ray.models import device_batch
 
         def layout(packed: Packed, device: torch.device) -> attention.Layout:
             if fault == "causal over the whole row":
@@ -302,13 +302,13 @@ class TestSelfCheck:
                 return attention.Layout(packed, device)
             return attention.Layout(wrong, device)
 
-        def batch(made: ViewBatch, device: torch.device) -> DeviceBatch:
+        def batch(made: ViewBatch, placement: Placement) -> DeviceBatch:
             depth = made.packed.position_ids
             wrong = np.arange(depth.size).reshape(depth.shape) if fault == "positions of the row" else depth + (depth > 3)
-            return right(replace(made, packed=replace(made.packed, position_ids=wrong)), device)
+            return right(replace(made, packed=replace(made.packed, position_ids=wrong)), placement)
 
         right = DeviceBatch.of
-        monkeypatch.setattr(network, "Layout", layout)
+        monkeypatch.setattr(device_batch, "Layout", layout)
         if fault.startswith("positions"):
             monkeypatch.setattr(DeviceBatch, "of", batch)
 

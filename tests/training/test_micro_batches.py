@@ -1,0 +1,138 @@
+"""The micro-batches of a step: by number of examples, by tokens, evenly over ranks, and packed ahead of time."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jepa_ray.config import ObjectiveConfig, OptimConfig
+from jepa_ray.training.jepa_term import Term
+from jepa_ray.training.micro_batches import balanced, micro_batches, one_ahead, packed_ahead, shares
+from jepa_ray.training.runtime import Runtime
+from jepa_ray.training.state import StepInputs
+from jepa_ray.training.step import train_step
+from tests import tiny_models as tiny
+
+
+@pytest.fixture
+def llama(tiny_checkpoints: dict[str, Path]) -> Path:
+    return tiny_checkpoints["llama3"]
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+@pytest.mark.parametrize("budget", [1, 50, 120, 1000, 10**9])
+def test_groups_hold_every_example_once_within_the_budget(world_size: int, budget: int) -> None:
+    tokens = np.random.default_rng(budget).integers(1, 120, 37)
+    groups = balanced(tokens, world_size, budget)
+    assert sorted(at for group in groups for at in group) == list(range(37))
+    assert len(groups) % world_size == 0, "ranks have different numbers of micro-batches"
+    loads = [int(tokens[group].sum()) for group in groups]
+    assert max(loads) <= max(budget, tokens.max())
+    if budget >= 120:
+        assert len(groups) <= world_size * (int(tokens.sum()) // (budget * world_size) + 2), "far more groups than are needed"
+    if len(groups) <= 6:
+        assert max(loads) <= 1.2 * min(loads), "groups are uneven"
+
+
+def test_an_empty_step_and_too_long_an_example() -> None:
+    assert balanced(np.array([500]), 1, 100) == [[0]]
+    assert balanced(np.array([500]), 2, 100) == [[0], []], "the other rank takes part with an empty micro-batch"
+
+
+@pytest.mark.parametrize("objective", [None, ObjectiveConfig(k=2), ObjectiveConfig(layout="prepend", k=3), ObjectiveConfig(layout="tube")])
+@pytest.mark.parametrize("packing", ["trie", "flat"])
+def test_no_packed_row_has_more_tokens_than_allowed(llama: Path, objective: ObjectiveConfig | None, packing: str) -> None:
+    table = tiny.table_of(llama, tiny.EXAMPLES[:40])
+    budget = 700
+    config = tiny.trial(llama, objective=objective, model__packing=packing, optim__tokens_per_forward=budget)
+    term = Term.of(config, tiny.network_of(config))
+    batches = list(micro_batches(tiny.inputs_of(table, config, packing), np.arange(40), 0, term))  # type: ignore[arg-type]
+    sizes = [batch.packed.num_tokens for batch in batches]
+    assert len(sizes) > 1 and max(sizes) <= budget
+    assert packing == "flat" or max(sizes) > 0.5 * budget, "the bound is far above what is needed"
+    assert sum(batch.num_labels for batch in batches) == tiny.inputs_of(table, config).count_labels(np.arange(40))
+
+
+def test_a_term_that_compares_pairs_keeps_them_in_one_pass_unless_told_otherwise(llama: Path) -> None:
+    table, rows = tiny.table_of(llama, tiny.EXAMPLES[:12]), np.arange(12)
+
+    def passes(fits: int | None, **changes: object) -> int:
+        config = tiny.trial(llama, **changes)
+        inputs = StepInputs(config=config, table=table, tokens_that_fit=fits)
+        return len(shares(inputs, rows, Term.of(config, tiny.network_of(config))))
+
+    assert passes(None, objective=ObjectiveConfig()) == 1, "on a CPU a step is one pass"
+    assert passes(300, objective=ObjectiveConfig()) > 1
+    assert passes(300, objective=ObjectiveConfig(), optim__micro_batch_size=12) == 1, "the user's size comes first"
+    assert passes(300, objective=ObjectiveConfig(distance="infonce")) == 1
+    assert passes(None, objective=ObjectiveConfig(distance="infonce"), optim__tokens_per_forward=300) > 1
+
+
+def test_the_grouping_changes_only_rounding(llama: Path) -> None:
+    table, losses, weights = tiny.table_of(llama, tiny.EXAMPLES[:16]), [], []
+    for budget in (None, 400):
+        config = tiny.trial(llama, objective=ObjectiveConfig(k=1), optim__tokens_per_forward=budget)
+        network = tiny.network_of(config)
+        totals = train_step(tiny.state_of(network, table, config, term=Term.of(config, network)), np.arange(16), 0, 4)
+        losses.append((totals.ce_sum, totals.jepa_sum, totals.num_labels, totals.num_pairs))
+        weights.append(tiny.weights(network))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert tiny.largest_error(*weights) < 1e-5
+
+
+def test_ranks_share_a_step(llama: Path) -> None:
+    table, rows = tiny.table_of(llama, tiny.EXAMPLES[:20]), np.random.default_rng(0).permutation(20)
+    config = tiny.trial(llama, optim__tokens_per_forward=300)
+    parts = [shares(tiny.inputs_of(table, config, runtime=Runtime(rank=rank, world_size=3)), rows, None) for rank in range(3)]
+    assert len({len(part) for part in parts}) == 1
+    assert sorted(at for part in parts for group in part for at in group) == sorted(rows)
+
+
+def test_two_sizes_are_refused() -> None:
+    with pytest.raises(ValueError, match="micro_batch_size = 4 and tokens_per_forward = 99 both set the size of a forward pass; drop one"):
+        OptimConfig(micro_batch_size=4, tokens_per_forward=99)
+
+
+@pytest.mark.parametrize("where", ["cpu", "cuda"])
+def test_steps_packed_ahead_are_the_steps(llama: Path, where: str) -> None:
+    """Also with a thread, and with loss dropout, under which some steps have no views."""
+    table = tiny.table_of(llama, tiny.EXAMPLES[:12])
+    config = tiny.trial(llama, objective=ObjectiveConfig(k=1, loss_dropout=0.5), optim__micro_batch_size=2)
+    network = tiny.network_of(config)
+    state = tiny.state_of(network, table, config, term=Term.of(config, network))
+    state.runtime = Runtime(device=where)
+    steps = [np.arange(4) + start for start in (0, 4, 8)]
+    with packed_ahead(state, steps, 7) as ahead:
+        found = list(ahead)
+    assert state.term is not None
+    for step, (rows, batches) in enumerate(zip(steps, found, strict=True), start=7):
+        wanted = list(micro_batches(state, rows, step, None if state.term.is_dropped(step) else state.term))
+        assert [batch.packed.input_ids.tolist() for batch in batches] == [batch.packed.input_ids.tolist() for batch in wanted]
+    assert len({batches[0].num_pairs > 0 for batches in found}) == 2, "loss dropout was not exercised"
+
+
+def test_the_next_step_is_packed_while_the_present_one_runs() -> None:
+    started = [threading.Event() for _ in range(3)]
+
+    def work(number: int) -> list[int]:
+        started[number].set()
+        return [number]
+
+    with ThreadPoolExecutor(1) as pool:
+        results = one_ahead(pool.submit(work, number) for number in range(3))  # type: ignore[arg-type, misc]
+        assert next(results) == [0]
+        assert started[1].wait(10), "the next step waits for the present one"
+        assert not started[2].is_set(), "more than one step ahead"
+        assert list(results) == [[1], [2]]
+
+
+def test_an_error_of_the_packing_thread_reaches_the_step() -> None:
+    def fails() -> list[int]:
+        raise MemoryError("no room")
+
+    with ThreadPoolExecutor(1) as pool, pytest.raises(MemoryError, match="no room"):
+        list(one_ahead(pool.submit(fails) for _ in range(2)))  # type: ignore[arg-type, misc]
