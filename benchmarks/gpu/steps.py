@@ -1,7 +1,7 @@
 """200 training steps, no batch twice, as a trial runs them: LoRA or all weights, on two lengths of examples, baseline and JEPA arms.
 
 Steps stop when the part's time is up; the figures include their number. If a whole step does not fit into memory in one forward pass,
-its micro-batches are halved until it does.
+its tokens per forward pass are halved until it does.
 """
 
 from __future__ import annotations
@@ -29,10 +29,12 @@ from jepa_ray.training.jepa_term import Term
 from jepa_ray.training.optimizer import make_optimizer
 from jepa_ray.training.runtime import Runtime, StepTotals
 from jepa_ray.training.state import TrainState
-from jepa_ray.training.step import default_size, train_step
+from jepa_ray.training.step import train_step
 
 STEPS = 200
 PROFILED = 3
+TOKENS = 1 << 16
+"""Tokens per forward pass, halved when a whole step has run out of memory: more than a step of 128 GSM8K examples has."""
 EXAMPLES = {"nl-rx": 1024, "gsm8k": 640}
 
 
@@ -126,7 +128,7 @@ class Arm:
     totals: StepTotals = field(default_factory=StepTotals)
     """Sums over the steps in `seconds`, except the first."""
     too_large: list[int] = field(default_factory=list)
-    """Micro-batch sizes that ran out of memory."""
+    """Tokens per forward pass that ran out of memory."""
 
     def __post_init__(self) -> None:
         self.optimizer = make_optimizer(self.network, self.config)
@@ -139,12 +141,11 @@ class Arm:
     def advance(self) -> None:
         """One step; if it runs out of memory, it is repeated in smaller micro-batches."""
         while not (done := self._tried()):
-            default = default_size(self.table, self.runtime.device, self.config.objective)
-            size = self.config.optim.micro_batch_size or min(default or self.config.optim.batch_size, self.config.optim.batch_size)
+            size = self.config.optim.tokens_per_forward or TOKENS
             self.too_large.append(size)
-            if size == 1:
+            if size <= int(self.table.lm.lengths.max()):
                 raise RuntimeError("even one example at a time does not fit into memory")
-            self.config = self.config.model_copy(update={"optim": self.config.optim.model_copy(update={"micro_batch_size": size // 2})})
+            self.config = self.config.model_copy(update={"optim": self.config.optim.model_copy(update={"tokens_per_forward": size // 2})})
             self.optimizer.zero_grad(set_to_none=True)
             gc.collect()
             if self.runtime.device == "cuda":
@@ -200,7 +201,7 @@ class Arm:
             "labels_per_step": totals.num_labels / len(later),
             "flops_per_step": flops / len(later),
             "mfu": flops / spent / peak if peak else None,
-            "micro_batch_size": self.config.optim.micro_batch_size,
+            "tokens_per_forward": self.config.optim.tokens_per_forward,
             "out_of_memory_at": self.too_large,
             "peak_memory_bytes": torch.cuda.max_memory_allocated() if form.device == "cuda" else None,
             "mean_loss": totals.ce_sum / totals.num_labels,

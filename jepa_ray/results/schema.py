@@ -48,7 +48,7 @@ IDENTITY: dict[str, Column] = {
 """Which trial this is and how it ended."""
 
 CONFIG: dict[str, pa.DataType] = {
-    **_fields(TEXT, "family model init precision packing"),
+    **_fields(TEXT, "family model init precision packing attention compile"),
     **_fields(FLAG, "trust_remote_code gradient_checkpointing"),
     **_fields(TEXT, "task train_file test_file databases"),
     **_fields(INTEGER, "num_train num_val num_test split_seed max_length"),
@@ -64,7 +64,7 @@ CONFIG: dict[str, pa.DataType] = {
     **_fields(REAL, "learning_rate"),
     **_fields(INTEGER, "lora_r"),
     **_fields(REAL, "lora_alpha lora_dropout"),
-    **_fields(INTEGER, "num_epochs batch_size micro_batch_size"),
+    **_fields(INTEGER, "num_epochs batch_size micro_batch_size tokens_per_forward"),
     **_fields(TEXT, "schedule loss_on"),
     **_fields(FLAG, "train_end_of_turn"),
     **_fields(REAL, "warmup_ratio weight_decay beta1 beta2 max_grad_norm max_train_flops"),
@@ -76,7 +76,7 @@ CONFIG: dict[str, pa.DataType] = {
     **_fields(TEXT, "pretrain_task pretrain_train_file pretrain_test_file pretrain_databases pretrain_objective_in"),
     **_fields(INTEGER, "pretrain_num_train pretrain_num_val pretrain_num_test pretrain_split_seed pretrain_max_length"),
     **_fields(REAL, "pretrain_base_fraction pretrain_learning_rate"),
-    **_fields(INTEGER, "pretrain_num_epochs pretrain_batch_size pretrain_micro_batch_size"),
+    **_fields(INTEGER, "pretrain_num_epochs pretrain_batch_size pretrain_micro_batch_size pretrain_tokens_per_forward"),
     **_fields(TEXT, "pretrain_schedule pretrain_loss_on"),
     **_fields(FLAG, "pretrain_train_end_of_turn"),
     **_fields(REAL, "pretrain_warmup_ratio pretrain_weight_decay pretrain_beta1 pretrain_beta2 pretrain_max_grad_norm"),
@@ -165,6 +165,8 @@ SUMMARY: dict[str, Column] = {
     "overlap_target": Column(INTEGER, "Test examples whose answer is also in training or validation."),
     "test_clean_examples": Column(INTEGER, "Test examples behind `test_accuracy_clean`. Null if the test split was not scored."),
     "packing_used": Column(TEXT, "The packing that `packing: auto` chose, or the one configured. Null for masked encoders."),
+    "attention_used": Column(TEXT, "The attention of packed rows (`bucketed` or `flex`), or `plain`. Null for masked encoders."),
+    "compiled": Column(FLAG, "Whether the steps ran as one compiled graph. Null for masked encoders, and until the first epoch."),
     "pretrained_sha": Column(TEXT, "Digest of the weights that the first stage handed on. Null without a first stage."),
     "alarms": Column(TEXT, "Names of the alarms of `training/diagnostics/alarms.py`, joined by `;`. Null if none was raised."),
     "attention_error": Column(

@@ -17,7 +17,9 @@ from jepa_ray.models.network import Network
 from jepa_ray.training.epochs import epoch_steps
 from jepa_ray.training.jepa_term import Term, fit_network
 from jepa_ray.training.placement import STEPS_THAT_REPAY, is_compiled, kernel_of, place, runs_eagerly
+from jepa_ray.training.runtime import Runtime
 from jepa_ray.training.step import train_step
+from jepa_ray.training.trial import run_trial
 from tests import tiny_models as tiny
 
 LAYOUTS: dict[str, dict[str, Any] | None] = {
@@ -126,6 +128,18 @@ def test_rows_of_the_real_kernel_share_a_graph(tiny_checkpoints: dict[str, Path]
             compiled.compiled_backbone(network.causal_lm.base_model, embedded, batch.rows.position_ids_RT, batch.rows.layout)
         lengths.add(embedded.shape[1])
     assert len(lengths) >= 3 and counter.frame_count == 1
+
+
+def test_a_whole_trial_runs_as_a_graph(tiny_checkpoints: dict[str, Path], counter: Any, tmp_path: Path) -> None:
+    prepared = tiny.prepared_of(tiny_checkpoints["llama3"])
+    found = []
+    for mode in ("true", "false"):
+        config = tiny.trial(tiny_checkpoints["llama3"], objective=ObjectiveConfig(k=1), model__compile=mode, model__attention="flex")
+        found.append(run_trial(config, prepared, Runtime(), lambda metrics: None, tmp_path / mode))
+        assert found[-1].state == "COMPLETE", found[-1].error
+        assert found[-1].summary["attention_used"] == "flex" and found[-1].summary["compiled"] == (mode == "true")
+    assert counter.frame_count == 1
+    assert found[0].summary["train_ce"] == pytest.approx(found[1].summary["train_ce"], rel=1e-5)
 
 
 class TestFailures:
