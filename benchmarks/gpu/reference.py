@@ -63,7 +63,7 @@ def measure(task: str, form: Form, until: float) -> dict[str, Any]:
 
     def packed(name: str, config: TrialConfig) -> Callable[[NDArray[np.int64]], None]:
         arm = Arm(network, table, config, models.runtime(form), ROUNDS + 1)
-        arm.optimizer = optimizer
+        arm.state.optimizer = optimizer
         arms[name] = arm
 
         def step(rows: NDArray[np.int64]) -> None:
@@ -86,7 +86,7 @@ def measure(task: str, form: Form, until: float) -> dict[str, Any]:
         "data": source,
         "batch_size": size,
         "rounds": len(seconds["padded"]),
-        "micro_batch_size": {name: arm.config.optim.micro_batch_size for name, arm in arms.items()},
+        "tokens_per_forward": {name: arm.state.tokens_that_fit for name, arm in arms.items()},
         "seconds": medians,
         "padded over jepa": medians["padded"] / medians["jepa"],
         "plain over baseline": medians["plain"] / medians["baseline"],

@@ -1,12 +1,11 @@
 """200 training steps, no batch twice, as a trial runs them: LoRA or all weights, on two lengths of examples, baseline and JEPA arms.
 
-Steps stop when the part's time is up; the figures include their number. If a whole step does not fit into memory in one forward pass,
-its tokens per forward pass are halved until it does.
+Steps stop when the part's time is up; the figures include their number. If a step runs out of memory, its tokens per forward pass are
+halved until it fits, as in a trial.
 """
 
 from __future__ import annotations
 
-import gc
 import math
 import time
 from dataclasses import dataclass, field
@@ -27,6 +26,7 @@ from jepa_ray.training.cost import FlopModel
 from jepa_ray.training.epochs import epoch_steps
 from jepa_ray.training.jepa_term import Term
 from jepa_ray.training.optimizer import make_optimizer
+from jepa_ray.training.placement import place
 from jepa_ray.training.runtime import Runtime, StepTotals
 from jepa_ray.training.state import TrainState
 from jepa_ray.training.step import train_step
@@ -127,32 +127,30 @@ class Arm:
     seconds: list[float] = field(default_factory=list)
     totals: StepTotals = field(default_factory=StepTotals)
     """Sums over the steps in `seconds`, except the first."""
-    too_large: list[int] = field(default_factory=list)
-    """Tokens per forward pass that ran out of memory."""
 
     def __post_init__(self) -> None:
-        self.optimizer = make_optimizer(self.network, self.config)
-        self.term = Term.of(self.config, self.network)
+        place(self.network, self.config, self.runtime.device, len(self.table) * STEPS)
+        self.state = TrainState(
+            config=self.config,
+            table=self.table,
+            network=self.network,
+            optimizer=make_optimizer(self.network, self.config),
+            term=Term.of(self.config, self.network),
+            runtime=self.runtime,
+            tokens_that_fit=None if self.runtime.device == "cpu" else TOKENS,
+        )
         self.flops = FlopModel.of(self.network)
         self.batches = different_batches(len(self.table), self.config, self.total)
         if self.runtime.device == "cuda":
             torch.cuda.reset_peak_memory_stats()
 
     def advance(self) -> None:
-        """One step; if it runs out of memory, it is repeated in smaller micro-batches."""
-        while not (done := self._tried()):
-            size = self.config.optim.tokens_per_forward or TOKENS
-            self.too_large.append(size)
-            if size <= int(self.table.lm.lengths.max()):
-                raise RuntimeError("even one example at a time does not fit into memory")
-            self.config = self.config.model_copy(update={"optim": self.config.optim.model_copy(update={"tokens_per_forward": size // 2})})
-            self.optimizer.zero_grad(set_to_none=True)
-            gc.collect()
-            if self.runtime.device == "cuda":
-                torch.cuda.empty_cache()
-                torch.cuda.reset_peak_memory_stats()
-        seconds, totals = done
-        self.seconds.append(seconds)
+        """One step."""
+        began = time.perf_counter()
+        totals = train_step(self.state, self.batches[self.step], self.step, self.total)
+        if self.runtime.device == "cuda":
+            torch.cuda.synchronize()
+        self.seconds.append(time.perf_counter() - began)
         if self.step:
             self.totals.add(totals)
         self.step += 1
@@ -161,25 +159,6 @@ class Arm:
         """Train until `step` steps are done."""
         while self.step < step:
             self.advance()
-
-    def _tried(self) -> tuple[float, StepTotals] | None:
-        """(seconds, sums) of the next step; None if it ran out of memory. (Returning drops the exception, which references the tensors.)"""
-        began = time.perf_counter()
-        try:
-            state = TrainState(
-                config=self.config,
-                table=self.table,
-                network=self.network,
-                optimizer=self.optimizer,
-                term=self.term,
-                runtime=self.runtime,
-            )
-            totals = train_step(state, self.batches[self.step], self.step, self.total)
-            if self.runtime.device == "cuda":
-                torch.cuda.synchronize()
-        except torch.OutOfMemoryError:
-            return None
-        return time.perf_counter() - began, totals
 
     def figures(self, form: Form) -> dict[str, Any]:
         """Speed and memory of the steps so far."""
@@ -201,8 +180,10 @@ class Arm:
             "labels_per_step": totals.num_labels / len(later),
             "flops_per_step": flops / len(later),
             "mfu": flops / spent / peak if peak else None,
-            "tokens_per_forward": self.config.optim.tokens_per_forward,
-            "out_of_memory_at": self.too_large,
+            "tokens_per_forward": self.state.tokens_that_fit,
+            "attention": self.network.kernel,
+            "compiled": self.network.compiled,
+            "graphs": torch._dynamo.utils.counters["stats"]["unique_graphs"],
             "peak_memory_bytes": torch.cuda.max_memory_allocated() if form.device == "cuda" else None,
             "mean_loss": totals.ce_sum / totals.num_labels,
         }

@@ -235,10 +235,19 @@ def canonical(config: Record) -> dict[str, Any]:
     return config.model_dump(mode="json", by_alias=True)
 
 
+_LATER_KEYS = {"attention": "auto", "compile": "auto", "tokens_per_forward": None}
+"""Keys that earlier versions did not have, with the values under which they train as those did; there they are no part of an identity."""
+
+
 def config_id(config: TrialConfig, identity: str) -> str:
     """Identity of a run: 16 hex digits over the resolved configuration and the identity of data, weights and workers. Equal ids on the
     same machine mean equal results."""
-    text = json.dumps([canonical(config), identity], sort_keys=True, separators=(",", ":"))
+    tree = canonical(config)
+    for part in ("model", "optim", "pretrain"):
+        for name, default in _LATER_KEYS.items():
+            if tree[part] is not None and tree[part].get(name) == default:
+                tree[part].pop(name, None)
+    text = json.dumps([tree, identity], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

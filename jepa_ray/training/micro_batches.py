@@ -14,6 +14,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,7 @@ from jepa_ray.training.jepa_term import Term
 from jepa_ray.training.state import StepInputs, TrainState
 
 Rows = NDArray[np.int64]
+T = TypeVar("T")
 
 
 def micro_batches(inputs: StepInputs, rows: Rows, step: int, term: Term | None) -> Iterator[ViewBatch]:
@@ -90,17 +92,25 @@ def packed_ahead(state: TrainState, steps: Sequence[Rows], done: int) -> Iterato
         dropped = state.term is None or state.term.is_dropped(step)
         return list(micro_batches(state, rows, step, None if dropped else state.term))
 
+    def ahead(rows: Rows, step: int) -> tuple[int | None, list[ViewBatch]]:
+        return state.tokens_that_fit, packed(rows, step)
+
     numbered = [(rows, step) for step, rows in enumerate(steps, start=done)]
     if state.runtime.device == "cpu":
         yield (packed(rows, step) for rows, step in numbered)
         return
     with ThreadPoolExecutor(1, thread_name_prefix="pack") as pool:
-        yield one_ahead(pool.submit(packed, rows, step) for rows, step in numbered)
+        results = one_ahead(pool.submit(ahead, rows, step) for rows, step in numbered)
+        # A step that runs out of memory changes the size of the passes after it.
+        yield (
+            batches if size == state.tokens_that_fit else packed(rows, step)
+            for (rows, step), (size, batches) in zip(numbered, results, strict=True)
+        )
 
 
-def one_ahead(futures: Iterable[Future[list[ViewBatch]]]) -> Iterator[list[ViewBatch]]:
+def one_ahead(futures: Iterable[Future[T]]) -> Iterator[T]:
     """Results in order; the next future is drawn, and so started, before the present result is handed over."""
-    waiting: Future[list[ViewBatch]] | None = None
+    waiting: Future[T] | None = None
     for future in futures:
         if waiting is not None:
             yield waiting.result()

@@ -33,7 +33,7 @@ def is_compiled(model: ModelConfig, device: str, steps: int) -> bool:
 
 
 def runs_eagerly(network: Network) -> str | None:
-    """Why a network cannot be one graph, in words; None: it can. Complete: everything else compiles (tests/training/test_compiled.py)."""
+    """Why a network cannot be one graph, in words; None: it can. Complete: everything else compiles (tests/models/test_compiled.py)."""
     if network.depth != Depth():
         return "states before the final norm, or of an earlier layer, are read by hooks, which a graph does not see"
     return None

@@ -53,6 +53,18 @@ class StepInputs:
         optim = self.config.optim
         return max(1, count_labels(self.table, rows.tolist(), loss_on=optim.loss_on, train_end_of_turn=optim.train_end_of_turn))
 
+    def fit_less(self) -> bool:
+        """After running out of memory: half as many tokens per forward pass. False if they are too few, or if the user chose the size."""
+        optim = self.config.optim
+        chosen = optim.micro_batch_size is not None or optim.tokens_per_forward is not None
+        if self.tokens_that_fit is None or chosen or self.runtime.world_size > 1:
+            return False
+        shared, own = self.token_counts(with_views=True)
+        if self.tokens_that_fit <= shared + int(own.max()):
+            return False
+        self.tokens_that_fit //= 2
+        return True
+
     def token_counts(self, *, with_views: bool) -> tuple[int, NDArray[np.int64]]:
         """Upper bounds of a packed row's tokens: those that all examples share, counted once, and each example's others.
 

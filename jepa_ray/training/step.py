@@ -11,7 +11,7 @@ step has no view tokens and is bit-identical to a step of the baseline.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 
 import numpy as np
@@ -25,6 +25,7 @@ from jepa_ray.models.loading import uses_bf16
 from jepa_ray.models.network import compilable
 from jepa_ray.objectives.layouts import num_pairs
 from jepa_ray.streams import derive_seed
+from jepa_ray.training.device import clear
 from jepa_ray.training.jepa_term import Term, gradient_norm
 from jepa_ray.training.micro_batches import micro_batches
 from jepa_ray.training.optimizer import clip_gradients, lr_factor
@@ -53,9 +54,8 @@ def train_step(
     pairs = num_pairs(active.objective, state.table, rows.tolist()) if active is not None else 0
     weight = active.lambda_at(step, total_steps) if active is not None else 0.0
 
-    def accumulate() -> list[Tensor]:
+    def accumulate(batches: Sequence[ViewBatch]) -> list[Tensor]:
         sums: list[Tensor] = []
-        optimizer.zero_grad(set_to_none=True)
         for number, batch in enumerate(batches):
             torch.manual_seed(derive_seed(config.seed, "dropout", step, runtime.rank, number))
             last = number == len(batches) - 1
@@ -67,7 +67,9 @@ def train_step(
             sums += [ce_sum.detach(), jepa_sum.detach()]
         return sums
 
-    sums = compilable(state.network, accumulate)
+    while (sums := _gradients(state, accumulate, batches)) is None:
+        clear(runtime.device)
+        batches = list(micro_batches(state, rows, step, active))
     for batch in batches:
         totals.add(totals_of(batch))
     norm = clip_gradients(model, optim.max_grad_norm)
@@ -80,6 +82,27 @@ def train_step(
     if term is not None:
         term.update(step, total_steps)
     return totals
+
+
+def _gradients(
+    state: TrainState, accumulate: Callable[[Sequence[ViewBatch]], list[Tensor]], batches: Sequence[ViewBatch]
+) -> list[Tensor] | None:
+    """The losses' sums, with the gradients of all micro-batches in place; None if they did not fit and smaller ones may.
+
+    An attempt that fails leaves no gradient behind. (Returning drops the exception, which keeps the pass's tensors alive.)
+    """
+
+    def afresh() -> list[Tensor]:
+        state.optimizer.zero_grad(set_to_none=True)
+        return accumulate(batches)
+
+    try:
+        return compilable(state.network, afresh)
+    except torch.OutOfMemoryError:
+        if not state.fit_less():
+            raise
+    state.optimizer.zero_grad(set_to_none=True)
+    return None
 
 
 def read_sums(sums: Sequence[Tensor]) -> tuple[float, float]:

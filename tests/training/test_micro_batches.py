@@ -5,15 +5,18 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from jepa_ray.config import ObjectiveConfig, OptimConfig
+from jepa_ray.training import step as step_module
 from jepa_ray.training.jepa_term import Term
 from jepa_ray.training.micro_batches import balanced, micro_batches, one_ahead, packed_ahead, shares
 from jepa_ray.training.runtime import Runtime
-from jepa_ray.training.state import StepInputs
+from jepa_ray.training.state import StepInputs, TrainState
 from jepa_ray.training.step import train_step
 from tests import tiny_models as tiny
 
@@ -136,3 +139,44 @@ def test_an_error_of_the_packing_thread_reaches_the_step() -> None:
 
     with ThreadPoolExecutor(1) as pool, pytest.raises(MemoryError, match="no room"):
         list(one_ahead(pool.submit(fails) for _ in range(2)))  # type: ignore[arg-type, misc]
+
+
+class TestOutOfMemory:
+    def little_memory(self, monkeypatch: pytest.MonkeyPatch, tokens: int) -> list[int]:
+        """Passes of more than so many tokens fail in the backward pass, after some gradients are in place. Returns the sizes tried."""
+        tried: list[int] = []
+        right = step_module.losses
+
+        def losses(model: Any, batch: Any, *args: Any) -> Any:
+            tried.append(batch.packed.num_tokens)
+            if batch.packed.num_tokens > tokens:
+                right(model, batch, *args)[0].backward()
+                raise torch.OutOfMemoryError("out of memory")
+            return right(model, batch, *args)
+
+        monkeypatch.setattr(step_module, "losses", losses)
+        return tried
+
+    def trained(self, llama: Path, fits: int | None, **changes: Any) -> tuple[TrainState, list[float]]:
+        config = tiny.trial(llama, objective=ObjectiveConfig(k=1), **changes)
+        state = tiny.state_of(tiny.network_of(config), tiny.table_of(llama, tiny.EXAMPLES[:16]), config)
+        state.term, state.tokens_that_fit = Term.of(config, state.network), fits
+        totals = [train_step(state, np.arange(16), step, 3) for step in range(3)]
+        return state, [each.ce_sum for each in totals]
+
+    def test_a_step_is_run_again_in_smaller_passes(self, llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        wanted, expected = self.trained(llama, None)
+        tried = self.little_memory(monkeypatch, 500)
+        state, losses = self.trained(llama, 4000)
+        assert state.tokens_that_fit == 500 and tried[0] > 500
+        assert [size > 500 for size in tried] == sorted((size > 500 for size in tried), reverse=True), "only the first step had to find out"
+        assert losses == pytest.approx(expected, rel=1e-5)
+        assert tiny.largest_error(tiny.weights(state.network), tiny.weights(wanted.network)) < 1e-5
+
+    @pytest.mark.parametrize("changes", [{"optim__micro_batch_size": 16}, {"optim__tokens_per_forward": 4000}, {}])
+    def test_sizes_that_the_user_set_and_single_examples_fail(
+        self, llama: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+    ) -> None:
+        self.little_memory(monkeypatch, 10)
+        with pytest.raises(torch.OutOfMemoryError):
+            self.trained(llama, 4000, **changes)
