@@ -141,8 +141,11 @@ class Network(nn.Module):
         """(R * T, D) last hidden states, after the final norm."""
         return self.states(batch.rows)[0]
 
-    def states(self, rows: Rows) -> tuple[Tensor, Tensor, nn.Module | None]:
-        """(R * T, D) last hidden states after the final norm; the states to read embeddings from; the norm to apply to these, if any."""
+    def states(self, rows: Rows, cache: Any = None) -> tuple[Tensor, Tensor, nn.Module | None]:
+        """(R * T, D) last hidden states after the final norm; the states to read embeddings from; the norm to apply to these, if any.
+
+        An empty Transformers `cache` collects the layers' keys and values.
+        """
         plain = rows.layout.packed.backend == "plain"
         # Not restored afterwards: gradient checkpointing calls the layers again in the backward pass.
         self.causal_lm.config._attn_implementation = native_attention(self.causal_lm) if plain else PACKED_ATTENTION
@@ -151,7 +154,8 @@ class Network(nn.Module):
             last_RTD = base(
                 inputs_embeds=self.embed(rows.input_ids_RT),
                 position_ids=rows.position_ids_RT,
-                use_cache=False,
+                use_cache=cache is not None,
+                past_key_values=cache,
                 **({} if plain else {"layout": rows.layout}),
             ).last_hidden_state
         read_RTD = tapped[-1] if tapped else last_RTD
