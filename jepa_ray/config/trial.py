@@ -133,8 +133,9 @@ class PretrainConfig(StageConfig):
 class EvaluationConfig(Record):
     """Greedy generation and scoring."""
 
-    batch_size: int = Field(64, ge=1)
-    """Number of prompts, sorted by length, that are generated together."""
+    batch_size: int | None = Field(None, ge=1)
+    """Number of prompts, sorted by length, that are generated together; null: 64, but on a GPU as many as half of its free memory
+    holds, up to 512."""
     max_new_tokens: int | None = Field(None, ge=1)
     """Maximum length of a generated answer in tokens; an output that reaches it counts as not stopped. If null, the task's own."""
     judge: Literal["task", "text"] = "task"
@@ -151,6 +152,11 @@ class EvaluationConfig(Record):
     """Number of epochs between validations; the last epoch is always validated."""
     test: bool = False
     """Also score the sealed test split, once, after the last epoch. Only the confirmation stage sets this."""
+
+    @property
+    def encoded_together(self) -> int:
+        """Number of examples per pass where nothing is generated: `batch_size`, or 64 if it is null."""
+        return self.batch_size or 64
 
 
 class MaskingConfig(Record):

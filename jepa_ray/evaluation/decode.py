@@ -19,7 +19,7 @@ GPU_ROWS = 512
 """Rows per batch at most. Beyond that a step computes longer, and launching its kernels no longer matters."""
 CHECK_EVERY = 8
 """Steps between two looks at which rows have ended, on a GPU, where a look makes the host wait. On a CPU: every step."""
-KEEP_ABOVE = 0.9
+KEEP_ABOVE = 0.75
 """Ended rows stay in the batch while more than this share of its rows is unfinished, because leaving copies the cache."""
 
 

@@ -24,7 +24,7 @@ from jepa_ray.models.network import Network
 class Adapted(nn.Module):
     """A linear layer with one LoRA adapter, without dropout."""
 
-    def __init__(self, base: nn.Module, down: nn.Linear, up: nn.Linear, factor: float) -> None:
+    def __init__(self, base: nn.Module, down: nn.Module, up: nn.Module, factor: float) -> None:
         super().__init__()
         self.base, self.down, self.up, self.factor = base, down, up, factor
 
@@ -47,8 +47,8 @@ def evaluation_copy(network: Network, bf16: bool) -> Network:
         half: dict[int, nn.Parameter] = {}
         for module in out.lm.modules():  # not the predictor head, which computes in fp32
             if isinstance(module, nn.Linear):
-                module.weight = _half(module.weight, half)
-                module.bias = _half(module.bias, half) if module.bias is not None else None
+                for name, parameter in list(module.named_parameters(recurse=False)):
+                    setattr(module, name, _half(parameter, half))
     return out
 
 
