@@ -17,8 +17,8 @@ from jepa_ray.system.heartbeat import HEARTBEAT
 CPU_ROWS = 64
 GPU_ROWS = 512
 """Rows per batch at most. Beyond that a step computes longer, and launching its kernels no longer matters."""
-CHECK_EVERY = 8
-"""Steps between two looks at which rows have ended, on a GPU, where a look makes the host wait. On a CPU: every step."""
+CHECK_EVERY = {"cpu": 1, "cuda": 8}
+"""Steps from one look at which rows have ended to the next. On a GPU a look makes the host wait; nothing else in a step does."""
 KEEP_ABOVE = 0.75
 """Ended rows stay in the batch while more than this share of its rows is unfinished, because leaving copies the cache."""
 
@@ -26,7 +26,6 @@ KEEP_ABOVE = 0.75
 def decode(network: Network, prompts: Sequence[Ids], *, stop_id: int, max_new_tokens: int) -> list[list[int]]:
     """The tokens that follow each prompt, up to and including `stop_id` or to the cap. Call under `inference_mode`, in eval mode."""
     device = network.device
-    check_every = 1 if device.type == "cpu" else CHECK_EVERY
     cache, logits_RV = prefill(network, prompts)
     written = torch.full((len(prompts), max_new_tokens), stop_id, device=device)
     place_R = torch.arange(len(prompts), device=device)  # of each row, among the prompts
@@ -38,7 +37,7 @@ def decode(network: Network, prompts: Sequence[Ids], *, stop_id: int, max_new_to
             ended_R |= token_R == stop_id
             if number + 1 == max_new_tokens:
                 break
-            if (number + 1) % check_every == 0:
+            if (number + 1) % CHECK_EVERY[device.type] == 0:
                 going_S = ended_R.logical_not().nonzero()[:, 0]
                 if len(going_S) == 0:
                     break
