@@ -1,7 +1,7 @@
 """Cache and attention of generation: one row per prompt, padded on the left, and one new token per row and pass.
 
     prefill    one packed pass over the prompts, which share their common prefixes; its keys and values are dealt to the rows
-    step       one pass over the newest token of every row; a row sees its own tokens (`RowCache.visible_RL`)
+    step       one pass over the newest token of every row; a row sees its own tokens (`RowCache.bias_R11L`)
     select     rows that are finished leave the cache
 
 Only the first slots of a row are padding, so slots differ as positions do, and a sliding window is a slice of the last slots. Grouped
@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from transformers.cache_utils import Cache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from jepa_ray.data.packing import pack
+from jepa_ray.data.packing import Packed, pack
 from jepa_ray.data.views import Ids
 from jepa_ray.models.network import Network, Rows
 
@@ -64,19 +64,23 @@ class RowCache(Cache):
         self.padded = min(lengths) < self.length
         self.position_R = torch.tensor(lengths, device=device)
         """Position of each row's next token."""
-        first_R = self.length - self.position_R
-        self._capacity = self.length + GROWTH
-        self._visible_RC = torch.arange(self._capacity, device=device) >= first_R[:, None]
+        self._capacity = -(-(self.length + GROWTH) // 8) * 8  # kernels copy a bias whose rows do not begin at multiples of 8
+        padding_RC = torch.arange(self._capacity, device=device) < (self.length - self.position_R)[:, None]
+        self._bias_R11C = torch.zeros(padding_RC.shape, device=device).masked_fill(padding_RC, float("-inf"))[:, None, None]
         self._states: dict[int, tuple[Tensor, Tensor]] = {}
 
     @property
-    def visible_RL(self) -> Tensor | None:
-        """Which slots hold tokens of the row; None if all do."""
-        return self._visible_RC[:, : self.length] if self.padded else None
+    def bias_R11L(self) -> Tensor | None:
+        """Added to the scores of a row's slots: 0 for tokens, -inf for padding, in the cache's dtype. None: nothing is padding.
+
+        A boolean mask would be turned into this in every layer.
+        """
+        return self._bias_R11C[..., : self.length] if self.padded else None
 
     def fill(self, row: int, slots_RL: Tensor, states: dict[int, tuple[Tensor, Tensor]]) -> None:
         """Deal a packed pass to the rows from `row` on: slot l of row r receives token `slots_RL[r, l]` of the pass."""
         rows = slots_RL.shape[0]
+        self._bias_R11C = self._bias_R11C.to(states[0][1].dtype)
         for layer, pair in states.items():
             if layer not in self._states:
                 shape = (len(self.position_R), pair[0].shape[1], self._capacity, pair[0].shape[3])
@@ -89,7 +93,7 @@ class RowCache(Cache):
         """Make room for one more token per row; every layer's `update` then fills it."""
         if self.length == self._capacity:
             self._capacity += GROWTH
-            self._visible_RC = F.pad(self._visible_RC, (0, GROWTH), value=True)
+            self._bias_R11C = F.pad(self._bias_R11C, (0, GROWTH))
             for layer, (keys, values) in self._states.items():
                 self._states[layer] = F.pad(keys, (0, 0, 0, GROWTH)), F.pad(values, (0, 0, 0, GROWTH))
         self.length += 1
@@ -106,7 +110,7 @@ class RowCache(Cache):
 
     def select(self, rows_S: Tensor) -> None:
         """Keep only these rows, in this order."""
-        self.position_R, self._visible_RC = self.position_R[rows_S], self._visible_RC[rows_S]
+        self.position_R, self._bias_R11C = self.position_R[rows_S], self._bias_R11C[rows_S]
         for layer, (keys, values) in self._states.items():
             self._states[layer] = keys[rows_S], values[rows_S]
 
@@ -118,13 +122,12 @@ def prefill(network: Network, prompts: Sequence[Ids]) -> tuple[RowCache, Tensor]
     last = []
     for start, stop in _chunks(lengths):
         packed = pack(prompts[start:stop], "trie")
-        recorder = _Recorder()
-        states_XD = network.states(Rows.of(packed, network.device), recorder)[0]
+        states_XD, computed = _packed_pass(network, packed)
         slots_RL = np.zeros((stop - start, cache.length), dtype=np.int64)  # padding repeats some token; no row sees it
         for row, nodes in enumerate(packed.nodes):
             slots_RL[row, cache.length - len(nodes) :] = nodes
         on_device = torch.from_numpy(slots_RL).to(network.device)
-        cache.fill(start, on_device, recorder.states)
+        cache.fill(start, on_device, computed)
         last.append(states_XD[on_device[:, -1]])
     return cache, network.logits(torch.cat(last))
 
@@ -134,16 +137,21 @@ def step(network: Network, cache: RowCache, token_R: Tensor) -> Tensor:
     position_R1 = cache.position_R[:, None]
     cache.open_slot()
     states_R1D = network.causal_lm.base_model(
-        input_ids=token_R[:, None], position_ids=position_R1, past_key_values=cache, use_cache=True, visible_RL=cache.visible_RL
+        input_ids=token_R[:, None], position_ids=position_R1, past_key_values=cache, use_cache=True, bias_R11L=cache.bias_R11L
     ).last_hidden_state
     return network.logits(states_R1D[:, 0])
 
 
 def bytes_per_token(network: Network) -> int:
     """Bytes that the cache needs for one token of one row, in the dtype in which the model computes it (autocast counts)."""
+    _, computed = _packed_pass(network, pack([np.zeros(1, dtype=np.int32)], "trie"))
+    return sum(state.numel() * state.element_size() for pair in computed.values() for state in pair)
+
+
+def _packed_pass(network: Network, packed: Packed) -> tuple[Tensor, dict[int, tuple[Tensor, Tensor]]]:
+    """The last hidden state of every token, (tokens, D), and each layer's keys and values, (1, G, tokens, D)."""
     recorder = _Recorder()
-    network.states(Rows.of(pack([np.zeros(1, dtype=np.int32)], "trie"), network.device), recorder)
-    return sum(state.numel() * state.element_size() for pair in recorder.states.values() for state in pair)
+    return network.states(Rows.of(packed, network.device), recorder)[0], recorder.states
 
 
 def decoding_attention(
@@ -157,24 +165,21 @@ def decoding_attention(
     softcap: float | None = None,
     sliding_window: int | None = None,
     dropout: float = 0.0,
-    visible_RL: Tensor | None = None,
+    bias_R11L: Tensor | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Transformers' attention interface: query (R, H, 1, D), key and value (R, G, L, D) to (R, 1, H, D)."""
     assert attention_mask is None and query.shape[2] == 1 and not dropout
     if sliding_window is not None:  # one more than the slots before the newest
         key, value = key[:, :, -sliding_window:], value[:, :, -sliding_window:]
-        visible_RL = visible_RL[:, -sliding_window:] if visible_RL is not None else None
+        bias_R11L = bias_R11L[..., -sliding_window:] if bias_R11L is not None else None
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
     grouped = query[:, :, 0].unflatten(1, (key.shape[1], -1))
-    mask = visible_RL[:, None, None] if visible_RL is not None else None
     if softcap is None:
-        out = F.scaled_dot_product_attention(grouped, key, value, attn_mask=mask, scale=scale)
+        out = F.scaled_dot_product_attention(grouped, key, value, attn_mask=bias_R11L, scale=scale)
     else:
         scores = torch.tanh((grouped @ key.transpose(2, 3)).float() * (scale / softcap)) * softcap
-        if mask is not None:
-            scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-        out = F.softmax(scores, dim=-1).to(value.dtype) @ value
+        out = F.softmax(scores if bias_R11L is None else scores + bias_R11L, dim=-1).to(value.dtype) @ value
     return out.flatten(1, 2)[:, None], None
 
 

@@ -121,8 +121,9 @@ def test_attention_is_that_of_repeated_heads_under_a_mask(softcap: float | None,
     generator = torch.Generator().manual_seed(0)
     query, key, value = (torch.randn(2, heads, tokens, 8, generator=generator) for heads, tokens in ((6, 1), (2, 9), (2, 9)))
     visible_RL = torch.arange(9) >= torch.tensor([[0], [4]])
+    bias_R11L = torch.zeros(2, 9).masked_fill(~visible_RL, float("-inf"))[:, None, None]
     out, _ = decoding_attention(
-        torch.nn.Module(), query, key, value, None, scaling=0.3, softcap=softcap, sliding_window=window, visible_RL=visible_RL
+        torch.nn.Module(), query, key, value, None, scaling=0.3, softcap=softcap, sliding_window=window, bias_R11L=bias_R11L
     )
     scores = query @ key.repeat_interleave(3, dim=1).transpose(2, 3) * 0.3
     scores = scores if softcap is None else softcap * torch.tanh(scores / softcap)
