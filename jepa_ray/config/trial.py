@@ -164,8 +164,9 @@ class PretrainConfig(StageConfig):
 class EvaluationConfig(Record):
     """Greedy generation and scoring."""
 
-    batch_size: int = Field(64, ge=1)
-    """Number of prompts, sorted by length, that are generated together."""
+    batch_size: int | None = Field(None, ge=1)
+    """Number of prompts, sorted by length, that are generated together; null: 64, but on a GPU as many as half of its free memory
+    holds, up to 512."""
     max_new_tokens: int | None = Field(None, ge=1)
     """Maximum length of a generated answer in tokens; an output that reaches it counts as not stopped. If null, the task's own."""
     judge: Literal["task", "text"] = "task"
@@ -182,6 +183,11 @@ class EvaluationConfig(Record):
     """Number of epochs between validations; the last epoch is always validated."""
     test: bool = False
     """Also score the sealed test split, once, after the last epoch. Only the confirmation stage sets this."""
+
+    @property
+    def encoded_together(self) -> int:
+        """Number of examples per pass where nothing is generated: `batch_size`, or 64 if it is null."""
+        return self.batch_size or 64
 
 
 class MaskingConfig(Record):
@@ -247,6 +253,7 @@ def config_id(config: TrialConfig, identity: str) -> str:
         for name, default in _LATER_KEYS.items():
             if tree[part] is not None and tree[part].get(name) == default:
                 tree[part].pop(name, None)
+    tree["evaluation"]["batch_size"] = tree["evaluation"]["batch_size"] or 64  # what null was before it existed, and is on a CPU
     text = json.dumps([tree, identity], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

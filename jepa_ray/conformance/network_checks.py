@@ -230,8 +230,9 @@ def check_stop(subject: Subject) -> Found:
     def forced(_: Any, __: Any, logits: Tensor) -> Tensor:
         nonlocal calls
         out = torch.full_like(logits, -1e4)
-        for row in range(len(rows)):
-            out[row, ..., stop if calls >= row + 1 else ordinary] = 1e4
+        gone = len(rows) - len(out)  # rows end in their order, and leave the batch
+        for row in range(gone, len(rows)):
+            out[row - gone, ..., stop if calls >= row + 1 else ordinary] = 1e4
         calls += 1
         return out
 

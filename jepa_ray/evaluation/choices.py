@@ -10,13 +10,15 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from jepa_ray.data.packing import Readout, ViewBatch, pack
+from jepa_ray.data.packing import Backend, Readout, ViewBatch, pack
 from jepa_ray.data.views import TokenTable
 from jepa_ray.models.network import Network
 from jepa_ray.system.heartbeat import HEARTBEAT
 
 
-def choose(network: Network, table: TokenTable, rows: Sequence[int], *, batch_size: int, bf16: bool = False) -> list[int]:
+def choose(
+    network: Network, table: TokenTable, rows: Sequence[int], *, batch_size: int, bf16: bool = False, packing: Backend = "trie"
+) -> list[int]:
     """Index of the most probable option of each example; the first one if several are equal.
 
     An option's score is the sum of the log-probabilities of its tokens after the prompt, without the end of turn.
@@ -26,17 +28,17 @@ def choose(network: Network, table: TokenTable, rows: Sequence[int], *, batch_si
     chosen: list[int] = []
     with torch.inference_mode(), torch.autocast(network.device.type, dtype=torch.bfloat16, enabled=bf16):
         for start in range(0, len(rows), batch_size):
-            for scores in option_scores(network, table, rows[start : start + batch_size]):
+            for scores in option_scores(network, table, rows[start : start + batch_size], packing):
                 chosen.append(max(range(len(scores)), key=scores.__getitem__))
             HEARTBEAT.evaluated(len(rows[start : start + batch_size]))
     network.train(was_training)
     return chosen
 
 
-def option_scores(network: Network, table: TokenTable, rows: Sequence[int]) -> list[list[float]]:
+def option_scores(network: Network, table: TokenTable, rows: Sequence[int], packing: Backend = "trie") -> list[list[float]]:
     """Log-probability of each option of each example, natural logarithm."""
     options = [(table.prompt(i), option) for i in rows for option in table.options[i]]
-    packed = pack([np.concatenate([prompt, option]) for prompt, option in options], "trie")
+    packed = pack([np.concatenate([prompt, option]) for prompt, option in options], packing)
     before = [nodes[len(prompt) - 1 : -1] for nodes, (prompt, _) in zip(packed.nodes, options, strict=True)]
     none = Readout.single(np.empty(0, dtype=np.int64))
     batch = ViewBatch(

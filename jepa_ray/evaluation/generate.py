@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import GenerationConfig
 
+from jepa_ray.data.packing import Backend
 from jepa_ray.data.views import Ids
+from jepa_ray.evaluation.decode import decode, rows_per_batch
+from jepa_ray.evaluation.padded import decode_padded
 from jepa_ray.models.network import Network
-from jepa_ray.system.heartbeat import HEARTBEAT
 
 
 @dataclass(frozen=True)
@@ -26,41 +27,38 @@ class Generation:
 
 
 def generate(
-    network: Network, tokenizer: Any, prompts: Sequence[Ids], *, turn_end: str, batch_size: int, max_new_tokens: int, bf16: bool = False
+    network: Network,
+    tokenizer: Any,
+    prompts: Sequence[Ids],
+    *,
+    turn_end: str,
+    batch_size: int | None,
+    max_new_tokens: int,
+    bf16: bool = False,
+    packing: Backend = "trie",
 ) -> list[Generation]:
-    """Greedy continuations, in the order of the prompts.
+    """Greedy continuations, in the order of the prompts. `batch_size` None: as many at a time as memory allows.
 
     Prompts of similar length share a batch, so there is little padding; it is masked and affects only rounding.
     """
     stop_id = tokenizer.convert_tokens_to_ids(turn_end)
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else stop_id
-    settings = GenerationConfig(
-        do_sample=False, max_new_tokens=max_new_tokens, eos_token_id=stop_id, pad_token_id=pad_id, use_cache=True, bos_token_id=None
-    )
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     out: list[Generation | None] = [None] * len(prompts)
-    was_training, own_settings = network.training, network.causal_lm.generation_config
-    # A checkpoint's own settings (a repetition penalty, suppressed tokens) would apply to everything that `settings` leaves open.
-    network.causal_lm.generation_config = GenerationConfig()
+    was_training = network.training
     network.eval()
-    device = network.device
-    with torch.inference_mode(), network.attention(None), torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
-        for start in range(0, len(order), batch_size):
-            chosen = order[start : start + batch_size]
-            width = max(len(prompts[i]) for i in chosen)
-            input_ids = torch.full((len(chosen), width), pad_id, dtype=torch.long)
-            mask = torch.zeros((len(chosen), width), dtype=torch.long)
-            for row, i in enumerate(chosen):
-                input_ids[row, width - len(prompts[i]) :] = torch.from_numpy(prompts[i].astype("int64"))
-                mask[row, width - len(prompts[i]) :] = 1
-            written = network.causal_lm.generate(
-                input_ids=input_ids.to(device), attention_mask=mask.to(device), generation_config=settings
-            )[:, width:].tolist()
+    with torch.inference_mode(), torch.autocast(network.device.type, dtype=torch.bfloat16, enabled=bf16):
+        size = batch_size or rows_per_batch(network, max(map(len, prompts), default=0), max_new_tokens)
+        for start in range(0, len(order), size):
+            chosen = order[start : start + size]
+            batch = [prompts[i] for i in chosen]
+            if packing == "plain":
+                written = decode_padded(network, batch, stop_id=stop_id, pad_id=pad_id, max_new_tokens=max_new_tokens)
+            else:
+                written = decode(network, batch, stop_id=stop_id, max_new_tokens=max_new_tokens)
             for i, ids in zip(chosen, written, strict=True):
-                stopped = stop_id in ids
-                ids = ids[: ids.index(stop_id)] if stopped else ids
+                stopped = ids[-1] == stop_id
+                ids = ids[:-1] if stopped else ids
                 out[i] = Generation(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False), stopped, len(ids))
-            HEARTBEAT.evaluated(len(chosen))
     network.train(was_training)
-    network.causal_lm.generation_config = own_settings
     return [generation for generation in out if generation is not None]

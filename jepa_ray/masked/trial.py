@@ -187,7 +187,7 @@ class Judge:
 
     def __init__(self, prepared: MaskedPrepared, ids: TokenIds, config: TrialConfig, bf16: bool) -> None:
         self._prepared, self._ids, self._bf16 = prepared, ids, bf16
-        self._batch_size = config.evaluation.batch_size
+        self._batch_size = config.evaluation.encoded_together
         self._seed = config.seed
 
     def __call__(self, network: MaskedNetwork, judged: Passages, split: str) -> tuple[dict[str, float], list[dict[str, Any]]]:

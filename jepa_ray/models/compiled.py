@@ -25,10 +25,17 @@ CompileError = TorchDynamoException
 """What torch raises if it cannot compile a graph or a kernel."""
 
 
-def backbone(base: Any, embedded_RTD: Tensor, position_ids_RT: Tensor, layout: Any) -> Tensor:
-    """(R, T, D) last hidden states of a Transformers backbone. `layout`: of a packed row; None: the model's own causal attention."""
+def backbone(base: Any, embedded_RTD: Tensor, position_ids_RT: Tensor, layout: Any, cache: Any = None) -> Tensor:
+    """(R, T, D) last hidden states of a Transformers backbone.
+
+    `layout`: of a packed row; None: the model's own causal attention. `cache`: collects the layers' keys and values.
+    """
     states_RTD: Tensor = base(
-        inputs_embeds=embedded_RTD, position_ids=position_ids_RT, use_cache=False, **({} if layout is None else {"layout": layout})
+        inputs_embeds=embedded_RTD,
+        position_ids=position_ids_RT,
+        use_cache=cache is not None,
+        past_key_values=cache,
+        **({} if layout is None else {"layout": layout}),
     ).last_hidden_state
     return states_RTD
 

@@ -38,6 +38,11 @@ class Rows:
     layout: Layout | FlexLayout | None
     """None: padded rows, one path each, for the model's own attention."""
 
+    @classmethod
+    def of(cls, packed: Packed, placement: Placement) -> Rows:
+        """Packed rows that are no batch."""
+        return _rows(packed, to_device(_row_arrays(packed, placement), placement.device), placement)
+
 
 @dataclass(frozen=True)
 class DeviceReadout:

@@ -12,6 +12,7 @@ that one learning rate means the same for both.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from jepa_ray.data.packing import PREDICTOR_BASE, ViewBatch
+from jepa_ray.data.packing import PREDICTOR_BASE, Packed, ViewBatch
 from jepa_ray.models.attention import NAME as PACKED_ATTENTION
 from jepa_ray.models.compiled import CompileError, backbone, compiled_backbone, tell_once
 from jepa_ray.models.device_batch import DeviceBatch, Kernel, Placement, Rows
@@ -72,10 +73,20 @@ class Network(nn.Module):
 
     def place(self, batch: ViewBatch) -> DeviceBatch:
         """The batch on the network's device, as its attention needs it."""
-        windows = (
-            {getattr(module, "sliding_window", None) for module in self.causal_lm.base_model.modules()} if self.kernel == "flex" else ()
-        )
-        return DeviceBatch.of(batch, Placement(self.device, self.kernel, tuple(sorted({None, *windows}, key=lambda size: size or 0))))
+        return DeviceBatch.of(batch, self._placement)
+
+    def place_rows(self, packed: Packed) -> Rows:
+        """The same for packed rows alone."""
+        return Rows.of(packed, self._placement)
+
+    @property
+    def _placement(self) -> Placement:
+        return Placement(self.device, self.kernel, self._windows)
+
+    @functools.cached_property
+    def _windows(self) -> tuple[int | None, ...]:
+        sizes = {getattr(module, "sliding_window", None) for module in self.causal_lm.base_model.modules()}
+        return (None, *sorted(size for size in sizes if size is not None))
 
     def forward(self, batch: DeviceBatch | Rows) -> Any:
         """For a batch: sum of the labels' cross-entropy, source (P, D) and target (P, D) embeddings of the views.
@@ -101,14 +112,17 @@ class Network(nn.Module):
         """(R * T, D) last hidden states, after the final norm."""
         return self.states(batch.rows)[0]
 
-    def states(self, rows: Rows) -> tuple[Tensor, Tensor, nn.Module | None]:
-        """(R * T, D) last hidden states after the final norm; the states to read embeddings from; the norm to apply to these, if any."""
+    def states(self, rows: Rows, cache: Any = None) -> tuple[Tensor, Tensor, nn.Module | None]:
+        """(R * T, D) last hidden states after the final norm; the states to read embeddings from; the norm to apply to these, if any.
+
+        An empty Transformers `cache` collects the layers' keys and values.
+        """
         # Not restored afterwards: gradient checkpointing calls the layers again in the backward pass.
         self.causal_lm.config._attn_implementation = native_attention(self.causal_lm) if rows.layout is None else PACKED_ATTENTION
         base = self.causal_lm.base_model
         with _tapped(base, self.depth) as tapped:
-            run = compiled_backbone if self._by_graph(rows) else backbone
-            last_RTD = run(base, self.embed(rows.input_ids_RT), rows.position_ids_RT, rows.layout)
+            inputs = base, self.embed(rows.input_ids_RT), rows.position_ids_RT, rows.layout
+            last_RTD = compiled_backbone(*inputs) if self._by_graph(rows) else backbone(*inputs, cache)
         read_RTD = tapped[-1] if tapped else last_RTD
         norm = final_norm(base) if tapped and self.depth.final_norm else None
         return last_RTD.flatten(0, 1), read_RTD.flatten(0, 1), norm

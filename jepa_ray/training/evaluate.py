@@ -14,11 +14,13 @@ from jepa_ray.evaluation.choices import choose
 from jepa_ray.evaluation.generate import generate
 from jepa_ray.evaluation.judges import judge_of
 from jepa_ray.evaluation.metrics import summarise, without_leaked
+from jepa_ray.models.evaluation_copy import evaluation_copy
 from jepa_ray.models.families import get_family
 from jepa_ray.models.loading import uses_bf16
 from jepa_ray.models.network import Network
 from jepa_ray.system.heartbeat import HEARTBEAT
 from jepa_ray.training.runtime import Runtime
+from jepa_ray.training.state import backend_of
 
 
 def evaluate(
@@ -49,17 +51,19 @@ def _answers(
     network: Network, tokenizer: Any, table: TokenTable, rows: list[int], config: TrialConfig, runtime: Runtime
 ) -> list[tuple[str, bool | None]]:
     """(answer, whether generation stopped on its own) per row; for a choice task the most probable option, and None."""
-    bf16, size = uses_bf16(config.model, torch.device(runtime.device)), config.evaluation.batch_size
+    bf16, evaluation = uses_bf16(config.model, torch.device(runtime.device)), config.evaluation
+    network = evaluation_copy(network, bf16)
     if table.options:
-        chosen = choose(network, table, rows, batch_size=size, bf16=bf16)
+        chosen = choose(network, table, rows, batch_size=evaluation.encoded_together, bf16=bf16, packing=backend_of(config))
         return [(str(table.extras[i]["options"][choice]), None) for i, choice in zip(rows, chosen, strict=True)]
     written = generate(
         network,
         tokenizer,
         [table.prompt(i) for i in rows],
         turn_end=get_family(config.model.family).turn_end,
-        batch_size=size,
-        max_new_tokens=config.evaluation.max_new_tokens or DATASETS[config.data.task].max_new_tokens,
+        batch_size=evaluation.batch_size,
+        max_new_tokens=evaluation.max_new_tokens or DATASETS[config.data.task].max_new_tokens,
         bf16=bf16,
+        packing=backend_of(config),
     )
     return [(generation.text, generation.stopped) for generation in written]

@@ -17,7 +17,7 @@ FULL: dict[str, Any] = {
     "objective": {"distance": "l2", "lambda": 2, "k": 3},
     "data": {"train": "a.jsonl", "test": "b.jsonl", "num_train": 10, "num_test": 5},
     "optim": {"micro_batch_size": 4, "max_train_flops": 1e9},
-    "evaluation": {"max_new_tokens": 7},
+    "evaluation": {"batch_size": 32, "max_new_tokens": 7},
     "pretrain": {"data": {"task": "paraphrase", "train": "c.jsonl", "num_train": 9, "num_test": 6}, "seed": 3},
 }
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from jepa_ray.data.example import Example
+from jepa_ray.data.packing import Backend
 from jepa_ray.evaluation.choices import choose, option_scores
 from jepa_ray.training.packing_check import separate_pass
 from tests import tiny_models
@@ -27,13 +28,14 @@ EXAMPLES = [
 ]
 
 
+@pytest.mark.parametrize("packing", tiny_models.BACKENDS)
 @pytest.mark.parametrize("family", ["llama3", "gemma2"])
-def test_scores_are_those_of_each_option_alone(tiny_checkpoints: dict[str, Path], family: str) -> None:
+def test_scores_are_those_of_each_option_alone(tiny_checkpoints: dict[str, Path], family: str, packing: Backend) -> None:
     checkpoint = tiny_checkpoints[family]
     table = tiny_models.table_of(checkpoint, EXAMPLES, scored=True)
     network = tiny_models.network_of(tiny_models.trial(checkpoint)).eval()
     with torch.inference_mode():
-        all_scores = option_scores(network, table, [4, 0, 3])
+        all_scores = option_scores(network, table, [4, 0, 3], packing)
         for row, scores in zip([4, 0, 3], all_scores, strict=True):
             assert len(scores) == len(EXAMPLES[row].extra["options"])
             prompt = table.prompt(row)
@@ -42,7 +44,7 @@ def test_scores_are_those_of_each_option_alone(tiny_checkpoints: dict[str, Path]
                 log_prob_LV = torch.log_softmax(network.logits(alone_LD), dim=-1)
                 wanted = sum(float(log_prob_LV[len(prompt) - 1 + i, token]) for i, token in enumerate(option))
                 assert score == pytest.approx(wanted, rel=1e-4)
-    chosen = choose(network, table, range(5), batch_size=2)
+    chosen = choose(network, table, range(5), batch_size=2, packing=packing)
     best = [int(np.argmax(option_scores(network, table, [row])[0])) for row in range(5)]
     assert chosen == best
 

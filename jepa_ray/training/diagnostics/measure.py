@@ -125,7 +125,7 @@ def diagnose(
     assert objective is not None and rows
     with undisturbed(network), torch.no_grad():
         appended = reads_last_state(objective)
-        size = config.evaluation.batch_size
+        size = config.evaluation.encoded_together
         chunks = [rows[start : start + size] for start in range(0, len(rows), size)]
         parts = [_encode(network, table, chunk, config, objective.k if appended else 0, runtime) for chunk in chunks]
         text_PD, pred_PD, code_PD = (torch.cat([getattr(part, name) for part in parts]) for name in ("text_PD", "pred_PD", "code_PD"))
@@ -205,7 +205,7 @@ def embeddings(
 
     `vector` (D numbers) is rounded to half precision, three digits; values above 65,504 become infinite.
     """
-    size = config.evaluation.batch_size
+    size = config.evaluation.encoded_together
     lines = []
     with undisturbed(network), torch.no_grad():
         for start in range(0, len(rows), size):

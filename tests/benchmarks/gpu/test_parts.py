@@ -27,6 +27,7 @@ from jepa_ray.training.packing_check import PackingError
 from jepa_ray.training.state import TrainState
 from jepa_ray.training.step import train_step
 
+GENERATION = [f"{kind}, {how}" for kind in ("full", "lora") for how in ("by memory", "8 at a time", "Transformers, 8 at a time")]
 STEP = {"data", "examples", "tokenizer", "batch_size", "lora_r", "baseline", "jepa"}
 PROMISED = {
     "card": {
@@ -36,7 +37,7 @@ PROMISED = {
     "selfcheck": {"data", "tokenizer", "tolerance", "families", "large"},
     **dict.fromkeys(("step-nlrx-lora", "step-nlrx-full", "step-gsm8k-lora", "step-gsm8k-full"), STEP),
     "reference": {"tokenizer", "padded_to", "padded_micro", "plain_micro", "nl-rx", "gsm8k"},
-    "generation": {"data", "tokenizer", "prompts", "max_new_tokens", "skipped", "full, 8 at a time", "lora, 8 at a time"},
+    "generation": {"data", "tokenizer", "prompts", "max_new_tokens", "skipped", *GENERATION},
     "trial": {"end_to_end", "resume"},
     "ray": {"ray", "sweeps"},
 }
@@ -161,7 +162,7 @@ def test_the_full_form_of_steps_generation_and_trial(form: Form, narrow: None, m
     arms = ran("step-nlrx-lora", replace(form, small=False, until=time.time() + 8))
     assert arms["batch_size"] == 128 and 2 <= arms["jepa"]["steps"] == arms["jepa"]["distinct_batches"] <= 200
     missing = PROMISED["generation"] - ran("generation", replace(form, small=False)).keys()
-    assert missing == {"full, 8 at a time", "lora, 8 at a time"}, "the full form has other batch sizes"
+    assert missing == {name for name in GENERATION if "8 at a time" in name}, "the full form has other batch sizes"
     whole = trials.end_to_end(replace(form, small=False))
     assert whole["state"] == "COMPLETE" and whole["steps"] == 2 * 512 / 128 and "random weights" in whole["model"]
 
@@ -253,8 +254,8 @@ def test_the_plain_loop_trains_on_the_labels_of_the_trial() -> None:
 
 def test_generation(form: Form) -> None:
     figures = ran("generation", form)
-    for kind in ("full", "lora"):
-        measured = figures[f"{kind}, 8 at a time"]
+    for name in GENERATION:
+        measured = figures[name]
         assert 0 < measured["tokens"] <= 8 * 4 and measured["tokens_per_s"] == pytest.approx(measured["tokens"] / measured["seconds"])
 
 
