@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from jepa_ray.config import TrialConfig
 from jepa_ray.evaluation.embedding import anisotropy, effective_rank
 from jepa_ray.evaluation.metrics import without_leaked
-from jepa_ray.masked.checkpoint import load_working, save_final, save_working
+from jepa_ray.masked.checkpoint import load_working, save_final, working_snapshot
 from jepa_ray.masked.corpus import Passages
 from jepa_ray.masked.network import MaskedNetwork, load_encoder_tokenizer, load_masked_lm, states
 from jepa_ray.masked.prepare import MaskedPrepared
@@ -46,6 +46,7 @@ from jepa_ray.masked.step import (
 from jepa_ray.models.loading import uses_bf16
 from jepa_ray.results import TrialResult, load_progress, now, provenance, save_progress
 from jepa_ray.system.heartbeat import HEARTBEAT
+from jepa_ray.training import checkpoint
 from jepa_ray.training.cost import Spent
 from jepa_ray.training.device import make_ready
 from jepa_ray.training.epochs import all_epochs, train_epoch
@@ -149,7 +150,8 @@ def _train(run: Run, progress: TrialResult, began: float) -> TrialResult:
         progress = replace(progress, summary=dict(summary), metrics=metrics, predictions=predictions)
         HEARTBEAT.enter("save")
         if runtime.rank == 0:
-            save_working(run.scratch, network, target, optimizer, epoch=epoch + 1, spent=asdict(spent), progress=progress.to_json())
+            more = {"epoch": epoch + 1, "spent": asdict(spent), "progress": progress.to_json()}
+            checkpoint.write(run.scratch, working_snapshot(network, target, optimizer, **more))
             save_progress(run.scratch / "progress.json", progress)
         if validated and not last:
             run.report({"epoch": epoch + 1, "step": spent.step, **spent.cost(), **values})

@@ -19,6 +19,7 @@ import torch.distributed as dist
 from jepa_ray.config import TrialConfig, canonical
 from jepa_ray.models.loading import load_tokenizer
 from jepa_ray.system import atomic
+from jepa_ray.training import checkpoint
 from jepa_ray.training.build import build
 from jepa_ray.training.cost import FlopModel, Spent
 from jepa_ray.training.epochs import all_epochs, train_epoch
@@ -89,7 +90,7 @@ def _train(config: TrialConfig, prepared: Prepared, runtime: Runtime, scratch: P
         means = {"pretrain_ce": totals.ce_sum / max(1, totals.num_labels)}
         losses.append(means | ({"pretrain_jepa": totals.jepa_sum / totals.num_pairs} if totals.num_pairs else {}))
         if runtime.rank == 0:
-            state.save(scratch, epoch=epoch + 1, losses=losses, spent=asdict(spent))
+            checkpoint.write(scratch, state.snapshot(epoch=epoch + 1, losses=losses, spent=asdict(spent)))
     if runtime.rank == 0:
         with atomic.whole_folder(folder) as building:  # another trial may finish the same first stage earlier
             state.network.causal_lm.save_pretrained(building)

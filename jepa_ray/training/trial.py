@@ -29,6 +29,7 @@ from jepa_ray.models.loading import load_tokenizer, uses_bf16
 from jepa_ray.models.network import Network
 from jepa_ray.results import TrialResult, load_progress, now, provenance, save_progress
 from jepa_ray.system.heartbeat import HEARTBEAT
+from jepa_ray.training import checkpoint
 from jepa_ray.training.build import build
 from jepa_ray.training.cost import FlopModel, Spent
 from jepa_ray.training.device import make_ready
@@ -136,7 +137,8 @@ def _train(run: Run, progress: TrialResult, began: float) -> TrialResult:
         progress = replace(progress, summary=dict(summary), metrics=metrics, predictions=predictions)
         HEARTBEAT.enter("save")
         if runtime.rank == 0:
-            state.save(run.scratch, epoch=epoch + 1, spent=asdict(spent), progress=progress.to_json(), watch=watch.state())
+            more = {"epoch": epoch + 1, "spent": asdict(spent), "progress": progress.to_json(), "watch": watch.state()}
+            checkpoint.write(run.scratch, state.snapshot(**more))
             save_progress(run.scratch / "progress.json", progress)
         if "val_accuracy" in values and not last:
             run.report({"epoch": epoch + 1, "step": spent.step, **spent.cost(), **values})

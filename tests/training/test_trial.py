@@ -177,7 +177,7 @@ def test_killed_at_any_moment_it_ends_as_if_it_had_not_been(
         name = {"before the progress": "save_progress", "in the test split": "_score_test", "in the middle of an epoch": "train_step"}.get(
             moment
         )
-        owner, name = (trial, name) if name else (checkpoints, "save")
+        owner, name = (trial, name) if name else (checkpoints, "write")
         patch.setattr(owner, name, second_call_dies(getattr(owner, name)))
         with pytest.raises(Interrupted):
             run(config, prepared, tmp_path / "cut")
