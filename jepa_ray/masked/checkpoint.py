@@ -23,9 +23,7 @@ from jepa_ray.system import atomic
 from jepa_ray.training import checkpoint
 
 
-def working_snapshot(
-    network: MaskedNetwork, target: TargetEncoder | None, optimizer: torch.optim.Optimizer, **more: Any
-) -> dict[str, Any]:
+def working_snapshot(network: MaskedNetwork, target: TargetEncoder | None, optimizer: torch.optim.Optimizer, **more: Any) -> dict[str, Any]:
     """CPU copies of everything needed to resume, for `training.checkpoint.write`."""
     averages = {name: parameter.detach() for name, parameter in target.encoder.named_parameters()} if target is not None else {}
     return checkpoint.snapshot(network, optimizer, target=averages, **more)
