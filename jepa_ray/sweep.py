@@ -183,9 +183,7 @@ def main(argv: Sequence[str] | None = None, prepare_one: Prepare | None = None, 
                 return _run(claimed, folder, interrupt, prepare_one, run_trial)
             except KeyboardInterrupt:
                 done = sum(1 for _ in (folder / "trials").glob("[!.]*.parquet"))
-                print(
-                    f"\nStopped. {done} finished trials are in {folder}; unfinished ones go on from their last epoch.\nTo continue: {again}"
-                )
+                print(f"\nStopped. {done} finished trials are in {folder}; unfinished ones resume from checkpoints.\nTo continue: {again}")
                 return INTERRUPTED
             except Exception as error:
                 if not full_disk.is_full(error):

@@ -284,6 +284,16 @@ def test_a_method_that_comes_or_goes_is_one_line(tmp_path: Path) -> None:
     assert str(refused.value).count("jepa") == 1
 
 
+def test_curves_in_epochs_and_in_steps_are_not_mixed(tmp_path: Path) -> None:
+    begin(fake.make_sweep(tmp_path, scheduler={"name": "asha", "grace_period": 1}))
+    steps = fake.make_sweep(tmp_path, scheduler={"name": "asha", "time_attr": "step", "grace_period": 1})
+    with (
+        pytest.raises(ValueError, match=r"scheduler\.time_attr: 'epoch' -> 'step' would mix epochs and steps"),
+        lock_folder(steps, extend=True),
+    ):
+        pass
+
+
 @pytest.mark.parametrize("name", ["trials", "predictions", "scratch", "data"])
 def test_a_file_or_dead_link_in_the_place_of_a_folder_is_refused(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sweep = fake.make_sweep(tmp_path)

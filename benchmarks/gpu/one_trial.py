@@ -8,15 +8,22 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from benchmarks.gpu import data, models
 from benchmarks.gpu.form import Form, write
 from jepa_ray.config import EvaluationConfig, LoraConfig, ModelConfig, ObjectiveConfig, OptimConfig, SweepConfig, TrialConfig
 from jepa_ray.preparation.prepare import prepare
 from jepa_ray.results import TrialResult
+from jepa_ray.training import fine_tuning
+from jepa_ray.training.epochs import Rows
 from jepa_ray.training.prepared import Prepared
+from jepa_ray.training.runtime import StepTotals
+from jepa_ray.training.state import TrainState
+from jepa_ray.training.step import train_step
 from jepa_ray.training.trial import run_trial
 
 EPOCHS = 3
@@ -33,9 +40,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     form = Form(options.scratch.parent, options.device, data=options.data)
     prepared = prepared_for(form, "tiny", train=96, val=16)
     config = config_for(prepared, lora=LoraConfig(), epochs=EPOCHS, batch_size=8, max_new_tokens=8, learning_rate=1e-3)
-    reported: list[int] = []
-    result = run_trial(config, prepared, models.runtime(form), lambda metrics: reported.append(int(metrics["epoch"])), options.scratch)
-    write(options.result, {"state": result.state, "error": result.error, "reported": reported, **outcome(result)})
+    trained: list[int] = []
+
+    def counted(state: TrainState, rows: Rows, step: int, total_steps: int) -> StepTotals:
+        trained.append(step)
+        return train_step(state, rows, step, total_steps)
+
+    with mock.patch.object(fine_tuning, "train_step", counted):
+        runtime = replace(models.runtime(form), checkpoint_minutes=0.0)  # a checkpoint after every step
+        result = run_trial(config, prepared, runtime, lambda metrics: None, options.scratch)
+    write(options.result, {"state": result.state, "error": result.error, "trained": trained, **outcome(result)})
     return int(result.state != "COMPLETE")
 
 

@@ -116,7 +116,7 @@ def compared(alone: dict[str, Any], again: dict[str, Any]) -> dict[str, Any]:
     pairs = {name: (alone["numbers"].get(name), again["numbers"].get(name)) for name in sorted(names)}
     apart = {name: abs(a - b) for name, (a, b) in pairs.items() if isinstance(a, (int, float)) and isinstance(b, (int, float))}
     identical = all(alone[part] == again[part] for part in ("numbers", "lines", "predictions"))
-    went_on = 1 in alone["reported"] and 1 not in again["reported"]
+    went_on = 0 in alone["trained"] and 0 not in again["trained"]
     same = [a == b for a, b in zip(alone["predictions"], again["predictions"], strict=True)]
     verdict = "began anew" if not went_on else "identical" if identical else f"differs by up to {max(apart.values(), default=0.0):.2g}"
     return {
@@ -127,7 +127,7 @@ def compared(alone: dict[str, Any], again: dict[str, Any]) -> dict[str, Any]:
         "resumed": again["numbers"],
         "differences": apart,
         "same_predictions": sum(same) / len(same),
-        "epochs_reported": {"uninterrupted": alone["reported"], "resumed": again["reported"]},
+        "first_step": {"uninterrupted": min(alone["trained"]), "resumed": min(again["trained"], default=None)},
     }
 
 

@@ -24,7 +24,10 @@ class ResourcesConfig(Record):
     dashboard: bool = True
     """Start Ray's dashboard and print its address."""
     max_failures: int = Field(2, ge=0)
-    """How many times a trial whose process died is restarted, from its last epoch."""
+    """How many times a trial whose process died is restarted, from its working checkpoint."""
+    checkpoint_minutes: float = Field(5, gt=0)
+    """Minutes between two working checkpoints of a trial, within an epoch too: the most training that a process loses when it dies, apart
+    from a step and the writing of a checkpoint. Changes no result."""
 
     @model_validator(mode="after")
     def _whole_gpus(self) -> ResourcesConfig:

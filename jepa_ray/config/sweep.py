@@ -5,6 +5,8 @@ Imports pydantic, `space`, and the records of a trial and of its resources only.
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -33,6 +35,12 @@ VALIDATION_METRICS = tuple(
 
 MASKED_METRICS = ("val_accuracy", "val_retrieval")
 """The ones of masked encoders: accuracy of a linear probe, and share of nearest neighbours with the same label."""
+
+
+NUM_RUNGS = 20
+"""Rungs at grace_period * reduction_factor ** 0, 1, ...: more than any trial reaches, so the last rung need not be known."""
+MOST_STEPS = 10**6
+"""More optimizer steps than a trial has; later rungs need no validation."""
 
 
 class BaseConfig(Record):
@@ -128,13 +136,27 @@ class SchedulerConfig(Record):
 
     name: Literal["asha", "none"] = "asha"
     """asha: weak trials of an arm are stopped early. none: every trial runs to its last epoch."""
-    time_attr: Literal["epoch", "train_flops"] = "epoch"
-    """Unit of `grace_period` and of the rungs: epochs or training FLOPs."""
+    time_attr: Literal["epoch", "step", "train_flops"] = "epoch"
+    """Unit of `grace_period` and of the rungs: epochs, optimizer steps (search trials are then validated at each rung as well, within an
+    epoch too), or training FLOPs."""
     grace_period: float = Field(2, gt=0)
     """Training that every trial completes before it can be stopped, in units of `time_attr`. (Low learning rates lead
     after the first of four epochs but lose in the end: see `benchmarks.search_efficiency`.)"""
     reduction_factor: float = Field(3, gt=1)
     """At each rung the best 1/reduction_factor of the trials continue."""
+
+    @property
+    def at_steps(self) -> tuple[int, ...]:
+        """Optimizer steps of the rungs, ascending; none unless trials are compared at steps."""
+        if self.name == "none" or self.time_attr != "step":
+            return ()
+        steps = (math.ceil(self.grace_period * self.reduction_factor**number) for number in range(NUM_RUNGS))
+        return tuple(dict.fromkeys(itertools.takewhile(lambda step: step <= MOST_STEPS, steps)))
+
+    @property
+    def curve_unit(self) -> Literal["epoch", "step"]:
+        """What the curves of trials count in the studies."""
+        return "step" if self.time_attr == "step" else "epoch"
 
 
 class ConfirmConfig(Record):

@@ -9,7 +9,7 @@ import hashlib
 import json
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from jepa_ray.config.objective import ObjectiveConfig, masked_misfit
 from jepa_ray.config.record import Record
@@ -181,6 +181,8 @@ class EvaluationConfig(Record):
     """Validation pairs whose Text and Code states are saved after training (`embeddings/`), for confirmed trials only. 0: none."""
     every: int = Field(1, ge=1)
     """Number of epochs between validations; the last epoch is always validated."""
+    at_steps: tuple[int, ...] = ()
+    """Optimizer steps after which a search trial is validated as well. A sweep sets it to the rungs of `scheduler.time_attr: step`."""
     test: bool = False
     """Also score the sealed test split, once, after the last epoch. Only the confirmation stage sets this."""
 
@@ -188,6 +190,14 @@ class EvaluationConfig(Record):
     def encoded_together(self) -> int:
         """Number of examples per pass where nothing is generated: `batch_size`, or 64 if it is null."""
         return self.batch_size or 64
+
+    @model_serializer(mode="wrap")
+    def _without_rungs(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leaves out `at_steps` if it is empty: the identities of sweeps and trials without it are those from before it existed."""
+        tree: dict[str, Any] = serialise(self)
+        if not self.at_steps:
+            tree.pop("at_steps", None)
+        return tree
 
 
 class MaskingConfig(Record):
@@ -247,13 +257,14 @@ _LATER_KEYS = {"attention": "auto", "compile": "auto", "tokens_per_forward": Non
 
 def config_id(config: TrialConfig, identity: str) -> str:
     """Identity of a run: 16 hex digits over the resolved configuration and the identity of data, weights and workers. Equal ids on the
-    same machine mean equal results."""
+    same machine mean equal results. Validations within an epoch (`evaluation.at_steps`) change no result and do not count."""
     tree = canonical(config)
     for part in ("model", "optim", "pretrain"):
         for name, default in _LATER_KEYS.items():
             if tree[part] is not None and tree[part].get(name) == default:
                 tree[part].pop(name, None)
     tree["evaluation"]["batch_size"] = tree["evaluation"]["batch_size"] or 64  # what null was before it existed, and is on a CPU
+    tree["evaluation"].pop("at_steps", None)
     text = json.dumps([tree, identity], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -292,6 +303,7 @@ def columns(config: TrialConfig) -> dict[str, Any]:
     flat["evaluate_test"] = tree["evaluation"].pop("test")
     flat["eval_batch_size"] = tree["evaluation"].pop("batch_size")
     flat["eval_every"] = tree["evaluation"].pop("every")
+    flat["eval_at_steps"] = ";".join(map(str, tree["evaluation"].pop("at_steps", []))) or None
     flat |= {column: tree["data"].pop(key) for key, column in _FILES.items()}
     for part in ("model", "data", "optim", "evaluation"):
         flat |= tree[part]

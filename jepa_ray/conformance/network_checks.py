@@ -208,7 +208,7 @@ def check_predictor(subject: Subject) -> Found:
         raise ValueError(f"the vocabulary's embeddings are trained under LoRA; {_REPORT}")
     saved = {name: p.detach().clone() for name, p in network.named_parameters() if p.requires_grad}
     with tempfile.TemporaryDirectory() as scratch:
-        state.save(Path(scratch))
+        checkpoint.write(Path(scratch), state.snapshot())
         del network, state
         again = subject.network(LORA, k=PREDICTORS)
         checkpoint.load(Path(scratch), again, make_optimizer(again, config))

@@ -20,31 +20,22 @@ from jepa_ray.config import canonical
 from jepa_ray.masked.network import MaskedNetwork
 from jepa_ray.masked.step import MaskedState, TargetEncoder
 from jepa_ray.system import atomic
+from jepa_ray.training import checkpoint
 
-_WORKING = "checkpoint.pt"
 
-
-def save_working(
-    scratch: Path, network: MaskedNetwork, target: TargetEncoder | None, optimizer: torch.optim.Optimizer, **state: Any
-) -> None:
-    """Write everything needed to resume after the last finished epoch, atomically: a crash leaves the previous checkpoint intact."""
-    tensors = {
-        "trained": {name: parameter.detach() for name, parameter in network.named_parameters() if parameter.requires_grad},
-        "target": dict(target.encoder.named_parameters()) if target is not None else {},
-        "optimizer": optimizer.state_dict(),
-    }
-    with atomic.whole_file(scratch / _WORKING) as temporary:
-        torch.save({**tensors, **state}, temporary)
+def working_snapshot(network: MaskedNetwork, target: TargetEncoder | None, optimizer: torch.optim.Optimizer, **more: Any) -> dict[str, Any]:
+    """CPU copies of everything needed to resume, for `training.checkpoint.write`."""
+    averages = {name: parameter.detach() for name, parameter in target.encoder.named_parameters()} if target is not None else {}
+    return checkpoint.snapshot(network, optimizer, target=averages, **more)
 
 
 def load_working(
     scratch: Path, network: MaskedNetwork, target: TargetEncoder | None, optimizer: torch.optim.Optimizer
 ) -> dict[str, Any] | None:
     """Load the last working checkpoint into all three and return everything else it contains; None if there is no checkpoint."""
-    path = scratch / _WORKING
-    if not path.is_file():
+    state = checkpoint.read(scratch, network.device)
+    if state is None:
         return None
-    state: dict[str, Any] = torch.load(path, map_location=network.device, weights_only=True)
     with torch.no_grad():
         for module, key in ((network, "trained"), (target.encoder if target is not None else network, "target")):
             parameters = dict(module.named_parameters())

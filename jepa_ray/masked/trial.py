@@ -5,7 +5,7 @@
     for each epoch:
         for each batch of the epoch's order:
             hide spans; one step on  gamma * CE(hidden tokens) + lambda * (1 - cos(Pred(Enc(hidden)), EMA(intact)))   (`step.py`)
-        probe on validation; save; report
+        probe on validation; report (a working checkpoint is saved after any step, if it is time)
     at the end, in the confirmation stage only: probe once on the sealed test split; keep encoders, predictor and optimizer
 
 Without an objective, this is masked-language-model training at the same positions. Probes see the frozen context encoder's states,
@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from jepa_ray.config import TrialConfig
 from jepa_ray.evaluation.embedding import anisotropy, effective_rank
 from jepa_ray.evaluation.metrics import without_leaked
-from jepa_ray.masked.checkpoint import load_working, save_final, save_working
+from jepa_ray.masked.checkpoint import load_working, save_final, working_snapshot
 from jepa_ray.masked.corpus import Passages
 from jepa_ray.masked.network import MaskedNetwork, load_encoder_tokenizer, load_masked_lm, states
 from jepa_ray.masked.prepare import MaskedPrepared
@@ -48,9 +48,10 @@ from jepa_ray.results import TrialResult, load_progress, now, provenance, save_p
 from jepa_ray.system.heartbeat import HEARTBEAT
 from jepa_ray.training.cost import Spent
 from jepa_ray.training.device import make_ready
-from jepa_ray.training.epochs import all_epochs, train_epoch
+from jepa_ray.training.epochs import EpochPart, all_epochs, train_epoch
 from jepa_ray.training.packing_check import TOLERANCE, PackingError
 from jepa_ray.training.runtime import NonFinite, Runtime, data_parallel
+from jepa_ray.training.saving import UNKNOWN, Checkpoints
 from jepa_ray.training.trial import failed
 
 Report = Callable[[dict[str, float]], None]
@@ -96,22 +97,25 @@ def _train(run: Run, progress: TrialResult, began: float) -> TrialResult:
     summary["num_parameters"] = sum(parameter.numel() for parameter in network.parameters())
     summary["num_trainable"] = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
 
-    saved = load_working(run.scratch, network, target, optimizer)
+    saved, furthest = load_working(run.scratch, network, target, optimizer), int(progress.summary.get("steps") or 0)
     progress = replace(progress, metrics=[], predictions=[]) if saved is None else TrialResult.from_json(saved["progress"])
     metrics, predictions = list(progress.metrics), list(progress.predictions)
+    part = EpochPart()
     if saved is not None:
         # An older version's checkpoint has the epoch in `spent`, and only one of the two FLOP counts.
         spent = Spent.of({"unpacked": saved["spent"]["flops"], **saved["spent"]})
-        first_epoch, summary = saved.get("epoch") or saved["spent"]["epoch"], {**summary, **progress.summary}
+        epoch, summary = saved["epoch"] if "epoch" in saved else saved["spent"]["epoch"], {**summary, **progress.summary}
+        part = EpochPart.of(saved["part"], runtime) if "part" in saved else part
     else:
-        spent, first_epoch = Spent(), 0
+        spent, epoch = Spent(), 0
         untrained, _ = judge(network, prepared.val, "val")
         summary |= _untrained(untrained)
         metrics += _rows(untrained, 0, 0, spent.cost())
         if config.evaluation.test:
             scores, _ = judge(network, _test(prepared), "test")
             summary |= _untrained(scores)
-    earlier = spent.wall
+    earlier, validation_s = spent.wall, UNKNOWN
+    progress = replace(progress, summary=dict(summary), metrics=metrics)
     state = MaskedState(
         config=config,
         passages=prepared.passages,
@@ -123,36 +127,55 @@ def _train(run: Run, progress: TrialResult, began: float) -> TrialResult:
         parallel=data_parallel(network, runtime),
     )
 
+    def wall() -> float:
+        return earlier + time.perf_counter() - began
+
+    def snapshot() -> dict[str, Any]:
+        where = {"epoch": epoch, "part": part.saved(runtime), "spent": asdict(replace(spent, wall=wall()))}
+        return working_snapshot(network, target, optimizer, **where, progress=progress.to_json()) if runtime.rank == 0 else {}
+
     epochs = all_epochs(len(prepared.passages), optim, config.seed)
     total_steps = sum(map(len, epochs))
-    rounds = sum(_validated(config, epoch) for epoch in range(first_epoch, optim.num_epochs)) + config.evaluation.test
-    HEARTBEAT.plan(total_steps - spent.step, rounds)  # counts whole evaluations: each one fits the probe again
-    for epoch, steps in enumerate(epochs[first_epoch:], start=first_epoch):
-        started = time.perf_counter()
-        network.train()
-        totals = train_epoch(lambda rows, step: masked_step(state, rows, step, total_steps), steps, spent.step, total_steps, runtime)
-        spent.train(totals, flop_model, len(steps), time.perf_counter() - started)
+    rounds = sum(_validated(config, number) for number in range(epoch, optim.num_epochs)) + config.evaluation.test
+    HEARTBEAT.plan(total_steps - spent.step - part.steps, rounds)  # counts whole evaluations: each one fits the probe again
+    with Checkpoints(run.scratch, runtime, snapshot) as checkpoints:
+        for steps in epochs[epoch:]:
+            network.train()
+            totals = train_epoch(
+                lambda rows, step: masked_step(state, rows, step, total_steps),
+                steps,
+                spent.step,
+                total_steps,
+                runtime,
+                part=part,
+                after_step=checkpoints.after_step,
+            )
+            values = {"train_ce": totals.ce_sum / totals.num_labels} if totals.num_labels else {}
+            if totals.num_pairs:
+                values["train_jepa"] = totals.jepa_sum / totals.num_pairs
+            last = epoch + 1 == optim.num_epochs
+            if validated := _validated(config, epoch):
+                checkpoints.before(validation_s)
+                started = time.perf_counter()
+                scores, predictions = judge(network, prepared.val, "val")
+                validation_s = time.perf_counter() - started
+                spent.val_seconds += validation_s
+                values |= scores
+            spent.train(totals, flop_model, part.steps, part.seconds)
+            spent.wall, epoch, part = wall(), epoch + 1, EpochPart()
 
-        values = {"train_ce": totals.ce_sum / totals.num_labels} if totals.num_labels else {}
-        if totals.num_pairs:
-            values["train_jepa"] = totals.jepa_sum / totals.num_pairs
-        last = epoch + 1 == optim.num_epochs
-        if validated := _validated(config, epoch):
-            started = time.perf_counter()
-            scores, predictions = judge(network, prepared.val, "val")
-            spent.val_seconds += time.perf_counter() - started
-            values |= scores
-        spent.wall = earlier + time.perf_counter() - began
-
-        metrics += _rows(values, spent.step, epoch + 1, spent.cost())
-        summary |= values | spent.cost() | spent.columns(epoch + 1, runtime)
-        progress = replace(progress, summary=dict(summary), metrics=metrics, predictions=predictions)
-        HEARTBEAT.enter("save")
-        if runtime.rank == 0:
-            save_working(run.scratch, network, target, optimizer, epoch=epoch + 1, spent=asdict(spent), progress=progress.to_json())
-            save_progress(run.scratch / "progress.json", progress)
-        if validated and not last:
-            run.report({"epoch": epoch + 1, "step": spent.step, **spent.cost(), **values})
+            metrics += _rows(values, spent.step, epoch, spent.cost())
+            summary |= values | spent.cost() | spent.columns(epoch, runtime)
+            progress = replace(progress, summary=dict(summary), metrics=metrics, predictions=predictions)
+            HEARTBEAT.enter("save")
+            if runtime.rank == 0 and spent.step >= furthest:
+                save_progress(run.scratch / "progress.json", progress)
+            if not last:
+                checkpoints.save_if_due()
+                if validated:
+                    run.report({"epoch": epoch, "step": spent.step, **spent.cost(), **values})
+        if config.evaluation.test:
+            checkpoints.save_if_due(validation_s)
 
     if config.evaluation.test:
         started = time.perf_counter()
@@ -168,7 +191,7 @@ def _train(run: Run, progress: TrialResult, began: float) -> TrialResult:
     if runtime.rank == 0 and (keep == "all" or (keep == "confirmed" and config.evaluation.test)):
         folder = checkpoint_folder(run.scratch)
         save_final(folder, state, tokenizer, epoch=len(epochs), step=spent.step)
-    final = {**progress.summary, "wall_seconds": earlier + time.perf_counter() - began, "finished_at": now()}
+    final = {**progress.summary, "wall_seconds": wall(), "finished_at": now()}
     return replace(progress, state="COMPLETE", summary=final)
 
 

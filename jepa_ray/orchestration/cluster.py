@@ -183,7 +183,12 @@ def _fit(resources: ResourcesConfig, nodes: list[dict[str, Any]], address: str |
     alive = [node["Resources"] for node in nodes if node["Alive"]]
     all_gpus = sum(node.get("GPU", 0.0) for node in alive)
     gpus = resources.gpus_per_worker if resources.gpus_per_worker is not None else (1.0 if all_gpus else 0.0)
-    trial = TrialResources(workers=resources.workers_per_trial, cpus=resources.cpus_per_worker, gpus=gpus)
+    trial = TrialResources(
+        workers=resources.workers_per_trial,
+        cpus=resources.cpus_per_worker,
+        gpus=gpus,
+        checkpoint_minutes=resources.checkpoint_minutes,
+    )
     # A worker does not span nodes: three nodes with 3 CPUs each have room for three workers of 2 CPUs, not four.
     places = sum(min(_times(node.get("CPU", 0.0), trial.cpus), _times(node.get("GPU", 0.0), gpus)) for node in alive)
     fit = places // trial.workers

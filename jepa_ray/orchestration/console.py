@@ -131,7 +131,7 @@ class Board:
         self._count(job, outcome, "already known, not run again")
 
     def restarted(self, job: Job, reason: str) -> None:
-        self.say(f"{job.arm} {job.trial_id}: its process died; it resumes from its last epoch ({reason})")
+        self.say(f"{job.arm} {job.trial_id}: its process died; it resumes from its last checkpoint ({reason})")
 
     def say(self, sentence: str) -> None:
         self.console.print(Text(sentence))

@@ -15,15 +15,13 @@ from typing import TYPE_CHECKING, Any, cast
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 
 from jepa_ray.config import SchedulerConfig
+from jepa_ray.config.sweep import NUM_RUNGS
 from jepa_ray.orchestration.jobs import Job
 from jepa_ray.orchestration.tune_adapters import NotSaved, job_of
 
 if TYPE_CHECKING:
     from ray.tune.execution.tune_controller import TuneController
     from ray.tune.experiment import Trial
-
-NUM_RUNGS = 20
-"""Rungs at grace_period * reduction_factor ** 0, 1, ...: more than any trial reaches, so the last rung need not be known."""
 
 
 class ArmScheduler(NotSaved, FIFOScheduler):

@@ -61,6 +61,8 @@ class TrialResources:
     """Per worker; also its number of torch threads."""
     gpus: float = 0.0
     """Per worker."""
+    checkpoint_minutes: float = 5.0
+    """Between two working checkpoints of a trial."""
 
     def trial_resources(self) -> dict[str, float]:
         """Tune's request. The process of a trial with several workers only waits, but Tune refuses an empty request."""

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from jepa_ray import plan, results
 from jepa_ray.config import Arm, SweepConfig, TrialConfig
@@ -20,7 +20,7 @@ from jepa_ray.plan import warm_start
 StandsFor = Callable[[str, str, TrialConfig], bool]
 """(config_id, arm, configuration) -> whether the id is that of the arm's configuration."""
 Curve = Mapping[int, float]
-"""Epoch -> value of the search's metric."""
+"""Epoch (or step) -> value of the search's metric."""
 
 
 @dataclass(frozen=True)
@@ -56,16 +56,17 @@ def told(
     return trials
 
 
-def curves(folder: Path, metric: str) -> dict[str, Curve]:
-    """trial_id -> curve of `metric`, finite values only."""
+def curves(folder: Path, metric: str, unit: Literal["epoch", "step"]) -> dict[str, Curve]:
+    """trial_id -> curve of `metric` over epochs or optimizer steps, finite values only."""
     split, _, name = metric.partition("_")
     table = results.read_metrics(
-        folder, ["trial_id", "epoch", "name", "value"], filters=[("split", "==", split), ("name", "in", [name, metric])]
+        folder, ["trial_id", unit, "name", "value"], filters=[("split", "==", split), ("name", "in", [name, metric])]
     )
     out: dict[str, dict[int, float]] = {}
-    for trial_id, epoch, value in zip(table["trial_id"], table["epoch"], table["value"], strict=True):
-        if epoch >= 1 and math.isfinite(value):
-            out.setdefault(str(trial_id), {})[int(epoch)] = float(value)
+    for trial_id, time, value in zip(table["trial_id"], table[unit], table["value"], strict=True):
+        # In epochs, a validation within one is not part of a study's curve.
+        if time >= 1 and time == int(time) and math.isfinite(value):
+            out.setdefault(str(trial_id), {})[int(time)] = float(value)
     return dict(out)
 
 

@@ -118,7 +118,7 @@ class Search(_Jobs):
         database = open_storage(folder)
         self._arms = {arm.name: arm for arm in arms}
         self._known = results.finished(folder)
-        curves = functools.cache(lambda: rebuild_study.curves(folder, sweep.search.metric))
+        curves = functools.cache(lambda: rebuild_study.curves(folder, sweep.search.metric, sweep.scheduler.curve_unit))
 
         def recover(arm: Arm) -> list[rebuild_study.Told]:
             return rebuild_study.told(sweep, arm, plan.space(sweep, arm), self._known, curves(), identify.stands_for)
@@ -150,7 +150,8 @@ class Search(_Jobs):
                     continue
                 config = plan.trial_config(self._sweep, self._arms[name], trial.params)
                 if self._identify.was_of(key, name, config):
-                    jobs[key] = Job(key, key, name, "search", self._folder.resolve(), config, trial.user_attrs.get("place"))
+                    place = trial.user_attrs.get("place")
+                    jobs[key] = Job(key, key, name, "search", self._folder.resolve(), self._at_rungs(config), place)
                     whole |= {key} if trial.state == TrialState.COMPLETE else set()
         return jobs, whole
 
@@ -167,11 +168,11 @@ class Search(_Jobs):
             asked = study.ask()
             if asked is None:
                 continue
-            config = plan.trial_config(self._sweep, self._arms[arm], asked.params)
+            config = self._at_rungs(plan.trial_config(self._sweep, self._arms[arm], asked.params))
             job = self._job(arm, "search", config, number=asked.place)
             study.note(asked.number, config_id=job.config_id, trial_id=job.trial_id)
             if row := self._known.get(job.config_id):
-                study.tell(asked.number, row["state"], row[self._sweep.search.metric], _last_epoch(row))
+                study.tell(asked.number, row["state"], row[self._sweep.search.metric], self._end_of_curve(row))
                 self._listener.repeated(job, row)
             elif job.config_id in self._running:
                 self._running[job.config_id].append((arm, asked.number))  # its study is told when the twin ends
@@ -179,6 +180,16 @@ class Search(_Jobs):
                 self._running[job.config_id] = [(arm, asked.number)]
                 return job
         return None
+
+    def _at_rungs(self, config: TrialConfig) -> TrialConfig:
+        """The configuration of a job: ASHA needs a validation at each of its rungs. The trial's identity does not depend on them."""
+        evaluation = config.evaluation.model_copy(update={"at_steps": self._sweep.scheduler.at_steps})
+        return config.model_copy(update={"evaluation": evaluation})
+
+    def _end_of_curve(self, row: dict[str, Any]) -> int | None:
+        """The last epoch (or step) of a COMPLETE trial: it is not reported, so its value comes from the row."""
+        done = row.get({"epoch": "epochs_done", "step": "steps"}[self._sweep.scheduler.curve_unit])
+        return int(done) if row["state"] == "COMPLETE" and done is not None and done == done else None
 
     def _affords(self, arm: str) -> bool:
         """Whether another trial of the arm may start; one that an earlier process left unfinished is always resumed."""
@@ -194,7 +205,7 @@ class Search(_Jobs):
         value = metrics.get(self._sweep.search.metric)
         if value is not None:
             for arm, number in self._running.get(job.config_id, ()):
-                self.studies[arm].report(number, value, int(metrics["epoch"]))
+                self.studies[arm].report(number, value, int(metrics[self._sweep.scheduler.curve_unit]))
 
     def finished(self, job: Job, outcome: dict[str, Any]) -> None:
         self._known[job.config_id] = row = {self._sweep.search.metric: None, **outcome}
@@ -202,7 +213,7 @@ class Search(_Jobs):
         asked = self._running.pop(job.config_id)
         twins = asked if job.config_id in self._lost else asked[1:]
         for arm, number in asked:
-            self.studies[arm].tell(number, row["state"], row[self._sweep.search.metric], _last_epoch(row))
+            self.studies[arm].tell(number, row["state"], row[self._sweep.search.metric], self._end_of_curve(row))
         super().finished(job, outcome)
         for _ in twins:
             self._listener.repeated(job, outcome)
@@ -239,12 +250,6 @@ class Search(_Jobs):
                 points = curve.dropna(subset=[time, "value"]).sort_values("epoch")
                 scheduler.remember(arms[trial], trial, zip(points[time].tolist(), points["value"].tolist(), strict=True))
         return scheduler
-
-
-def _last_epoch(row: dict[str, Any]) -> int | None:
-    """The last epoch of a COMPLETE trial: it is not reported, so its value comes from the row."""
-    done = row.get("epochs_done")
-    return int(done) if row["state"] == "COMPLETE" and done is not None and done == done else None
 
 
 class FixedJobs(_Jobs):

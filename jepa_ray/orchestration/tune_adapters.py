@@ -25,13 +25,13 @@ class JobSource(Protocol):
         """The job's process has started."""
 
     def progress(self, job: Job, metrics: dict[str, Any]) -> None:
-        """An epoch has ended."""
+        """The job has been validated."""
 
     def finished(self, job: Job, outcome: dict[str, Any]) -> None:
         """The job's row is written; `outcome` has `state`, `error` and the final metrics."""
 
     def restarted(self, job: Job, reason: str) -> None:
-        """The job's process died; the job resumes from its last epoch in a new one."""
+        """The job's process died; the job resumes from its working checkpoint in a new one."""
 
     def died(self, job: Job, reason: str) -> None:
         """The job's process died more than `max_failures` times. No row is written yet."""

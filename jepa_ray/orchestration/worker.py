@@ -80,7 +80,7 @@ def trainable(config: dict[str, Any], shared: SharedInputs) -> None:
 
 
 def _numbers(row: dict[str, Any]) -> Metrics:
-    names = [name for name in results.SUMMARY if name.startswith(("val_", "train_")) or name in ("wall_seconds", "epochs_done")]
+    names = [name for name in results.SUMMARY if name.startswith(("val_", "train_")) or name in ("wall_seconds", "epochs_done", "steps")]
     return {name: float(row[name]) for name in names if isinstance(row[name], (int, float))}
 
 
@@ -221,12 +221,13 @@ def _runtime(resources: TrialResources) -> Runtime:
     from jepa_ray.training.runtime import Runtime
 
     torch.set_num_threads(resources.cpus)
-    if resources.workers == 1:  # Train's context is not available inside a Tune trial
-        return Runtime(rank=0, world_size=1, device="cuda" if resources.gpus else "cpu", num_threads=resources.cpus)
-    from ray.train.torch import get_device
+    rank, world_size, device = 0, 1, "cuda" if resources.gpus else "cpu"
+    if resources.workers > 1:  # Train's context is not available inside a Tune trial
+        from ray.train.torch import get_device
 
-    context = ray.train.get_context()
-    return Runtime(rank=context.get_world_rank(), world_size=context.get_world_size(), device=str(get_device()), num_threads=resources.cpus)
+        context = ray.train.get_context()
+        rank, world_size, device = context.get_world_rank(), context.get_world_size(), str(get_device())
+    return Runtime(rank, world_size, device, num_threads=resources.cpus, checkpoint_minutes=resources.checkpoint_minutes)
 
 
 def _show(job: Job, values: Mapping[str, Any]) -> None:

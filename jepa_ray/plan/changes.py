@@ -66,6 +66,8 @@ def refusal(old: dict[str, Any], methods: dict[str, Any], path: Keys, before: An
     key, top, name = ".".join(path), path[0], path[1] if len(path) > 1 else ""
     if not any(key == allowed or key.startswith(f"{allowed}.") for allowed in EXTENDABLE):
         return f"{key}: {before!r} -> {after!r} would change what the existing trials have measured"
+    if key == "scheduler.time_attr" and "step" in (before, after):
+        return f"{key}: {before!r} -> {after!r} would mix epochs and steps in the curves of one study"
     if top in LISTS:
         gone = sorted(set(before or ()) - set(after or ()))
         return f"{top}: {', '.join(gone)} would be dropped" if gone else None

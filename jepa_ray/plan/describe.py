@@ -13,7 +13,7 @@ from jepa_ray.plan import warm_start
 from jepa_ray.plan.arms import Estimate, canonical_without_none, defaults, method_tree, most_matched, own_value, space, total_trials
 
 
-def notes(sweep: SweepConfig, declared: Sequence[Arm]) -> list[str]:
+def notes(sweep: SweepConfig, declared: Sequence[Arm], estimates: Mapping[str, Estimate] | None = None) -> list[str]:
     """Notes on repeated and no-op configurations in the space, each with its reason."""
     out = []
     for arm in declared:
@@ -47,17 +47,27 @@ def notes(sweep: SweepConfig, declared: Sequence[Arm]) -> list[str]:
             knobs = [path for path in sweep.space if path.startswith("objective.")]
             also = f"; searching {', '.join(knobs)} changes nothing" if knobs else ""
             out.append(f"method {name}: lambda = 0 equals the baseline bit for bit{also}")
-    if idle := idle_early_stopping(sweep):
+    if idle := idle_early_stopping(sweep, estimates):
         out.append(idle)
     return out
 
 
-def idle_early_stopping(sweep: SweepConfig) -> str | None:
+def idle_early_stopping(sweep: SweepConfig, estimates: Mapping[str, Estimate] | None = None) -> str | None:
     """Why ASHA can never stop a trial of this sweep. None if it can, if there is no ASHA, or if it counts FLOPs.
 
-    A trial can be stopped only after a validation before its last epoch, and not before `grace_period`.
+    A trial can be stopped only after a validation before its last epoch (in steps: before its last step, whose number is known from the
+    estimates unless epochs or batches are searched), and not before `grace_period`.
     """
     scheduler, every = sweep.scheduler, sweep.base.evaluation.every
+    if scheduler.at_steps and estimates and not {"optim.num_epochs", "optim.batch_size"} & set(sweep.space):
+        optim, examples = sweep.base.optim, max(estimate.train_examples for estimate in estimates.values())
+        steps = optim.num_epochs * -(-examples // optim.batch_size)
+        return (
+            f"early stopping has no effect: trials have at most {_count(steps, 'optimizer step')}, and scheduler.grace_period is "
+            f"{scheduler.grace_period:g}; lower it, train longer, or set scheduler=none"
+            if scheduler.at_steps[0] >= steps
+            else None
+        )
     if scheduler.name == "none" or scheduler.time_attr != "epoch":
         return None
     searched = sweep.space.get("optim.num_epochs")
@@ -95,7 +105,7 @@ def describe(
     optim = sweep.base.optim
     scheduler = sweep.scheduler
     stopping = f"ASHA on {scheduler.time_attr}, keeps 1/{scheduler.reduction_factor:g} after {scheduler.grace_period:g}"
-    stopping = "none" if scheduler.name == "none" or idle_early_stopping(sweep) else stopping
+    stopping = "none" if scheduler.name == "none" or idle_early_stopping(sweep, estimates) else stopping
     seeds = sweep.confirm.seeds
     total = f"{_count(len(declared), 'arm')} x {_count(search.num_trials, 'trial')}"
     total += f" + {len(declared)} x {_count(len(seeds), 'confirmation')}" if seeds else ""
@@ -126,7 +136,7 @@ def describe(
     lines += [f"  start     {line}" for line in _warm_start(sweep, declared)]
     lines += [f"  power     {line}" for line in power]
     lines += [f"  data      {fact}" for fact in facts]
-    lines += [f"  note      {note}" for note in notes(sweep, declared)]
+    lines += [f"  note      {note}" for note in notes(sweep, declared, estimates)]
     return "\n".join(lines)
 
 

@@ -39,6 +39,7 @@ _RENAMED = {
     (DataConfig, "test"): "test_file",
     (EvaluationConfig, "batch_size"): "eval_batch_size",
     (EvaluationConfig, "every"): "eval_every",
+    (EvaluationConfig, "at_steps"): "eval_at_steps",
     (EvaluationConfig, "test"): "evaluate_test",
     (ObjectiveConfig, "distance"): "objective",
 }
@@ -88,4 +89,5 @@ def _settings() -> dict[str, str]:
             out[prefix + column] = f"{about} {ending}".rstrip()
     out["lambda"] = "Weight of the JEPA term; 0 for baselines. Null if the first step's gradients decide it (`lambda_grad_ratio`)."
     out["lambda_grad_ratio"] = f"{docstrings(GradRatio)['grad_ratio']} Null if lambda is a number."
+    out["eval_at_steps"] += " A list joined by `;`. Null if there are none."
     return {name: out[name] for name in CONFIG}

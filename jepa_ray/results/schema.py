@@ -71,7 +71,7 @@ CONFIG: dict[str, pa.DataType] = {
     **_fields(INTEGER, "eval_batch_size max_new_tokens eval_every diagnostic_pairs embeddings"),
     **_fields(REAL, "diagnostic_share"),
     **_fields(FLAG, "evaluate_test sql_strict"),
-    **_fields(TEXT, "judge"),
+    **_fields(TEXT, "judge eval_at_steps"),
     **_fields(INTEGER, "seed"),
     **_fields(TEXT, "pretrain_task pretrain_train_file pretrain_test_file pretrain_databases pretrain_objective_in"),
     **_fields(INTEGER, "pretrain_num_train pretrain_num_val pretrain_num_test pretrain_split_seed pretrain_max_length"),

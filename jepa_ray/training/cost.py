@@ -95,7 +95,7 @@ class Spent:
         return cls(**{"unpacked": math.nan, **{name: saved[name] for name in names}})
 
     def train(self, totals: StepTotals, flop_model: CountsFlops, steps: int, seconds: float) -> None:
-        """Add an epoch."""
+        """Add an epoch, or the part of one that is finished."""
         self.step += steps
         self.tokens += totals.tokens
         self.flops += flop_model.train_flops(totals)

@@ -5,15 +5,19 @@ Fine-tuning, the first stage, tiny bases and masked encoders all train through `
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from jepa_ray.config import OptimConfig
+from jepa_ray.config import EvaluationConfig, OptimConfig
 from jepa_ray.streams import stream
 from jepa_ray.system.heartbeat import HEARTBEAT
-from jepa_ray.training.runtime import NonFinite, Runtime, StepTotals, over_ranks
+from jepa_ray.training.runtime import NonFinite, Runtime, StepTotals, of_every_rank, over_ranks
 
 Rows = NDArray[np.int64]
 """Example indices of a step."""
@@ -30,28 +34,80 @@ def all_epochs(num_examples: int, optim: OptimConfig, seed: int) -> list[list[Ro
     return [epoch_steps(num_examples, optim, seed, epoch) for epoch in range(optim.num_epochs)]
 
 
+@dataclass
+class EpochPart:
+    """The steps of an epoch that are finished."""
+
+    steps: int = 0
+    totals: StepTotals = field(default_factory=StepTotals)
+    """Of this rank."""
+    seconds: float = 0.0
+
+    def saved(self, runtime: Runtime) -> dict[str, Any]:
+        """For the working checkpoint, with the totals of each rank: their sum would be rounded in another order. Every rank calls this."""
+        return {
+            "steps": self.steps,
+            "seconds": self.seconds,
+            "totals": [dict(vars(totals)) for totals in of_every_rank(self.totals, runtime)],
+        }
+
+    @classmethod
+    def of(cls, saved: Mapping[str, Any], runtime: Runtime) -> EpochPart:
+        """This rank's part. On another number of workers, rank 0 has the totals of all."""
+        ranks = [StepTotals.of(values) for values in saved["totals"]]
+        if len(ranks) != runtime.world_size:
+            everyone = StepTotals()
+            for totals in ranks:
+                everyone.add(totals)
+            ranks = [everyone] + [StepTotals() for _ in range(1, runtime.world_size)]
+        return cls(saved["steps"], ranks[runtime.rank], saved["seconds"])
+
+
+def validated_after(epochs: Sequence[Sequence[Rows]], evaluation: EvaluationConfig) -> list[int]:
+    """Optimizer steps after which a trial of these steps is validated, ascending; the last step is always among them."""
+    ends = list(itertools.accumulate(len(steps) for steps in epochs))
+    regular = {end for number, end in enumerate(ends, start=1) if number % evaluation.every == 0}
+    return sorted(regular | {step for step in evaluation.at_steps if step < ends[-1]} | {ends[-1]})
+
+
 def train_epoch(
-    train: Callable[[Rows, int], StepTotals], steps: Sequence[Rows], done: int, total_steps: int, runtime: Runtime, phase: str = "train"
+    train: Callable[[Rows, int], StepTotals],
+    steps: Sequence[Rows],
+    done: int,
+    total_steps: int,
+    runtime: Runtime,
+    phase: str = "train",
+    *,
+    part: EpochPart | None = None,
+    until: int | None = None,
+    after_step: Callable[[int], None] = lambda step: None,
 ) -> StepTotals:
-    """Train on `steps` in order; return the totals over them and over all workers.
+    """Train on `steps` in order; return the totals of the epoch so far, over all its finished steps and all workers.
 
     Args:
         train: runs one optimizer step on the given examples; its second argument is the number of steps before it.
         done: steps of the whole training before the first of these; total_steps: of the whole training.
         phase: shown in the console during training.
+        part: the steps of the epoch that are finished, which are skipped; kept up to date after every step. None: none of them.
+        until: train the first `until` steps of the epoch only. None: all.
+        after_step: called after every step, with the number of steps so far; its time is not counted as training.
     Raises:
         NonFinite: a loss or gradient is not finite; names the step and the mean losses before it.
     """
-    totals = StepTotals()
+    part = EpochPart() if part is None else part
     HEARTBEAT.enter(phase)
-    for step, rows in enumerate(steps, start=done):
+    for step, rows in enumerate(steps[part.steps : until], start=done + part.steps):
+        started = time.perf_counter()
         try:
             step_totals = train(rows, step)
         except NonFinite as error:
-            raise NonFinite(f"{error}; {_means(totals)}") from error
-        totals.add(step_totals)
+            raise NonFinite(f"{error}; {_means(part.totals)}") from error
+        part.totals.add(step_totals)
+        part.steps += 1
         HEARTBEAT.trained(step + 1, total_steps, *step_totals.shown(runtime))
-    return over_ranks(totals, runtime)
+        part.seconds += time.perf_counter() - started
+        after_step(step + 1)
+    return over_ranks(part.totals, runtime)
 
 
 def _means(totals: StepTotals) -> str:

@@ -9,11 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-import torch
 import torch.distributed as dist
 
 from jepa_ray.config import TrialConfig, canonical
@@ -21,10 +20,12 @@ from jepa_ray.models.loading import load_tokenizer
 from jepa_ray.system import atomic
 from jepa_ray.training.build import build
 from jepa_ray.training.cost import FlopModel, Spent
-from jepa_ray.training.epochs import all_epochs, train_epoch
+from jepa_ray.training.epochs import EpochPart, all_epochs, train_epoch
 from jepa_ray.training.jepa_term import active_objective
+from jepa_ray.training.micro_batches import packed_ahead
 from jepa_ray.training.prepared import Prepared, Pretrained
-from jepa_ray.training.runtime import Runtime
+from jepa_ray.training.runtime import Runtime, rank_zero_says
+from jepa_ray.training.saving import Checkpoints
 from jepa_ray.training.step import train_step
 
 _FACTS = "stage.json"
@@ -54,14 +55,12 @@ def stages(config: TrialConfig) -> tuple[TrialConfig | None, TrialConfig]:
 def train_first_stage(config: TrialConfig, prepared: Prepared, runtime: Runtime, scratch: Path) -> Pretrained:
     """Train the first stage that `config` describes (as a separate trial), unless its checkpoint exists.
 
-    Every rank calls this. Resumes after the last finished epoch under `scratch`. ValueError if the weights of a stored checkpoint do not
+    Every rank calls this. Resumes from the working checkpoint under `scratch`. ValueError if the weights of a stored checkpoint do not
     match the recorded digest.
     """
     folder = scratch.parent / "pretrained" / _key(config, prepared)
-    done = torch.tensor(float((folder / _FACTS).exists()), device=runtime.device)
-    if runtime.world_size > 1:  # rank 0 decides: another trial may finish the same stage in the meantime
-        dist.broadcast(done, 0)
-    if not done:
+    # Rank 0 decides: another trial may finish the same stage in the meantime.
+    if not rank_zero_says((folder / _FACTS).exists(), runtime):
         _train(config, prepared, runtime, scratch / "pretrain", folder)
         if runtime.world_size > 1:
             dist.barrier()
@@ -77,19 +76,31 @@ def _train(config: TrialConfig, prepared: Prepared, runtime: Runtime, scratch: P
     saved, flop_model = state.saved or {"epoch": 0, "losses": [], "spent": asdict(Spent())}, FlopModel.of(state.network)
     # An older version's checkpoint has these values at its top level.
     spent, losses = Spent.of(saved.get("spent") or {**saved, "train_seconds": saved["seconds"]}), list(saved["losses"])
+    part = EpochPart.of(saved["part"], runtime) if "part" in saved else EpochPart()
     epochs = all_epochs(len(table), config.optim, config.seed)
     total_steps = sum(map(len, epochs))
+
+    def snapshot() -> dict[str, Any]:
+        return state.snapshot(epoch=len(losses), losses=losses, spent=asdict(spent), part=part.saved(runtime))
+
     state.network.train()
-    for epoch in range(saved["epoch"], len(epochs)):
-        started = time.perf_counter()
-        totals = train_epoch(
-            lambda rows, step: train_step(state, rows, step, total_steps), epochs[epoch], spent.step, total_steps, runtime, "first stage"
-        )
-        spent.train(totals, flop_model, len(epochs[epoch]), time.perf_counter() - started)
-        means = {"pretrain_ce": totals.ce_sum / max(1, totals.num_labels)}
-        losses.append(means | ({"pretrain_jepa": totals.jepa_sum / totals.num_pairs} if totals.num_pairs else {}))
-        if runtime.rank == 0:
-            state.save(scratch, epoch=epoch + 1, losses=losses, spent=asdict(spent))
+    with Checkpoints(scratch, runtime, snapshot) as checkpoints:
+        for steps in epochs[saved["epoch"] :]:
+            with packed_ahead(state, steps[part.steps :], spent.step + part.steps) as packed:
+                totals = train_epoch(
+                    lambda rows, step: train_step(state, rows, step, total_steps, next(packed)),
+                    steps,
+                    spent.step,
+                    total_steps,
+                    runtime,
+                    "first stage",
+                    part=part,
+                    after_step=checkpoints.after_step,
+                )
+            spent.train(totals, flop_model, part.steps, part.seconds)
+            part = EpochPart()
+            means = {"pretrain_ce": totals.ce_sum / max(1, totals.num_labels)}
+            losses.append(means | ({"pretrain_jepa": totals.jepa_sum / totals.num_pairs} if totals.num_pairs else {}))
     if runtime.rank == 0:
         with atomic.whole_folder(folder) as building:  # another trial may finish the same first stage earlier
             state.network.causal_lm.save_pretrained(building)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,6 +21,8 @@ class Runtime:
     world_size: int = 1
     device: str = "cpu"
     num_threads: int = 1
+    checkpoint_minutes: float = 5.0
+    """Training that a process may lose when it dies: time between two working checkpoints. 0: one after every step."""
 
 
 @dataclass
@@ -44,6 +48,12 @@ class StepTotals:
     def add(self, other: StepTotals) -> None:
         for name, value in vars(other).items():
             setattr(self, name, getattr(self, name) + value)
+
+    @classmethod
+    def of(cls, values: Mapping[str, float]) -> StepTotals:
+        """Inverse of `vars`, for values that have become floats."""
+        counts: dict[str, Any] = {field.name: (float if field.type == "float" else int)(values[field.name]) for field in fields(cls)}
+        return cls(**counts)
 
     def shown(self, runtime: Runtime) -> tuple[int, float]:
         """For the heartbeat, without communication: tokens times the number of ranks, and cross-entropy per label on this rank."""
@@ -78,10 +88,32 @@ def over_ranks(totals: StepTotals, runtime: Runtime) -> StepTotals:
     """The sums over all workers."""
     if runtime.world_size == 1:
         return totals
-    names = list(vars(totals))
-    sums = torch.tensor([float(getattr(totals, name)) for name in names], dtype=torch.float64, device=runtime.device)
+    sums = _on_device(totals, runtime)
     torch.distributed.all_reduce(sums)
-    return StepTotals(**{name: type(getattr(totals, name))(value) for name, value in zip(names, sums.tolist(), strict=True)})
+    return StepTotals.of(dict(zip(vars(totals), sums.tolist(), strict=True)))
+
+
+def of_every_rank(totals: StepTotals, runtime: Runtime) -> list[StepTotals]:
+    """The totals of each worker, by rank. Every rank calls this."""
+    if runtime.world_size == 1:
+        return [totals]
+    own = _on_device(totals, runtime)
+    everyone = [torch.empty_like(own) for _ in range(runtime.world_size)]
+    torch.distributed.all_gather(everyone, own)
+    return [StepTotals.of(dict(zip(vars(totals), values.tolist(), strict=True))) for values in everyone]
+
+
+def _on_device(totals: StepTotals, runtime: Runtime) -> torch.Tensor:
+    return torch.tensor([float(value) for value in vars(totals).values()], dtype=torch.float64, device=runtime.device)
+
+
+def rank_zero_says(yes: bool, runtime: Runtime) -> bool:
+    """Rank 0's answer, on all ranks. Makes the host wait if there are several workers."""
+    if runtime.world_size == 1:
+        return yes
+    answer = torch.tensor(float(yes), device=runtime.device)
+    torch.distributed.broadcast(answer, 0)
+    return bool(answer > 0)
 
 
 def check_finite(totals: StepTotals, norm: float, step: int, runtime: Runtime) -> None:

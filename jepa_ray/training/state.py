@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -106,10 +105,12 @@ class TrainState(StepInputs):
         """The module to call in the forward pass."""
         return self.network if self.parallel is None else self.parallel
 
-    def save(self, scratch: Path, **more: Any) -> None:
-        """Write the working checkpoint."""
+    def snapshot(self, **more: Any) -> dict[str, Any]:
+        """CPU copies of everything that a step changes, and `more`, for `checkpoint.write`. Every rank calls this; rank 0's counts."""
+        if self.runtime.rank != 0:
+            return {}
         if self.term is not None:
             more |= {"lambda": self.term.weight}
             if self.term.average is not None:
-                more |= {"average": self.term.average.state_dict()}
-        checkpoint.save(scratch, self.network, self.optimizer, **more)
+                more |= {"average": dict(self.term.average.parameters())}
+        return checkpoint.snapshot(self.network, self.optimizer, **more)

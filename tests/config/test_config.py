@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from jepa_ray.config import MaskedConfig, ResourcesConfig, SweepConfig, TrialConfig, canonical, columns, config_id
+from jepa_ray.config import MaskedConfig, ResourcesConfig, SchedulerConfig, SweepConfig, TrialConfig, canonical, columns, config_id
 
 FULL: dict[str, Any] = {
     "model": {"family": "llama3", "model": "tiny"},
@@ -99,11 +99,30 @@ def test_config_id_changes_with_every_leaf_and_with_nothing_else() -> None:
     assert len(ids) == 2 + len(paths) - idle and idle < 12
 
 
+def test_validations_within_an_epoch_are_no_part_of_an_identity() -> None:
+    """Trees without them, and so all identities of sweeps and trials, are those of versions that did not know them."""
+    plain = TrialConfig.model_validate(FULL)
+    rungs = plain.model_copy(update={"evaluation": plain.evaluation.model_copy(update={"at_steps": (50, 150)})})
+    assert "at_steps" not in canonical(plain)["evaluation"] and canonical(rungs)["evaluation"]["at_steps"] == [50, 150]
+    assert TrialConfig.model_validate(canonical(rungs)) == rungs != plain
+    assert config_id(rungs, "data") == config_id(plain, "data")
+    assert columns(rungs)["eval_at_steps"] == "50;150"
+
+
+def test_rungs_in_steps() -> None:
+    def at_steps(**changes: Any) -> tuple[int, ...]:
+        return SchedulerConfig(**{"time_attr": "step", "grace_period": 50, **changes}).at_steps
+
+    assert at_steps() == (50, 150, 450, 1350, 4050, 12150, 36450, 109350, 328050, 984150)
+    assert at_steps(reduction_factor=1.5, grace_period=3)[:5] == (3, 5, 7, 11, 16), "the first step at or after a rung"
+    assert at_steps(time_attr="epoch") == at_steps(name="none") == at_steps(grace_period=2e6) == ()
+
+
 def test_every_leaf_is_a_column() -> None:
     config = TrialConfig.model_validate(FULL)
     row, values = columns(config), [value for _, value in leaves(canonical(config))]
     # Other columns: the second form of lambda, and the leaves of absent sections.
-    others = {"lambda_grad_ratio", *MaskedConfig.model_fields}
+    others = {"lambda_grad_ratio", "eval_at_steps", *MaskedConfig.model_fields}
     assert all(row.pop(name) is None for name in others)
     values.remove(None)  # the section itself
     assert len(row) == len(values), "two leaves share a column"

@@ -318,6 +318,36 @@ def test_an_interrupted_trial_goes_on_as_if_nothing_had_happened(
         assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
 
 
+@pytest.mark.parametrize("method", ["mlm", "jepa"])
+def test_killed_within_an_epoch_it_goes_on_as_if_nothing_had_happened(
+    sweep: SweepConfig, prepared: MaskedPrepared, method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed in the first epoch and in the last; a checkpoint after every step."""
+    config, real, kill_at = config_of(sweep, method, test=True), trial.masked_step, -1
+
+    def step(state: MaskedState, rows: Any, step: int, total_steps: int) -> StepTotals:
+        if step == kill_at:
+            raise Interrupted
+        return real(state, rows, step, total_steps)
+
+    monkeypatch.setattr(trial, "masked_step", step)
+    straight = run_masked_trial(config, prepared, Runtime(checkpoint_minutes=1e9), lambda _: None, tmp_path / "a" / "scratch" / "x")
+    steps = int(straight.summary["steps"] or 0)
+    for at, epoch, part in ((2, 0, 2), (steps - 1, config.optim.num_epochs - 1, steps // config.optim.num_epochs - 1)):
+        kill_at = at
+        with pytest.raises(Interrupted):
+            run_masked_trial(config, prepared, Runtime(checkpoint_minutes=0), lambda _: None, tmp_path / "b" / "scratch" / "x")
+        saved = torch.load(tmp_path / "b" / "scratch" / "x" / "checkpoint.pt", weights_only=True)
+        assert (saved["epoch"], saved["part"]["steps"]) == (epoch, part)
+    kill_at = -1
+    torch.manual_seed(99)
+    resumed = run_masked_trial(config, prepared, Runtime(), lambda _: None, tmp_path / "b" / "scratch" / "x")
+    assert numbers(resumed) == numbers(straight)
+    for part_name in ("context", "target") if method == "jepa" else ("context",):
+        one, two = (load_file(tmp_path / side / "checkpoints" / "x" / part_name / "model.safetensors") for side in "ab")
+        assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
 def test_lambda_zero_is_the_baseline_bit_for_bit(sweep: SweepConfig, prepared: MaskedPrepared, tmp_path: Path) -> None:
     baseline = config_of(sweep, "mlm")
     zero = ObjectiveConfig(target="ema", predictor="mlp", k=0, **{"lambda": 0.0})  # type: ignore[arg-type]

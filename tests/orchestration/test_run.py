@@ -584,6 +584,50 @@ def test_rungs_are_rebuilt_from_the_tables(tmp_path: Path) -> None:
     assert recorded == {job.trial_id: 0.9}
 
 
+def test_rungs_in_steps_are_reported_recorded_and_rebuilt(tmp_path: Path) -> None:
+    """Only search trials are validated at them, their identity does not depend on them, and the curves of the study count steps."""
+    schedule = {"name": "asha", "time_attr": "step", "grace_period": 2, "reduction_factor": 2}
+    sweep = fake.make_sweep(tmp_path, scheduler=schedule, search={"num_trials": 3}, methods={"jepa": {}})
+    search, _ = search_of(sweep, tmp_path / "s")
+    job, twin = (
+        search.next(),
+        search_of(fake.make_sweep(tmp_path, search={"num_trials": 3}, methods={"jepa": {}}), tmp_path / "t")[0].next(),
+    )
+    assert job.config.evaluation.at_steps[:4] == (2, 4, 8, 16) and twin.config.evaluation.at_steps == ()
+    assert job.config_id == twin.config_id and type(job).from_json(job.to_json()) == job
+    curve = [(2, 2 / 3, 0.1), (3, 1.0, 0.2), (4, 4 / 3, 0.3), (6, 2.0, 0.4)]
+    for step, epoch, value in curve:
+        search.progress(job, {"step": step, "epoch": epoch, "val_accuracy": value})
+    cost = {"split": "val", "name": "val_accuracy", "train_flops": 1e9, "train_seconds": 1.0}
+    lines = [{"step": step, "epoch": epoch, "value": value, **cost} for step, epoch, value in [*curve, (9, 3.0, 0.5)]]
+    summary: dict[str, Any] = {"val_accuracy": 0.5, "steps": 9, "epochs_done": 3, "finished_at": results.now()}
+    results.write_trial(job.folder, job.trial_id, job.config, job.arm, job.stage, TrialResult("COMPLETE", None, summary, lines), job.number)
+    search.finished(job, {"state": "COMPLETE", "error": None, "val_accuracy": 0.5, "steps": 9.0, "epochs_done": 3.0})
+    whole = {2: 0.1, 3: 0.2, 4: 0.3, 6: 0.4, 9: 0.5}
+    assert raw(tmp_path / "s", job.arm).get_trials()[0].intermediate_values == whole
+    assert results.read_trials(tmp_path / "s")["eval_at_steps"].item().startswith("2;4;8;16;")
+
+    (tmp_path / "s" / "study.db").unlink()
+    search, heard = search_of(sweep, tmp_path / "s")
+    assert raw(tmp_path / "s", job.arm).get_trials()[0].intermediate_values == whole
+    (bracket,) = search.scheduler(mailbox=None)._halving(job.arm)._brackets
+    assert {milestone: recorded[job.trial_id] for milestone, recorded in bracket._rungs if recorded} == {2: 0.1, 4: 0.3, 8: 0.5}
+    chosen = select(sweep, tmp_path / "s", search, heard)
+    assert confirmation(chosen[job.arm], 5).evaluation.at_steps == ()
+
+
+def test_a_trial_is_cut_at_a_rung_within_an_epoch(tmp_path: Path) -> None:
+    tune = Scheduled(tmp_path, time_attr="step", grace_period=2, reduction_factor=2)
+    good, bad = tune.trial("good", "a"), tune.trial("bad", "a")
+    for step in (2, 3, 4):
+        tune.report(good, 0, 0.9, step=step)
+        tune.report(good, 0, 0.9, step=step)  # once more, after a restart
+    tune.report(bad, 0, 0.1, step=1)
+    assert tune.cut == []
+    tune.report(bad, 0, 0.1, step=2)
+    assert tune.cut == ["bad"]
+
+
 def test_an_arm_that_has_spent_its_flops_starts_no_further_trial(tmp_path: Path) -> None:
     sweep = fake.make_sweep(tmp_path, search={"num_trials": 10, "train_flops": 2.5e9})
     search, _ = search_of(sweep, tmp_path / "s")

@@ -80,6 +80,15 @@ def test_ray_metrics_are_labelled_by_sweep_stage_arm_seed_and_trial(tmp_path: Pa
     assert set(seen[0][1]) == set(worker.LABELS)
 
 
+def test_the_minutes_between_checkpoints_reach_the_trial() -> None:
+    from jepa_ray.orchestration import worker
+    from jepa_ray.orchestration.cluster import _fit
+
+    nodes = [{"Alive": True, "Resources": {"CPU": 2.0, "memory": 1e9}}]
+    resources = _fit(ResourcesConfig(checkpoint_minutes=2.5), nodes, None, local=True).resources
+    assert worker._runtime(resources).checkpoint_minutes == 2.5
+
+
 def test_a_family_that_cannot_be_prepared_fails_alone_and_runs_once_it_can(cluster: Cluster, tmp_path: Path) -> None:
     folder = tmp_path / "fake"
     refuse = folder / "control" / "refuse" / "gemma2"

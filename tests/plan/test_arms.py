@@ -214,12 +214,18 @@ def test_parameters_that_depend_on_the_objective_are_not_searched_without_one() 
         ({"base": {"optim": {"num_epochs": 8}, "evaluation": {"every": 5}}, "scheduler": {"grace_period": 5}}, None),
         ({"base": {"optim": {"num_epochs": 1}}, "scheduler": {"name": "none"}}, None),
         ({"base": {"optim": {"num_epochs": 1}}, "scheduler": {"time_attr": "train_flops", "grace_period": 1e12}}, None),
+        (
+            {"base": {"optim": {"num_epochs": 2, "batch_size": 30}}, "scheduler": {"time_attr": "step", "grace_period": 8}},
+            "at most 8 optimizer steps, and scheduler.grace_period is 8",
+        ),
+        ({"base": {"optim": {"num_epochs": 2, "batch_size": 30}}, "scheduler": {"time_attr": "step", "grace_period": 7}}, None),
     ],
     ids=str,
 )
 def test_early_stopping_without_effect_is_noted(changes: dict[str, Any], idle: str | None) -> None:
     sweep = SweepConfig.model_validate({"name": "x", "methods": {"base": "none", "jepa": {}}, **changes})
-    text = describe(sweep)
+    estimate = Estimate(train_examples=100, train_tokens=1e3, train_flops=1e9, checkpoint_bytes=1e3)
+    text = describe(sweep, estimates={"base": estimate})
     if idle is None:
         assert "early stopping has no effect" not in text
         assert ("early stopping: ASHA" in text) == (sweep.scheduler.name == "asha")

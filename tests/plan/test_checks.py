@@ -202,6 +202,28 @@ def test_a_grace_period_in_epochs_is_refused_for_flops(section: str, place: str,
     )
 
 
+@pytest.mark.parametrize(
+    ("scheduler", "place", "sentence"),
+    [
+        ("{time_attr: step}", "time_attr", "with time_attr step, scheduler.grace_period must be given, in optimizer steps"),
+        (
+            "{time_attr: step, grace_period: 2.5}",
+            "grace_period",
+            "with time_attr step, must be a whole number of optimizer steps, but is 2.5",
+        ),
+    ],
+)
+def test_a_grace_period_in_steps_is_a_whole_number(scheduler: str, place: str, sentence: str, write: Write) -> None:
+    assert refused(write(SOUND + f"scheduler: {scheduler}\n")) == [f"scheduler.{place} (line 14): {sentence}"]
+    sound = load_sweep(write(SOUND + "scheduler: {time_attr: step, grace_period: 200}\n"))
+    assert sound.scheduler.at_steps[:2] == (200, 600)
+
+
+def test_steps_of_validations_follow_from_the_scheduler(write: Write) -> None:
+    (message,) = refused(write(SOUND), "base.evaluation.at_steps=[5]")
+    assert message.endswith("follows from scheduler.time_attr: step and grace_period; set these, and drop this key")
+
+
 # --- data and conditions
 
 

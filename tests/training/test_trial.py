@@ -19,7 +19,7 @@ from jepa_ray.plan import trial_config
 from jepa_ray.preparation.prepare import prepare
 from jepa_ray.results import SUMMARY, TrialResult, load_progress, read_predictions, write_trial
 from jepa_ray.training import checkpoint as checkpoints
-from jepa_ray.training import trial
+from jepa_ray.training import fine_tuning, trial
 from jepa_ray.training.prepared import Prepared
 from jepa_ray.training.runtime import Runtime
 from tests import tiny_models as tiny
@@ -48,8 +48,8 @@ def llama(tiny_checkpoints: dict[str, Path]) -> Path:
     return tiny_checkpoints["llama3"]
 
 
-def run(config: TrialConfig, prepared: Prepared, scratch: Path, report: Any = lambda _: None) -> TrialResult:
-    return trial.run_trial(config, prepared, Runtime(), report, scratch)
+def run(config: TrialConfig, prepared: Prepared, scratch: Path, report: Any = lambda _: None, minutes: float = 5.0) -> TrialResult:
+    return trial.run_trial(config, prepared, Runtime(checkpoint_minutes=minutes), report, scratch)
 
 
 def numbers(result: TrialResult) -> dict[str, Any]:
@@ -123,13 +123,13 @@ def test_lambda_zero_is_the_baseline_bit_for_bit(checkpoint: Path, tmp_path: Pat
 
 def test_the_objective_does_not_change_the_data(llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[list[int]] = []
-    real = trial.train_step
+    real = fine_tuning.train_step
 
     def spy(state: Any, rows: np.ndarray, *rest: Any) -> Any:
         seen.append(rows.tolist())
         return real(state, rows, *rest)
 
-    monkeypatch.setattr(trial, "train_step", spy)
+    monkeypatch.setattr(fine_tuning, "train_step", spy)
     orders = []
     for number, objective in enumerate((None, ObjectiveConfig(k=4, loss_dropout=0.7), ObjectiveConfig(**{"lambda": 8.0}))):  # type: ignore[arg-type]
         seen.clear()
@@ -148,7 +148,7 @@ def test_interrupted_after_an_epoch_it_ends_as_if_it_had_not_been(checkpoint: Pa
 
     for _ in range(2):
         with pytest.raises(Interrupted):
-            run(config, prepared, tmp_path / "cut", interrupt)
+            run(config, prepared, tmp_path / "cut", interrupt, minutes=0)
     reached = load_progress(tmp_path / "cut" / "progress.json")
     assert reached is not None and reached.summary["epochs_done"] == 2
     torch.rand(7)
@@ -174,13 +174,13 @@ def test_killed_at_any_moment_it_ends_as_if_it_had_not_been(
         return call
 
     with monkeypatch.context() as patch:
-        name = {"before the progress": "save_progress", "in the test split": "_score_test", "in the middle of an epoch": "train_step"}.get(
+        name = {"before the progress": "save_progress", "in the test split": "score_test", "in the middle of an epoch": "train_step"}.get(
             moment
         )
-        owner, name = (trial, name) if name else (checkpoints, "save")
+        owner, name = (fine_tuning, name) if name else (checkpoints, "snapshot")
         patch.setattr(owner, name, second_call_dies(getattr(owner, name)))
         with pytest.raises(Interrupted):
-            run(config, prepared, tmp_path / "cut")
+            run(config, prepared, tmp_path / "cut", minutes=0)
     assert numbers(run(config, prepared, tmp_path / "cut")) == numbers(whole)
 
 
@@ -189,17 +189,17 @@ def test_a_non_finite_loss_fails_the_trial_with_its_step_and_the_last_finite_val
 ) -> None:
     config, prepared = config_of(llama), tiny.prepared_of(llama)
     whole = run(config, prepared, tmp_path / "whole")
-    real = trial.train_step
+    real = fine_tuning.train_step
 
     def poisoned(at: int) -> Any:
-        def step(state: Any, rows: Any, number: int, total_steps: int) -> Any:
+        def step(state: Any, rows: Any, number: int, *rest: Any) -> Any:
             if number == at:
                 next(p for p in state.network.parameters() if p.requires_grad and p.ndim == 2).data.fill_(float("inf"))
-            return real(state, rows, number, total_steps)
+            return real(state, rows, number, *rest)
 
         return step
 
-    monkeypatch.setattr(trial, "train_step", poisoned(4))  # the second step of the second epoch
+    monkeypatch.setattr(fine_tuning, "train_step", poisoned(4))  # the second step of the second epoch
     failed = run(config, prepared, tmp_path / "bad")
     assert failed.state == "FAILED" and failed.error is not None
     assert "step 5" in failed.error and "mean cross-entropy" in failed.error
@@ -208,11 +208,11 @@ def test_a_non_finite_loss_fails_the_trial_with_its_step_and_the_last_finite_val
     assert str(first) in failed.error and failed.summary["alarms"] == "non-finite"
     write_trial(tmp_path, "1" * 16, config, "jepa/x", "search", failed)
 
-    monkeypatch.setattr(trial, "train_step", poisoned(1))
+    monkeypatch.setattr(fine_tuning, "train_step", poisoned(1))
     early = run(config, prepared, tmp_path / "early")
     assert early.state == "FAILED" and early.error is not None and "step 2" in early.error and "mean cross-entropy" in early.error
 
-    monkeypatch.setattr(trial, "train_step", real)  # its checkpoint is from before the failure, so a retry equals a whole run
+    monkeypatch.setattr(fine_tuning, "train_step", real)  # its checkpoint is from before the failure, so a retry equals a whole run
     assert numbers(run(config, prepared, tmp_path / "bad")) == numbers(whole)
 
 

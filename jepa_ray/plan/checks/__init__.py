@@ -54,6 +54,8 @@ def check(tree: dict[str, Any], families: Collection[str] | None, tasks: Collect
         yield place, used_seed(seed, seeds)
     if at(tree, "base", "evaluation", "test") is True:
         yield ["base", "evaluation", "test"], "the test split stays sealed until confirmation; drop this key"
+    if at(tree, "base", "evaluation", "at_steps", default=()):
+        yield ["base", "evaluation", "at_steps"], "follows from scheduler.time_attr: step and grace_period; set these, and drop this key"
     if at(tree, "base", "evaluation", "embeddings", default=0) and not seeds and not masked:
         why = "has no effect, since embeddings are kept only for confirmed trials and there are none; drop it, or give confirm.seeds"
         yield ["base", "evaluation", "embeddings"], why

@@ -39,6 +39,8 @@ def check_masked(tree: dict[str, Any]) -> Iterator[Finding]:
         yield ["base", "optim", "max_train_flops"], "a FLOPs budget is not supported for masked encoders; set base.optim.num_epochs instead"
     if at(tree, "base", "evaluation", "embeddings", default=0):
         yield ["base", "evaluation", "embeddings"], "has no effect, since embeddings of masked encoders are not kept; drop it"
+    if at(tree, "scheduler", "time_attr") == "step":
+        yield ["scheduler", "time_attr"], "masked encoders are validated after whole epochs only; set scheduler.time_attr=epoch"
     corpus = at(tree, "base", "masked", "corpus")
     if isinstance(corpus, str) and not Path(corpus).is_file():
         yield ["base", "masked", "corpus"], f"the file {corpus} does not exist (relative paths start from {Path.cwd()}); give another one"

@@ -8,6 +8,7 @@ from typing import Any
 
 from jepa_ray.config import MASKED_METRICS, VALIDATION_METRICS, SchedulerConfig, SearchConfig, canonical
 from jepa_ray.config.messages import Finding
+from jepa_ray.config.record import is_a
 from jepa_ray.plan.checks.tree import at
 from jepa_ray.plan.warm_start import began_with, misfit
 
@@ -88,3 +89,9 @@ def check_scheduler(tree: dict[str, Any]) -> Iterator[Finding]:
                 f"with time_attr train_flops, scheduler.grace_period must be in FLOPs, but {grace:g} is less than one step; give e.g. the "
                 "FLOPs of an epoch: those that --dry-run with scheduler=none prints for a trial, divided by its epochs",
             )
+    elif scheduler.get("time_attr") == "step":
+        grace = scheduler.get("grace_period")
+        if grace is None:
+            yield ["scheduler", "time_attr"], "with time_attr step, scheduler.grace_period must be given, in optimizer steps"
+        elif is_a(grace, float) and not is_a(grace, int):
+            yield ["scheduler", "grace_period"], f"with time_attr step, must be a whole number of optimizer steps, but is {grace:g}"

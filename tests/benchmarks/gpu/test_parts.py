@@ -265,7 +265,7 @@ def test_trial(form: Form) -> None:
     figures = ran("trial", form)
     assert figures["end_to_end"]["state"] == "COMPLETE" and figures["end_to_end"]["steps"] == 8
     resume = figures["resume"]
-    assert resume["identical"] and resume["went_on"] and resume["epochs_reported"]["uninterrupted"] == [1, 2]
+    assert resume["identical"] and resume["went_on"] and resume["first_step"]["uninterrupted"] == 0 < resume["first_step"]["resumed"]
     assert resume["uninterrupted"] == resume["resumed"] and "val_accuracy" in resume["resumed"]
 
 
@@ -274,11 +274,11 @@ def test_a_trial_that_began_anew_or_ended_elsewhere_is_told_from_one_that_went_o
         "numbers": {"val_accuracy": 0.5, "packing_used": "trie"},
         "lines": [[1, "a", 1.0]],
         "predictions": ["x", "y"],
-        "reported": [1, 2],
+        "trained": [0, 1, 2],
     }
-    assert trials.compared(alone, alone | {"reported": [2]})["verdict"] == "identical"
+    assert trials.compared(alone, alone | {"trained": [2]})["verdict"] == "identical"
     assert trials.compared(alone, alone)["verdict"] == "began anew"
-    other = trials.compared(alone, alone | {"reported": [], "numbers": {"val_accuracy": 0.25}, "predictions": ["x", "z"]})
+    other = trials.compared(alone, alone | {"trained": [], "numbers": {"val_accuracy": 0.25}, "predictions": ["x", "z"]})
     assert other["verdict"] == "differs by up to 0.25" and other["same_predictions"] == 0.5 and not other["identical"]
 
 

@@ -50,6 +50,7 @@ def test_arms_and_their_search_spaces() -> None:
         ("base.lora={r: 8}", "base.lora (override): adapters are not supported for masked encoders"),
         ("base.optim.loss_on=all", "base.optim.loss_on (override): has no effect with base.masked"),
         ("base.evaluation.embeddings=8", "base.evaluation.embeddings (override): has no effect, since embeddings of masked encoders"),
+        ("scheduler.time_attr=step", "scheduler.time_attr (override): masked encoders are validated after whole epochs only"),
         ("search.metric=val_exact", "search.metric (override): val_exact is not measured on masked encoders"),
         ("methods.jepa.k=1", "methods.jepa (override): k = 1, but with base.masked the JEPA term has {distance: cosine"),
         ("methods.jepa.loss_dropout=0.5", "methods.jepa (override): loss_dropout has no effect with base.masked"),
