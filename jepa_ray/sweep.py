@@ -164,7 +164,7 @@ def main(argv: Sequence[str] | None = None, prepare_one: Prepare | None = None, 
 
             print(text(), end="", flush=True)
             return OK
-        sweep = load_sweep(_shipped(options.file), options.overrides)
+        sweep = load_sweep(_shipped(options.file), options.overrides, planning=options.dry_run)
         if options.dry_run:
             from jepa_ray.orchestration.recipes import estimate
             from jepa_ray.plan.describe import describe

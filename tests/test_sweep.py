@@ -380,7 +380,7 @@ def test_a_dry_run_counts_tokens_and_flops_and_starts_nothing(repository: Path, 
 
 def test_a_plan_needs_no_model(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Without network and weights nothing can be counted, but arms, trials and notes are known."""
-    arguments = [str(repository / "search_spaces" / "lora.yaml"), "--dry-run", "model=paper", "families=[llama3]"]
+    arguments = [str(repository / "search_spaces" / "lora.yaml"), "--dry-run", "model=some/checkpoint", "families=[llama3]"]
     assert command.main(arguments) == 2
     said = capsys.readouterr()
     assert "baseline/llama3" in said.out and "runs" in said.out

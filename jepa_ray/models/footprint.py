@@ -154,7 +154,7 @@ def footprint(shape: Shape, training: Training) -> Footprint:
     ends = width * FP32 * (2 if training.rank is None else 1) + 2 * stream * shape.head_size + 64
     saved: float = sum(layer.tokens for layer in layers)
     keys, pairs = sum(layer.keys for layer in layers), sum(layer.pairs for layer in layers)
-    working = max(layer.working for layer in layers)
+    working: float = max(layer.working for layer in layers)
     if training.gradient_checkpointing:
         working = max(layer.recomputed for layer in layers)
         copies_kept = (in_layers / len(layers) + head_rows) * BF16 if cast and not sharded else copies
