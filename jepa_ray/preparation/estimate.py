@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM
 
-from jepa_ray.config import ModelConfig, ObjectiveConfig, SweepConfig, TrialConfig, arms
+from jepa_ray.config import ModelConfig, ObjectiveConfig, ResourcesConfig, SweepConfig, TrialConfig, arms
 from jepa_ray.data.datasets import DATASETS, first_stage
 from jepa_ray.data.example import Example
 from jepa_ray.data.packing import make_batch
@@ -22,9 +22,11 @@ from jepa_ray.data.views import TokenTable, tokenize_split
 from jepa_ray.models.families import get_family
 from jepa_ray.models.loading import add_lora
 from jepa_ray.models.network import Network
+from jepa_ray.models.shapes import ARCHITECTURES, Shape
 from jepa_ray.models.tiny import tiny_config
 from jepa_ray.objectives.layouts import views_of
 from jepa_ray.plan import Estimate, trial_config
+from jepa_ray.preparation.demand import demand
 from jepa_ray.preparation.prepare import golds_unscored, token_report
 from jepa_ray.preparation.stand_ins import PlannedData, planned_checkpoint, planned_data
 from jepa_ray.preparation.tiny_base import base_tokenizer, split_for_base
@@ -55,6 +57,9 @@ class _Workload:
     whole_flops: FlopModel
     """Of the network without adapters, as the first stage trains it."""
     num_trainable: int
+    shape: Shape | None
+    """None if the architecture's memory cannot be computed."""
+    num_val: int
     num_test: int
     note: str | None
     """Says that the checkpoint is not the real one; None if it is."""
@@ -95,7 +100,8 @@ def estimate(sweep: SweepConfig) -> tuple[dict[str, Estimate], list[str]]:
     if not workloads:
         raise ValueError("\n".join(refused))
     runnable = [(arm, workloads[pair]) for arm in arms(sweep) if (pair := (arm.family, arm.task)) in workloads]
-    return {arm.name: _one(trial_config(sweep, arm, {}), workload) for arm, workload in runnable}, [*refused, *facts]
+    estimates = {arm.name: _one(trial_config(sweep, arm, {}), workload, sweep.placement) for arm, workload in runnable}
+    return estimates, [*refused, *facts]
 
 
 def _workload(
@@ -144,13 +150,15 @@ def _workload(
         flops=FlopModel.of(network),
         whole_flops=whole,
         num_trainable=num_trainable,
+        shape=Shape.of(shape.to_dict()) if shape.model_type in ARCHITECTURES else None,
+        num_val=planned.num_val,
         num_test=planned.num_test,
         note=note,
     )
     return workload, report
 
 
-def _one(config: TrialConfig, workload: _Workload) -> Estimate:
+def _one(config: TrialConfig, workload: _Workload, resources: ResourcesConfig) -> Estimate:
     first, second = stages(config)
     tokens, operations = _cost(second, workload.table, workload.flops, workload.scale)
     if first is not None and workload.first_stage_table is not None:
@@ -162,6 +170,9 @@ def _one(config: TrialConfig, workload: _Workload) -> Estimate:
         train_flops=operations,
         checkpoint_bytes=3.0 * 4 * workload.num_trainable,  # fp32 weights and two moments
         test_examples=workload.num_test,
+        demand=demand(config, workload.shape, workload.table, workload.first_stage_table, resources, workload.num_val, workload.num_test)
+        if workload.shape is not None
+        else None,
     )
 
 
