@@ -78,7 +78,7 @@ class Footprint:
     cache_per_token: float
     """Generation: keys and values."""
     generation_weights: float
-    """Generation: weights in the dtype of the computation."""
+    """Generation: a bf16 copy of the trained matrices. Frozen ones are in bf16 already."""
 
     @property
     def state(self) -> float:
@@ -175,7 +175,7 @@ def footprint(shape: Shape, training: Training) -> Footprint:
         per_layer_token=working,
         per_label=shape.vocabulary * FP32 * (4 if made.softcap else 3) + width * (FP32 + size),
         cache_per_token=shape.cache_values * size,
-        generation_weights=float(shape.num_parameters) * BF16 if cast else 0.0,
+        generation_weights=(in_layers + head_rows) * BF16 if cast else 0.0,
     )
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from jepa_ray.config import SweepConfig, arms
@@ -25,10 +26,11 @@ class Planned:
     """About the data, in words."""
     card: Card | None
     """None: a CPU, or a GPU that is not known yet."""
-    needed: Mapping[str, Requirement] = field(init=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "needed", requirements(self.sweep, self.estimates, self.card))
+    @cached_property
+    def needed(self) -> Mapping[str, Requirement]:
+        """What trials need, by arm."""
+        return requirements(self.sweep, self.estimates, self.card)
 
     @property
     def hardware(self) -> list[str]:

@@ -149,6 +149,8 @@ def test_full_fine_tuning_takes_sixteen_bytes_per_parameter_and_adapters_two() -
     per_layer = full.per_token / 16 + full.per_path_token / 16
     assert per_layer == pytest.approx(139_000, rel=0.05), "2.2 MB per token in 16 layers, measured with saved tensors"
     assert full.cache_per_token == 16 * 2 * 8 * 64 * 2
+    matrices = 2 * (shape.linear_weights + shape.embedding_weights)
+    assert full.generation_peak(64, 200) == 12 * shape.num_parameters + matrices + 64 * 200 * full.cache_per_token
 
 
 def test_several_workers_hold_buckets_or_shards() -> None:
