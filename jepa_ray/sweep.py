@@ -13,7 +13,6 @@ import argparse
 import contextlib
 import importlib
 import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -164,19 +163,21 @@ def main(argv: Sequence[str] | None = None, prepare_one: Prepare | None = None, 
 
             print(text(), end="", flush=True)
             return OK
-        sweep = load_sweep(_shipped(options.file), options.overrides)
+        sweep = load_sweep(_shipped(options.file), options.overrides, planning=options.dry_run)
         if options.dry_run:
-            from jepa_ray.orchestration.recipes import estimate
+            from jepa_ray.orchestration.planning import plan
             from jepa_ray.plan.describe import describe
 
             declared = arms(sweep)
             try:
-                estimates, facts = estimate(sweep)
+                planned = plan(sweep)
             except ValueError:  # no model, or no data, of any arm: the plan itself needs neither
                 print(folded(describe(sweep, declared), sys.stdout), end="\n\n")
                 raise
-            print(folded(describe(sweep, declared, estimates, facts, detectable(sweep, declared, estimates)), sys.stdout))
-            return OK if len(estimates) == len(declared) else SOME_FAILED
+            power = detectable(sweep, declared, planned.estimates)
+            print(folded(describe(sweep, declared, planned.estimates, planned.facts, power, planned.hardware), sys.stdout))
+            planned.check()
+            return OK if len(planned.estimates) == len(declared) else SOME_FAILED
         with signals() as interrupt, lock_folder(sweep, extend=options.extend, fresh=options.fresh) as (claimed, folder):
             again = same_command(arguments, sweep, claimed)
             try:
@@ -190,11 +191,7 @@ def main(argv: Sequence[str] | None = None, prepare_one: Prepare | None = None, 
                     raise
                 done = sum(1 for _ in (folder / "trials").glob("[!.]*.parquet"))
                 full_disk.leave_output()
-                print(
-                    f"\nStopped: a disk is full ({full_disk.free(folder)} in {folder}, {full_disk.free(Path(tempfile.gettempdir()))} in "
-                    f"{tempfile.gettempdir()}). {done} finished trials are safe; make room, then continue: {again}",
-                    file=sys.stderr,
-                )
+                print(f"\n{full_disk.stopped(folder)} {done} finished trials are safe; make room, then continue: {again}", file=sys.stderr)
                 return SOME_FAILED
     except ValueError as error:
         print(folded(str(error), sys.stderr), file=sys.stderr)
@@ -231,6 +228,7 @@ def _run(sweep: SweepConfig, folder: Path, interrupt: Interrupt, prepare_one: Pr
 
     from jepa_ray import results
     from jepa_ray.orchestration.console import Board, make_console, starting
+    from jepa_ray.orchestration.planning import at_start
     from jepa_ray.orchestration.run import run_sweep
     from jepa_ray.plan.describe import describe
 
@@ -244,7 +242,9 @@ def _run(sweep: SweepConfig, folder: Path, interrupt: Interrupt, prepare_one: Pr
             console.print(Text(note))
         if cluster.address:
             console.print(Text(f"Dashboard: http://{cluster.address} (it asks for a token: `ray get-auth-token` prints it)"))
-        board = Board(sweep, console)
+        planned = at_start(sweep, cluster.resources.gpus) if prepare_one is None else None
+        console.print(Text("\n".join(planned.hardware if planned is not None else [])), end="\n" if planned is not None else "")
+        board = Board(sweep, console, planned)
         board.best_before(results.read_trials(folder))
         with board.shown():  # left before Ray shuts down: the table asks it for heartbeats
             decide = race_rule(sweep, declared)

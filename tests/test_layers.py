@@ -31,7 +31,20 @@ ROWS: tuple[tuple[str, ...], ...] = (
 )
 ROOT_FILES = {"__init__", "streams", "sweep"}
 """Everything else is in a folder."""
-TORCH_FREE = ("config", "system", "streams", "data", "results", "plan", "sweep", "models.families", "models.encoders", "evaluation.judges")
+TORCH_FREE = (
+    "config",
+    "system",
+    "streams",
+    "data",
+    "results",
+    "plan",
+    "sweep",
+    "models.families",
+    "models.encoders",
+    "models.shapes",
+    "models.footprint",
+    "evaluation.judges",
+)
 """Importing these loads no torch, so that a bad YAML file is refused in a moment; a late import is allowed in `sweep` and `plan` only."""
 RAY, ANALYSIS = "orchestration", "sweep"
 """Only this folder imports Ray; only this module imports `analysis`."""

@@ -390,7 +390,7 @@ def test_a_dry_run_counts_tokens_and_flops_and_starts_nothing(repository: Path, 
 
 def test_a_plan_needs_no_model(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Without network and weights nothing can be counted, but arms, trials and notes are known."""
-    arguments = [str(repository / "search_spaces" / "lora.yaml"), "--dry-run", "model=paper", "families=[llama3]"]
+    arguments = [str(repository / "search_spaces" / "lora.yaml"), "--dry-run", "model=some/checkpoint", "families=[llama3]"]
     assert command.main(arguments) == 2
     said = capsys.readouterr()
     assert "baseline/llama3" in said.out and "runs" in said.out
@@ -411,3 +411,16 @@ def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (folder / ".lock").write_text(f"pid {2**22 + 1} on {platform.node()}")  # no process has that number
     with lock_folder(sweep):
         pass
+
+
+def test_a_dry_run_refuses_a_model_that_no_micro_batch_fits(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = str(repository / "search_spaces" / "paper" / "t15-llama3-8b.yaml")
+    arguments = [file, "--dry-run", "resources.hardware=h100", "resources.price_per_gpu_hour=2.5"]
+    assert command.main(arguments) == 0
+    said = capsys.readouterr()
+    assert "H100 SXM, 76.3 GB for use" in said.out and "price" in said.out and said.err == ""
+    assert command.main([*arguments, "resources.sharding=ddp"]) == 2
+    said = capsys.readouterr()
+    assert "cannot fit" in said.out and "resources.sharding=fsdp" in said.err
+    assert command.main([*arguments, "resources.hardware=v100"]) == 2
+    assert "has no bf16" in capsys.readouterr().err

@@ -11,7 +11,7 @@ from jepa_ray.config.objective import (
     ObjectiveConfig,
     masked_misfit,
 )
-from jepa_ray.config.resources import ResourcesConfig
+from jepa_ray.config.resources import Hardware, ResourcesConfig, Sharding
 from jepa_ray.config.sweep import (
     MASKED_METRICS,
     VALIDATION_METRICS,
@@ -52,6 +52,7 @@ __all__ = [
     "DataConfig",
     "EvaluationConfig",
     "GradRatio",
+    "Hardware",
     "Kind",
     "LoraConfig",
     "MaskedConfig",
@@ -63,6 +64,7 @@ __all__ = [
     "ResourcesConfig",
     "SchedulerConfig",
     "SearchConfig",
+    "Sharding",
     "StageConfig",
     "SweepConfig",
     "TrialConfig",

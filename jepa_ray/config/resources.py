@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field, field_validator, model_validator
 
 from jepa_ray.config.record import Record, show
+
+Sharding = Literal["auto", "ddp", "fsdp"]
+"""How the workers of a trial share its network: each has a copy (ddp), or each has a part (fsdp)."""
+Hardware = Literal["b200", "h200", "h100", "h100-pcie", "a100-80gb", "a100-40gb", "l40s", "a10", "a10g", "rtx4090", "v100", "t4"]
+"""GPUs that a sweep can be planned for (`plan/hardware.py`)."""
 
 
 class ResourcesConfig(Record):
     """The resources of one trial, and how many trials run at once."""
 
     workers_per_trial: int = Field(1, ge=1)
-    """Data-parallel workers per trial (DDP)."""
+    """Data-parallel workers per trial."""
+    sharding: Sharding = "auto"
+    """How the workers of a trial share its network. `ddp`: each has all weights, gradients and optimizer states. `fsdp`: each has a
+    share of them, which needs less memory and more communication; the results differ by rounding. `auto`: `fsdp` if they do not
+    fit on one GPU, else `ddp`."""
     cpus_per_worker: int = Field(1, ge=1)
     """CPUs per worker; also its number of torch threads."""
     gpus_per_worker: float | None = Field(None, ge=0)
@@ -28,6 +39,10 @@ class ResourcesConfig(Record):
     checkpoint_minutes: float = Field(5, gt=0)
     """Minutes between two working checkpoints of a trial, within an epoch too: the most training that a process loses when it dies, apart
     from a step and the writing of a checkpoint. Changes no result."""
+    hardware: Hardware | None = None
+    """GPU that the plan is made for: memory, hours and cost. If null, this machine's own GPU. Changes nothing in a trial."""
+    price_per_gpu_hour: float | None = Field(None, ge=0)
+    """Price of a GPU for one hour, in any currency; the plan then contains the sweep's. If null, it contains GPU-hours only."""
 
     @model_validator(mode="after")
     def _whole_gpus(self) -> ResourcesConfig:

@@ -26,6 +26,12 @@ from jepa_ray.data.jsonl import decode, from_messages, json_lines, parse_json, r
 from jepa_ray.data.tasks.task import Task
 
 FILES = "a .jsonl, .json, .csv or .parquet file, a folder with src.txt and targ.txt, or hub:ORG/NAME[@CONFIG]:SPLIT"
+
+
+class NotReachable(ValueError):
+    """A source that may well exist, but not here: it cannot be downloaded."""
+
+
 _HUB = re.compile(r"hub:(?P<path>[\w.-]+/(?P<name>[\w.-]+))(?:@(?P<config>[\w.-]+))?:(?P<split>\w+)")
 
 Located = tuple[str, str, Any]
@@ -182,14 +188,16 @@ def _hub(source: str) -> Iterator[Located]:
     try:
         datasets = importlib.import_module("datasets")  # by name, so that type checks are the same with and without it
     except ImportError as error:
-        raise ValueError(f"{source}: needs the datasets library; pip install datasets, or download the split and give its file") from error
+        raise NotReachable(
+            f"{source}: needs the datasets library; pip install datasets, or download the split and give its file"
+        ) from error
     # Version 4 removed loading scripts: no code that comes with a data set is run, whatever the environment says.
     if int(datasets.__version__.split(".")[0]) < 4:
         raise ValueError(f"{source}: needs datasets 4 or newer, but {datasets.__version__} is installed; pip install -U datasets")
     try:
         rows = list(datasets.load_dataset(match["path"], name=match["config"], split=match["split"]))
     except Exception as error:  # The hub, the network and the file formats raise errors without a common base.
-        raise ValueError(
+        raise NotReachable(
             f"{source}: cannot be loaded ({type(error).__name__}: {_first_line(error)}); check the name, the configuration and the split; "
             "on a machine without network, download the split elsewhere and give its file (.parquet, .jsonl, .json or .csv)"
         ) from error

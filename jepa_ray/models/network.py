@@ -28,11 +28,9 @@ from jepa_ray.models.attention import NAME as PACKED_ATTENTION
 from jepa_ray.models.compiled import CompileError, backbone, compiled_backbone, tell_once
 from jepa_ray.models.device_batch import DeviceBatch, Kernel, Placement, Rows
 from jepa_ray.models.flex import FlexLayout
+from jepa_ray.models.footprint import labels_at_once
 
 T = TypeVar("T")
-
-LOGIT_BYTES = 1 << 28
-"""Most bytes of fp32 logits at a time in training: 523 labels of a vocabulary of 128,256."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +152,7 @@ class Network(nn.Module):
         return logits_NV.float() if cap is None else torch.tanh(logits_NV.float() / cap) * cap
 
     def label_loss(self, hidden_ND: Tensor, label_ids_N: Tensor) -> Tensor:
-        """Sum of the labels' cross-entropy. Logits of more than LOGIT_BYTES are computed part by part, and again in the backward pass."""
+        """Sum of the labels' cross-entropy. More logits than `labels_at_once` are computed part by part, and again in the backward pass."""
         parts = self._label_parts(hidden_ND, label_ids_N)
         if len(parts) == 1:
             return self._loss_sum(*parts[0])
@@ -167,7 +165,7 @@ class Network(nn.Module):
         return torch.cat([F.cross_entropy(self.logits(hidden), ids, reduction="none") for hidden, ids in parts])
 
     def _label_parts(self, hidden_ND: Tensor, label_ids_N: Tensor) -> list[tuple[Tensor, Tensor]]:
-        size = max(1, LOGIT_BYTES // (4 * self.causal_lm.config.vocab_size))
+        size = labels_at_once(self.causal_lm.config.vocab_size)
         return list(zip(hidden_ND.split(size), label_ids_N.split(size), strict=True))
 
     def _loss_sum(self, hidden_ND: Tensor, label_ids_N: Tensor) -> Tensor:

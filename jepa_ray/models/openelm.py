@@ -11,10 +11,8 @@ Legend: B rows, T tokens, D model_dim, Q query heads, G key/value heads, H head 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationMixin, PreTrainedConfig, PreTrainedModel
@@ -28,27 +26,9 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm, apply_rotary_
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
+from jepa_ray.models.shapes import openelm_feed_forward, openelm_heads
+
 NORM_EPSILON = 1e-6
-
-
-def make_divisible(value: float, divisor: int) -> int:
-    """`value` rounded to a multiple of `divisor`: at least `divisor`, and at least 0.9 * `value`."""
-    rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
-    return rounded + divisor if rounded < 0.9 * value else rounded
-
-
-def per_layer(multipliers: float | Sequence[float], layers: int, name: str) -> list[float]:
-    """One multiplier per layer, from a constant, a range `[first, last]`, or a list with one entry per layer.
-
-    As in the published models, the multipliers of a range are rounded to two digits.
-    """
-    if isinstance(multipliers, (int, float)):
-        return [float(multipliers)] * layers
-    if len(multipliers) == layers:
-        return [float(value) for value in multipliers]
-    if len(multipliers) == 2:
-        return [round(float(value), 2) for value in np.linspace(multipliers[0], multipliers[1], num=layers)]
-    raise ValueError(f"{name} must be one number, a range of two or one per layer ({layers}), not {len(multipliers)} numbers")
 
 
 class OpenELMConfig(PreTrainedConfig):
@@ -94,11 +74,7 @@ class OpenELMConfig(PreTrainedConfig):
         if self.normalization_layer_name != "rms_norm":
             raise ValueError(f"normalization_layer_name must be 'rms_norm', not {self.normalization_layer_name!r}")
         layers = self.num_transformer_layers
-        if self.num_query_heads is None:
-            widths = (self.model_dim * factor for factor in per_layer(self.qkv_multipliers, layers, "qkv_multipliers"))
-            self.num_query_heads = [make_divisible(width, self.head_dim * self.num_gqa_groups) // self.head_dim for width in widths]
-        if self.num_kv_heads is None:
-            self.num_kv_heads = [heads // self.num_gqa_groups for heads in self.num_query_heads]
+        self.num_query_heads, self.num_kv_heads = openelm_heads(vars(self))
         if not len(self.num_query_heads) == len(self.num_kv_heads) == layers:
             raise ValueError(f"num_query_heads and num_kv_heads must have one entry for each of the {layers} layers")
         if any(query % kv for query, kv in zip(self.num_query_heads, self.num_kv_heads, strict=True)):
@@ -108,8 +84,7 @@ class OpenELMConfig(PreTrainedConfig):
     @property
     def intermediate_sizes(self) -> list[int]:
         """Feed-forward width of each layer."""
-        factors = per_layer(self.ffn_multipliers, self.num_transformer_layers, "ffn_multipliers")
-        return [make_divisible(factor * self.model_dim, self.ffn_dim_divisor) for factor in factors]
+        return openelm_feed_forward(vars(self))
 
 
 class OpenELMAttention(nn.Module):

@@ -23,6 +23,7 @@ from jepa_ray.config import SweepConfig, TrialConfig, arms, columns
 from jepa_ray.data.report import of_family, of_task
 from jepa_ray.orchestration.forecast import later_trials, seconds_left
 from jepa_ray.orchestration.jobs import Job
+from jepa_ray.orchestration.planning import Planned
 from jepa_ray.results import Stage
 from jepa_ray.system.heartbeat import Beat
 
@@ -64,6 +65,8 @@ class Board:
 
     sweep: SweepConfig
     console: Console = field(default_factory=lambda: make_console())
+    planned: Planned | None = None
+    """The plan whose cost the first finished trial corrects."""
 
     def __post_init__(self) -> None:
         self._running: dict[str, _Running] = {}
@@ -126,6 +129,10 @@ class Board:
         if seconds is not None:
             self._durations.append(seconds)
         self._count(job, outcome, f"{seconds:.1f} s" if seconds is not None else "")
+        if self.planned is not None and outcome.get("state") == "COMPLETE":
+            if sentence := self.planned.measured(job.arm, outcome):
+                self.say(f"The whole sweep takes {sentence}")
+            self.planned = None
 
     def repeated(self, job: Job, outcome: dict[str, Any]) -> None:
         self._count(job, outcome, "already known, not run again")

@@ -12,6 +12,66 @@ from typing import Any
 from jepa_ray.config import Arm, CrossEntropyConfig, ObjectiveConfig, SweepConfig, TrialConfig, canonical, compared
 from jepa_ray.config.space import Distribution, enumerate_grid
 from jepa_ray.data.datasets import DATASETS
+from jepa_ray.models.footprint import Training
+from jepa_ray.models.shapes import Shape
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A forward and backward pass on one worker."""
+
+    tokens: int
+    path_tokens: int
+    """With shared prefixes counted once per path."""
+    labels: int
+    pairs: int = 0
+    """Query-key pairs that attention covers, of all paths."""
+
+
+@dataclass(frozen=True)
+class StageDemand:
+    """What a training stage needs memory for, on one worker."""
+
+    training: Training
+    largest: Pass
+    """The largest of the micro-batches that were looked at."""
+    examples: int
+    """Examples of a micro-batch."""
+    single: Pass
+    """The longest example alone: the smallest possible micro-batch."""
+    accumulates: bool
+    """Whether a step has several micro-batches."""
+    labels_at_once: int | None = None
+    """Labels whose logits exist at the same time; None: all of a micro-batch."""
+    automatic: bool = False
+    """Whether the size of a micro-batch follows from the memory."""
+
+
+@dataclass(frozen=True)
+class EvaluationDemand:
+    """One validation, or the final test: prompts of equal length and answers as long as the references' longest."""
+
+    prompts: int
+    test_prompts: int
+    """Of the sealed test split, for confirmed trials."""
+    validations: int
+    """In one trial."""
+    prompt_tokens: float
+    answer_tokens: int
+    """0: answers are options, which a forward pass scores."""
+    batch_size: int
+    automatic: bool = False
+    """Whether fewer prompts are decoded together if memory is short."""
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What decides a trial's memory and time on a GPU."""
+
+    shape: Shape
+    stages: tuple[StageDemand, ...]
+    """In order of execution."""
+    evaluation: EvaluationDemand
 
 
 @dataclass(frozen=True)
@@ -24,6 +84,8 @@ class Estimate:
     checkpoint_bytes: float
     test_examples: int = 0
     """Examples of the sealed test split; 0 if there is none."""
+    demand: Demand | None = None
+    """None if the memory of the model's architecture cannot be computed (masked encoders)."""
 
 
 def space(sweep: SweepConfig, arm: Arm) -> dict[str, Distribution]:

@@ -11,6 +11,7 @@ from jepa_ray.config.record import show
 from jepa_ray.config.space import enumerate_grid
 from jepa_ray.plan import warm_start
 from jepa_ray.plan.arms import Estimate, canonical_without_none, defaults, method_tree, most_matched, own_value, space, total_trials
+from jepa_ray.plan.table import table
 
 
 def notes(sweep: SweepConfig, declared: Sequence[Arm], estimates: Mapping[str, Estimate] | None = None) -> list[str]:
@@ -89,10 +90,12 @@ def describe(
     estimates: Mapping[str, Estimate] | None = None,
     facts: Sequence[str] = (),
     power: Sequence[str] = (),
+    hardware: Sequence[str] = (),
 ) -> str:
     """The plan as text: arms, space, budget, confirmation, notes; with estimates also tokens, FLOPs and disk.
 
-    `declared`: the sweep's arms, each with its baseline. `power`: differences that the confirmation can detect, in words.
+    `declared`: the sweep's arms, each with its baseline. `power`: differences that the confirmation can detect, in words. `hardware`:
+    memory, hours and cost (`budget.lines`).
     """
     search = sweep.search
 
@@ -124,15 +127,16 @@ def describe(
         else "  confirm   none",
         f"  total     {total} = {_count(total_trials(sweep, declared), 'run')}{again}",
         "  space",
-        *_table(searched or [("    (empty)", "every trial of an arm is the same")]),
+        *table(searched or [("    (empty)", "every trial of an arm is the same")]),
         "  arms",
-        *_table(_arm_rows(sweep, declared, estimates)),
+        *table(_arm_rows(sweep, declared, estimates)),
     ]
     if estimates:
         flops = sum(estimates[arm.name].train_flops * (search.num_trials + len(seeds)) for arm in declared if arm.name in estimates)
         lines.append(
             f"  cost      about {flops:.3g} computed FLOPs of training, an estimate at the methods' defaults; early stopping spends less"
         )
+    lines += hardware
     lines += [f"  start     {line}" for line in _warm_start(sweep, declared)]
     lines += [f"  power     {line}" for line in power]
     lines += [f"  data      {fact}" for fact in facts]
@@ -191,9 +195,3 @@ def objective_text(objective: ObjectiveConfig) -> str:
     always = ("distance", "lambda", "lambda_effective", "k")
     rest = [f"{name} {show(value)}" for name, value in canonical(objective).items() if name not in always and value != paper[name]]
     return ", ".join([objective.distance, weight, f"k {objective.k}", *rest]).replace("'", "")
-
-
-def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """Lines of text with aligned columns."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return ["   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

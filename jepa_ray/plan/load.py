@@ -44,12 +44,14 @@ def load_sweep(
     overrides: Sequence[str] = (),
     families: Collection[str] | None = None,
     tasks: Collection[str] | None = None,
+    planning: bool = False,
 ) -> SweepConfig:
     """The resolved sweep of a file, or of a dictionary that contains what a file would.
 
     Args:
         overrides: `a.b.c=value`, the value in YAML; they take precedence over the file.
         families, tasks: legal names; by default those of the package.
+        planning: nothing will be run, so that files of public data sets may be missing.
     Raises:
         ConfigError: lists every error.
     """
@@ -65,7 +67,7 @@ def load_sweep(
     _shorthands(tree)
     _expand_homes(tree)
     findings += _full_names(tree, lines)
-    findings += check(tree, families, tasks)
+    findings += check(tree, families, tasks, planning)
     sweep = None
     try:
         sweep = SweepConfig.model_validate(tree)

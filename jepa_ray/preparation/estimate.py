@@ -13,19 +13,22 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM
 
-from jepa_ray.config import ModelConfig, ObjectiveConfig, SweepConfig, TrialConfig, arms
-from jepa_ray.data.datasets import DATASETS, Splits, first_stage, load_splits
+from jepa_ray.config import ModelConfig, ObjectiveConfig, ResourcesConfig, SweepConfig, TrialConfig, arms
+from jepa_ray.data.datasets import DATASETS, first_stage
 from jepa_ray.data.example import Example
 from jepa_ray.data.packing import make_batch
 from jepa_ray.data.report import of_family, of_task
 from jepa_ray.data.views import TokenTable, tokenize_split
 from jepa_ray.models.families import get_family
-from jepa_ray.models.loading import add_lora, check_rows, load_config, load_tokenizer
+from jepa_ray.models.loading import add_lora
 from jepa_ray.models.network import Network
+from jepa_ray.models.shapes import ARCHITECTURES, Shape
 from jepa_ray.models.tiny import tiny_config
 from jepa_ray.objectives.layouts import views_of
 from jepa_ray.plan import Estimate, trial_config
+from jepa_ray.preparation.demand import demand
 from jepa_ray.preparation.prepare import golds_unscored, token_report
+from jepa_ray.preparation.stand_ins import PlannedData, planned_checkpoint, planned_data
 from jepa_ray.preparation.tiny_base import base_tokenizer, split_for_base
 from jepa_ray.training.cost import FlopModel
 from jepa_ray.training.first_stage import stages
@@ -44,14 +47,22 @@ class _Workload:
 
     table: TokenTable
     """Tokenised fine-tuning split."""
+    scale: float
+    """Examples of the data per example generated in their place; 1 if they are real."""
     first_stage_table: TokenTable | None
     """Tokenised training split of the first stage, if there is one."""
+    first_stage_scale: float
     flops: FlopModel
     """Of the network with adapters."""
     whole_flops: FlopModel
     """Of the network without adapters, as the first stage trains it."""
     num_trainable: int
+    shape: Shape | None
+    """None if the architecture's memory cannot be computed."""
+    num_val: int
     num_test: int
+    note: str | None
+    """Says that the checkpoint is not the real one; None if it is."""
 
 
 def estimate(sweep: SweepConfig) -> tuple[dict[str, Estimate], list[str]]:
@@ -62,35 +73,47 @@ def estimate(sweep: SweepConfig) -> tuple[dict[str, Estimate], list[str]]:
     facts: list[str] = []
     workloads: dict[tuple[str, str], _Workload] = {}
     refused: list[str] = []
+    stage: PlannedData | None = None
+    if sweep.pretrain is not None:
+        stage = planned_data(sweep.pretrain.data)
+        facts += [f"first stage: {stage.note}"] if stage.note is not None else []
     for task in sweep.tasks:
         try:
-            splits = load_splits(sweep.data_of(task))
-            unscored = golds_unscored(DATASETS[task].judge, sweep.data_of(task), sweep.base.evaluation, [*splits.val, *splits.test])
+            planned = planned_data(sweep.data_of(task))
+            splits, judged = planned.splits, [*planned.splits.val, *planned.splits.test]
+            real = planned.note is None
+            unscored = golds_unscored(DATASETS[task].judge, planned.data, sweep.base.evaluation, judged) if real else 0
         except ValueError as error:
             refused.append(f"{task} cannot be run: {error}")
             continue
-        facts += [f"{task}: {sentence}" for sentence in of_task({**splits.report, "golds_unscored": unscored})]
+        told = of_task({**splits.report, "golds_unscored": unscored}) if planned.note is None else [planned.note]
+        facts += [f"{task}: {sentence}" for sentence in told]
         for family in sweep.families:
             try:
-                workload, report = _workload(sweep, family, task, splits)
+                workload, report = _workload(sweep, family, task, planned, stage)
             except ValueError as error:
                 refused.append(f"{family} {task} cannot be run: {error}")
                 continue
             workloads[family, task] = workload
-            facts += [f"{family} {task}: {sentence}" for sentence in of_family(report)]
+            told = [*([workload.note] if workload.note is not None else []), *of_family(report)]
+            facts += [f"{family} {task}: {sentence}" for sentence in told]
     if not workloads:
         raise ValueError("\n".join(refused))
     runnable = [(arm, workloads[pair]) for arm in arms(sweep) if (pair := (arm.family, arm.task)) in workloads]
-    return {arm.name: _one(trial_config(sweep, arm, {}), workload) for arm, workload in runnable}, [*refused, *facts]
+    estimates = {arm.name: _one(trial_config(sweep, arm, {}), workload, sweep.placement) for arm, workload in runnable}
+    return estimates, [*refused, *facts]
 
 
-def _workload(sweep: SweepConfig, family: str, task: str, splits: Splits) -> tuple[_Workload, dict[str, Any]]:
-    """Data and shapes of a family and task, and the data report."""
-    name, data, record = sweep.model_of(family), sweep.data_of(task), get_family(family)
+def _workload(
+    sweep: SweepConfig, family: str, task: str, planned: PlannedData, stage_data: PlannedData | None
+) -> tuple[_Workload, dict[str, Any]]:
+    """Data and shapes of a family and task, and the data report. `stage_data`: of the first stage, if there is one."""
+    name, data, record, splits = sweep.model_of(family), planned.data, get_family(family), planned.splits
     model = ModelConfig(family=family, model=name, **sweep.base.model.model_dump())
-    first, left_out = first_stage(sweep.pretrain.data, splits, task) if sweep.pretrain is not None else ((), 0)
+    first, left_out = first_stage(stage_data.data, splits, task) if stage_data is not None else ((), 0)
     examples: Sequence[Example] = splits.train
     base: Sequence[Example] = ()
+    note: str | None = None
     if name == "tiny" and model.init == "random":
         tokenizer = base_tokenizer(record, [*examples, *first])
         shape = tiny_config(record, tokenizer)
@@ -100,9 +123,7 @@ def _workload(sweep: SweepConfig, family: str, task: str, splits: Splits) -> tup
         shape = tiny_config(record, tokenizer)
     else:
         checkpoint = record.paper_model if name == "paper" else name
-        tokenizer = load_tokenizer(checkpoint, model)
-        shape = load_config(checkpoint, model)
-        check_rows(tokenizer, shape, checkpoint)
+        tokenizer, shape, note = planned_checkpoint(checkpoint, model, [*examples, *first])
     with torch.device("meta"):
         lm = AutoModelForCausalLM.from_config(shape)
         whole = FlopModel.of(Network(lm))
@@ -119,28 +140,44 @@ def _workload(sweep: SweepConfig, family: str, task: str, splits: Splits) -> tup
         "base_examples": len(base),
         "max_length": data.max_length,
         "max_new_tokens": cap,
-        "pretrain_left_out": left_out,
+        "pretrain_left_out": left_out if stage_data is not None and stage_data.note is None else 0,
     }
-    return _Workload(table, first_stage_table, FlopModel.of(network), whole, num_trainable, len(splits.test)), report
+    workload = _Workload(
+        table=table,
+        scale=planned.num_train / len(splits.train),
+        first_stage_table=first_stage_table,
+        first_stage_scale=stage_data.num_train / len(stage_data.splits.train) if stage_data is not None else 1.0,
+        flops=FlopModel.of(network),
+        whole_flops=whole,
+        num_trainable=num_trainable,
+        shape=Shape.of(shape.to_dict()) if shape.model_type in ARCHITECTURES else None,
+        num_val=planned.num_val,
+        num_test=planned.num_test,
+        note=note,
+    )
+    return workload, report
 
 
-def _one(config: TrialConfig, workload: _Workload) -> Estimate:
+def _one(config: TrialConfig, workload: _Workload, resources: ResourcesConfig) -> Estimate:
     first, second = stages(config)
-    tokens, operations = _cost(second, workload.table, workload.flops)
+    tokens, operations = _cost(second, workload.table, workload.flops, workload.scale)
     if first is not None and workload.first_stage_table is not None:
-        more_tokens, more_operations = _cost(first, workload.first_stage_table, workload.whole_flops)
+        more_tokens, more_operations = _cost(first, workload.first_stage_table, workload.whole_flops, workload.first_stage_scale)
         tokens, operations = tokens + more_tokens, operations + more_operations
     return Estimate(
-        train_examples=len(workload.table),
+        train_examples=round(len(workload.table) * workload.scale),
         train_tokens=tokens,
         train_flops=operations,
         checkpoint_bytes=3.0 * 4 * workload.num_trainable,  # fp32 weights and two moments
         test_examples=workload.num_test,
+        demand=demand(config, workload.shape, workload.table, workload.first_stage_table, resources, workload.num_val, workload.num_test)
+        if workload.shape is not None
+        else None,
     )
 
 
-def _cost(config: TrialConfig, table: TokenTable, flops: FlopModel) -> tuple[float, float]:
-    """Tokens and operations of training with this configuration."""
+def _cost(config: TrialConfig, table: TokenTable, flops: FlopModel, examples: float) -> tuple[float, float]:
+    """Tokens and operations of training with this configuration on `examples` times as many examples as the table has."""
     size = min(config.optim.batch_size, len(table))
     objective = active_objective(config)
     count = min(len(table), max(size, SAMPLE))
@@ -162,7 +199,7 @@ def _cost(config: TrialConfig, table: TokenTable, flops: FlopModel) -> tuple[flo
 
     share = objective.active_share if objective is not None else 0.0
     parts = [(1 - share, totals(None))] + ([(share, totals(objective))] if objective is not None else [])
-    scale = config.optim.num_epochs * len(table) / count
+    scale = config.optim.num_epochs * examples * len(table) / count
     return scale * sum(weight * part.tokens for weight, part in parts), scale * sum(
         weight * flops.train_flops(part) for weight, part in parts
     )

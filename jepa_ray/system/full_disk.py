@@ -65,3 +65,9 @@ def leave_output() -> None:
         return
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def stopped(folder: Path) -> str:
+    """Sentence on a run that stopped because a disk is full: the room left in `folder` and for temporary files."""
+    temporary = tempfile.gettempdir()
+    return f"Stopped: a disk is full ({free(folder)} in {folder}, {free(Path(temporary))} in {temporary})."

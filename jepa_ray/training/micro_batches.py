@@ -19,6 +19,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from jepa_ray.config import ObjectiveConfig
 from jepa_ray.data.packing import ViewBatch, make_batch
 from jepa_ray.training.jepa_term import Term
 from jepa_ray.training.state import StepInputs, TrainState
@@ -34,7 +35,7 @@ def micro_batches(inputs: StepInputs, rows: Rows, step: int, term: Term | None) 
     """
     table, optim = inputs.table, inputs.config.optim
     partner = term.partners(rows.tolist(), step) if term is not None else None
-    for chosen in shares(inputs, rows, term):
+    for chosen in shares(inputs, rows, term.objective if term is not None else None):
         yield make_batch(
             table,
             chosen,
@@ -45,14 +46,12 @@ def micro_batches(inputs: StepInputs, rows: Rows, step: int, term: Term | None) 
         )
 
 
-def shares(inputs: StepInputs, rows: Rows, term: Term | None) -> list[list[int]]:
-    """The examples of each of this rank's micro-batches."""
+def shares(inputs: StepInputs, rows: Rows, objective: ObjectiveConfig | None) -> list[list[int]]:
+    """The examples of each of this rank's micro-batches. `objective`: that of the step; None if it has no JEPA term."""
     rank, world_size, optim = inputs.runtime.rank, inputs.runtime.world_size, inputs.config.optim
-    budget = optim.tokens_per_forward
-    if budget is None and optim.micro_batch_size is None and not (term is not None and term.objective.compares_pairs):
-        budget = inputs.tokens_that_fit  # a term that compares pairs needs them in one pass
+    budget = inputs.tokens_that_fit if inputs.sized_by_memory(objective) else optim.tokens_per_forward
     if budget is not None:
-        views = term is not None and term.objective.encodes_views
+        views = objective is not None and objective.encodes_views
         shared, own = inputs.token_counts(with_views=views)
         groups = balanced(own[rows], world_size, max(1, budget - shared))
         return [[int(rows[at]) for at in group] for group in groups[rank::world_size]]

@@ -21,6 +21,8 @@ class Runtime:
     world_size: int = 1
     device: str = "cpu"
     num_threads: int = 1
+    gpu_share: float = 1.0
+    """Share of its GPU that a worker has."""
     checkpoint_minutes: float = 5.0
     """Training that a process may lose when it dies: time between two working checkpoints. 0: one after every step."""
 

@@ -52,11 +52,15 @@ class StepInputs:
         optim = self.config.optim
         return max(1, count_labels(self.table, rows.tolist(), loss_on=optim.loss_on, train_end_of_turn=optim.train_end_of_turn))
 
-    def fit_less(self) -> bool:
-        """After running out of memory: half as many tokens per forward pass. False if they are too few, or if the user chose the size."""
+    def sized_by_memory(self, objective: ObjectiveConfig | None) -> bool:
+        """Whether `tokens_that_fit` sizes micro-batches: the user has set no size, and the term does not need its pairs in one pass."""
         optim = self.config.optim
         chosen = optim.micro_batch_size is not None or optim.tokens_per_forward is not None
-        if self.tokens_that_fit is None or chosen or self.runtime.world_size > 1:
+        return not chosen and not (objective is not None and objective.compares_pairs)
+
+    def fit_less(self) -> bool:
+        """After running out of memory: half as many tokens per forward pass. False if they are too few, or if the user chose the size."""
+        if self.tokens_that_fit is None or not self.sized_by_memory(self.objective) or self.runtime.world_size > 1:
             return False
         shared, own = self.token_counts(with_views=True)
         if self.tokens_that_fit <= shared + int(own.max()):

@@ -171,7 +171,7 @@ def test_logits_in_parts_change_nothing(checkpoint: Path, monkeypatch: pytest.Mo
     batch = make_batch(table, list(range(6)), backend="trie", k=1)
     for size in (10**6, 7):
         network = tiny.network_of(config)
-        monkeypatch.setattr("jepa_ray.models.network.LOGIT_BYTES", 4 * network.causal_lm.config.vocab_size * size)
+        monkeypatch.setattr("jepa_ray.models.footprint.LOGIT_BYTES", 4 * network.causal_lm.config.vocab_size * size)
         head = network.causal_lm.get_output_embeddings()
         seen: list[int] = []
         head.register_forward_hook(lambda module, inputs, output, seen=seen: seen.append(len(output)))

@@ -17,7 +17,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from jepa_ray.config import LoraConfig, ModelConfig
 from jepa_ray.models.loading import load_config, load_network, load_tokenizer
-from jepa_ray.models.openelm import OpenELMConfig, OpenELMForCausalLM, make_divisible, per_layer
+from jepa_ray.models.openelm import OpenELMConfig, OpenELMForCausalLM
+from jepa_ray.models.shapes import make_divisible, per_layer
 from tests import tiny_models as tiny
 
 IDS = torch.tensor([[3, 90, 14, 15, 200, 65, 35, 8, 97, 9]])

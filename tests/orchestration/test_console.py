@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import re
 from pathlib import Path
@@ -61,6 +62,25 @@ def test_without_a_terminal_one_line_per_finished_trial(tmp_path: Path) -> None:
     assert lines[1].startswith("[1/2] base/llama3 lr 0.01: COMPLETE val_accuracy 0.2500 (best 0.2500), ")
     assert lines[2].startswith("[2/2] jepa/llama3 lambda 1 k 1 lr 0.01 loss dropout 0: FAILED: RuntimeError: unlucky, ")
     assert len(lines) == 3
+
+
+def test_the_first_finished_trial_corrects_the_plan_once(tmp_path: Path) -> None:
+    from jepa_ray.orchestration.planning import Planned
+    from jepa_ray.plan.hardware import CARDS
+    from tests.plan.test_requirements import FLOPS, make_estimate, make_sweep
+
+    sweep = fake.make_sweep(tmp_path)
+    shown, out = board(sweep, terminal=False)
+    base, jepa = jobs(sweep, tmp_path)
+    shown.planned = Planned(make_sweep(), {"baseline/llama3": make_estimate()}, [], CARDS["h100"])
+    base = dataclasses.replace(base, arm="baseline/llama3")
+    row = {"state": "COMPLETE", "val_accuracy": 0.5, "train_flops": FLOPS, "train_seconds": 100.0, "val_seconds": 20.0}
+    shown.stage("search", 3, 0, 1)
+    for job, outcome in ((jepa, {"state": "FAILED", "error": "x", "val_accuracy": None}), (base, row), (base, row)):
+        shown.started(job)
+        shown.finished(job, outcome)
+    corrected = [line for line in out.getvalue().splitlines() if "The whole sweep takes about" in line]
+    assert len(corrected) == 1 and f"MFU of {FLOPS / 100 / 989e12:.2f} (measured in the first trial)" in corrected[0]
 
 
 def test_live_table_shows_running_trials_best_and_what_is_left(tmp_path: Path) -> None:

@@ -17,8 +17,10 @@ from jepa_ray.plan.checks.space import check_methods, check_space
 from jepa_ray.plan.checks.tree import at
 
 
-def check(tree: dict[str, Any], families: Collection[str] | None, tasks: Collection[str] | None) -> Iterator[Finding]:
-    """Every error in a tree. Drops `data.task` if it contradicts `task`."""
+def check(
+    tree: dict[str, Any], families: Collection[str] | None, tasks: Collection[str] | None, planning: bool = False
+) -> Iterator[Finding]:
+    """Every error in a tree. Drops `data.task` if it contradicts `task`. `planning`: files of public data sets may be missing."""
     from jepa_ray.data.datasets import DATASETS
     from jepa_ray.models.encoders import ENCODERS
     from jepa_ray.models.families import FAMILIES
@@ -35,7 +37,7 @@ def check(tree: dict[str, Any], families: Collection[str] | None, tasks: Collect
             yield ["families"], f"unknown family {name!r}; {suggestion(name, families)}"
         if name in named[:number]:
             yield ["families"], f"contains {name} twice; drop one"
-    yield from check_data(tree, tasks or DATASETS)
+    yield from check_data(tree, tasks or DATASETS, planning)
     yield from check_methods(tree)
     yield from check_space(tree)
     yield from check_masked(tree) if masked else ()

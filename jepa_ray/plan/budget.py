@@ -1,0 +1,60 @@
+"""The plan's section on hardware as text: memory, hours and cost per arm, and of the whole sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from jepa_ray.config import Arm, SweepConfig
+from jepa_ray.plan.hardware import Card
+from jepa_ray.plan.requirements import Requirement, Speed, cost
+from jepa_ray.plan.table import table
+
+MB, GB = 1e6, 1e9
+
+
+def lines(sweep: SweepConfig, declared: Sequence[Arm], card: Card | None, needed: Mapping[str, Requirement]) -> list[str]:
+    """One table with a row per arm, and the sweep's cost. Empty if nothing is known."""
+    if not needed:
+        return []
+    budget, gpus = next(iter(needed.values())).budget, sweep.placement.gpus_per_worker
+    if card is not None and budget is not None:
+        share = f", {gpus:g} of it per worker" if gpus and gpus < 1 else ""
+        where = f"{card.name}{share}, {budget / GB:.1f} GB for use"
+    else:
+        where = "CPU" if gpus == 0 else "not known: no GPU on this machine; resources.hardware=h100, for example, plans for one"
+    header = ("    arm", "weights", "gradients", "optimizer", "activations", "logits", "generation", "peak", "", "time a trial")
+    unit, name = (GB, "GB") if max(one.memory.peak for one in needed.values()) >= GB else (MB, "MB")
+    rows = [_row(arm.name, needed[arm.name], unit) for arm in declared if arm.name in needed]
+    out = [f"  hardware  {where}; memory in {name} per worker", *table([header, *rows], right=(*range(1, 8), 9))]
+    for arm in declared:
+        one = needed.get(arm.name)
+        if one is not None and one.remedies and one.possible:
+            out.append(f"    {arm.name} does not fit as configured; it does with {', or with '.join(one.remedies)}")
+    sentence = total(sweep, declared, needed, Speed())
+    return [*out, f"  time      {sentence}"] if sentence is not None else out
+
+
+def total(sweep: SweepConfig, declared: Sequence[Arm], needed: Mapping[str, Requirement], speed: Speed) -> str | None:
+    """Hours and cost of the whole sweep in words; None if they are unknown."""
+    whole = cost(sweep, declared, needed)
+    if whole is None:
+        return None
+    price = f", price {whole.price:,.2f}" if whole.price is not None else ""
+    basis = "measured in the first trial" if speed.measured else "assumed until the first trial is measured"
+    return (
+        f"about {whole.hours:.3g} h one trial at a time, {whole.gpu_hours:.3g} GPU-hours{price}, with evaluation, at an MFU of "
+        f"{speed.mfu:.2f} ({basis}); early stopping takes less"
+    )
+
+
+def _row(name: str, one: Requirement, unit: float) -> tuple[str, ...]:
+    memory = one.memory
+    parts = (memory.weights, memory.gradients, memory.optimizer, memory.activations, memory.logits, memory.generation, memory.peak)
+    verdict = "" if one.budget is None else "fits" if one.fits else "too large" if one.possible else "cannot fit"
+    return (f"    {name}", *(f"{part / unit:.1f}" for part in parts), verdict, _time(one.trial_seconds))
+
+
+def _time(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,72 @@
+"""Tokens per forward pass for which a GPU has memory: the default size of micro-batches."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from jepa_ray.config import TrialConfig
+from jepa_ray.data.packing import count_labels
+from jepa_ray.data.views import TokenTable
+from jepa_ray.models.footprint import Training, footprint, labels_at_once, margin, tokens_that_fit
+from jepa_ray.models.loading import uses_bf16
+from jepa_ray.models.network import Network
+from jepa_ray.models.shapes import ARCHITECTURES, Shape
+from jepa_ray.training.jepa_term import active_objective
+from jepa_ray.training.runtime import Runtime
+
+MOST_TOKENS = 1 << 14
+"""A pass of this many tokens keeps a GPU busy; larger ones are not faster."""
+UNKNOWN = 4096
+"""Tokens for an architecture whose memory is not known."""
+
+
+def fitting(network: Network, config: TrialConfig, table: TokenTable, runtime: Runtime) -> int | None:
+    """Tokens of a forward pass, the same on all ranks; None on a CPU, where a step is one pass. Every rank calls this.
+
+    ValueError if not even the longest example fits.
+    """
+    if not runtime.device.startswith("cuda"):
+        return None
+    tokens = torch.tensor(_fitting(network, config, table, runtime, available(runtime)), device=runtime.device)
+    if runtime.world_size > 1:
+        dist.all_reduce(tokens, dist.ReduceOp.MIN)
+    return int(tokens)
+
+
+def available(runtime: Runtime) -> float:
+    """Bytes that this process may use: what is free on its GPU, and what it holds already."""
+    free, total = torch.cuda.mem_get_info(runtime.device)
+    return margin(min(free + torch.cuda.memory_reserved(runtime.device), runtime.gpu_share * total))
+
+
+def _fitting(network: Network, config: TrialConfig, table: TokenTable, runtime: Runtime, memory: float) -> int:
+    lm_config = network.causal_lm.config
+    if lm_config.model_type not in ARCHITECTURES:
+        return UNKNOWN
+    shape = Shape.of(lm_config.to_dict())
+    made = footprint(shape, training_of(network, config, runtime))
+    objective, rows = active_objective(config), np.arange(len(table))
+    lengths = table.lm.lengths.sum() + (table.text.lengths.sum() + table.code.lengths.sum() if objective is not None else 0)
+    optim = config.optim
+    labels = count_labels(table, rows.tolist(), loss_on=optim.loss_on, train_end_of_turn=optim.train_end_of_turn)
+    return min(
+        MOST_TOKENS,
+        tokens_that_fit(memory, made, labels_per_token=labels / max(1, int(lengths)), labels_at_once=labels_at_once(shape.vocabulary)),
+    )
+
+
+def training_of(network: Network, config: TrialConfig, runtime: Runtime) -> Training:
+    """How a network is trained, as far as it changes memory."""
+    objective, lora = active_objective(config), config.lora
+    return Training(
+        rank=lora.r if lora is not None else None,
+        dropout=lora.dropout if lora is not None else 0.0,
+        precision="bf16" if uses_bf16(config.model, torch.device(runtime.device)) else "fp32",
+        average=objective is not None and objective.target == "ema",
+        gradient_checkpointing=config.model.gradient_checkpointing,
+        workers=runtime.world_size,
+        kernel=network.kernel,
+        device="cuda" if runtime.device.startswith("cuda") else "cpu",
+    )
