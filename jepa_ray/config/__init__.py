@@ -11,7 +11,7 @@ from jepa_ray.config.objective import (
     ObjectiveConfig,
     masked_misfit,
 )
-from jepa_ray.config.resources import ResourcesConfig
+from jepa_ray.config.resources import ResourcesConfig, Sharding
 from jepa_ray.config.sweep import (
     MASKED_METRICS,
     VALIDATION_METRICS,
@@ -63,6 +63,7 @@ __all__ = [
     "ResourcesConfig",
     "SchedulerConfig",
     "SearchConfig",
+    "Sharding",
     "StageConfig",
     "SweepConfig",
     "TrialConfig",

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field, field_validator, model_validator
 
 from jepa_ray.config.record import Record, show
+
+Sharding = Literal["auto", "ddp", "fsdp"]
+"""How the workers of a trial share its network: each has a copy (ddp), or each has a part (fsdp)."""
 
 
 class ResourcesConfig(Record):
     """The resources of one trial, and how many trials run at once."""
 
     workers_per_trial: int = Field(1, ge=1)
-    """Data-parallel workers per trial (DDP)."""
+    """Data-parallel workers per trial."""
+    sharding: Sharding = "auto"
+    """How the workers of a trial share its network. `ddp`: each has all weights, gradients and optimizer states. `fsdp`: each has a
+    share of them, which needs less memory and more communication; the results differ by rounding. `auto`: `fsdp` if they do not
+    fit on one GPU, else `ddp`."""
     cpus_per_worker: int = Field(1, ge=1)
     """CPUs per worker; also its number of torch threads."""
     gpus_per_worker: float | None = Field(None, ge=0)
@@ -38,6 +47,11 @@ class ResourcesConfig(Record):
             raise ValueError(
                 f"gpus_per_worker = {gpus:g} with workers_per_trial = {self.workers_per_trial}: two workers of a trial cannot share a GPU, "
                 f"because NCCL does not support it; give every worker a whole GPU, or every trial one worker"
+            )
+        if self.sharding == "fsdp" and self.workers_per_trial == 1:
+            raise ValueError(
+                "sharding = fsdp has no effect with one worker per trial, which holds the whole network; "
+                "set workers_per_trial to at least 2, or drop sharding"
             )
         return self
 

@@ -11,7 +11,8 @@ from jepa_ray.training import checkpoint as working
 from jepa_ray.training.epochs import epoch_steps
 from jepa_ray.training.jepa_term import Term, active_objective, fit_network
 from jepa_ray.training.optimizer import make_optimizer
-from jepa_ray.training.runtime import Runtime, data_parallel
+from jepa_ray.training.parallel import data_parallel, like, shard_if_needed
+from jepa_ray.training.runtime import Runtime
 from jepa_ray.training.state import TrainState
 from jepa_ray.training.step import lambda_from_gradients
 
@@ -34,6 +35,7 @@ def build(
         revision=revision,
     )
     fit_network(network, objective, config.seed)
+    shards = shard_if_needed(network, runtime)
     optimizer = make_optimizer(network, config)
     saved = working.load(scratch, network, optimizer)
     state = TrainState(
@@ -43,6 +45,7 @@ def build(
         network=network,
         optimizer=optimizer,
         parallel=data_parallel(network, runtime),
+        shards=shards,
         saved=saved,
     )
     weight = None
@@ -51,5 +54,6 @@ def build(
         weight = saved["lambda"] if saved is not None else lambda_from_gradients(state, first, objective.lambda_.grad_ratio)
     state.term = Term.of(config, network, weight)
     if state.term is not None and state.term.average is not None and saved is not None:
-        state.term.average.load_state_dict(saved["average"])
+        averages = state.term.average.parameters()
+        state.term.average.load_state_dict({name: like(value, averages.get(name)) for name, value in saved["average"].items()})
     return state
