@@ -88,6 +88,9 @@ def test_more_workers_than_the_cluster_has() -> None:
     with pytest.raises(ValueError, match="1 GPUs each"):
         fit(gpus_per_worker=1)
     gpus = [{"Alive": True, "Resources": {"CPU": 8.0, "GPU": 2.0}}]
+    with pytest.raises(ValueError, match="workers_per_trial = 3 workers of 1 CPUs and 1 GPUs each, but there is room for 2"):
+        _fit(ResourcesConfig(workers_per_trial=3), gpus, None, local=True)
+    assert _fit(ResourcesConfig(workers_per_trial=2, sharding="fsdp"), gpus, None, local=True).resources.sharding == "fsdp"
     assert _fit(ResourcesConfig(), gpus, None, local=True).resources.gpus == 1.0
     assert _fit(ResourcesConfig(gpus_per_worker=0.25), gpus, None, local=True).max_concurrent == 8
 

@@ -22,8 +22,9 @@ from jepa_ray.models.tiny import tiny_config
 from jepa_ray.preparation.tiny_base import base_tokenizer
 from jepa_ray.training.jepa_term import Term, active_objective, fit_network
 from jepa_ray.training.optimizer import make_optimizer
+from jepa_ray.training.parallel import data_parallel
 from jepa_ray.training.prepared import Prepared
-from jepa_ray.training.runtime import Runtime, data_parallel
+from jepa_ray.training.runtime import Runtime
 from jepa_ray.training.state import StepInputs, TrainState
 from jepa_ray.training.step import train_step
 

@@ -54,6 +54,11 @@ class ResourcesConfig(Record):
                 f"gpus_per_worker = {gpus:g} with workers_per_trial = {self.workers_per_trial}: two workers of a trial cannot share a GPU, "
                 f"because NCCL does not support it; give every worker a whole GPU, or every trial one worker"
             )
+        if self.sharding == "fsdp" and self.workers_per_trial == 1:
+            raise ValueError(
+                "sharding = fsdp has no effect with one worker per trial, which holds the whole network; "
+                "set workers_per_trial to at least 2, or drop sharding"
+            )
         return self
 
     @field_validator("address")

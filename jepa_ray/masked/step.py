@@ -13,7 +13,6 @@ tokens instead of patches; spans of random length as in SpanBERT, arXiv 1907.105
 from __future__ import annotations
 
 import copy
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,6 +33,7 @@ from jepa_ray.objectives.predictors import make_head
 from jepa_ray.objectives.schedules import ema_momentum
 from jepa_ray.streams import derive_seed, stream
 from jepa_ray.training.optimizer import clip_gradients, lr_factor
+from jepa_ray.training.parallel import accumulating
 from jepa_ray.training.runtime import Runtime, StepTotals, check_finite
 from jepa_ray.training.step import read_sums
 
@@ -139,8 +139,7 @@ def masked_step(state: MaskedState, rows: NDArray[np.int64], step: int, total_st
         arrays = (batch.hidden_RT, batch.intact_RT, batch.real_RT, batch.index_M, batch.label_ids_M)
         hidden_RT, intact_RT, real_RT, index_M, label_ids_M = (torch.from_numpy(array).to(device) for array in arrays)
         torch.manual_seed(derive_seed(config.seed, "dropout", step, runtime.rank, number))
-        hold_back = nullcontext() if start + size >= share or runtime.world_size == 1 else model.no_sync()  # type: ignore[operator]
-        with hold_back:
+        with accumulating(model, last=start + size >= share):
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=uses_bf16(config.model, device)):
                 target_MD = target(intact_RT, real_RT, index_M) if target is not None else None
                 logits_MV, source_MD = model(hidden_RT, real_RT, index_M)

@@ -50,7 +50,8 @@ from jepa_ray.training.cost import Spent
 from jepa_ray.training.device import make_ready
 from jepa_ray.training.epochs import EpochPart, all_epochs, train_epoch
 from jepa_ray.training.packing_check import TOLERANCE, PackingError
-from jepa_ray.training.runtime import NonFinite, Runtime, data_parallel
+from jepa_ray.training.parallel import data_parallel
+from jepa_ray.training.runtime import NonFinite, Runtime
 from jepa_ray.training.saving import UNKNOWN, Checkpoints
 from jepa_ray.training.trial import failed
 

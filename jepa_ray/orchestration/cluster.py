@@ -187,6 +187,7 @@ def _fit(resources: ResourcesConfig, nodes: list[dict[str, Any]], address: str |
         workers=resources.workers_per_trial,
         cpus=resources.cpus_per_worker,
         gpus=gpus,
+        sharding=resources.sharding,
         checkpoint_minutes=resources.checkpoint_minutes,
     )
     # A worker does not span nodes: three nodes with 3 CPUs each have room for three workers of 2 CPUs, not four.
@@ -211,7 +212,7 @@ class Stored:
     """Prepared data of a family and task: small values here, arrays in the object store."""
 
     identity: str
-    """Identifies the inputs that determine a trial's results but are not in its config: `Prepared.identity`, workers, GPUs."""
+    """Identifies the inputs that determine a trial's results but are not in its config: `Prepared.identity`, workers, GPUs, shards."""
     report: dict[str, Any]
     references: list[Any]
     """References to the data without its test table, and to the test table, which the search stage never fetches."""
@@ -260,6 +261,7 @@ def _prepare(
             HEARTBEAT.enter("ready")
     except (ValueError, OSError) as error:
         return ("", str(error)), None, None
-    # Workers and device are not in the configuration, but precision and the streams of dropout depend on them.
+    # Workers and device are not in the configuration, but precision and the streams of dropout depend on them; rounding on shards.
     where = (f" {resources.workers} workers" if resources.workers > 1 else "") + (" on GPUs" if resources.gpus else "")
+    where += " in shards" if resources.sharding == "fsdp" else ""
     return (prepared.identity + where, prepared.report), dataclasses.replace(prepared, test=None), prepared.test

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from jepa_ray import results
-from jepa_ray.config import TrialConfig, canonical
+from jepa_ray.config import Sharding, TrialConfig, canonical
 from jepa_ray.results import Stage, TrialResult
 
 Metrics = dict[str, float]
@@ -61,6 +61,8 @@ class TrialResources:
     """Per worker; also its number of torch threads."""
     gpus: float = 0.0
     """Per worker."""
+    sharding: Sharding = "auto"
+    """How several workers share the network."""
     checkpoint_minutes: float = 5.0
     """Between two working checkpoints of a trial."""
 

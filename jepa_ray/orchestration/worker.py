@@ -50,6 +50,10 @@ DEATH_NOTICED_S = 3.0
 """Seconds within which Ray Train notices that a worker's process has died (it checks every 0.1 s)."""
 
 
+_SETUP = "_setup_torch_process_group"
+"""Ray Train's function in which the workers of a group connect to each other; its errors name it."""
+
+
 LABELS = ("sweep", "stage", "arm", "seed", "trial")
 """Labels of the Ray metrics, by which a dashboard groups and filters trials."""
 
@@ -141,6 +145,12 @@ def _run_group(job: Job, shared: SharedInputs) -> None:
     mailbox.forget.remote(run)
     if not failure or written(job):
         return
+    if _SETUP in str(failure[0]):  # the workers have not met; another attempt would fail in the same way
+        from jepa_ray.training.runtime import not_connected
+
+        reason = str(failure[0]).strip().splitlines()[-1].strip()
+        write(job, ended(job, "FAILED", not_connected(resources.gpus > 0, reason)))
+        return
     causes = [_cause(error) for error in getattr(failure[0], "worker_failures", {}).values()]
     if not causes or not all(isinstance(cause, RankFailed) for cause in causes):
         raise failure[0]  # a process died; errors of the other ranks are a consequence
@@ -173,6 +183,7 @@ def _group_loop(config: dict[str, Any]) -> None:
 def _train(job: Job, shared: SharedInputs, report: Callable[[Metrics], None]) -> None:
     """Run the trial on this worker; rank 0 writes its row."""
     from jepa_ray.training import device
+    from jepa_ray.training.runtime import connect
 
     run_trial = shared.run_trial or trial_runner(job.config)
     runtime = _runtime(shared.resources)
@@ -185,6 +196,7 @@ def _train(job: Job, shared: SharedInputs, report: Callable[[Metrics], None]) ->
     watched = sending(shared.mailbox, job.trial_id, phase="load") if runtime.rank == 0 else contextlib.nullcontext()
     try:
         with watched:
+            connect(runtime)
             data = _prepared(shared.prepared[job.config.model.family, job.config.data.task], job.stage)
             result = run_trial(job.config, data, runtime, observed, job.scratch)
     except TrialStopped:
@@ -227,7 +239,15 @@ def _runtime(resources: TrialResources) -> Runtime:
 
         context = ray.train.get_context()
         rank, world_size, device = context.get_world_rank(), context.get_world_size(), str(get_device())
-    return Runtime(rank, world_size, device, num_threads=resources.cpus, checkpoint_minutes=resources.checkpoint_minutes)
+    return Runtime(
+        rank,
+        world_size,
+        device,
+        num_threads=resources.cpus,
+        sharding=resources.sharding,
+        gpu_share=min(1.0, resources.gpus or 1.0),
+        checkpoint_minutes=resources.checkpoint_minutes,
+    )
 
 
 def _show(job: Job, values: Mapping[str, Any]) -> None:

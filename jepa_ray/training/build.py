@@ -10,9 +10,11 @@ from jepa_ray.models.loading import load_network
 from jepa_ray.training import checkpoint as working
 from jepa_ray.training.epochs import epoch_steps
 from jepa_ray.training.jepa_term import Term, active_objective, fit_network
+from jepa_ray.training.memory import fitting
 from jepa_ray.training.optimizer import make_optimizer
+from jepa_ray.training.parallel import data_parallel, like, shard_if_needed
 from jepa_ray.training.placement import place
-from jepa_ray.training.runtime import Runtime, data_parallel
+from jepa_ray.training.runtime import Runtime
 from jepa_ray.training.state import TrainState
 from jepa_ray.training.step import lambda_from_gradients
 
@@ -36,6 +38,8 @@ def build(
     )
     fit_network(network, objective, config.seed)
     place(network, config, runtime.device, len(table))
+    shards = shard_if_needed(network, runtime)
+    network.compiled = network.compiled and shards is None  # FSDP's hooks would break the graph
     optimizer = make_optimizer(network, config)
     saved = working.load(scratch, network, optimizer)
     state = TrainState(
@@ -45,7 +49,9 @@ def build(
         network=network,
         optimizer=optimizer,
         parallel=data_parallel(network, runtime),
+        shards=shards,
         saved=saved,
+        tokens_that_fit=fitting(network, config, table, runtime, sharded=shards is not None),
     )
     weight = None
     if objective is not None and isinstance(objective.lambda_, GradRatio):
@@ -53,5 +59,6 @@ def build(
         weight = saved["lambda"] if saved is not None else lambda_from_gradients(state, first, objective.lambda_.grad_ratio)
     state.term = Term.of(config, network, weight)
     if state.term is not None and state.term.average is not None and saved is not None:
-        state.term.average.load_state_dict(saved["average"])
+        averages = state.term.average.parameters()
+        state.term.average.load_state_dict({name: like(value, averages.get(name)) for name, value in saved["average"].items()})
     return state

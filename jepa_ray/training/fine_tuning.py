@@ -190,7 +190,8 @@ class FineTuning:
         if validates := step in self.due():
             checkpoints.before(self.validation_s)
             started = time.perf_counter()
-            scores, predictions = evaluate(state.network, self.tokenizer, run.prepared.val, "val", self.config, run.runtime)
+            with state.gathered() as network:
+                scores, predictions = evaluate(network, self.tokenizer, run.prepared.val, "val", self.config, run.runtime)
             self.validation_s = time.perf_counter() - started
             self.spent.val_seconds += self.validation_s
             values |= scores
@@ -221,7 +222,8 @@ class FineTuning:
         progress, run = self.progress, self.run
         if self.config.evaluation.test:
             checkpoints.save_if_due(self.validation_s * len(run.prepared.test or ()) / len(run.prepared.val))
-            progress = score_test(progress, self.state.network, self.tokenizer, run.prepared, self.config, run.runtime)
+            with self.state.gathered() as network:
+                progress = score_test(progress, network, self.tokenizer, run.prepared, self.config, run.runtime)
             progress = replace(progress, embeddings=self.watch.keep(self.state))
             progress = replace(progress, summary=progress.summary | self.watch.columns())
         final = {**progress.summary, "wall_seconds": self.earlier + time.perf_counter() - self.began, "finished_at": now()}
@@ -232,9 +234,9 @@ def _network_columns(state: TrainState) -> dict[str, Any]:
     """Columns of `trials` that depend on the network only; PackingError if packed rows would train differently from separate ones."""
     bf16 = uses_bf16(state.config.model, torch.device(state.runtime.device))
     # Measured on the weights that training starts from.
-    error = compilable(
-        state.network, lambda: attention_error(state.network, state.table, state.backend, objective=state.objective, bf16=bf16)
-    )
+    with state.gathered() as network:
+        error = compilable(network, lambda: attention_error(network, state.table, state.backend, objective=state.objective, bf16=bf16))
+    state.network.kernel = network.kernel  # it has fallen back if its kernel cannot be compiled
     parameters = list(state.network.parameters())
     return {
         "attention_error": error,

@@ -17,9 +17,11 @@ import torch.distributed as dist
 
 from jepa_ray.config import TrialConfig, canonical
 from jepa_ray.models.loading import load_tokenizer
+from jepa_ray.models.network import Network
 from jepa_ray.system import atomic
 from jepa_ray.training.build import build
 from jepa_ray.training.cost import FlopModel, Spent
+from jepa_ray.training.device import clear
 from jepa_ray.training.epochs import EpochPart, all_epochs, train_epoch
 from jepa_ray.training.jepa_term import active_objective
 from jepa_ray.training.micro_batches import packed_ahead
@@ -62,6 +64,7 @@ def train_first_stage(config: TrialConfig, prepared: Prepared, runtime: Runtime,
     # Rank 0 decides: another trial may finish the same stage in the meantime.
     if not rank_zero_says((folder / _FACTS).exists(), runtime):
         _train(config, prepared, runtime, scratch / "pretrain", folder)
+        clear(runtime.device)  # a sharded network is in reference cycles; fine-tuning needs its memory
         if runtime.world_size > 1:
             dist.barrier()
     first_stage = _read(folder)
@@ -101,21 +104,28 @@ def _train(config: TrialConfig, prepared: Prepared, runtime: Runtime, scratch: P
             part = EpochPart()
             means = {"pretrain_ce": totals.ce_sum / max(1, totals.num_labels)}
             losses.append(means | ({"pretrain_jepa": totals.jepa_sum / totals.num_pairs} if totals.num_pairs else {}))
+    with state.gathered() as network:
+        if runtime.rank == 0:
+            _write(network, folder, config, prepared, spent, losses)
     if runtime.rank == 0:
-        with atomic.whole_folder(folder) as building:  # another trial may finish the same first stage earlier
-            state.network.causal_lm.save_pretrained(building)
-            load_tokenizer(prepared.checkpoint, config.model, prepared.revision).save_pretrained(building)
-            facts = Pretrained(
-                folder=str(folder),
-                sha=_weights_sha(building),
-                tokens=spent.tokens,
-                flops=spent.flops,
-                unpacked_flops=spent.unpacked,
-                seconds=spent.train_seconds,
-                losses=losses,
-            )
-            (building / _FACTS).write_text(json.dumps(asdict(facts), indent=2) + "\n", encoding="utf-8")
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _write(network: Network, folder: Path, config: TrialConfig, prepared: Prepared, spent: Spent, losses: list[dict[str, float]]) -> None:
+    """Write the checkpoint that the stage results in."""
+    with atomic.whole_folder(folder) as building:  # another trial may finish the same first stage earlier
+        network.causal_lm.save_pretrained(building)
+        load_tokenizer(prepared.checkpoint, config.model, prepared.revision).save_pretrained(building)
+        facts = Pretrained(
+            folder=str(folder),
+            sha=_weights_sha(building),
+            tokens=spent.tokens,
+            flops=spent.flops,
+            unpacked_flops=spent.unpacked,
+            seconds=spent.train_seconds,
+            losses=losses,
+        )
+        (building / _FACTS).write_text(json.dumps(asdict(facts), indent=2) + "\n", encoding="utf-8")
 
 
 def _key(config: TrialConfig, prepared: Prepared) -> str:

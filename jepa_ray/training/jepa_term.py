@@ -28,6 +28,7 @@ from jepa_ray.objectives.predictors import make_head
 from jepa_ray.objectives.regularisers import regulariser
 from jepa_ray.objectives.schedules import ema_momentum, is_dropped, lambda_factor
 from jepa_ray.streams import derive_seed
+from jepa_ray.training.parallel import call_with, is_sharded, whole
 
 
 def active_objective(config: TrialConfig) -> ObjectiveConfig | None:
@@ -104,14 +105,17 @@ class Term:
 
     def frozen_target(self, network: Network, batch: DeviceBatch) -> Tensor | None:
         """(P, D) targets from the averaged weights, without gradient; None if the network itself encodes them."""
-        if batch.frozen is None:
+        takes_part = self.average is not None and is_sharded(network)  # a worker without pairs too: all make the same passes
+        if batch.frozen is None and not takes_part:
             return None
         assert self.average is not None
         was_training = network.training
         network.eval()
         with torch.no_grad():
-            states_XD = torch.func.functional_call(network, dict(self.average.parameters()), (batch.frozen,))
+            states_XD = call_with(network, self.average.parameters(), batch.frozen or batch.rows)
         network.train(was_training)
+        if batch.frozen is None:
+            return None
         target: Tensor = batch.target.read(states_XD)
         return target
 
@@ -171,5 +175,5 @@ def gather_rows(rows_PD: Tensor) -> tuple[Tensor, int]:
 
 def gradient_norm(model: nn.Module) -> float:
     """Global norm of all existing gradients."""
-    norms = [parameter.grad.float().norm() for parameter in model.parameters() if parameter.grad is not None]
+    norms = [whole(parameter.grad.float().norm()) for parameter in model.parameters() if parameter.grad is not None]
     return float(torch.stack(norms).norm()) if norms else 0.0

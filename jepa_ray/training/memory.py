@@ -22,14 +22,11 @@ UNKNOWN = 4096
 """Tokens for an architecture whose memory is not known."""
 
 
-def fitting(network: Network, config: TrialConfig, table: TokenTable, runtime: Runtime) -> int | None:
-    """Tokens of a forward pass, the same on all ranks; None on a CPU, where a step is one pass. Every rank calls this.
-
-    ValueError if not even the longest example fits.
-    """
+def fitting(network: Network, config: TrialConfig, table: TokenTable, runtime: Runtime, *, sharded: bool) -> int | None:
+    """Tokens of a forward pass, the same on all ranks; None on a CPU, where a step is one pass. Every rank calls this."""
     if not runtime.device.startswith("cuda"):
         return None
-    tokens = torch.tensor(_fitting(network, config, table, runtime, available(runtime)), device=runtime.device)
+    tokens = torch.tensor(within(available(runtime), network, config, table, runtime, sharded=sharded), device=runtime.device)
     if runtime.world_size > 1:
         dist.all_reduce(tokens, dist.ReduceOp.MIN)
     return int(tokens)
@@ -41,23 +38,22 @@ def available(runtime: Runtime) -> float:
     return margin(min(free + torch.cuda.memory_reserved(runtime.device), runtime.gpu_share * total))
 
 
-def _fitting(network: Network, config: TrialConfig, table: TokenTable, runtime: Runtime, memory: float) -> int:
+def within(memory: float, network: Network, config: TrialConfig, table: TokenTable, runtime: Runtime, *, sharded: bool) -> int:
+    """Tokens of a forward pass within so many bytes, those of the trial's state included; at least 1."""
     lm_config = network.causal_lm.config
     if lm_config.model_type not in ARCHITECTURES:
         return UNKNOWN
     shape = Shape.of(lm_config.to_dict())
-    made = footprint(shape, training_of(network, config, runtime))
+    made = footprint(shape, training_of(network, config, runtime, sharded=sharded))
     objective, rows = active_objective(config), np.arange(len(table))
     lengths = table.lm.lengths.sum() + (table.text.lengths.sum() + table.code.lengths.sum() if objective is not None else 0)
     optim = config.optim
     labels = count_labels(table, rows.tolist(), loss_on=optim.loss_on, train_end_of_turn=optim.train_end_of_turn)
-    return min(
-        MOST_TOKENS,
-        tokens_that_fit(memory, made, labels_per_token=labels / max(1, int(lengths)), labels_at_once=labels_at_once(shape.vocabulary)),
-    )
+    share = labels / max(1, int(lengths))
+    return max(1, min(MOST_TOKENS, tokens_that_fit(memory, made, labels_per_token=share, labels_at_once=labels_at_once(shape.vocabulary))))
 
 
-def training_of(network: Network, config: TrialConfig, runtime: Runtime) -> Training:
+def training_of(network: Network, config: TrialConfig, runtime: Runtime, *, sharded: bool) -> Training:
     """How a network is trained, as far as it changes memory."""
     objective, lora = active_objective(config), config.lora
     return Training(
@@ -67,6 +63,7 @@ def training_of(network: Network, config: TrialConfig, runtime: Runtime) -> Trai
         average=objective is not None and objective.target == "ema",
         gradient_checkpointing=config.model.gradient_checkpointing,
         workers=runtime.world_size,
+        sharding="fsdp" if sharded else "ddp",
         kernel=network.kernel,
         device="cuda" if runtime.device.startswith("cuda") else "cpu",
     )

@@ -6,10 +6,12 @@ import math
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from jepa_ray.config import OptimConfig, TrialConfig
 from jepa_ray.models.network import Network
+from jepa_ray.training.parallel import is_sharded, local
 
 
 def lr_factor(step: int, total: int, optim: OptimConfig) -> float:
@@ -42,9 +44,13 @@ def make_optimizer(network: Network, config: TrialConfig) -> torch.optim.AdamW:
 
 def clip_gradients(model: nn.Module, max_norm: float | None) -> float:
     """Scale gradients down to the global norm `max_norm`; return the norm before scaling."""
-    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    gradients = [local(parameter.grad) for parameter in model.parameters() if parameter.grad is not None]
+    norms = torch.stack(torch._foreach_norm(gradients)).double()
+    if is_sharded(model):  # from norms of shards to those of whole gradients
+        dist.all_reduce(norms.square_())
+        norms.sqrt_()
     # fsum rounds once, so zero gradients (predictor tokens in a step that loss dropout skips) leave the norm bit-identical.
-    norm = math.sqrt(math.fsum(each * each for each in torch.stack(torch._foreach_norm(gradients)).tolist()))
+    norm = math.sqrt(math.fsum(each * each for each in norms.tolist()))
     if max_norm is not None and norm > max_norm:
         torch._foreach_mul_(gradients, max_norm / norm)
     return norm

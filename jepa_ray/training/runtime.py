@@ -1,4 +1,4 @@
-"""Where a trial runs, and what its workers do together: wrap the network, sum counts, and stop at a step that is not finite."""
+"""Where a trial runs, and what its workers do together: sum counts, and stop at a step that is not finite."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from jepa_ray.config import Sharding
 from jepa_ray.models.network import Network
 
 
@@ -23,6 +24,8 @@ class Runtime:
     num_threads: int = 1
     gpu_share: float = 1.0
     """Share of its GPU that a worker has."""
+    sharding: Sharding = "auto"
+    """How several workers share the network (`parallel.py`)."""
     checkpoint_minutes: float = 5.0
     """Training that a process may lose when it dies: time between two working checkpoints. 0: one after every step."""
 
@@ -78,12 +81,25 @@ def unwrap(model: nn.Module) -> Network:
     return inner
 
 
-def data_parallel(network: nn.Module, runtime: Runtime) -> nn.Module | None:
-    """The network wrapped in DistributedDataParallel; None with a single worker."""
+def connect(runtime: Runtime) -> None:
+    """First exchange between the workers, which starts their communication. RuntimeError with the remedy if that fails."""
     if runtime.world_size == 1:
-        return None
-    device_ids = [torch.device(runtime.device)] if runtime.device.startswith("cuda") else None
-    return nn.parallel.DistributedDataParallel(network, device_ids=device_ids)
+        return
+    try:
+        ones = torch.ones(1, device=runtime.device)
+        torch.distributed.all_reduce(ones)
+        ones.item()  # errors of a GPU appear only when its result is read
+    except RuntimeError as error:
+        raise RuntimeError(not_connected(runtime.device.startswith("cuda"), str(error).strip().partition("\n")[0])) from error
+
+
+def not_connected(on_gpus: bool, reason: str) -> str:
+    """Why the workers of a trial cannot communicate, and the remedy."""
+    if on_gpus:
+        check = "every worker has a working GPU of its own (nvidia-smi), and that NCCL_SOCKET_IFNAME names an interface of each node if set"
+    else:
+        check = "GLOO_SOCKET_IFNAME, if set, names a network interface of each node"
+    return f"{'NCCL' if on_gpus else 'gloo'} could not start: {reason}; check that {check}, or set resources.workers_per_trial=1"
 
 
 def over_ranks(totals: StepTotals, runtime: Runtime) -> StepTotals:

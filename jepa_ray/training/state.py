@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +18,7 @@ from jepa_ray.data.views import TokenTable, common_prefix
 from jepa_ray.models.network import Network
 from jepa_ray.training import checkpoint
 from jepa_ray.training.jepa_term import Term, active_objective
+from jepa_ray.training.parallel import Shards
 from jepa_ray.training.runtime import Runtime
 
 
@@ -100,7 +102,9 @@ class TrainState(StepInputs):
     term: Term | None = None
     """None: next-token training only."""
     parallel: nn.Module | None = None
-    """The network in DistributedDataParallel, if there are several workers."""
+    """The network in DistributedDataParallel, if there are several workers and it is not sharded."""
+    shards: Shards | None = None
+    """If the network is sharded."""
     saved: dict[str, Any] | None = None
     """The rest of the working checkpoint; None if training starts from scratch."""
 
@@ -109,9 +113,13 @@ class TrainState(StepInputs):
         """The module to call in the forward pass."""
         return self.network if self.parallel is None else self.parallel
 
+    def gathered(self) -> AbstractContextManager[Network]:
+        """The network with its whole weights, for passes that are not training steps. Every rank enters and leaves."""
+        return nullcontext(self.network) if self.shards is None else self.shards.gathered()
+
     def snapshot(self, **more: Any) -> dict[str, Any]:
         """CPU copies of everything that a step changes, and `more`, for `checkpoint.write`. Every rank calls this; rank 0's counts."""
-        if self.runtime.rank != 0:
+        if self.runtime.rank != 0 and self.shards is None:
             return {}
         if self.term is not None:
             more |= {"lambda": self.term.weight}

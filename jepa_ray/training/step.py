@@ -12,7 +12,6 @@ step has no view tokens and is bit-identical to a step of the baseline.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -29,6 +28,7 @@ from jepa_ray.training.device import clear
 from jepa_ray.training.jepa_term import Term, gradient_norm
 from jepa_ray.training.micro_batches import micro_batches
 from jepa_ray.training.optimizer import clip_gradients, lr_factor
+from jepa_ray.training.parallel import accumulating
 from jepa_ray.training.runtime import StepTotals, check_finite, unwrap
 from jepa_ray.training.state import TrainState
 
@@ -58,9 +58,7 @@ def train_step(
         sums: list[Tensor] = []
         for number, batch in enumerate(batches):
             torch.manual_seed(derive_seed(config.seed, "dropout", step, runtime.rank, number))
-            last = number == len(batches) - 1
-            hold_back = nullcontext() if last or runtime.world_size == 1 else model.no_sync()  # type: ignore[operator]
-            with hold_back:
+            with accumulating(model, last=number == len(batches) - 1):
                 ce_sum, jepa_sum = losses(model, batch, config, torch.device(runtime.device), active, step)
                 loss = loss_of_sums(ce_sum, jepa_sum, config.objective, num_labels, pairs, weight)
                 (loss * runtime.world_size).backward()  # data-parallel training averages gradients over ranks
@@ -189,8 +187,7 @@ def lambda_from_gradients(state: TrainState, rows: NDArray[np.int64], ratio: flo
         batches = list(micro_batches(state, rows, 0, term))
         for number, batch in enumerate(batches):
             torch.manual_seed(derive_seed(config.seed, "dropout", 0, runtime.rank, number))
-            hold_back = nullcontext() if number == len(batches) - 1 or runtime.world_size == 1 else model.no_sync()  # type: ignore[operator]
-            with hold_back:
+            with accumulating(model, last=number == len(batches) - 1):
                 sums = losses(model, batch, config, torch.device(runtime.device), term)
                 # The other sum has weight 0: data-parallel training waits for every parameter's gradient.
                 ((sums[which] / counts[which] + sums[1 - which] * 0.0) * runtime.world_size).backward()

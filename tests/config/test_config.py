@@ -187,13 +187,15 @@ def test_seeds_of_search_and_confirmation_differ() -> None:
     [
         ({"gpus_per_worker": 0.5, "workers_per_trial": 2}, "two workers of a trial cannot share a GPU"),
         ({"gpus_per_worker": 1.5}, "a fraction of one GPU, or whole GPUs; give 1 or 2"),
+        ({"sharding": "fsdp"}, "no effect with one worker per trial.*set workers_per_trial to at least 2, or drop sharding"),
     ],
 )
-def test_impossible_gpu_shares_are_refused(resources: dict[str, float], sentence: str) -> None:
+def test_impossible_resources_are_refused(resources: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ValidationError, match=sentence):
         ResourcesConfig.model_validate(resources)
-    for good in ({"gpus_per_worker": 0.5}, {"gpus_per_worker": 1, "workers_per_trial": 2}, {"gpus_per_worker": 0, "workers_per_trial": 2}):
-        ResourcesConfig.model_validate(good)
+    good = ({"gpus_per_worker": 0.5}, {"gpus_per_worker": 1, "workers_per_trial": 2}, {"gpus_per_worker": 0, "workers_per_trial": 2})
+    for possible in (*good, {"sharding": "ddp"}, {"sharding": "fsdp", "workers_per_trial": 2}):
+        ResourcesConfig.model_validate(possible)
 
 
 def test_tiny_models_use_a_gpu_only_if_one_is_requested() -> None:

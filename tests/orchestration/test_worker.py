@@ -7,11 +7,12 @@ import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from jepa_ray import results
-from jepa_ray.config import ResourcesConfig, SweepConfig
+from jepa_ray.config import ResourcesConfig, SweepConfig, TrialConfig
 from jepa_ray.orchestration.cluster import Cluster, connect
 from tests import fake_training as fake
 
@@ -191,6 +192,71 @@ def test_worker_groups_are_killed_cut_and_fail_like_single_workers(cluster: Clus
     states = [group["state"] for group in placement_group_table().values()]
     assert states.count("CREATED") == 0, "a placement group has leaked"
     assert ray.cluster_resources()["CPU"] == 2
+
+
+def test_workers_that_never_meet_fail_the_trial_with_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from unittest.mock import MagicMock
+
+    import ray.train.torch
+
+    from jepa_ray.orchestration import worker
+    from jepa_ray.orchestration.jobs import Job, TrialResources
+
+    assert hasattr(ray.train.torch.config, worker._SETUP), "Ray's errors name another function"
+
+    class Unconnected:
+        def __init__(self, *_: Any, **__: Any) -> None:
+            pass
+
+        def fit(self) -> None:
+            raise RuntimeError(f"ray::execute.{worker._SETUP}() (pid=1)\n  File ...\nRuntimeError: no NCCL in this build\n")
+
+    monkeypatch.setattr(ray.train.torch, "TorchTrainer", Unconnected)
+    monkeypatch.setattr(worker.ray, "get", lambda _: None)
+    config = TrialConfig.model_validate({"model": {"family": "llama3", "model": "tiny"}})
+    job = Job("a1", "a1", "jepa/llama3", "search", tmp_path, config)
+    worker._run_group(job, MagicMock(resources=TrialResources(workers=2, gpus=1)))
+    (row,) = results.read_trials(tmp_path).to_dict("records")
+    assert row["state"] == "FAILED" and row["error"].startswith("NCCL could not start: RuntimeError: no NCCL in this build; check that")
+
+
+@pytest.mark.slow
+def test_workers_that_share_one_network_in_shards(cluster: Cluster, tiny_checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    """A real trial: same texts and numbers as one worker's, without Ray."""
+    from jepa_ray.orchestration.run import run_sweep
+    from jepa_ray.training.runtime import Runtime
+    from jepa_ray.training.trial import run_trial
+    from tests import tiny_models
+
+    checkpoint = tiny_checkpoints["llama3"]
+    prepared = tiny_models.prepared_of(checkpoint, train=7, val=5)
+    sweep = fake.make_sweep(
+        tmp_path,
+        model={"llama3": str(checkpoint)},
+        methods={"jepa": {"k": 1}},
+        space={},
+        search={"num_trials": 1},
+        base={"optim": {"num_epochs": 2, "batch_size": 4}, "evaluation": {"max_new_tokens": 8}},
+        resources={"dashboard": False, "workers_per_trial": 2, "sharding": "fsdp"},
+    )
+    folder = tmp_path / "fake"
+    folder.mkdir()
+
+    def run_sharded(config: TrialConfig, *others: Any) -> Any:
+        (tmp_path / "config.json").write_text(config.model_dump_json(by_alias=True))
+        assert others[1].sharding == "fsdp"
+        return run_trial(config, *others)
+
+    resources = fit(cluster, sweep)
+    run_sweep(sweep, folder, resources, fake.Heard(), prepare_one=lambda *_: prepared, run_trial=run_sharded)  # type: ignore[arg-type]
+    (row,) = results.read_trials(folder).to_dict("records")
+    assert row["state"] == "COMPLETE" and row["num_workers"] == 2, row["error"]
+    config = TrialConfig.model_validate_json((tmp_path / "config.json").read_text())
+    wanted = run_trial(config, prepared, Runtime(), lambda _: None, tmp_path / "one")
+    for name in ("train_ce", "train_jepa", "val_accuracy", "val_ce", "num_parameters"):
+        assert row[name] == pytest.approx(wanted.summary[name], rel=1e-4), name
+    texts = results.read_predictions(folder).sort_values("example_id")["prediction"].tolist()
+    assert texts == [line["prediction"] for line in sorted(wanted.predictions, key=lambda line: line["example_id"])]
 
 
 def test_a_race_runs_only_the_seeds_it_needs(cluster: Cluster, tmp_path: Path) -> None:

@@ -41,6 +41,8 @@ def check_masked(tree: dict[str, Any]) -> Iterator[Finding]:
         yield ["base", "evaluation", "embeddings"], "has no effect, since embeddings of masked encoders are not kept; drop it"
     if at(tree, "scheduler", "time_attr") == "step":
         yield ["scheduler", "time_attr"], "masked encoders are validated after whole epochs only; set scheduler.time_attr=epoch"
+    if at(tree, "resources", "sharding") == "fsdp":
+        yield ["resources", "sharding"], "fsdp is not supported for masked encoders, which every worker holds whole; drop it"
     corpus = at(tree, "base", "masked", "corpus")
     if isinstance(corpus, str) and not Path(corpus).is_file():
         yield ["base", "masked", "corpus"], f"the file {corpus} does not exist (relative paths start from {Path.cwd()}); give another one"

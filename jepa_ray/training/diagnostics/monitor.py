@@ -19,9 +19,11 @@ from numpy.linalg import LinAlgError
 
 from jepa_ray.config import TrialConfig
 from jepa_ray.data.views import TokenTable
+from jepa_ray.models.network import Network
 from jepa_ray.training.device import clear, works
 from jepa_ray.training.diagnostics.alarms import UNDIAGNOSED, add_alarm, alarms, names
 from jepa_ray.training.diagnostics.measure import diagnose, diagnostic_rows, due, embeddings, gradient_metrics
+from jepa_ray.training.jepa_term import Term
 from jepa_ray.training.runtime import NonFinite, Runtime
 from jepa_ray.training.state import TrainState
 
@@ -74,7 +76,8 @@ class Watch:
         # The step's gradients are as large as the weights and no longer needed: this makes room for those compared here.
         state.optimizer.zero_grad(set_to_none=True)
         started = time.perf_counter()
-        metrics = self._guarded(lambda: self._measured(state))
+        with state.gathered() as network:
+            metrics = self._guarded(lambda: self._measured(network, state.term))
         self.seconds += time.perf_counter() - started
         self.flops += self.flops_per_token * self._tokens(self.pairs)
         self.complete = bool(metrics)
@@ -87,13 +90,12 @@ class Watch:
             raise NonFinite(f"diagnostics after epoch {epoch}: cross-entropy {ce:g}, JEPA {jepa:g}")
         return metrics
 
-    def _measured(self, state: TrainState) -> dict[str, float]:
+    def _measured(self, network: Network, term: Term | None) -> dict[str, float]:
         rows = diagnostic_rows(len(self.val), self.pairs, self.config.data.split_seed)
         few = diagnostic_rows(len(self.train), max(1, round(self.pairs * GRADIENT_SHARE)), self.config.data.split_seed)
-        term = state.term
         weight = term.weight if term is not None else None  # before its schedule: a small lambda during warm-up is intended
-        metrics = diagnose(state.network, self.val, self.config, self.runtime, rows, term)
-        return metrics | gradient_metrics(state.network, self.train, self.config, few, term, weight)
+        metrics = diagnose(network, self.val, self.config, self.runtime, rows, term)
+        return metrics | gradient_metrics(network, self.train, self.config, few, term, weight)
 
     def _guarded(self, look: Callable[[], Measured]) -> Measured | None:
         """The result of `look`; None, and the alarm `undiagnosed`, if it fails: a diagnosis needs memory that training does not, and
@@ -114,7 +116,8 @@ class Watch:
         if not (evaluation.test and evaluation.embeddings):
             return []
         rows = diagnostic_rows(len(self.val), evaluation.embeddings, self.config.data.split_seed)
-        return self._guarded(lambda: embeddings(state.network, self.val, self.config, self.runtime, rows)) or []
+        with state.gathered() as network:
+            return self._guarded(lambda: embeddings(network, self.val, self.config, self.runtime, rows)) or []
 
     def columns(self) -> dict[str, float | str | None]:
         """Columns of the trials table: validation losses, time, alarms."""

@@ -18,7 +18,7 @@ from jepa_ray.config import LoraConfig, ObjectiveConfig, TrialConfig
 from jepa_ray.evaluation.embedding import describe
 from jepa_ray.models.families import FAMILIES
 from jepa_ray.models.network import Network
-from jepa_ray.training import trial
+from jepa_ray.training import fine_tuning, trial
 from jepa_ray.training.diagnostics.measure import (
     GRADIENT_ROWS,
     PAIRS,
@@ -279,7 +279,7 @@ def test_a_trial_ends_at_the_same_weights_with_and_without_diagnostics(
             seen[watched].append(tiny.weights(network))
             return evaluate(network, *rest)
 
-        monkeypatch.setattr(trial, "evaluate", spy)
+        monkeypatch.setattr(fine_tuning, "evaluate", spy)
         result = trial.run_trial(config, prepared, Runtime(), lambda _: None, tmp_path / str(watched))
         assert result.state == "COMPLETE", result.error
     for without, with_diagnostics in zip(seen[False], seen[True], strict=True):
