@@ -46,11 +46,14 @@ def test_the_largest_micro_batch_is_one_that_training_makes(tiny_checkpoints: di
 def test_the_network_on_a_gpu_is_trained_in_bf16_and_on_a_cpu_in_fp32(tiny_checkpoints: dict[str, Path]) -> None:
     checkpoint = tiny_checkpoints["llama3"]
     on_gpu = demand_of(checkpoint, {"gpus_per_worker": 1, "workers_per_trial": 2}, objective=JEPA, lora=LoraConfig(r=4))
-    assert on_gpu.stages[0].training == Training(rank=4, dropout=0.1, precision="bf16", workers=2, device="cuda")
+    assert on_gpu.stages[0].training == Training(rank=4, dropout=0.1, precision="bf16", workers=2, kernel="flex", device="cuda")
     assert on_gpu.stages[0].examples <= 16, "a worker's share of the batch"
     on_cpu = demand_of(checkpoint, {"gpus_per_worker": 0}, objective=ObjectiveConfig(target="ema"))
     assert on_cpu.stages[0].training == Training(dropout=0.0, precision="fp32", average=True, device="cpu")
     assert not on_cpu.stages[0].accumulates, "on a CPU a step is one pass"
+    assert on_gpu.stages[0].automatic and not on_cpu.stages[0].automatic, "on a GPU its size follows from the memory"
+    set_by_hand = demand_of(checkpoint, {"gpus_per_worker": 1}, objective=JEPA, optim__tokens_per_forward=200)
+    assert not set_by_hand.stages[0].automatic and set_by_hand.stages[0].largest.tokens <= 200
 
 
 def test_prompts_and_answers_of_the_evaluation(tiny_checkpoints: dict[str, Path]) -> None:
