@@ -243,3 +243,24 @@ def test_a_condition_on_a_continuous_parameter_is_refused(write: Write) -> None:
     assert message.startswith("space.objective.k.when (override): objective.lambda is continuous, so it almost never takes an exact value")
     for values in ("{float: [0, 2], step: 0.5}", "{choice: [0.5, 1]}", "{float: [1, 1]}"):
         assert load_sweep(write(SOUND), [f"space.lambda={values}", "space.k.when={lambda: 1}"]).space["objective.k"].when is not None
+
+
+@pytest.mark.parametrize("mode", ["true", "'true'"])
+def test_a_graph_of_a_network_in_shards_is_refused(mode: str, write: Write) -> None:
+    override = "resources={sharding: fsdp, workers_per_trial: 2}"
+    (message,) = refused(write(SOUND), f"base.model.compile={mode}", override)
+    assert message == "base.model.compile (override): is not supported with resources.sharding=fsdp, whose shards run eagerly; drop one"
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("base.model={compile: true, attention: bucketed}", "base.model (override): compile = true needs attention = flex"),
+        ("base.model={compile: true, packing: plain}", "base.model (override): packing = plain uses the model's own attention"),
+        ("base.model.compile=maybe", "base.model.compile (override): must be one of auto, true, false"),
+        ("base.optim={micro_batch_size: 4, tokens_per_forward: 99}", "base.optim (override): micro_batch_size = 4 and tokens_per_forward"),
+    ],
+)
+def test_settings_of_the_step_that_contradict_each_other(override: str, sentence: str, write: Write) -> None:
+    (message,) = refused(write(SOUND), override)
+    assert message.startswith(sentence)

@@ -54,6 +54,8 @@ def check(
     if isinstance(seeds, (list, tuple)) and seed in seeds:
         place = ["base", "seed"] if at(tree, "base", "seed") is not None else ["confirm", "seeds"]
         yield place, used_seed(seed, seeds)
+    if at(tree, "base", "model", "compile") in (True, "true") and at(tree, "resources", "sharding") == "fsdp":
+        yield ["base", "model", "compile"], "is not supported with resources.sharding=fsdp, whose shards run eagerly; drop one"
     if at(tree, "base", "evaluation", "test") is True:
         yield ["base", "evaluation", "test"], "the test split stays sealed until confirmation; drop this key"
     if at(tree, "base", "evaluation", "at_steps", default=()):

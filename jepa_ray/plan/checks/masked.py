@@ -37,6 +37,11 @@ def check_masked(tree: dict[str, Any]) -> Iterator[Finding]:
             yield ["base", "optim", key], "has no effect with base.masked, which takes the loss over hidden tokens; drop it"
     if at(tree, "base", "optim", "max_train_flops") is not None:
         yield ["base", "optim", "max_train_flops"], "a FLOPs budget is not supported for masked encoders; set base.optim.num_epochs instead"
+    if at(tree, "base", "optim", "tokens_per_forward") is not None:
+        yield ["base", "optim", "tokens_per_forward"], "is not supported for masked encoders; set base.optim.micro_batch_size instead"
+    for key in ("attention", "compile"):
+        if at(tree, "base", "model", key, default="auto") != "auto":
+            yield ["base", "model", key], "has no effect with base.masked, whose rows are padded and run eagerly; drop it"
     if at(tree, "base", "evaluation", "embeddings", default=0):
         yield ["base", "evaluation", "embeddings"], "has no effect, since embeddings of masked encoders are not kept; drop it"
     if at(tree, "scheduler", "time_attr") == "step":

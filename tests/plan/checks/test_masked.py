@@ -49,6 +49,8 @@ def test_arms_and_their_search_spaces() -> None:
         ("task=nl-rx", "task (override): nl-rx has no labels, but masked encoders are scored by probes"),
         ("base.lora={r: 8}", "base.lora (override): adapters are not supported for masked encoders"),
         ("resources={sharding: fsdp, workers_per_trial: 2}", "resources.sharding (override): fsdp is not supported for masked encoders"),
+        ("base.optim.tokens_per_forward=99", "base.optim.tokens_per_forward (override): is not supported for masked encoders"),
+        ("base.model.attention=flex", "base.model.attention (override): has no effect with base.masked"),
         ("base.optim.loss_on=all", "base.optim.loss_on (override): has no effect with base.masked"),
         ("base.evaluation.embeddings=8", "base.evaluation.embeddings (override): has no effect, since embeddings of masked encoders"),
         ("scheduler.time_attr=step", "scheduler.time_attr (override): masked encoders are validated after whole epochs only"),
