@@ -257,7 +257,7 @@ def test_a_graph_of_a_network_in_shards_is_refused(mode: str, write: Write) -> N
     [
         ("base.model={compile: true, attention: bucketed}", "base.model (override): compile = true needs attention = flex"),
         ("base.model={compile: true, packing: plain}", "base.model (override): packing = plain uses the model's own attention"),
-        ("base.model.compile=maybe", "base.model.compile (override): must be one of auto, true, false"),
+        ("base.model.compile=maybe", "base.model.compile (override): must be 'auto', 'true' or 'false'"),
         ("base.optim={micro_batch_size: 4, tokens_per_forward: 99}", "base.optim (override): micro_batch_size = 4 and tokens_per_forward"),
     ],
 )
