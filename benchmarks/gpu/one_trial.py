@@ -42,9 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = config_for(prepared, lora=LoraConfig(), epochs=EPOCHS, batch_size=8, max_new_tokens=8, learning_rate=1e-3)
     trained: list[int] = []
 
-    def counted(state: TrainState, rows: Rows, step: int, total_steps: int) -> StepTotals:
+    def counted(state: TrainState, rows: Rows, step: int, *others: Any) -> StepTotals:
         trained.append(step)
-        return train_step(state, rows, step, total_steps)
+        return train_step(state, rows, step, *others)
 
     with mock.patch.object(fine_tuning, "train_step", counted):
         runtime = replace(models.runtime(form), checkpoint_minutes=0.0)  # a checkpoint after every step

@@ -20,8 +20,9 @@ from benchmarks.gpu.form import Findings, Form
 from benchmarks.gpu.syncs import counted, places, sdpa_shapes
 from jepa_ray.config import LoraConfig, TrialConfig
 from jepa_ray.data.views import TokenTable
+from jepa_ray.models.footprint import footprint, labels_at_once
 from jepa_ray.models.network import Network
-from jepa_ray.training import device
+from jepa_ray.training import device, memory
 from jepa_ray.training.cost import FlopModel
 from jepa_ray.training.epochs import epoch_steps
 from jepa_ray.training.jepa_term import Term
@@ -33,8 +34,8 @@ from jepa_ray.training.step import train_step
 
 STEPS = 200
 PROFILED = 3
-TOKENS = 1 << 16
-"""Tokens per forward pass, halved when a whole step has run out of memory: more than a step of 128 GSM8K examples has."""
+WARM_UP = 2
+"""Steps in which graphs are compiled; a graph compiled later is a recompilation."""
 EXAMPLES = {"nl-rx": 1024, "gsm8k": 640}
 
 
@@ -77,6 +78,8 @@ def measure(task: str, lora: LoraConfig | None, form: Form, findings: Findings) 
             + f", {result['tokens_per_s']:.3g} tokens/s"
             + (f", MFU {result['mfu']:.2f}" if result["mfu"] else "")
             + (f", {result['peak_memory_bytes'] / 1e9:.0f} GB" if result["peak_memory_bytes"] else "")
+            + (f" ({result['estimated_memory_bytes'] / 1e9:.0f} GB estimated)" if result["peak_memory_bytes"] else "")
+            + (f", {result['recompilations']} recompilations" if result["recompilations"] else "")
         )
         findings.note({name: result}, "; ".join(headlines))
         findings.note({name: result | waits(arm, form, until)})
@@ -127,8 +130,11 @@ class Arm:
     seconds: list[float] = field(default_factory=list)
     totals: StepTotals = field(default_factory=StepTotals)
     """Sums over the steps in `seconds`, except the first."""
+    largest: StepTotals = field(default_factory=StepTotals)
+    """The totals of the step with the most tokens."""
 
     def __post_init__(self) -> None:
+        self.graphs = [graphs_compiled()]
         place(self.network, self.config, self.runtime.device, len(self.table) * STEPS)
         self.state = TrainState(
             config=self.config,
@@ -137,7 +143,7 @@ class Arm:
             optimizer=make_optimizer(self.network, self.config),
             term=Term.of(self.config, self.network),
             runtime=self.runtime,
-            tokens_that_fit=None if self.runtime.device == "cpu" else TOKENS,
+            tokens_that_fit=memory.fitting(self.network, self.config, self.table, self.runtime, sharded=False),
         )
         self.flops = FlopModel.of(self.network)
         self.batches = different_batches(len(self.table), self.config, self.total)
@@ -151,6 +157,8 @@ class Arm:
         if self.runtime.device == "cuda":
             torch.cuda.synchronize()
         self.seconds.append(time.perf_counter() - began)
+        self.graphs.append(graphs_compiled())
+        self.largest = max(self.largest, totals, key=lambda one: one.tokens)
         if self.step:
             self.totals.add(totals)
         self.step += 1
@@ -183,10 +191,35 @@ class Arm:
             "tokens_per_forward": self.state.tokens_that_fit,
             "attention": self.network.kernel,
             "compiled": self.network.compiled,
-            "graphs": torch._dynamo.utils.counters["stats"]["unique_graphs"],
+            "graphs": self.graphs[-1] - self.graphs[0],
+            "recompilations": self.graphs[-1] - self.graphs[min(WARM_UP, self.step)],
             "peak_memory_bytes": torch.cuda.max_memory_allocated() if form.device == "cuda" else None,
+            "estimated_memory_bytes": self.estimate(),
             "mean_loss": totals.ce_sum / totals.num_labels,
         }
+
+
+    def estimate(self) -> float | None:
+        """Bytes that the plan expects at the peak of the largest step; None for an architecture that it does not know."""
+        shape = memory.shape_of(self.network)
+        if shape is None:
+            return None
+        training = memory.training_of(self.network, self.config, self.runtime, sharded=False)
+        tokens, labels = self.largest.tokens, self.largest.num_labels
+        passes = max(1, math.ceil(tokens / (self.state.tokens_that_fit or tokens)))
+        return footprint(shape, training).peak(
+            tokens / passes,
+            labels / passes,
+            path_tokens=self.largest.path_tokens / passes,
+            pairs=self.largest.attended / passes,
+            labels_at_once=labels_at_once(shape.vocabulary),
+            accumulates=passes > 1,
+        )
+
+
+def graphs_compiled() -> int:
+    """Graphs that this process has compiled."""
+    return int(torch._dynamo.utils.counters["stats"]["unique_graphs"])
 
 
 def different_batches(num_examples: int, config: TrialConfig, count: int) -> list[NDArray[np.int64]]:

@@ -40,10 +40,9 @@ def available(runtime: Runtime) -> float:
 
 def within(memory: float, network: Network, config: TrialConfig, table: TokenTable, runtime: Runtime, *, sharded: bool) -> int:
     """Tokens of a forward pass within so many bytes, those of the trial's state included; at least 1."""
-    lm_config = network.causal_lm.config
-    if lm_config.model_type not in ARCHITECTURES:
+    shape = shape_of(network)
+    if shape is None:
         return UNKNOWN
-    shape = Shape.of(lm_config.to_dict())
     made = footprint(shape, training_of(network, config, runtime, sharded=sharded))
     objective, rows = active_objective(config), np.arange(len(table))
     lengths = table.lm.lengths.sum() + (table.text.lengths.sum() + table.code.lengths.sum() if objective is not None else 0)
@@ -51,6 +50,12 @@ def within(memory: float, network: Network, config: TrialConfig, table: TokenTab
     labels = count_labels(table, rows.tolist(), loss_on=optim.loss_on, train_end_of_turn=optim.train_end_of_turn)
     share = labels / max(1, int(lengths))
     return max(1, min(MOST_TOKENS, tokens_that_fit(memory, made, labels_per_token=share, labels_at_once=labels_at_once(shape.vocabulary))))
+
+
+def shape_of(network: Network) -> Shape | None:
+    """The network's shape; None for an architecture whose memory is not known."""
+    lm_config = network.causal_lm.config
+    return Shape.of(lm_config.to_dict()) if lm_config.model_type in ARCHITECTURES else None
 
 
 def training_of(network: Network, config: TrialConfig, runtime: Runtime, *, sharded: bool) -> Training:

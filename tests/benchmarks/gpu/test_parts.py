@@ -51,6 +51,8 @@ ARM = {
         "attention",
         "compiled",
         "graphs",
+        "recompilations",
+        "estimated_memory_bytes",
         "attention_shapes",
         "syncs_per_step",
     ),
