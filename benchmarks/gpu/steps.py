@@ -198,7 +198,6 @@ class Arm:
             "mean_loss": totals.ce_sum / totals.num_labels,
         }
 
-
     def estimate(self) -> float | None:
         """Bytes that the plan expects at the peak of the largest step; None for an architecture that it does not know."""
         shape = memory.shape_of(self.network)

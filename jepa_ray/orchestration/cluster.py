@@ -261,7 +261,4 @@ def _prepare(
             HEARTBEAT.enter("ready")
     except (ValueError, OSError) as error:
         return ("", str(error)), None, None
-    # Workers and device are not in the configuration, but precision and the streams of dropout depend on them; rounding on shards.
-    where = (f" {resources.workers} workers" if resources.workers > 1 else "") + (" on GPUs" if resources.gpus else "")
-    where += " in shards" if resources.sharding == "fsdp" else ""
-    return (prepared.identity + where, prepared.report), dataclasses.replace(prepared, test=None), prepared.test
+    return (prepared.identity + resources.place, prepared.report), dataclasses.replace(prepared, test=None), prepared.test

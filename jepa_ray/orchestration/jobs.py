@@ -66,9 +66,20 @@ class TrialResources:
     checkpoint_minutes: float = 5.0
     """Between two working checkpoints of a trial."""
 
+    @property
+    def place(self) -> str:
+        """What of it changes numbers, as part of a trial's identity: workers and device change precision and dropout, shards the rounding."""
+        where = (f" {self.workers} workers" if self.workers > 1 else "") + (" on GPUs" if self.gpus else "")
+        return where + (" in shards" if self.sharding == "fsdp" else "")
+
     def trial_resources(self) -> dict[str, float]:
         """Tune's request. The process of a trial with several workers only waits, but Tune refuses an empty request."""
         return {"cpu": 0, "memory": 10**6} if self.workers > 1 else {"cpu": self.cpus, "gpu": self.gpus}
+
+
+def confirmation(best: TrialConfig, seed: int) -> TrialConfig:
+    """A selected configuration with a fresh seed, to be scored on the test split as well."""
+    return best.model_copy(update={"seed": seed, "evaluation": best.evaluation.model_copy(update={"test": True})})
 
 
 def written(job: Job) -> bool:

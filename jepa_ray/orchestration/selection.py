@@ -13,6 +13,7 @@ from typing import Any
 
 from jepa_ray import results
 from jepa_ray.config import SweepConfig, TrialConfig, canonical, compared
+from jepa_ray.orchestration.jobs import confirmation
 from jepa_ray.orchestration.stages import Listener, Search
 from jepa_ray.orchestration.studies import digest
 from jepa_ray.results import damaged
@@ -22,11 +23,6 @@ Decide = Callable[[Sequence[float], int], tuple[bool, str]]
 """(paired differences by seed, look in seeds) -> whether the comparison continues, and why."""
 Identify = Callable[[str, TrialConfig], str]
 """(arm, configuration) -> config_id."""
-
-
-def confirmation(best: TrialConfig, seed: int) -> TrialConfig:
-    """A selected configuration with a fresh seed, to be scored on the test split as well."""
-    return best.model_copy(update={"seed": seed, "evaluation": best.evaluation.model_copy(update={"test": True})})
 
 
 def select(sweep: SweepConfig, folder: Path, search: Search, listener: Listener) -> dict[str, TrialConfig]:

@@ -14,7 +14,7 @@ from analysis.inputs.sweep import read
 from analysis.paper import together
 from jepa_ray import plan, results
 from jepa_ray.config import SweepConfig, arms, config_id
-from jepa_ray.orchestration.selection import confirmation
+from jepa_ray.orchestration.jobs import confirmation
 from jepa_ray.plan.load import load_sweep
 
 LOOPS = {

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-NAMES = sorted(
-    path.stem for path in (Path(__file__).resolve().parents[2] / "benchmarks").glob("*.py") if path.stem not in ("__init__", "timing")
-)
+SHARED = ("__init__", "timing", "llama3_checkpoint")
+"""Modules that benchmarks share."""
+NAMES = sorted(path.stem for path in (Path(__file__).resolve().parents[2] / "benchmarks").glob("*.py") if path.stem not in SHARED)
 
 
 def test_there_are_benchmarks() -> None:

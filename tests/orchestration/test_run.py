@@ -14,7 +14,8 @@ from optuna.trial import TrialState
 from jepa_ray import plan, results
 from jepa_ray.config import SchedulerConfig, SweepConfig, TrialConfig, arms
 from jepa_ray.orchestration.cluster import Interrupt, Stored
-from jepa_ray.orchestration.selection import confirmation, select
+from jepa_ray.orchestration.jobs import confirmation
+from jepa_ray.orchestration.selection import select
 from jepa_ray.orchestration.studies import ArmStudy, open_storage
 from jepa_ray.results import TrialResult, damaged
 from tests import fake_training as fake

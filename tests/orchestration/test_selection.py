@@ -8,7 +8,8 @@ from typing import Any
 
 from jepa_ray import plan, results
 from jepa_ray.config import SweepConfig, TrialConfig, arms, config_id
-from jepa_ray.orchestration.selection import confirmation, confirmations, matched, race
+from jepa_ray.orchestration.jobs import confirmation
+from jepa_ray.orchestration.selection import confirmations, matched, race
 from jepa_ray.results import TrialResult
 from tests import fake_training as fake
 
