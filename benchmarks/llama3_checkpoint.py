@@ -60,7 +60,7 @@ CHECKED = 256
 """Examples that are tokenised when a tokenizer is written."""
 
 
-class _Converter(TikTokenConverter):  # type: ignore[misc]
+class _Converter(TikTokenConverter):
     """Transformers' converter, with its own reader of the file: the one that it would call is in another package."""
 
     @staticmethod
@@ -93,8 +93,9 @@ def write_tokenizer(file: Path, folder: Path, examples: Sequence[Example]) -> fl
     count = len(ranks(file))
     if count + RESERVED > SHAPE["vocab_size"]:
         raise ValueError(f"--tokenizer {file}: has {count} tokens, but Llama-3.2-1B has {SHAPE['vocab_size'] - RESERVED}")
+    converter: Any = _Converter
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=_Converter(vocab_file=str(file), extra_special_tokens=list(SPECIAL)).converted(),
+        tokenizer_object=converter(vocab_file=str(file), extra_special_tokens=list(SPECIAL)).converted(),
         bos_token=LLAMA3.bos,
         eos_token=LLAMA3.turn_end,
         pad_token=LLAMA3.pad,

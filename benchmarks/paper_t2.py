@@ -41,8 +41,10 @@ TRAIN, TEST = "synth_train.jsonl", "synth_test.jsonl"
 SEEDS = 3
 RESERVE_S, RESERVE_SHARE = 60.0, 0.15
 """Time before the limit at which the running trial is saved: these seconds, or this share of a short limit."""
-SHOWN = ("test_prefix", "test_accuracy", "test_stopped", "train_ce", "steps", "train_seconds", "val_seconds", "test_seconds")
-SHOWN += ("wall_seconds", "peak_memory_bytes")
+SHOWN = (
+    *("test_prefix", "test_accuracy", "test_stopped", "train_ce", "steps", "train_seconds", "val_seconds", "test_seconds"),
+    *("wall_seconds", "train_flops", "peak_memory_bytes"),
+)
 """Columns of the trials table that are printed when a trial ends."""
 
 
@@ -261,7 +263,7 @@ def complete(folder: Path) -> list[dict[str, Any]]:
     rows = results.read_trials(folder)
     rows = rows[rows["state"] == "COMPLETE"].sort_values(["seed", "arm"])
     kept = [name for name in ("method", "seed", "device", *SHOWN) if name in rows]
-    return [{name: None if value != value else value for name, value in row.items()} for row in rows[kept].to_dict("records")]
+    return [{str(name): None if value != value else value for name, value in row.items()} for row in rows[kept].to_dict("records")]
 
 
 def table(folder: Path) -> str:

@@ -68,7 +68,7 @@ class TrialResources:
 
     @property
     def place(self) -> str:
-        """What of it changes numbers, as part of a trial's identity: workers and device change precision and dropout, shards the rounding."""
+        """The part of a trial's identity that its resources add: workers and device change precision and dropout, shards the rounding."""
         where = (f" {self.workers} workers" if self.workers > 1 else "") + (" on GPUs" if self.gpus else "")
         return where + (" in shards" if self.sharding == "fsdp" else "")
 
