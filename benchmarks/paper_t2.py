@@ -185,13 +185,17 @@ def run(folder: Path, output: Path, seeds: int, limit: Limit, *, small: bool, as
     device = "cuda" if torch.cuda.is_available() else "cpu"
     sweep = definition(folder, output, seeds, gpu=device == "cuda", small=small)
     ended = ""
-    with lock_folder(sweep, extend=True):
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(lock_folder(sweep, extend=True))  # more seeds extend the sweep
+        except ValueError as error:
+            raise ValueError(f"--results {output}: cannot be continued by this command; name another folder. {error}") from error
         try:
             with limit.enforced():
                 ended = train(sweep, output, device, limit)
         except KeyboardInterrupt:
             ended = "Stopped."
-        done = complete(output)
+        done = complete(sweep, output)
         print(f"\n{ended} {len(done)} of {2 * seeds} trials are complete.", flush=True)
         if len(done) < 2 * seeds:
             print("The same command continues.", flush=True)
@@ -258,10 +262,10 @@ def figures(result: TrialResult) -> str:
     return ", ".join(f"{name} {value:.4g}" for name, value in shown.items() if isinstance(value, (int, float)))
 
 
-def complete(folder: Path) -> list[dict[str, Any]]:
-    """The COMPLETE trials: arm, seed and figures."""
+def complete(sweep: SweepConfig, folder: Path) -> list[dict[str, Any]]:
+    """The COMPLETE trials on the sweep's seeds: arm, seed and figures."""
     rows = results.read_trials(folder)
-    rows = rows[rows["state"] == "COMPLETE"].sort_values(["seed", "arm"])
+    rows = rows[(rows["state"] == "COMPLETE") & rows["seed"].isin(sweep.confirm.seeds)].sort_values(["seed", "arm"])
     kept = [name for name in ("method", "seed", "device", *SHOWN) if name in rows]
     return [{str(name): None if value != value else value for name, value in row.items()} for row in rows[kept].to_dict("records")]
 

@@ -136,7 +136,11 @@ def test_it_stops_when_the_time_is_up_and_continues(
     assert verdict.main([str(output), "--metric", "test_prefix"]) == 0
     assert "2 of 2 planned seeds" in capsys.readouterr().out
 
-    steps.clear()
+    assert paper_t2.main([*command[:-4], "1", "--small"]) == 0
+    assert "Done. 2 of 2 trials are complete." in capsys.readouterr().out
+    assert paper_t2.main(["run", str(folder), "--results", str(output)]) == 2
+    assert "name another folder" in capsys.readouterr().err
+
     whole = tmp_path / "whole"
     assert paper_t2.main(["run", str(folder), "--results", str(whole), "--seeds", "1", "--small"]) == 0
     for name in ("train_ce", "train_jepa", "val_prefix", "test_prefix", "train_flops"):
