@@ -24,7 +24,7 @@ BACKEND = "inductor"
 CompileError = TorchDynamoException
 """What torch raises if it cannot compile a graph or a kernel."""
 GRAPHS = 64
-"""Graphs per process at most: trials that differ in the adapters' rank or dropout, or in the model, need one each. torch's own limit is 8."""
+"""Graphs per process at most: trials that differ in the adapters' rank or dropout, or in the model, need one each. torch's limit is 8."""
 
 
 def backbone(base: Any, embedded_RTD: Tensor, position_ids_RT: Tensor, layout: Any, cache: Any = None) -> Tensor:
@@ -61,7 +61,9 @@ def compiled_backbone(base: Any, embedded_RTD: Tensor, position_ids_RT: Tensor, 
 
 @functools.cache
 def _graph(compiler: str) -> Callable[..., Tensor]:
-    return torch.compile(backbone, fullgraph=True, backend=compiler, recompile_limit=GRAPHS)
+    compile: Any = torch.compile  # its overloads lack `recompile_limit`
+    graph: Callable[..., Tensor] = compile(backbone, fullgraph=True, backend=compiler, recompile_limit=GRAPHS)
+    return graph
 
 
 @functools.cache

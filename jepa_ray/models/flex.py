@@ -171,7 +171,9 @@ def fused(query: Tensor, key: Tensor, value: Tensor, scale: float, softcap: floa
 def kernel() -> Callable[..., Tensor]:
     """`fused`, compiled: without compilation it would write out all scores."""
     # OpenELM's layers differ in their numbers of heads; beyond the limit torch would write out the scores without a word.
-    return torch.compile(fused, dynamic=True, recompile_limit=64)
+    compile: Any = torch.compile  # its overloads lack `recompile_limit`
+    compiled: Callable[..., Tensor] = compile(fused, dynamic=True, recompile_limit=64)
+    return compiled
 
 
 def dense(query: Tensor, key: Tensor, value: Tensor, scale: float, softcap: float | None, window: Window, layout: FlexLayout) -> Tensor:

@@ -50,7 +50,9 @@ class Planned:
         needed, card = self.needed.get(arm), self.card
         demand = self.estimates[arm].demand if arm in self.estimates else None
         flops, seconds, evaluated = (float(outcome.get(name) or 0) for name in ("train_flops", "train_seconds", "val_seconds"))
-        if card is None or card.peak is None or needed is None or demand is None or not needed.evaluation_seconds or not (flops > 0 and seconds > 0):
+        if card is None or card.peak is None or needed is None or demand is None:
+            return None
+        if not needed.evaluation_seconds or not (flops > 0 and seconds > 0):
             return None
         resources = self.sweep.placement
         computed = recomputed(demand.stages[-1].training) * flops

@@ -76,7 +76,9 @@ def test_shuffled_targets_are_counted(llama: Path, layout: Any) -> None:
     term, inputs = Term.of(config, tiny.network_of(config)), tiny.inputs_of(table, config)
     shared, own = inputs.token_counts(with_views=True)
     for step in range(8):
-        for batch, chosen in zip(micro_batches(inputs, np.arange(7), step, term), shares(inputs, np.arange(7), config.objective), strict=True):
+        for batch, chosen in zip(
+            micro_batches(inputs, np.arange(7), step, term), shares(inputs, np.arange(7), config.objective), strict=True
+        ):
             assert batch.packed.num_tokens <= shared + own[chosen].sum()
 
 
