@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._dynamo.exc import TorchDynamoException
+from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
 
 from jepa_ray.models.flex import FlexLayout
 
@@ -23,6 +23,8 @@ BACKEND = "inductor"
 """Compiler of the graph. Tests use one that needs no C++ compiler."""
 CompileError = TorchDynamoException
 """What torch raises if it cannot compile a graph or a kernel."""
+GRAPHS = 64
+"""Graphs per process at most: trials that differ in the adapters' rank or dropout, or in the model, need one each. torch's limit is 8."""
 
 
 def backbone(base: Any, embedded_RTD: Tensor, position_ids_RT: Tensor, layout: Any, cache: Any = None) -> Tensor:
@@ -41,7 +43,7 @@ def backbone(base: Any, embedded_RTD: Tensor, position_ids_RT: Tensor, layout: A
 
 
 def compiled_backbone(base: Any, embedded_RTD: Tensor, position_ids_RT: Tensor, layout: Any) -> Tensor:
-    """`backbone`, compiled at its first call. CompileError if that is impossible.
+    """`backbone`, compiled at its first call. CompileError if that is impossible, or if the process has too many graphs already.
 
     `layout`: a FlexLayout, the only one whose shapes are the same in every batch but for the row's length.
     """
@@ -51,12 +53,17 @@ def compiled_backbone(base: Any, embedded_RTD: Tensor, position_ids_RT: Tensor, 
     for tensor, dims in layout.lengths():
         for dim in dims:
             torch._dynamo.maybe_mark_dynamic(tensor, dim)
-    return _graph(BACKEND)(base, embedded_RTD, position_ids_RT, layout)
+    try:
+        return _graph(BACKEND)(base, embedded_RTD, position_ids_RT, layout)
+    except FailOnRecompileLimitHit as error:  # no TorchDynamoException
+        raise CompileError(f"the process has {GRAPHS} graphs already") from error
 
 
 @functools.cache
 def _graph(compiler: str) -> Callable[..., Tensor]:
-    return torch.compile(backbone, fullgraph=True, backend=compiler)
+    compile: Any = torch.compile  # its overloads lack `recompile_limit`
+    graph: Callable[..., Tensor] = compile(backbone, fullgraph=True, backend=compiler, recompile_limit=GRAPHS)
+    return graph
 
 
 @functools.cache

@@ -138,8 +138,14 @@ def _listed(chosen: NDArray[np.bool_]) -> tuple[NDArray[np.int32], NDArray[np.in
 def flex(query: Tensor, key: Tensor, value: Tensor, scale: float, softcap: float | None, window: Window, layout: FlexLayout) -> Tensor:
     """Query (1, H, T, D), key and value (1, G, T, D) to (1, T, H, D), in the dtype of `value`."""
     query, key = query.to(value.dtype), key.to(value.dtype)  # rotations may have made them fp32, and the kernel wants one dtype
-    attend = kernel() if query.device.type == "cuda" else dense
-    return attend(query, key, value, scale, softcap, window, layout).transpose(1, 2)
+    return _attention(query.device)(query, key, value, scale, softcap, window, layout).transpose(1, 2)
+
+
+def _attention(device: torch.device) -> Callable[..., Tensor]:
+    """What computes attention on a device. Within a compiled graph the kernel becomes part of that graph."""
+    if device.type != "cuda":
+        return dense
+    return fused if torch.compiler.is_compiling() else kernel()
 
 
 def fused(query: Tensor, key: Tensor, value: Tensor, scale: float, softcap: float | None, window: Window, layout: FlexLayout) -> Tensor:
@@ -163,10 +169,11 @@ def fused(query: Tensor, key: Tensor, value: Tensor, scale: float, softcap: floa
 
 @functools.cache
 def kernel() -> Callable[..., Tensor]:
-    """`fused`, compiled: without compilation it would write out all scores. Within a compiled graph it becomes part of that graph."""
+    """`fused`, compiled: without compilation it would write out all scores."""
     # OpenELM's layers differ in their numbers of heads; beyond the limit torch would write out the scores without a word.
-    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
-    return torch.compile(fused, dynamic=True)
+    compile: Any = torch.compile  # its overloads lack `recompile_limit`
+    compiled: Callable[..., Tensor] = compile(fused, dynamic=True, recompile_limit=64)
+    return compiled
 
 
 def dense(query: Tensor, key: Tensor, value: Tensor, scale: float, softcap: float | None, window: Window, layout: FlexLayout) -> Tensor:

@@ -56,7 +56,7 @@ class Training:
     kernel: Literal["bucketed", "flex"] = "bucketed"
     """Attention of packed rows. flex reads keys and values in place and keeps no scores."""
     sharding: Literal["ddp", "fsdp"] = "ddp"
-    """Between several workers: whole copies with gradient buckets, or weights, gradients and moments of the layers split."""
+    """Between several workers: whole copies with gradient buckets, or weights, gradients and moments split."""
     device: Literal["cuda", "cpu"] = "cuda"
 
 
@@ -71,9 +71,13 @@ class Footprint:
     average: float
     """Moving average of the trained weights."""
     copies: float
-    """bf16 copies of trained weights at the end of a forward pass, and layers that `fsdp` has gathered."""
+    """bf16 copies of trained weights at the end of a forward pass. `fsdp` does not split them: autograd keeps them, not FSDP."""
     copies_kept: float
     """Those of them that the backward pass keeps: with gradient checkpointing, one layer's and the head's."""
+    gathered: float
+    """Under `fsdp`: whole weights of the layers at work, and of everything outside the layers."""
+    whole_gradients: float
+    """Under `fsdp`: the gradients of those, before they are split."""
     head_gradient: float
     """Gradient of the head before it is added to the others."""
     per_token: float
@@ -129,9 +133,9 @@ class Footprint:
             self.copies + self.per_label / 2 * at_once,
             self.copies_kept + self.per_label * at_once,
             self.copies_kept + self.per_label / 6 * at_once + self.head_gradient,
-            self.copies_kept + self.per_layer_token * tokens,
+            self.copies_kept + self.per_layer_token * tokens + self.whole_gradients,
         )
-        return max(existing + kept + max(moments), self.state + self.head_gradient)
+        return max(existing + kept + max(moments), self.state + self.head_gradient) + self.gathered
 
     def generation_peak(self, prompts: int, tokens: float) -> float:
         """Bytes while `prompts` sequences of `tokens` tokens are generated between epochs: gradients are freed, moments stay."""
@@ -151,15 +155,14 @@ def footprint(shape: Shape, training: Training) -> Footprint:
         in_layers, rest, frozen = float(shape.adapter_weights(training.rank)), 0.0, float(shape.num_parameters) * size
     sharded = training.sharding == "fsdp" and training.workers > 1
     split = training.workers if sharded else 1
-    trained = in_layers / split + rest
+    trained = (in_layers + rest) / split
     buckets = trained * FP32 if training.workers > 1 and not sharded else 0.0
     cast = size < FP32
     head_rows = shape.embedding_weights if training.rank is None else 0
     largest = max(sum(one.weights for one in shape.linears(layer)) for layer in shape.layers)
-    if sharded:  # two layers at a time: one computes while the next arrives
-        copies = copies_kept = 2.0 * largest * (BF16 if cast else FP32) + (head_rows * BF16 if cast else 0)
-    else:
-        copies = copies_kept = (in_layers + head_rows) * BF16 if cast else 0.0
+    copies = copies_kept = (in_layers + head_rows) * BF16 if cast else 0.0
+    # Two layers at a time (one computes while the next arrives), and everything outside the layers.
+    whole = 2.0 * largest + outside if sharded else 0.0
     stream = BF16 if cast and training.rank is not None else FP32
     # Readout, final norm, ids, masks, cosines and sines.
     ends = width * FP32 * (2 if training.rank is None else 1) + 2 * stream * shape.head_size + 64
@@ -168,7 +171,7 @@ def footprint(shape: Shape, training: Training) -> Footprint:
     working: float = max(layer.working for layer in layers)
     if training.gradient_checkpointing:
         working = max(layer.recomputed for layer in layers)
-        copies_kept = (in_layers / len(layers) + head_rows) * BF16 if cast and not sharded else copies
+        copies_kept = (in_layers / len(layers) + head_rows) * BF16 if cast else 0.0
         saved, keys, pairs = stream * width * len(layers), 0.0, max(layer.pairs for layer in layers)
     elif training.rank is not None:
         saved -= layers[0].first_layer_without
@@ -179,6 +182,8 @@ def footprint(shape: Shape, training: Training) -> Footprint:
         average=trained * FP32 if training.average else 0.0,
         copies=copies,
         copies_kept=copies_kept,
+        gathered=whole * (FP32 if training.rank is None else size),
+        whole_gradients=whole * FP32 if training.rank is None else 0.0,
         head_gradient=head_rows * (FP32 + (BF16 if cast else 0)),
         per_token=saved + ends + (keys if training.kernel == "flex" else 0.0),
         per_path_token=keys if training.kernel == "bucketed" else 0.0,

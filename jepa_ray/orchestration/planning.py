@@ -12,7 +12,7 @@ from jepa_ray.orchestration.recipes import estimate
 from jepa_ray.plan import Estimate
 from jepa_ray.plan.budget import lines, total
 from jepa_ray.plan.hardware import CARDS, Card, of_gpu
-from jepa_ray.plan.requirements import RECOMPUTED, Requirement, Speed, gpu_share, refusals, requirements
+from jepa_ray.plan.requirements import Requirement, Speed, gpu_share, recomputed, refusals, requirements
 from jepa_ray.system.gpus import Gpu, local_gpus
 
 
@@ -48,12 +48,15 @@ class Planned:
         `outcome`: the trial's row, with its computed FLOPs and its seconds of training and validation.
         """
         needed, card = self.needed.get(arm), self.card
+        demand = self.estimates[arm].demand if arm in self.estimates else None
         flops, seconds, evaluated = (float(outcome.get(name) or 0) for name in ("train_flops", "train_seconds", "val_seconds"))
-        if card is None or card.peak is None or needed is None or not needed.evaluation_seconds or not (flops > 0 and seconds > 0):
+        if card is None or card.peak is None or needed is None or demand is None:
+            return None
+        if not needed.evaluation_seconds or not (flops > 0 and seconds > 0):
             return None
         resources = self.sweep.placement
-        recomputed = RECOMPUTED if self.sweep.base.model.gradient_checkpointing else 1.0
-        mfu = recomputed * flops / (seconds * card.peak * gpu_share(resources) * resources.workers_per_trial)
+        computed = recomputed(demand.stages[-1].training) * flops
+        mfu = computed / (seconds * card.peak * gpu_share(resources) * resources.workers_per_trial)
         speed = Speed(mfu, evaluated / needed.evaluation_seconds if evaluated > 0 else 1.0, measured=True)
         return total(self.sweep, arms(self.sweep), requirements(self.sweep, self.estimates, card, speed), speed)
 

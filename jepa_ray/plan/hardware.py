@@ -7,6 +7,7 @@ is a little less than on the data sheet because of error correction and the driv
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -51,26 +52,31 @@ CARDS: Mapping[Hardware, Card] = MappingProxyType(
         "t4": _card("T4", 14.5, 0.32, 65, has_bf16=False),
     }
 )
-_SPELLINGS: Sequence[tuple[tuple[str, ...], Hardware]] = (
-    (("B200",), "b200"),
-    (("H200",), "h200"),
-    (("H100", "PCIe"), "h100-pcie"),
-    (("H100",), "h100"),
-    (("A100", "40GB"), "a100-40gb"),
-    (("A100",), "a100-80gb"),
-    (("L40S",), "l40s"),
-    (("A10G",), "a10g"),
-    (("A10",), "a10"),
-    (("RTX 4090",), "rtx4090"),
-    (("V100",), "v100"),
-    (("T4",), "t4"),
+_SPELLINGS: Sequence[tuple[frozenset[str], Hardware]] = (
+    (frozenset({"B200"}), "b200"),
+    (frozenset({"H200"}), "h200"),
+    (frozenset({"H100", "PCIe"}), "h100-pcie"),
+    (frozenset({"H100"}), "h100"),
+    (frozenset({"A100", "40GB"}), "a100-40gb"),
+    (frozenset({"A100"}), "a100-80gb"),
+    (frozenset({"L40S"}), "l40s"),
+    (frozenset({"A10G"}), "a10g"),
+    (frozenset({"A10"}), "a10"),
+    (frozenset({"RTX", "4090"}), "rtx4090"),
+    (frozenset({"V100"}), "v100"),
+    (frozenset({"T4"}), "t4"),
 )
-"""Parts of the name that a driver gives, and the card; the first that matches counts."""
+"""Words of the name that a driver gives, and the card; the first that matches counts."""
+
+
+def _words(name: str) -> frozenset[str]:
+    """Whole words: an RTX A1000 is no A100."""
+    return frozenset(re.split(r"\W+", name))
 
 
 def of_gpu(gpu: Gpu) -> Card:
     """The card of a GPU of this machine, with its own memory; peak and bandwidth are None if the table does not contain it."""
-    known = next((CARDS[key] for parts, key in _SPELLINGS if all(part in gpu.name for part in parts)), None)
+    known = next((CARDS[key] for parts, key in _SPELLINGS if parts <= _words(gpu.name)), None)
     memory = 0.985 * gpu.memory  # nvidia-smi counts what the driver keeps
     if known is None:
         return Card(gpu.name, memory, None, None, gpu.has_bf16)

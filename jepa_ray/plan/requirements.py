@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from jepa_ray.config import Arm, ResourcesConfig, SweepConfig
-from jepa_ray.models.footprint import footprint, margin
+from jepa_ray.models.footprint import Training, footprint, margin
 from jepa_ray.plan.arms import Demand, Estimate, Pass, StageDemand
 from jepa_ray.plan.hardware import Card
 
@@ -20,8 +20,6 @@ PLANNED_MFU = 0.35
 """Share of the peak that training is assumed to reach. Published training runs of dense models on these cards reach 0.3 to 0.5."""
 LAUNCHES_PER_LAYER, SECONDS_PER_LAUNCH = 40, 10e-6
 """Kernels of a decode step per layer (measured: 600 in 16 layers), and the time to launch one from Python."""
-RECOMPUTED = 4 / 3
-"""Training operations with gradient checkpointing, relative to without: one more forward pass."""
 ADAPTER_RANK = 16
 """Rank of the adapters that a remedy proposes."""
 
@@ -218,6 +216,14 @@ def _scaled(demand: Demand, factor: float) -> Demand:
     return replace(demand, stages=tuple(map(scaled, demand.stages)))
 
 
+def recomputed(training: Training) -> float:
+    """Operations of training relative to those that are counted: gradient checkpointing adds a forward pass, to one forward and two
+    backward ones, or to one of each if the weights are frozen."""
+    if not training.gradient_checkpointing:
+        return 1.0
+    return 4 / 3 if training.rank is None else 3 / 2
+
+
 def _seconds(
     demand: Demand, flops: float, resources: ResourcesConfig, card: Card, speed: Speed
 ) -> tuple[float | None, float | None, float | None]:
@@ -225,8 +231,7 @@ def _seconds(
     if card.peak is None or card.bandwidth is None:
         return None, None, None
     training, share = demand.stages[-1].training, gpu_share(resources)
-    work = flops * (RECOMPUTED if training.gradient_checkpointing else 1.0)
-    train = work / (resources.workers_per_trial * card.peak * share * speed.mfu)
+    train = recomputed(training) * flops / (resources.workers_per_trial * card.peak * share * speed.mfu)
     evaluation = demand.evaluation
     made = footprint(demand.shape, training)
     size = evaluation.batch_size

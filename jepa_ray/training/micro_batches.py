@@ -68,7 +68,8 @@ def balanced(tokens: NDArray[np.int64], world_size: int, budget: int) -> list[li
     """
     budget = max(budget, int(tokens.max()))
     order = np.argsort(-tokens, kind="stable")
-    for rounds in itertools.count(-(-int(tokens.sum()) // (budget * world_size))):
+    # At least one: equal sequences share all their tokens.
+    for rounds in itertools.count(max(1, -(-int(tokens.sum()) // (budget * world_size)))):
         heap = [(0, group) for group in range(rounds * world_size)]
         groups: list[list[int]] = [[] for _ in heap]
         for at in order:

@@ -88,6 +88,9 @@ class StepInputs:
             return (shared[0], own[0]), (shared[0], own[0])
         if objective.layout == "shared_prefix":  # its source is the training sequence's own prompt
             shared[1], own[1] = 0, np.zeros_like(own[1]) if self.backend == "trie" else table.prompt_length
+        if objective.control == "shuffled":  # the target is that of any other example
+            target = 1 if objective.layout == "reverse" else 2
+            own[target] = np.full_like(own[target], own[target].max())
         # Predictor tokens in front are shared by all examples of a trie.
         in_front = objective.k if objective.layout == "prepend" and self.backend == "trie" else 0
         return (shared[0], own[0]), (sum(shared) + in_front, own[0] + own[1] + own[2] + objective.k - in_front)

@@ -136,9 +136,11 @@ def states(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Sum of the labels' cross-entropy, and the term's source (P, D) and target (P, D), in fp32."""
     network = unwrap(model)
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=uses_bf16(config.model, device)):
-        on_device = network.place(batch)
+    bf16, on_device = uses_bf16(config.model, device), network.place(batch)
+    # Two blocks: within one, autocast uses a weight's first bf16 copy again. Under FSDP that would be the average's, without a gradient.
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
         frozen_PD = term.frozen_target(network, on_device) if term is not None else None
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
         ce_sum, source_PD, target_PD = model(on_device)
     return ce_sum, source_PD, target_PD if frozen_PD is None else frozen_PD
 

@@ -142,6 +142,29 @@ def test_a_whole_trial_runs_as_a_graph(tiny_checkpoints: dict[str, Path], counte
     assert found[0].summary["train_ce"] == pytest.approx(found[1].summary["train_ce"], rel=1e-5)
 
 
+@pytest.mark.timeout(180)
+def test_a_graph_is_never_that_of_another_trial(tiny_checkpoints: dict[str, Path], counter: Any) -> None:
+    """What changes the layers between trials of a process: each trial has the losses and weights that it has alone."""
+    changes: list[dict[str, Any]] = [
+        {"lora": LoraConfig(r=2, dropout=0.1)},
+        {"lora": LoraConfig(r=2, dropout=0.5, alpha=64)},
+        {},
+        {"model__precision": "bf16"},
+        {"lora": LoraConfig(r=2, dropout=0.1), "model__gradient_checkpointing": True},
+    ]
+    found = []
+    for change in changes:
+        network, losses = trained(tiny_checkpoints["llama3"], True, **change)
+        assert network.compiled, change
+        found.append((losses, tiny.weights(network)))
+    torch._dynamo.reset()
+    for change, (losses, weights) in zip(changes, found, strict=True):
+        network, expected = trained(tiny_checkpoints["llama3"], False, **change)
+        exact = 1e-2 if change.get("model__precision") == "bf16" else 1e-5
+        assert losses == pytest.approx(expected, rel=exact), change
+        assert tiny.largest_error(weights, tiny.weights(network)) < exact, change
+
+
 class TestFailures:
     @pytest.fixture(autouse=True)
     def told(self) -> Iterator[None]:
@@ -189,6 +212,15 @@ class TestFailures:
         eager, expected = trained(tiny_checkpoints["llama3"], False, objective=ObjectiveConfig(k=1), optim__micro_batch_size=2)
         assert losses == expected
         assert tiny.largest_error(tiny.weights(network), tiny.weights(eager)) == 0
+
+    def test_too_many_graphs_fall_back(self, tiny_checkpoints: dict[str, Path], counter: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        """torch raises another exception for that than for what it cannot compile."""
+        monkeypatch.setattr(compiled, "GRAPHS", 1)
+        trained(tiny_checkpoints["llama3"], True, lora=LoraConfig(r=2))
+        with pytest.warns(RuntimeWarning, match="the step is not compiled, .*the process has 1 graphs already"):
+            network, losses = trained(tiny_checkpoints["llama3"], True, lora=LoraConfig(r=3))
+        _, expected = trained(tiny_checkpoints["llama3"], False, lora=LoraConfig(r=3))
+        assert not network.compiled and losses == expected
 
     def test_a_kernel_that_does_not_compile_falls_back_to_bucketed(
         self, tiny_checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch

@@ -157,8 +157,14 @@ def test_several_workers_hold_buckets_or_shards() -> None:
     shape = llama_1b()
     copies, shards = (footprint(shape, Training(workers=8, sharding=sharding)) for sharding in ("ddp", "fsdp"))  # type: ignore[arg-type]
     assert copies.state == 20 * shape.num_parameters, "and the buckets of gradients"
-    outside = shape.num_parameters - shape.linear_weights
-    assert shards.state == pytest.approx(16 * (shape.linear_weights / 8 + outside))
+    assert shards.state == pytest.approx(16 * shape.num_parameters / 8), "embeddings, norms and the head are split as well"
+    # Autocast's copies are tensors that autograd keeps, so that FSDP does not free them with a layer's weights.
+    matrices = 2 * (shape.linear_weights + shape.embedding_weights)
+    assert shards.copies_kept == shards.copies == copies.copies == matrices
+    layer, outside = shape.linear_weights / 16, shape.num_parameters - shape.linear_weights
+    assert shards.gathered == shards.whole_gradients == 4 * (2 * layer + outside) and copies.gathered == 0
+    frozen = footprint(shape, Training(workers=8, sharding="fsdp", rank=8))
+    assert frozen.gathered == 2 * (2 * layer + outside) and frozen.whole_gradients == 0
     assert footprint(shape, Training(workers=1, sharding="fsdp")) == footprint(shape, Training())
 
 

@@ -40,6 +40,11 @@ def test_a_driver_s_name_names_the_card(name: str, mib: int, key: Hardware) -> N
     assert card.memory == pytest.approx(CARDS[key].memory, rel=0.03), "the table agrees with the driver"
 
 
+@pytest.mark.parametrize("name", ["NVIDIA RTX A1000", "NVIDIA T400 4GB", "NVIDIA GH200 480GB", "NVIDIA RTX A1000 Laptop GPU"])
+def test_a_name_that_contains_another_is_another_card(name: str) -> None:
+    assert of_gpu(Gpu(name, 8 * 2**30, 8.6)).peak is None
+
+
 def test_an_unknown_gpu_has_memory_but_no_speed() -> None:
     card = of_gpu(Gpu("NVIDIA Z1", 10 * 2**30, 7.5))
     assert card.memory < 10 * 2**30 and card.peak is None and card.bandwidth is None and not card.has_bf16

@@ -14,7 +14,7 @@ from jepa_ray.models.footprint import Training, margin
 from jepa_ray.models.shapes import Shape
 from jepa_ray.plan import Demand, Estimate, EvaluationDemand, Pass, StageDemand, budget
 from jepa_ray.plan.hardware import CARDS, Card
-from jepa_ray.plan.requirements import RECOMPUTED, Requirement, Speed, cost, refusals, requirements
+from jepa_ray.plan.requirements import Requirement, Speed, cost, refusals, requirements
 
 LLAMA_1B, LLAMA_8B = (CHECKPOINT_CONFIGS[f"meta-llama/Llama-3.{name}-Instruct"] for name in ("2-1B", "1-8B"))
 H100 = CARDS["h100"]
@@ -118,7 +118,9 @@ def test_seconds_by_hand() -> None:
     reading = (2 * 8_030_261_248 + 64 * 125 * 32 * 2 * 8 * 128 * 2) / (3.35e12 / 4)
     assert eight.test_seconds == pytest.approx(32 * 50 * reading + 2000 * 2 * 8_030_261_248 * 100 / (989e12 * 0.35), rel=1e-6)
     again = need(make_estimate(gradient_checkpointing=True))
-    assert found.train_seconds is not None and again.train_seconds == pytest.approx(RECOMPUTED * found.train_seconds)
+    assert found.train_seconds is not None and again.train_seconds == pytest.approx(4 / 3 * found.train_seconds)
+    frozen = need(make_estimate(rank=16, gradient_checkpointing=True))
+    assert frozen.train_seconds == pytest.approx(3 / 2 * found.train_seconds), "of one forward and one backward pass, not of three"
     two = need(make_estimate(workers=2), workers_per_trial=2)
     assert two.train_seconds == pytest.approx(found.train_seconds / 2)
 

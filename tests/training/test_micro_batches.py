@@ -46,6 +46,13 @@ def test_an_empty_step_and_too_long_an_example() -> None:
     assert balanced(np.array([500]), 2, 100) == [[0], []], "the other rank takes part with an empty micro-batch"
 
 
+def test_examples_that_share_all_their_tokens_are_one_group(llama: Path) -> None:
+    """A table of a single example, or of equal ones: none has a token of its own."""
+    assert balanced(np.array([0, 0]), 1, 100) == [[0, 1]]
+    table = tiny.table_of(llama, [tiny.EXAMPLES[0]])
+    assert shares(StepInputs(config=tiny.trial(llama), table=table, tokens_that_fit=300), np.arange(1), None) == [[0]]
+
+
 @pytest.mark.parametrize("objective", [None, ObjectiveConfig(k=2), ObjectiveConfig(layout="prepend", k=3), ObjectiveConfig(layout="tube")])
 @pytest.mark.parametrize("packing", ["trie", "flat"])
 def test_no_packed_row_has_more_tokens_than_allowed(llama: Path, objective: ObjectiveConfig | None, packing: str) -> None:
@@ -58,6 +65,21 @@ def test_no_packed_row_has_more_tokens_than_allowed(llama: Path, objective: Obje
     assert len(sizes) > 1 and max(sizes) <= budget
     assert packing == "flat" or max(sizes) > 0.5 * budget, "the bound is far above what is needed"
     assert sum(batch.num_labels for batch in batches) == tiny.inputs_of(table, config).count_labels(np.arange(40))
+
+
+@pytest.mark.parametrize("layout", ["append", "reverse"])
+def test_shuffled_targets_are_counted(llama: Path, layout: Any) -> None:
+    """A short example may get the longest one's target."""
+    table = tiny.table_of(llama, [*tiny.EXAMPLES[:6], *tiny.long_examples(1, words=60)])
+    budget = 400
+    config = tiny.trial(llama, objective=ObjectiveConfig(layout=layout, control="shuffled"), optim__tokens_per_forward=budget)
+    term, inputs = Term.of(config, tiny.network_of(config)), tiny.inputs_of(table, config)
+    shared, own = inputs.token_counts(with_views=True)
+    for step in range(8):
+        for batch, chosen in zip(
+            micro_batches(inputs, np.arange(7), step, term), shares(inputs, np.arange(7), config.objective), strict=True
+        ):
+            assert batch.packed.num_tokens <= shared + own[chosen].sum()
 
 
 def test_a_term_that_compares_pairs_keeps_them_in_one_pass_unless_told_otherwise(llama: Path) -> None:
