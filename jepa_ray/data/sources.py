@@ -24,6 +24,7 @@ from typing import Any
 from jepa_ray.data.example import Example
 from jepa_ray.data.jsonl import decode, from_messages, json_lines, parse_json, read_bytes
 from jepa_ray.data.tasks.task import Task
+from jepa_ray.system.hub import local_only_if_unreachable
 
 FILES = "a .jsonl, .json, .csv or .parquet file, a folder with src.txt and targ.txt, or hub:ORG/NAME[@CONFIG]:SPLIT"
 
@@ -185,6 +186,7 @@ def _hub(source: str) -> Iterator[Located]:
     match = _HUB.fullmatch(source)
     if match is None:
         raise ValueError(f"{source}: not of the form hub:ORG/NAME[@CONFIG]:SPLIT, as in hub:openai/gsm8k@main:train")
+    local_only_if_unreachable()
     try:
         datasets = importlib.import_module("datasets")  # by name, so that type checks are the same with and without it
     except ImportError as error:

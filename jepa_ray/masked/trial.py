@@ -52,7 +52,7 @@ from jepa_ray.training.epochs import EpochPart, all_epochs, train_epoch
 from jepa_ray.training.packing_check import TOLERANCE, PackingError
 from jepa_ray.training.parallel import data_parallel
 from jepa_ray.training.runtime import NonFinite, Runtime
-from jepa_ray.training.saving import UNKNOWN, Checkpoints
+from jepa_ray.training.saving import Checkpoints
 from jepa_ray.training.trial import failed
 
 Report = Callable[[dict[str, float]], None]
@@ -115,7 +115,8 @@ def _train(run: Run, progress: TrialResult, began: float) -> TrialResult:
         if config.evaluation.test:
             scores, _ = judge(network, _test(prepared), "test")
             summary |= _untrained(scores)
-    earlier, validation_s = spent.wall, UNKNOWN
+    earlier: float = spent.wall
+    validation_s: float | None = None  # of the latest validation
     progress = replace(progress, summary=dict(summary), metrics=metrics)
     state = MaskedState(
         config=config,

@@ -23,6 +23,7 @@ from jepa_ray.models import openelm  # noqa: F401 - registers itself with the Au
 from jepa_ray.models.families import ModelFamily, get_family
 from jepa_ray.models.network import Network
 from jepa_ray.streams import derive_seed
+from jepa_ray.system.hub import local_only_if_unreachable
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json")
 """A checkpoint with none of these has no tokenizer."""
@@ -235,6 +236,8 @@ def from_hub(load: Any, checkpoint: str, revision: str | None = None, **kwargs: 
     `revision`: the commit of a hub repository; None: a folder, or the newest commit.
     """
     kwargs |= {"revision": revision} if revision is not None else {}
+    if not Path(checkpoint).is_dir():
+        local_only_if_unreachable()
     logging.disable_progress_bar()
     getLogger("huggingface_hub").setLevel("ERROR")  # it would report every retry of an unreachable hub
     try:

@@ -32,7 +32,7 @@ from jepa_ray.training.micro_batches import packed_ahead
 from jepa_ray.training.packing_check import attention_error
 from jepa_ray.training.prepared import Prepared
 from jepa_ray.training.runtime import Runtime
-from jepa_ray.training.saving import UNKNOWN, Checkpoints
+from jepa_ray.training.saving import Checkpoints
 from jepa_ray.training.state import TrainState
 from jepa_ray.training.step import train_step
 
@@ -88,7 +88,7 @@ class FineTuning:
     furthest: int = 0
     """Step of the `progress.json` that an earlier attempt wrote after its last checkpoint. It stays until this attempt is as far, because a
     trial that the scheduler stops ends with what it has reported."""
-    validation_s: float = UNKNOWN
+    validation_s: float | None = None
     """Seconds of the latest validation."""
 
     @classmethod
@@ -126,6 +126,9 @@ class FineTuning:
         # Validations that were not due when their steps were trained are not made up for: the scheduler may have changed since.
         self.validated = max(saved.get("validated", self.step), self.step - 1)
         self.watch.resume(saved["watch"])
+        # On a GPU the size of passes decides LoRA's dropout masks, so it stays, unless there is less memory now.
+        sizes = [size for size in (self.state.tokens_that_fit, saved.get("tokens_that_fit")) if size is not None]
+        self.state.tokens_that_fit = min(sizes) if self.state.tokens_that_fit is not None else None
 
     def snapshot(self) -> dict[str, Any]:
         """Everything needed to continue after the last step, for `checkpoint.write`. Every rank calls this."""
@@ -137,6 +140,7 @@ class FineTuning:
             spent=asdict(self.spent),
             progress=self.progress.to_json(),
             watch=self.watch.state(),
+            tokens_that_fit=self.state.tokens_that_fit,
         )
 
     @property
@@ -221,7 +225,8 @@ class FineTuning:
         """The result; in the confirmation, after scoring the test split, before which a checkpoint is saved if too much could be lost."""
         progress, run = self.progress, self.run
         if self.config.evaluation.test:
-            checkpoints.save_if_due(self.validation_s * len(run.prepared.test or ()) / len(run.prepared.val))
+            per_example = None if self.validation_s is None else self.validation_s / len(run.prepared.val)
+            checkpoints.save_if_due(None if per_example is None else per_example * len(run.prepared.test or ()))
             with self.state.gathered() as network:
                 progress = score_test(progress, network, self.tokenizer, run.prepared, self.config, run.runtime)
             progress = replace(progress, embeddings=self.watch.keep(self.state))

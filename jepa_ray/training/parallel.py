@@ -74,6 +74,7 @@ class Shards:
                 unit.unshard()
             for plain, module in zip(self.plain.modules(), self.network.modules(), strict=True):
                 plain._parameters.update(module._parameters)
+            self.plain.kernel = self.network.kernel  # it may have fallen back since
             yield self.plain
         finally:
             for unit in units:

@@ -2,7 +2,8 @@
 
 A checkpoint is due after any optimizer step once `Runtime.checkpoint_minutes` have passed since the last one, and earlier before a phase
 that cannot be interrupted (a validation) if the two together would take longer. So a process that dies loses at most that much training,
-plus what a step (with several workers AGREE_EVERY of them) and a write take; a phase that is longer by itself is repeated.
+plus what a step (with several workers AGREE_EVERY of them) and a write take; a phase that is longer by itself is repeated. A phase that
+has not been measured is expected to take as long as what the last checkpoint lacks.
 
 A report needs no checkpoint: an interrupted trial trains from its last one again, to the same numbers, and reports an epoch that it has
 reported before once more. The scheduler and the study keep the first report of each epoch.
@@ -22,8 +23,6 @@ from jepa_ray.training.runtime import Runtime, rank_zero_says
 
 AGREE_EVERY = 8
 """Steps between two questions of several workers whether a checkpoint is due: every answer makes the host wait for the device."""
-UNKNOWN = float("inf")
-"""Seconds of a phase that has not been measured yet."""
 
 
 class Checkpoints:
@@ -49,16 +48,17 @@ class Checkpoints:
         if self._runtime.world_size == 1 or step % AGREE_EVERY == 0:
             self.save_if_due()
 
-    def before(self, seconds: float) -> None:
-        """Save if a kill at the end of a phase of this length would lose too much. Not if the last step is in the last checkpoint."""
+    def before(self, seconds: float | None) -> None:
+        """Save if a kill at the end of a phase of this length would lose too much. Not if the last step is in the last checkpoint.
+        None: the length is not known yet."""
         if self._trained:
             self.save_if_due(seconds)
 
-    def save_if_due(self, ahead: float = 0.0) -> None:
-        """Save if the time is up, or will be in `ahead` seconds."""
+    def save_if_due(self, ahead: float | None = 0.0) -> None:
+        """Save if the time is up, or will be in `ahead` seconds (None: in as many as have passed)."""
         self._raise_error()
-        lost = self._clock() - self._since + ahead
-        if rank_zero_says(lost >= 60 * self._runtime.checkpoint_minutes, self._runtime):
+        passed = self._clock() - self._since
+        if rank_zero_says(passed + (passed if ahead is None else ahead) >= 60 * self._runtime.checkpoint_minutes, self._runtime):
             self.save()
 
     def save(self) -> None:

@@ -14,7 +14,7 @@ import torch
 from jepa_ray.system import full_disk
 from jepa_ray.training import checkpoint, saving
 from jepa_ray.training.runtime import Runtime
-from jepa_ray.training.saving import UNKNOWN, Checkpoints
+from jepa_ray.training.saving import Checkpoints
 
 
 class Clock:
@@ -58,14 +58,17 @@ def test_a_phase_that_would_lose_too_much_is_preceded_by_one(tmp_path: Path) -> 
         return {"at": clock.now}
 
     with Checkpoints(tmp_path, Runtime(checkpoint_minutes=2), take, clock) as checkpoints:
-        checkpoints.before(UNKNOWN)
+        checkpoints.before(1e9)
         assert taken == [], "nothing has been trained"
-        clock.now += 60
+        clock.now += 59
         checkpoints.after_step(1)
+        checkpoints.before(None)
+        assert taken == [], "if it takes as long as the training did, little is lost"
+        clock.now += 1
         checkpoints.before(59)
         assert taken == []
-        checkpoints.before(60)
-        checkpoints.before(UNKNOWN)
+        checkpoints.before(None)
+        checkpoints.before(1e9)
         assert taken == [160.0], "the second would be the same"
         clock.now += 119
         checkpoints.save_if_due()
