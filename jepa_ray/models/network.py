@@ -153,9 +153,9 @@ class Network(nn.Module):
 
     def label_loss(self, hidden_ND: Tensor, label_ids_N: Tensor) -> Tensor:
         """Sum of the labels' cross-entropy. More logits than `labels_at_once` are computed part by part, and again in the backward pass."""
+        if len(label_ids_N) <= labels_at_once(self.causal_lm.config.vocab_size):
+            return self._loss_sum(hidden_ND, label_ids_N)
         parts = self._label_parts(hidden_ND, label_ids_N)
-        if len(parts) == 1:
-            return self._loss_sum(*parts[0])
         sums = [checkpoint(self._loss_sum, *part, use_reentrant=False) for part in parts]
         return torch.stack(sums).sum()
 
