@@ -124,8 +124,7 @@ def test_gradient_checkpointing(family: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("lora", [None, LoraConfig(r=16)], ids=["full", "lora"])
+@pytest.mark.parametrize(("lora", "precision"), [(None, "fp32"), (LoraConfig(r=16), "bf16")], ids=["full, fp32", "lora, bf16"])
 def test_a_model_of_100_million_parameters(lora: LoraConfig | None, precision: str) -> None:
     measured = measure("llama3", precision, lora, JEPA, changes=LLAMA_100M)
     assert measured.estimate.weights > 1.5e8, "bytes"
