@@ -186,8 +186,8 @@ def test_a_checkpoint_of_an_earlier_version_is_resumed(llama: Path, tmp_path: Pa
 
 
 def test_few_checkpoints_are_written_and_reports_need_none(llama: Path, tmp_path: Path, clock: Minutes) -> None:
-    """A trial that is much shorter than `checkpoint_minutes` writes none. After a kill it reports what it has reported before, with the same
-    numbers, and progress.json does not go back."""
+    """A trial that is much shorter than `checkpoint_minutes` writes none. After a kill it reports what it has reported before, with the
+    same numbers, and progress.json does not go back."""
     config, prepared = config_of(llama, **OBJECTIVES["lora, predictors, both dropouts"]), tiny.prepared_of(llama)
     reports: list[dict[str, float]] = []
 
