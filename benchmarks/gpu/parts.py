@@ -24,7 +24,7 @@ PARTS: dict[str, Part] = {
     part.name: part
     for part in (
         Part("card", "benchmarks.gpu.card:run", 20),
-        Part("selfcheck", "benchmarks.gpu.selfcheck:run", 55),
+        Part("selfcheck", "benchmarks.gpu.selfcheck:run", 75),
         Part("generation", "benchmarks.gpu.generation:run", 30),
         Part("trial", "benchmarks.gpu.trials:run", 55),
         Part("step-nlrx-lora", "benchmarks.gpu.steps:nlrx_lora", 50, takes_spare=True),
@@ -32,7 +32,7 @@ PARTS: dict[str, Part] = {
         Part("step-gsm8k-lora", "benchmarks.gpu.steps:gsm8k_lora", 45, takes_spare=True),
         Part("step-gsm8k-full", "benchmarks.gpu.steps:gsm8k_full", 45, takes_spare=True),
         Part("reference", "benchmarks.gpu.reference:run", 45),
-        Part("ray", "benchmarks.gpu.sweeps:run", 80),
+        Part("ray", "benchmarks.gpu.sweeps:run", 60),
     )
 }
 SMALL_LIMIT_S = 240.0

@@ -29,6 +29,8 @@ TOLERANCE = 1e-3
 """Largest relative error of losses and gradients in fp32."""
 NOTEWORTHY = 1e-3
 """Errors are relative to at least this share of the largest gradient entry: some gradients are zero except for rounding (a key's bias)."""
+FLEX = ("llama3", "gemma2")
+"""Families whose rows are checked with FlexAttention: each compiles its kernel anew. Gemma 2 has soft-caps and a window."""
 LARGE_S = 9.0
 """Upper bound of the seconds for a large network; with less time left it is skipped."""
 
@@ -38,10 +40,15 @@ def run(form: Form, findings: Findings) -> None:
     sample, source = data.examples("nl-rx", form.data, 200)
     tiny: dict[str, dict[str, Any]] = {}
     large: dict[str, dict[str, Any]] = {}
-    findings.note({"data": source, "tokenizer": models.TOKENIZER, "tolerance": TOLERANCE, "families": tiny, "large": large})
+    flex: dict[str, dict[str, Any]] = {}
+    findings.note({"data": source, "tokenizer": models.TOKENIZER, "tolerance": TOLERANCE, "families": tiny, "flex": flex, "large": large})
     for name in FAMILIES:
         tiny[name] = checked(name, sample, form, small=True)
         findings.note({"families": tiny}, headline({"tiny": tiny}))
+    for name in FLEX:
+        if name in FAMILIES:
+            flex[name] = flex_errors(*subject(name, sample, form, small=True))
+            findings.note({"flex": flex}, headline({"tiny": tiny, "flex": flex}))
     for name in models.SHAPES if not form.small else ():
         if form.left() < LARGE_S:
             large[name] = {"skipped": "no time left"}
@@ -53,7 +60,7 @@ def run(form: Form, findings: Findings) -> None:
             continue
         tiny[name]["gradients_bf16"] = gradients(*subject(name, sample, form, small=True), "bf16")
         findings.note({"families": tiny})
-    wrong = [name for kind in (tiny, large) for name, result in kind.items() if not result.get("passes", True)]
+    wrong = [name for kind in (tiny, flex, large) for name, result in kind.items() if not result.get("passes", True)]
     if wrong:
         raise RuntimeError(f"packed rows differ from separate passes, or cannot be computed: {', '.join(wrong)}")
 
@@ -75,6 +82,23 @@ def check(name: str, sample: Sequence[Example], form: Form, *, small: bool, with
         result["gradients_fp32"] = gradients(network, table, config, "fp32")
         result["passes"] = result["passes"] and max(result["gradients_fp32"].values()) <= TOLERANCE
     return result
+
+
+def flex_errors(network: Network, table: TokenTable, config: TrialConfig) -> dict[str, Any]:
+    """Gradients in fp32 by FlexAttention, by itself and within the compiled graph, which needs a GPU here. `passes`: within TOLERANCE."""
+    config = config.model_copy(update={"model": config.model.model_copy(update={"precision": "fp32"})})
+    network.kernel = "flex"
+    result: dict[str, Any] = {}
+    try:
+        result["flex"] = gradient_error(network, table, "trie", config)
+        if network.device.type == "cuda":
+            network.compiled = True
+            result["flex, compiled"] = gradient_error(network, table, "trie", config, training=True)
+    except RuntimeError as error:
+        return {"passes": False, "error": f"{type(error).__name__}: {error}"}
+    finally:
+        network.kernel, network.compiled = "bucketed", False
+    return {"gradients_fp32": result, "passes": max(result.values()) <= TOLERANCE}
 
 
 def subject(name: str, sample: Sequence[Example], form: Form, *, small: bool) -> tuple[Network, TokenTable, TrialConfig]:
@@ -99,9 +123,12 @@ def states_error(network: Network, table: TokenTable, backend: Backend) -> float
         return str(error)
 
 
-def gradient_error(network: Network, table: TokenTable, backend: Backend, config: TrialConfig) -> float:
-    """Largest relative difference of the two losses and of all gradients between a packed row and one row per sequence."""
-    network.eval()
+def gradient_error(network: Network, table: TokenTable, backend: Backend, config: TrialConfig, *, training: bool = False) -> float:
+    """Largest relative difference of the two losses and of all gradients between a packed row and one row per sequence.
+
+    `training`: in training mode, in which alone a graph runs; without dropout it computes the same.
+    """
+    network.train(training)
     rows = np.linspace(0, len(table) - 1, 8).astype(int).tolist()
     packed_sums, packed = gradients_of(network, table, rows, backend, config)
     alone_sums, alone = gradients_of(network, table, rows, "plain", config)

@@ -34,7 +34,7 @@ PROMISED = {
         *("name", "memory_bytes", "capability", "gpus", "driver", "cuda", "cudnn", "torch", "transformers", "peft", "peak_bf16"),
         *("sdpa_enabled", "sdpa_takes", "sdpa_seconds", "matmul_bf16_flops"),
     },
-    "selfcheck": {"data", "tokenizer", "tolerance", "families", "large"},
+    "selfcheck": {"data", "tokenizer", "tolerance", "families", "flex", "large"},
     **dict.fromkeys(("step-nlrx-lora", "step-nlrx-full", "step-gsm8k-lora", "step-gsm8k-full"), STEP),
     "reference": {"tokenizer", "padded_to", "padded_micro", "plain_micro", "nl-rx", "gsm8k"},
     "generation": {"data", "tokenizer", "prompts", "max_new_tokens", "skipped", *GENERATION},
@@ -103,11 +103,13 @@ def test_selfcheck(form: Form) -> None:
             result[key].keys() == {"trie", "flat"} for key in ("states_bf16", "gradients_fp32", "gradients_bf16")
         )
         assert max(result["gradients_fp32"].values()) < 1e-4 < selfcheck.TOLERANCE
+    assert figures["flex"].keys() == {"llama3", "gemma2"}
+    assert all(result["passes"] and result["gradients_fp32"]["flex"] < 1e-4 for result in figures["flex"].values())
 
 
 def test_selfcheck_tells_of_a_fault(form: Form, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(selfcheck, "FAMILIES", {"llama3": FAMILIES["llama3"]})
-    monkeypatch.setattr(selfcheck, "gradient_error", lambda *arguments: 0.5)
+    monkeypatch.setattr(selfcheck, "gradient_error", lambda *arguments, **keywords: 0.5)
     with pytest.raises(RuntimeError, match="llama3"):
         ran("selfcheck", form)
     monkeypatch.undo()
