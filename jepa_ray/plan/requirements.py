@@ -185,7 +185,9 @@ def _remedies(demand: Demand, budget: float) -> Iterator[str]:
     if not training.gradient_checkpointing:
         changes.append((_trained(demand, gradient_checkpointing=True), "base.model.gradient_checkpointing=true"))
     if training.rank is None:
-        changes.append((_trained(demand, rank=ADAPTER_RANK, dropout=0.1), f"base.lora.r={ADAPTER_RANK}"))
+        *first, last = demand.stages  # a first stage trains the whole network
+        adapted = replace(last, training=replace(training, rank=ADAPTER_RANK, dropout=0.1))
+        changes.append((replace(demand, stages=(*first, adapted)), f"base.lora.r={ADAPTER_RANK}"))
     for workers in (2, 4, 8, 16, 32, 64):
         sharded = _trained(demand, workers=workers, sharding="fsdp")
         if workers >= training.workers and _fitting_size(sharded, budget) is not None:

@@ -148,6 +148,14 @@ def test_sizes_that_follow_from_the_memory_are_no_remedy() -> None:
     assert by_hand.remedies[0].startswith("base.lora.r=16 base.optim.micro_batch_size=") and automatic.remedies[0] == "base.lora.r=16"
 
 
+def test_adapters_are_no_remedy_for_a_first_stage() -> None:
+    """It trains the whole network, whatever base.lora is."""
+    estimate = make_estimate(LLAMA_8B)
+    assert estimate.demand is not None
+    nested = replace(estimate, demand=replace(estimate.demand, stages=2 * estimate.demand.stages))
+    assert "base.lora" in "".join(need(estimate).remedies) and "base.lora" not in "".join(need(nested).remedies)
+
+
 def test_hours_and_price_of_a_sweep() -> None:
     sweep = make_sweep(workers_per_trial=2, price_per_gpu_hour=3)
     needed = requirements(sweep, {"baseline/llama3": make_estimate(workers=2)}, H100)
