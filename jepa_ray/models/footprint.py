@@ -78,6 +78,8 @@ class Footprint:
     """Under `fsdp`: whole weights of the layers at work, and of everything outside the layers."""
     whole_gradients: float
     """Under `fsdp`: the gradients of those, before they are split."""
+    others_weights: float
+    """Under `fsdp`: weights of the other workers' shares. Loading, validation and diagnostics hold them, training does not."""
     head_gradient: float
     """Gradient of the head before it is added to the others."""
     per_token: float
@@ -138,8 +140,10 @@ class Footprint:
         return max(existing + kept + max(moments), self.state + self.head_gradient) + self.gathered
 
     def generation_peak(self, prompts: int, tokens: float) -> float:
-        """Bytes while `prompts` sequences of `tokens` tokens are generated between epochs: gradients are freed, moments stay."""
-        return self.state - self.gradients + self.generation_weights + self.cache_per_token * prompts * tokens
+        """Bytes while `prompts` sequences of `tokens` tokens are generated between epochs: gradients are freed, moments stay, and weights
+        are whole."""
+        whole = self.state - self.gradients + self.others_weights
+        return whole + self.generation_weights + self.cache_per_token * prompts * tokens
 
 
 def footprint(shape: Shape, training: Training) -> Footprint:
@@ -184,6 +188,7 @@ def footprint(shape: Shape, training: Training) -> Footprint:
         copies_kept=copies_kept,
         gathered=whole * (FP32 if training.rank is None else size),
         whole_gradients=whole * FP32 if training.rank is None else 0.0,
+        others_weights=(frozen + (in_layers + rest) * FP32) * (1 - 1 / split),
         head_gradient=head_rows * (FP32 + (BF16 if cast else 0)),
         per_token=saved + ends + (keys if training.kernel == "flex" else 0.0),
         per_path_token=keys if training.kernel == "bucketed" else 0.0,

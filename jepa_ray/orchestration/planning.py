@@ -50,13 +50,15 @@ class Planned:
         needed, card = self.needed.get(arm), self.card
         demand = self.estimates[arm].demand if arm in self.estimates else None
         flops, seconds, evaluated = (float(outcome.get(name) or 0) for name in ("train_flops", "train_seconds", "val_seconds"))
-        if card is None or card.peak is None or needed is None or demand is None:
+        if card is None or needed is None or demand is None:
             return None
-        if not needed.evaluation_seconds or not (flops > 0 and seconds > 0):
+        training = demand.stages[-1].training
+        peak = card.peak_of(training.precision)
+        if peak is None or not needed.evaluation_seconds or not (flops > 0 and seconds > 0):
             return None
         resources = self.sweep.placement
-        computed = recomputed(demand.stages[-1].training) * flops
-        mfu = computed / (seconds * card.peak * gpu_share(resources) * resources.workers_per_trial)
+        computed = recomputed(training) * flops
+        mfu = computed / (seconds * peak * gpu_share(resources) * resources.workers_per_trial)
         speed = Speed(mfu, evaluated / needed.evaluation_seconds if evaluated > 0 else 1.0, measured=True)
         return total(self.sweep, arms(self.sweep), requirements(self.sweep, self.estimates, card, speed), speed)
 

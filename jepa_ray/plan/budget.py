@@ -21,7 +21,7 @@ def lines(sweep: SweepConfig, declared: Sequence[Arm], card: Card | None, needed
         share = f", {gpus:g} of it per worker" if gpus and gpus < 1 else ""
         where = f"{card.name}{share}, {budget / GB:.1f} GB for use"
     else:
-        where = "CPU" if gpus == 0 else "not known: no GPU on this machine; resources.hardware=h100, for example, plans for one"
+        where = _cpu(sweep) if gpus == 0 else "not known: no GPU on this machine; resources.hardware=h100, for example, plans for one"
     header = ("    arm", "weights", "gradients", "optimizer", "activations", "logits", "generation", "peak", "", "time a trial")
     unit, name = (GB, "GB") if max(one.memory.peak for one in needed.values()) >= GB else (MB, "MB")
     rows = [_row(arm.name, needed[arm.name], unit) for arm in declared if arm.name in needed]
@@ -39,10 +39,11 @@ def total(sweep: SweepConfig, declared: Sequence[Arm], needed: Mapping[str, Requ
     whole = cost(sweep, declared, needed)
     if whole is None:
         return None
+    hours, gpu_hours = (f"about {value:.3g}" if value >= 0.01 else "less than 0.01" for value in (whole.hours, whole.gpu_hours))
     price = f", price {whole.price:,.2f}" if whole.price is not None else ""
     basis = "measured in the first trial" if speed.measured else "assumed until the first trial is measured"
     return (
-        f"about {whole.hours:.3g} h one trial at a time, {whole.gpu_hours:.3g} GPU-hours{price}, with evaluation, at an MFU of "
+        f"{hours} h one trial at a time, {gpu_hours.removeprefix('about ')} GPU-hours{price}, with evaluation, at an MFU of "
         f"{speed.mfu:.2f} ({basis}); early stopping takes less"
     )
 
@@ -54,7 +55,17 @@ def _row(name: str, one: Requirement, unit: float) -> tuple[str, ...]:
     return (f"    {name}", *(f"{part / unit:.1f}" for part in parts), verdict, _time(one.trial_seconds))
 
 
+def _cpu(sweep: SweepConfig) -> str:
+    """Where trials run without a GPU, and why not on the one that the sweep names."""
+    if sweep.resources.hardware is None:
+        return "CPU"
+    why = "gpus_per_worker is 0" if sweep.resources.gpus_per_worker == 0 else "model is tiny"
+    return f"CPU, because {why}; resources.gpus_per_worker=1 plans for hardware = {sweep.resources.hardware}"
+
+
 def _time(seconds: float | None) -> str:
     if seconds is None:
         return ""
+    if seconds < 1:
+        return "< 1 s"
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 FREE = ("name", "output", "resources")
@@ -28,6 +30,8 @@ LISTS = ("families", "controls")
 ABSENT = "no such method"
 Keys = tuple[str, ...]
 """Path of a value in a sweep file."""
+ADDED: Mapping[Keys, str] = MappingProxyType({("base", "model", "attention"): "auto", ("base", "model", "compile"): "auto"})
+"""Keys that files of earlier versions lack, and their defaults, where these are not null. They leave the sweep as it was."""
 
 
 def changed(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[Keys, Any, Any]]:
@@ -38,9 +42,9 @@ def changed(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[Keys, Any, A
 
 
 def _missing(key: Keys) -> str | None:
-    """The value of a key that a file lacks: null, as for a default that a later version has added. For methods it is ABSENT, because null
-    is a baseline."""
-    return ABSENT if key[0] == "methods" else None
+    """The value of a key that a file lacks: the default that a later version has added, which is null except for ADDED. For methods it is
+    ABSENT, because null is a baseline."""
+    return ABSENT if key[0] == "methods" else ADDED.get(key)
 
 
 def by_family(tree: dict[str, Any]) -> dict[str, Any]:

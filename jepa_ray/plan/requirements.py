@@ -45,7 +45,8 @@ class Memory:
     activations: float
     logits: float
     generation: float
-    """Generation: keys and values, and weights in bf16. Not added to the rest: activations are gone by then."""
+    """Generation: keys and values, weights in bf16, and under FSDP the other workers' weights. Not added to the rest: activations are
+    gone by then."""
     peak: float
 
     @property
@@ -62,8 +63,8 @@ class Requirement:
     """ddp or fsdp; of no meaning with one worker."""
     budget: float | None
     """Bytes that a trial may use on the card; None without one."""
-    possible: bool
-    """Whether the card can run it with some micro-batch size. True without a card."""
+    least: float
+    """Bytes with a micro-batch of one example."""
     remedies: tuple[str, ...]
     """Changes of the sweep file with which it fits; empty if it does, or none suffices."""
     train_seconds: float | None
@@ -74,6 +75,11 @@ class Requirement:
     @property
     def fits(self) -> bool:
         return self.budget is None or self.memory.peak <= self.budget
+
+    @property
+    def possible(self) -> bool:
+        """Whether the card can run it with some micro-batch size. True without a card."""
+        return self.budget is None or self.least <= self.budget
 
     @property
     def trial_seconds(self) -> float | None:
@@ -97,14 +103,13 @@ def requirements(
 def _requirement(demand: Demand, flops: float, resources: ResourcesConfig, card: Card | None, speed: Speed) -> Requirement:
     budget = margin(card.memory) * gpu_share(resources) if card is not None else None
     demand, memory = _placed(demand, resources, budget)
-    possible = budget is None or _smallest(demand).peak <= budget
     fits = budget is None or memory.peak <= budget
     seconds = _seconds(demand, flops, resources, card, speed) if card is not None else (None, None, None)
     return Requirement(
         memory=memory,
         sharding=demand.stages[-1].training.sharding,
         budget=budget,
-        possible=possible,
+        least=_smallest(demand).peak,
         remedies=() if fits or budget is None else tuple(_remedies(demand, budget)),
         train_seconds=seconds[0],
         evaluation_seconds=seconds[1],
@@ -149,7 +154,7 @@ def _stage_memory(demand: Demand, stage: StageDemand) -> Memory:
     tokens = evaluation.prompt_tokens + evaluation.answer_tokens
     # A size that follows from the memory takes half of what is free, so it never decides whether a trial fits.
     size = 1 if evaluation.automatic else evaluation.batch_size
-    cache = made.generation_weights + made.cache_per_token * evaluation.batch_size * tokens
+    cache = made.others_weights + made.generation_weights + made.cache_per_token * evaluation.batch_size * tokens
     return Memory(
         weights=made.weights + made.average,
         gradients=made.gradients,
@@ -180,7 +185,9 @@ def _remedies(demand: Demand, budget: float) -> Iterator[str]:
     if not training.gradient_checkpointing:
         changes.append((_trained(demand, gradient_checkpointing=True), "base.model.gradient_checkpointing=true"))
     if training.rank is None:
-        changes.append((_trained(demand, rank=ADAPTER_RANK, dropout=0.1), f"base.lora={{r: {ADAPTER_RANK}}}"))
+        *first, last = demand.stages  # a first stage trains the whole network
+        adapted = replace(last, training=replace(training, rank=ADAPTER_RANK, dropout=0.1))
+        changes.append((replace(demand, stages=(*first, adapted)), f"base.lora.r={ADAPTER_RANK}"))
     for workers in (2, 4, 8, 16, 32, 64):
         sharded = _trained(demand, workers=workers, sharding="fsdp")
         if workers >= training.workers and _fitting_size(sharded, budget) is not None:
@@ -188,7 +195,8 @@ def _remedies(demand: Demand, budget: float) -> Iterator[str]:
             break
     for changed, name in changes:
         size = _fitting_size(changed, budget)
-        smaller = [f"base.optim.micro_batch_size={size}"] if size is not None and size < changed.stages[-1].examples else []
+        is_smaller = size is not None and size < changed.stages[-1].examples and not all(stage.automatic for stage in changed.stages)
+        smaller = [f"base.optim.micro_batch_size={size}"] if is_smaller else []
         if size is not None and (name or smaller):
             yield " ".join([*([name] if name else []), *smaller])
 
@@ -228,18 +236,21 @@ def _seconds(
     demand: Demand, flops: float, resources: ResourcesConfig, card: Card, speed: Speed
 ) -> tuple[float | None, float | None, float | None]:
     """(training, validations, test) of a trial."""
-    if card.peak is None or card.bandwidth is None:
-        return None, None, None
     training, share = demand.stages[-1].training, gpu_share(resources)
-    train = recomputed(training) * flops / (resources.workers_per_trial * card.peak * share * speed.mfu)
+    peak = card.peak_of(training.precision)
+    if peak is None or card.bandwidth is None:
+        return None, None, None
+    train = recomputed(training) * flops / (resources.workers_per_trial * peak * share * speed.mfu)
     evaluation = demand.evaluation
     made = footprint(demand.shape, training)
     size = evaluation.batch_size
     context = evaluation.prompt_tokens + evaluation.answer_tokens / 2
-    reading = (2 * demand.shape.num_parameters + size * context * made.cache_per_token) / (card.bandwidth * share)
+    reading = ((4 if training.precision == "fp32" else 2) * demand.shape.num_parameters + size * context * made.cache_per_token) / (
+        card.bandwidth * share
+    )
     launching = len(demand.shape.layers) * LAUNCHES_PER_LAYER * SECONDS_PER_LAUNCH * (1 if training.rank is None else 2.5)
     step = max(reading, launching)
-    prefill = 2 * demand.shape.num_parameters * evaluation.prompt_tokens / (card.peak * share * speed.mfu)
+    prefill = 2 * demand.shape.num_parameters * evaluation.prompt_tokens / (peak * share * speed.mfu)
 
     def scored(prompts: int) -> float:
         mine = math.ceil(prompts / resources.workers_per_trial)
@@ -289,6 +300,7 @@ def refusals(sweep: SweepConfig, card: Card | None, needed: Mapping[str, Require
             remedy = f"; it fits with {', or with '.join(one.remedies)}" if one.remedies else "; use a larger GPU or a smaller model"
             out.append(
                 f"{name} does not fit on {card.name} with any micro-batch size: weights, gradients and optimizer take "
-                f"{one.memory.state / 1e9:.1f} GB of the {one.budget / 1e9:.1f} GB that can be used{remedy}"
+                f"{one.memory.state / 1e9:.1f} GB, and training or evaluation at least {one.least / 1e9:.1f} GB, of the "
+                f"{one.budget / 1e9:.1f} GB that can be used{remedy}"
             )
     return out

@@ -162,6 +162,8 @@ def test_several_workers_hold_buckets_or_shards() -> None:
     assert shards.copies_kept == shards.copies == copies.copies == matrices
     layer, outside = shape.linear_weights / 16, shape.num_parameters - shape.linear_weights
     assert shards.gathered == shards.whole_gradients == 4 * (2 * layer + outside) and copies.gathered == 0
+    assert shards.generation_peak(0, 0) == pytest.approx((4 + 8 / 8) * shape.num_parameters + matrices), "whole weights, split moments"
+    assert copies.others_weights == 0
     frozen = footprint(shape, Training(workers=8, sharding="fsdp", rank=8))
     assert frozen.gathered == 2 * (2 * layer + outside) and frozen.whole_gradients == 0
     assert footprint(shape, Training(workers=1, sharding="fsdp")) == footprint(shape, Training())

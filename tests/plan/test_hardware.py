@@ -18,6 +18,7 @@ def test_every_name_that_a_sweep_file_may_give_has_a_card() -> None:
         assert 10 * GIB < card.memory < 200 * GIB
         assert card.peak is not None and card.bandwidth is not None
         assert 20 < card.peak / card.bandwidth < 500, "operations per byte"
+        assert card.peak_fp32 is not None and 1.9 < card.peak / card.peak_fp32 < 31
 
 
 @pytest.mark.parametrize(

@@ -61,8 +61,9 @@ def test_one_billion_parameters_fit_and_eight_do_not() -> None:
     assert small.memory.state < small.memory.peak < 40e9
     assert not large.fits and not large.possible
     sentence = refusals(make_sweep(), H100, {"baseline/llama3": large})[0]
-    assert "baseline/llama3 does not fit on H100 SXM with any micro-batch size" in sentence and "128.5 GB of the 76.3 GB" in sentence
-    assert "base.lora={r: 16}" in sentence and "resources.sharding=fsdp" in sentence
+    assert "baseline/llama3 does not fit on H100 SXM with any micro-batch size" in sentence
+    assert "take 128.5 GB, and training or evaluation at least" in sentence and "of the 76.3 GB that can be used" in sentence
+    assert "base.lora.r=16" in sentence and "resources.sharding=fsdp" in sentence
     assert refusals(make_sweep(), H100, {"baseline/llama3": small}) == []
 
 
@@ -99,6 +100,10 @@ def test_automatic_sharding_is_used_where_copies_do_not_fit() -> None:
     assert need(eight, workers_per_trial=8).sharding == "fsdp"
     assert need(eight, workers_per_trial=8).fits
     assert not need(eight, workers_per_trial=8, sharding="ddp").possible
+    # A validation gathers the whole weights (4 bytes each), which more workers do not make smaller.
+    small = need(eight, CARDS["a100-40gb"], workers_per_trial=8)
+    assert small.memory.state < margin(CARDS["a100-40gb"].memory) and not small.possible
+    assert small.remedies and all(remedy.startswith("base.lora.r=16") for remedy in small.remedies)
     assert need(make_estimate(workers=8), workers_per_trial=8).sharding == "ddp"
 
 
@@ -123,6 +128,32 @@ def test_seconds_by_hand() -> None:
     assert frozen.train_seconds == pytest.approx(3 / 2 * found.train_seconds), "of one forward and one backward pass, not of three"
     two = need(make_estimate(workers=2), workers_per_trial=2)
     assert two.train_seconds == pytest.approx(found.train_seconds / 2)
+
+
+def test_fp32_is_as_slow_as_the_card_is_in_fp32() -> None:
+    """V100 and T4 have no other precision: their fp16 peak is eight times that of fp32."""
+    found = need(make_estimate(rank=16, precision="fp32"), CARDS["t4"])
+    assert found.train_seconds == pytest.approx(FLOPS / (8.1e12 * 0.35))
+    # a decode step reads 4 bytes per weight
+    reading = (4 * 1_235_814_400 + 64 * 125 * 16 * 2 * 8 * 64 * 4) / 0.32e12
+    assert found.test_seconds == pytest.approx(32 * 50 * reading + 2000 * 2 * 1_235_814_400 * 100 / (8.1e12 * 0.35), rel=1e-6)
+
+
+def test_sizes_that_follow_from_the_memory_are_no_remedy() -> None:
+    estimate = make_estimate(LLAMA_8B, tokens=60_000, examples=64)
+    assert estimate.demand is not None
+    by_hand = need(estimate, CARDS["a100-40gb"])
+    stages = tuple(replace(stage, automatic=True) for stage in estimate.demand.stages)
+    automatic = need(replace(estimate, demand=replace(estimate.demand, stages=stages)), CARDS["a100-40gb"])
+    assert by_hand.remedies[0].startswith("base.lora.r=16 base.optim.micro_batch_size=") and automatic.remedies[0] == "base.lora.r=16"
+
+
+def test_adapters_are_no_remedy_for_a_first_stage() -> None:
+    """It trains the whole network, whatever base.lora is."""
+    estimate = make_estimate(LLAMA_8B)
+    assert estimate.demand is not None
+    nested = replace(estimate, demand=replace(estimate.demand, stages=2 * estimate.demand.stages))
+    assert "base.lora" in "".join(need(estimate).remedies) and "base.lora" not in "".join(need(nested).remedies)
 
 
 def test_hours_and_price_of_a_sweep() -> None:
@@ -159,6 +190,12 @@ def test_the_plan_s_lines() -> None:
     nowhere = budget.lines(sweep, arms(sweep), None, requirements(sweep, estimates, None))
     assert "resources.hardware=h100" in nowhere[0] and len(nowhere) == 3
     assert budget.lines(sweep, arms(sweep), H100, {}) == []
+    on_cpu = make_sweep(gpus_per_worker=0, hardware="h100")
+    first = budget.lines(on_cpu, arms(on_cpu), None, requirements(on_cpu, estimates, None))[0]
+    assert "CPU, because gpus_per_worker is 0; resources.gpus_per_worker=1 plans for hardware = h100" in first
+    quick = {"baseline/llama3": replace(need(make_estimate()), train_seconds=0.1, evaluation_seconds=0.2, test_seconds=0.1)}
+    text = budget.lines(sweep, arms(sweep), H100, quick)
+    assert text[2].endswith("< 1 s") and "less than 0.01 h one trial at a time, less than 0.01 GPU-hours" in text[-1]
 
 
 def test_memory_grows_with_every_input() -> None:

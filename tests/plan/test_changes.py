@@ -1,0 +1,22 @@
+"""Files of earlier versions, which lack keys that later versions have added."""
+
+from __future__ import annotations
+
+import yaml
+
+from jepa_ray.plan.changes import ADDED, changed
+from jepa_ray.plan.load import dump, load_sweep
+
+
+def test_a_key_added_since_is_no_change_at_its_default() -> None:
+    new = yaml.safe_load(dump(load_sweep({"name": "s", "families": ["llama3"], "methods": {"baseline": None}})))
+    old = yaml.safe_load(yaml.safe_dump(new))
+    for *path, key in ADDED:
+        branch = old
+        for name in path:
+            branch = branch[name]
+        assert branch.pop(key) == ADDED[(*path, key)], "the default of today"
+    assert old["base"]["optim"].pop("tokens_per_forward") is None
+    assert changed(old, new) == []
+    new["base"]["model"]["attention"] = "flex"
+    assert changed(old, new) == [(("base", "model", "attention"), "auto", "flex")]
