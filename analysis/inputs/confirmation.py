@@ -21,8 +21,9 @@ from analysis.text_tables import named
 from jepa_ray import results
 
 SETTINGS = [name for name in results.CONFIG if name != "seed"]
-FREE = ("seed", "evaluate_test")
-"""Settings in which a confirmation differs from the frozen configuration."""
+FREE = ("seed", "evaluate_test", "eval_at_steps", "eval_batch_size", "attention", "compile")
+"""Settings in which a confirmation may differ from the frozen configuration: its seed and test, validations of the search within an epoch,
+and what a search by an earlier version did not write, or wrote in another way."""
 BY_EXAMPLE = {
     "accuracy": "correct",
     "exact": "exact",

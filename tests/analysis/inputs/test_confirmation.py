@@ -113,3 +113,23 @@ def test_settings_are_compared_with_what_is_null(tmp_path: Path) -> None:
     one = rows[rows["stage"] == "search"].iloc[0]
     same = alike(rows[rows["stage"] == "confirm"], one)
     assert rows.loc[same.index[same], "lora_r"].isna().tolist() == [True] and len(same) == 2
+
+
+@pytest.mark.parametrize(
+    "of_search",
+    [
+        pytest.param({"eval_at_steps": "3;6;12"}, id="rungs within an epoch"),
+        pytest.param({"attention": None, "compile": None, "eval_batch_size": 64}, id="searched by an earlier version"),
+    ],
+)
+def test_a_confirmation_of_what_the_search_froze_counts(tmp_path: Path, of_search: dict[str, object]) -> None:
+    """Whatever the search's rows say about settings that a confirmation does not have, or that change no result."""
+    frozen = sweeps.add(tmp_path, "jepa", "search", 0.4)
+    for seed in SEEDS:
+        sweeps.add(tmp_path, "jepa", "confirm", 0.4, seed=seed)
+    sweeps.select(tmp_path, "selection.json", jepa=frozen)
+    rows = results.read_trials(tmp_path)
+    for name, value in of_search.items():
+        rows[name] = rows[name].astype(object).where(rows["stage"] != "search", value)
+    chosen = choose("jepa", rows, read_frozen(tmp_path)[0], SEEDS)
+    assert chosen.runs["seed"].tolist() == sorted(SEEDS) and chosen.notes == ()
