@@ -22,7 +22,7 @@ class ResourcesConfig(Record):
     sharding: Sharding = "auto"
     """How the workers of a trial share its network. `ddp`: each has all weights, gradients and optimizer states. `fsdp`: each has a
     share of them, which needs less memory and more communication; the results differ by rounding. `auto`: `fsdp` if they do not
-    fit on one GPU, else `ddp`."""
+    fit on one GPU together with a pass of the longest example, else `ddp`."""
     cpus_per_worker: int = Field(1, ge=1)
     """CPUs per worker; also its number of torch threads."""
     gpus_per_worker: float | None = Field(None, ge=0)

@@ -124,10 +124,10 @@ def gpu_share(resources: ResourcesConfig) -> float:
 
 def _placed(demand: Demand, resources: ResourcesConfig, budget: float | None) -> tuple[Demand, Memory]:
     """The demand with `sharding: auto` and automatic sizes decided, and its memory."""
-    memory = memory_of(demand)
-    if resources.sharding == "auto" and resources.workers_per_trial > 1 and budget is not None and memory.peak > budget:
+    # The rule of a trial itself (`training/memory.py`): the longest example alone decides, because passes can be made smaller.
+    if resources.sharding == "auto" and resources.workers_per_trial > 1 and budget is not None and _smallest(demand).peak > budget:
         demand = _trained(demand, sharding="fsdp")
-        memory = memory_of(demand)
+    memory = memory_of(demand)
     if budget is not None and memory.peak > budget and all(stage.automatic for stage in demand.stages):
         size = _fitting_size(demand, budget)
         demand = _scaled(demand, size / demand.stages[-1].examples) if size is not None else demand

@@ -10,7 +10,7 @@ from jepa_ray.models.loading import load_network
 from jepa_ray.training import checkpoint as working
 from jepa_ray.training.epochs import epoch_steps
 from jepa_ray.training.jepa_term import Term, active_objective, fit_network
-from jepa_ray.training.memory import fitting
+from jepa_ray.training.memory import fits_one_gpu, fitting
 from jepa_ray.training.optimizer import make_optimizer
 from jepa_ray.training.parallel import data_parallel, like, shard_if_needed
 from jepa_ray.training.placement import place
@@ -38,7 +38,7 @@ def build(
     )
     fit_network(network, objective, config.seed)
     place(network, config, runtime.device, len(table))
-    shards = shard_if_needed(network, runtime)
+    shards = shard_if_needed(network, runtime, lambda: fits_one_gpu(network, config, table, runtime))
     network.compiled = network.compiled and shards is None  # FSDP's hooks would break the graph
     optimizer = make_optimizer(network, config)
     saved = working.load(scratch, network, optimizer)

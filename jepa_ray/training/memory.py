@@ -1,4 +1,4 @@
-"""Tokens per forward pass for which a GPU has memory: the default size of micro-batches."""
+"""Tokens per forward pass for which a GPU has memory: the default size of micro-batches, and whether a trial needs several GPUs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch.distributed as dist
 from jepa_ray.config import TrialConfig
 from jepa_ray.data.packing import count_labels
 from jepa_ray.data.views import TokenTable
-from jepa_ray.models.footprint import Training, footprint, labels_at_once, margin, tokens_that_fit
+from jepa_ray.models.footprint import FP32, Training, footprint, labels_at_once, margin, tokens_that_fit
 from jepa_ray.models.loading import uses_bf16
 from jepa_ray.models.network import Network
 from jepa_ray.models.shapes import ARCHITECTURES, Shape
@@ -50,6 +50,26 @@ def within(memory: float, network: Network, config: TrialConfig, table: TokenTab
     labels = count_labels(table, rows.tolist(), loss_on=optim.loss_on, train_end_of_turn=optim.train_end_of_turn)
     share = labels / max(1, int(lengths))
     return max(1, min(MOST_TOKENS, tokens_that_fit(memory, made, labels_per_token=share, labels_at_once=labels_at_once(shape.vocabulary))))
+
+
+def fits_one_gpu(network: Network, config: TrialConfig, table: TokenTable, runtime: Runtime) -> bool:
+    """Whether every worker's GPU has memory for a whole copy of the trial; True on a CPU. Every rank calls this."""
+    if not runtime.device.startswith("cuda"):
+        return True
+    enough = torch.tensor(int(fits(available(runtime), network, config, table, runtime)), device=runtime.device)
+    dist.all_reduce(enough, dist.ReduceOp.MIN)  # all ranks must decide the same
+    return bool(enough)
+
+
+def fits(memory: float, network: Network, config: TrialConfig, table: TokenTable, runtime: Runtime) -> bool:
+    """Whether so many bytes hold whole weights, gradients and optimizer states, and a pass of the longest example.
+
+    For an architecture whose activations are not known, the former alone: per trained weight a gradient, DDP's copy of it and two moments.
+    """
+    if shape_of(network) is None:
+        return sum(p.numel() * (p.element_size() + (4 * FP32 if p.requires_grad else 0)) for p in network.parameters()) <= memory
+    longest = table.lm.lengths + (table.text.lengths + table.code.lengths if active_objective(config) is not None else 0)
+    return within(memory, network, config, table, runtime, sharded=False) >= min(MOST_TOKENS, int(longest.max()))
 
 
 def shape_of(network: Network) -> Shape | None:

@@ -14,12 +14,11 @@ FSDP gathers weights in module hooks, so every worker must make the same passes 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
@@ -28,9 +27,6 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from jepa_ray.models.device_batch import Rows
 from jepa_ray.models.network import Network
 from jepa_ray.training.runtime import Runtime
-
-STATE_BYTES = 20
-"""Per trained parameter: weight, gradient and AdamW's two moments in fp32, and the copy of the gradient that DDP exchanges."""
 
 
 def data_parallel(network: nn.Module, runtime: Runtime) -> nn.Module | None:
@@ -81,32 +77,15 @@ class Shards:
                 unit.reshard()
 
 
-def shard_if_needed(network: Network, runtime: Runtime) -> Shards | None:
+def shard_if_needed(network: Network, runtime: Runtime, fits: Callable[[], bool]) -> Shards | None:
     """Shard the network in place if `runtime.sharding` is `fsdp`, or if it is `auto` and the trial does not fit on one GPU; else None.
 
-    Must precede everything that keeps references to parameters: optimizer and moving average. Every rank calls this.
+    `fits`: whether whole copies fit (`memory.fits_one_gpu`). Must precede everything that keeps references to parameters: optimizer and
+    moving average. Every rank calls this.
     """
     if runtime.world_size == 1 or runtime.sharding == "ddp":
         return None
-    return shard(network, runtime) if runtime.sharding == "fsdp" or not fits_one_gpu(network, runtime) else None
-
-
-def fits_one_gpu(network: nn.Module, runtime: Runtime) -> bool:
-    """Whether the trial's weights, gradients and optimizer states fit on every worker's GPU; True on a CPU. Every rank calls this.
-
-    Does not count activations: they depend on the micro-batch, which can be made smaller.
-    """
-    if not runtime.device.startswith("cuda"):
-        return True
-    total = torch.cuda.get_device_properties(runtime.device).total_memory
-    memory = torch.tensor(float(total), dtype=torch.float64, device=runtime.device)
-    dist.all_reduce(memory, dist.ReduceOp.MIN)  # all ranks must decide the same
-    return state_bytes(network) <= float(memory)
-
-
-def state_bytes(network: nn.Module) -> int:
-    """Bytes of weights, gradients and optimizer states on each worker under DDP; frozen weights need their own bytes only."""
-    return sum(p.numel() * (STATE_BYTES if p.requires_grad else p.element_size()) for p in network.parameters())
+    return shard(network, runtime) if runtime.sharding == "fsdp" or not fits() else None
 
 
 def shard(network: Network, runtime: Runtime) -> Shards:

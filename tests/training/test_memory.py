@@ -41,6 +41,22 @@ def test_shards_and_recomputation_leave_room_for_more(tiny_checkpoints: dict[str
     assert whole < memory.within(room, network, recomputed, table, two, sharded=False)
 
 
+def test_copies_fit_if_the_longest_example_alone_does(tiny_checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plan decides by the same rule, see `plan/requirements.py`."""
+    config = tiny.trial(tiny_checkpoints["llama3"], objective=ObjectiveConfig(k=1), model__precision="bf16")
+    network, table = tiny.network_of(config), tiny.table_of(tiny_checkpoints["llama3"], tiny.EXAMPLES[:20])
+    two = Runtime(device="cuda", world_size=2)
+    longest = int((table.lm.lengths + table.text.lengths + table.code.lengths).max())
+    state = footprint(Shape.of(network.causal_lm.config.to_dict()), memory.training_of(network, config, two, sharded=False)).state
+    enough = next(m for m in range(int(state), 1 << 30, 1 << 16) if memory.fits(m, network, config, table, two))
+    assert memory.within(enough, network, config, table, two, sharded=False) >= longest
+    assert memory.within(enough - (1 << 16), network, config, table, two, sharded=False) < longest
+
+    monkeypatch.setattr(memory, "ARCHITECTURES", {})  # unknown: weight, gradient, its copy and two moments of 4 bytes each
+    whole = 20 * sum(p.numel() for p in network.parameters())
+    assert memory.fits(whole, network, config, table, two) and not memory.fits(whole - 1, network, config, table, two)
+
+
 def test_on_a_cpu_a_step_is_one_pass(tiny_checkpoints: dict[str, Path]) -> None:
     config = tiny.trial(tiny_checkpoints["llama3"])
     table = tiny.table_of(tiny_checkpoints["llama3"], tiny.EXAMPLES[:4])

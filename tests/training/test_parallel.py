@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from jepa_ray.config import DataConfig, LoraConfig, ObjectiveConfig, PretrainConfig
 from jepa_ray.training import checkpoint as working
 from jepa_ray.training.build import build
-from jepa_ray.training.parallel import is_sharded, shard_if_needed, state_bytes
+from jepa_ray.training.parallel import is_sharded, shard_if_needed
 from jepa_ray.training.runtime import Runtime
 from jepa_ray.training.state import TrainState
 from jepa_ray.training.step import train_step
@@ -183,9 +183,4 @@ def test_a_parameter_that_cannot_be_sharded_is_refused(tiny_checkpoints: dict[st
     network = tiny.network_of(tiny.trial(tiny_checkpoints["llama3"]))
     network.lm.temperature = torch.nn.Parameter(torch.tensor(1.0))
     with pytest.raises(ValueError, match=r"the parameter lm\.temperature is a single number.*set resources\.sharding=ddp"):
-        shard_if_needed(network, Runtime(world_size=2, sharding="fsdp"))
-
-
-def test_bytes_of_a_trial_by_hand() -> None:
-    network = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Linear(2, 5, bias=False).to(torch.bfloat16).requires_grad_(False))
-    assert state_bytes(network) == 8 * 20 + 10 * 2
+        shard_if_needed(network, Runtime(world_size=2, sharding="fsdp"), lambda: True)
