@@ -45,28 +45,44 @@ class CommandLine:
         self.processes.append(process)
         return process
 
+    def end(self) -> None:
+        """Kill what still runs."""
+        for process in self.processes:
+            if process.poll() is None:
+                process.kill()
+                process.communicate()
+
 
 @pytest.fixture
 def command(repository: Path, tmp_path: Path) -> Iterator[CommandLine]:
     line = CommandLine(repository, tmp_path)
     yield line
-    for process in line.processes:
-        if process.poll() is None:
-            process.kill()
-        process.communicate()
+    line.end()
 
 
-def test_a_terminal_of_80_columns(command: CommandLine, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def finished(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[CommandLine, Path, str, str]]:
+    """A finished sweep: its command line, its folder, and what it printed on a terminal of 80 columns, as output and error."""
+    place = tmp_path_factory.mktemp("finished")
+    line = CommandLine(repository, place)
+    sweep = fake.make_sweep(place / "results", confirm={"seeds": [5, 6]}, search={"num_trials": 2})
+    line.file.write_text(dump(sweep), encoding="utf-8")
+    line.environment |= {"COLUMNS": "80", "FORCE_COLOR": "1", "TERM": "xterm"}
+    process = line.start()
+    try:
+        out, err = process.communicate(timeout=300)
+        assert process.returncode == 0, err
+        yield line, place / "results" / "fake", out, err
+    finally:
+        line.end()
+
+
+def test_a_terminal_of_80_columns(finished: tuple[CommandLine, Path, str, str]) -> None:
     """Finished trials above the live table, nothing wider than the terminal, no broken word, and a clean shutdown of Ray."""
-    sweep = fake.make_sweep(tmp_path, confirm={"seeds": [5, 6]}, search={"num_trials": 2})
-    command.file.write_text(dump(sweep), encoding="utf-8")
-    command.environment |= {"COLUMNS": "80", "FORCE_COLOR": "1", "TERM": "xterm"}
-    process = command.start()
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
+    _, folder, out, err = finished
     assert err == ""
     lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", out).replace("\r", "\n").split("\n")
-    assert max(len(line.rstrip()) for line in lines if str(tmp_path) not in line) <= 80
+    assert max(len(line.rstrip()) for line in lines if str(folder.parents[1]) not in line) <= 80
     assert [line.split()[0] for line in lines if line.startswith("[")] == [f"[{n}/4]" for n in (1, 2, 3, 4)] * 2
     assert any("Starting Ray" in line for line in lines) and any("Preparing data and models" in line for line in lines)
     assert "GCS" not in out
@@ -152,12 +168,8 @@ def test_sweep_killed_then_stopped_then_finished(command: CommandLine, tmp_path:
     assert (sorted((folder / "log").iterdir()), len(results.read_trials(folder))) == (before[0], len(before[1]))
 
 
-def test_damaged_files_are_set_aside_and_the_sweep_goes_on(command: CommandLine, tmp_path: Path) -> None:
-    sweep = fake.make_sweep(tmp_path / "results", search={"num_trials": 2}, confirm={"seeds": [5]})
-    command.file.write_text(yaml.safe_dump(canonical(sweep)))
-    folder = tmp_path / "results" / "fake"
-    output, complaint = (process := command.start()).communicate(timeout=300)
-    assert process.returncode == 0 and complaint == "", output + complaint
+def test_damaged_files_are_set_aside_and_the_sweep_goes_on(finished: tuple[CommandLine, Path, str, str]) -> None:
+    command, folder, _, _ = finished
     before = results.read_trials(folder)
     searched = before[(before["stage"] == "search") & (before["number"] == 2)]["trial_id"].iloc[0]
     confirmed = before[before["stage"] == "confirm"]["trial_id"].iloc[0]
@@ -166,6 +178,7 @@ def test_damaged_files_are_set_aside_and_the_sweep_goes_on(command: CommandLine,
     (folder / "predictions" / f"{confirmed}.parquet").write_bytes(b"")
     (folder / "arms.parquet").write_bytes(b"garbage")
     (folder / "study.db").write_bytes(b"garbage" * 1000)
+    command.environment = {**command.environment, "COLUMNS": "160"}
     output, complaint = (process := command.start()).communicate(timeout=300)
     assert process.returncode == 0, output + complaint
     lines = complaint.splitlines()
