@@ -20,6 +20,7 @@ from jepa_ray.orchestration.cluster import Interrupt, Stored, Workload
 from jepa_ray.orchestration.early_stopping import ArmScheduler
 from jepa_ray.orchestration.jobs import Job, ended, write, written
 from jepa_ray.orchestration.studies import ArmStudy, digest, open_storage
+from jepa_ray.plan import warm_start
 from jepa_ray.results import Stage, damaged
 from jepa_ray.system import full_disk
 from jepa_ray.system.heartbeat import Beat
@@ -228,8 +229,15 @@ class Search(_Jobs):
                 self._listener.say(f"Arm {arm} has no COMPLETE trial, so there is nothing to confirm; the other arms continue.")
                 continue
             key = str(row["config_id"])
-            config = plan.trial_config(self._sweep, self._arms[arm], study.params(key))
-            assert self._identify.stands_for(key, arm, config), f"study.db and trials disagree about {key}"
+            params = study.params(key)
+            # Not by the id, which also names the workers and device, and these may have changed since.
+            columns = {path: row.get(warm_start.column_of(path)) for path, value in params.items() if isinstance(value, int | float | str)}
+            if wrong := [path for path, value in columns.items() if value != params[path]]:
+                raise ValueError(
+                    f"{self._folder}/study.db and trials disagree about {', '.join(wrong)} of {key}; "
+                    "move study.db elsewhere and run the same command again, which rebuilds it from the tables"
+                )
+            config = plan.trial_config(self._sweep, self._arms[arm], params)
             best[arm] = ({str(name): value for name, value in row.items()}, config)
         return best
 

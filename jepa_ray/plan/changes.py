@@ -32,11 +32,16 @@ Keys = tuple[str, ...]
 """Path of a value in a sweep file."""
 ADDED: Mapping[Keys, str] = MappingProxyType({("base", "model", "attention"): "auto", ("base", "model", "compile"): "auto"})
 """Keys that files of earlier versions lack, and their defaults, where these are not null. They leave the sweep as it was."""
+FORMER: Mapping[Keys, Any] = MappingProxyType({("base", "evaluation", "batch_size"): 64})
+"""Keys whose default is null today, and the value that earlier versions wrote for it. Both are one configuration (`config_id`)."""
 
 
 def changed(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[Keys, Any, Any]]:
     """(path, before, after) of every leaf that differs, except for FREE keys."""
     before, after = _leaves(by_family(old)), _leaves(by_family(new))
+    before, after = (
+        {key: None if key in FORMER and value == FORMER[key] else value for key, value in one.items()} for one in (before, after)
+    )
     pairs = [(key, before.get(key, _missing(key)), after.get(key, _missing(key))) for key in {**before, **after} if key[0] not in FREE]
     return [(key, was, now) for key, was, now in pairs if was != now]
 

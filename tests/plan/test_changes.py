@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import yaml
 
-from jepa_ray.plan.changes import ADDED, changed
+from jepa_ray.plan.changes import ADDED, FORMER, changed
 from jepa_ray.plan.load import dump, load_sweep
 
 
@@ -20,3 +20,17 @@ def test_a_key_added_since_is_no_change_at_its_default() -> None:
     assert changed(old, new) == []
     new["base"]["model"]["attention"] = "flex"
     assert changed(old, new) == [(("base", "model", "attention"), "auto", "flex")]
+
+
+def test_a_default_that_was_a_number_is_no_change() -> None:
+    new = yaml.safe_load(dump(load_sweep({"name": "s", "methods": {"baseline": None}})))
+    old = yaml.safe_load(yaml.safe_dump(new))
+    for *path, key in FORMER:
+        at_old, at_new = old, new
+        for name in path:
+            at_old, at_new = at_old[name], at_new[name]
+        assert at_new[key] is None, "the default of today"
+        at_old[key] = FORMER[(*path, key)]
+        assert changed(old, new) == changed(new, old) == []
+        at_old[key] += 1
+        assert changed(old, new) == [((*path, key), at_old[key], None)]
