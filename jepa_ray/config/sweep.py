@@ -14,6 +14,7 @@ from pydantic import Field, field_serializer, field_validator, model_validator
 
 from jepa_ray.config.controls import add_controls, stored_names
 from jepa_ray.config.objective import ObjectiveConfig
+from jepa_ray.config.rates import with_adapter_rate
 from jepa_ray.config.record import Record, show
 from jepa_ray.config.resources import ResourcesConfig
 from jepa_ray.config.space import Distribution
@@ -35,7 +36,6 @@ VALIDATION_METRICS = tuple(
 
 MASKED_METRICS = ("val_accuracy", "val_retrieval")
 """The ones of masked encoders: accuracy of a linear probe, and share of nearest neighbours with the same label."""
-
 
 NUM_RUNGS = 20
 """Rungs at grace_period * reduction_factor ** 0, 1, ...: more than any trial reaches, so the last rung need not be known."""
@@ -300,6 +300,11 @@ class SweepConfig(Record):
         if not isinstance(value, dict) or not value.get("controls") or not isinstance(value.get("methods"), dict):
             return value
         return value | add_controls(value["controls"], value["methods"], value.get("cross_entropy") or {})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rate_of_adapters(cls, value: Any) -> Any:
+        return with_adapter_rate(value) if isinstance(value, dict) else value
 
     def loss_side(self, method: str) -> tuple[str, bool]:
         """The tokens of a method's cross-entropy: its own `loss_on` and `train_end_of_turn`, or else those of `base.optim`."""

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from jepa_ray.config import Arm, ObjectiveConfig, SweepConfig, canonical
+from jepa_ray.config import Arm, ObjectiveConfig, SweepConfig, canonical, rates
 from jepa_ray.config.record import show
 from jepa_ray.config.space import enumerate_grid
 from jepa_ray.plan import warm_start
@@ -50,7 +50,22 @@ def notes(sweep: SweepConfig, declared: Sequence[Arm], estimates: Mapping[str, E
             out.append(f"method {name}: lambda = 0 equals the baseline bit for bit{also}")
     if idle := idle_early_stopping(sweep, estimates):
         out.append(idle)
-    return out
+    return [*out, *_rates(sweep)]
+
+
+def _rates(sweep: SweepConfig) -> list[str]:
+    """For pretrained models: the learning rate of the file or its default, and rates that only tiny models are trained at."""
+    if not rates.pretrained(canonical(sweep)):
+        return []
+    how, name = ("lora", "LoRA") if sweep.base.lora is not None else ("full", "full fine-tuning")
+    low, high = rates.USUAL[how]
+    searched, rate = sweep.space.get("optim.learning_rate"), sweep.base.optim.learning_rate
+    usual = f"{name} of a pretrained model usually takes {show(low)} to {show(high)}"
+    highest = max(searched.probes()) if searched is not None else rate
+    if highest > high:
+        change = f"'space.optim.learning_rate={{float: [{show(low)}, {show(high)}], log: true}}'"
+        return [f"optim.learning_rate is up to {show(highest)}, as the tiny models need it; {usual}: {change}"]
+    return [f"optim.learning_rate is {show(rate)} in every trial; {usual}"] if searched is None else []
 
 
 def idle_early_stopping(sweep: SweepConfig, estimates: Mapping[str, Estimate] | None = None) -> str | None:

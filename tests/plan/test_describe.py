@@ -1,0 +1,34 @@
+"""Notes of the plan."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from jepa_ray.config import arms
+from jepa_ray.plan.describe import notes
+from jepa_ray.plan.load import load_sweep
+
+
+def notes_on_rates(**keys: Any) -> list[str]:
+    sweep = load_sweep({"name": "s", "methods": {"baseline": None}, "search": {"num_trials": 1}, **keys})
+    return [note for note in notes(sweep, arms(sweep)) if note.startswith("optim.learning_rate is")]
+
+
+TINY_RANGE = {"optim.learning_rate": {"float": [1e-3, 2e-2], "log": True}}
+
+
+@pytest.mark.parametrize(("base", "usual"), [({"lora": {"r": 4}}, "[1e-05, 0.002]"), ({}, "[1e-06, 0.0002]")])
+def test_a_space_for_tiny_models_is_noticed_on_a_pretrained_one(base: dict[str, Any], usual: str) -> None:
+    (note,) = notes_on_rates(model="paper", base=base, space=TINY_RANGE)
+    assert "is up to 0.02, as the tiny models need it" in note and f"'space.optim.learning_rate={{float: {usual}, log: true}}'" in note
+    assert notes_on_rates(model="tiny", base=base, space=TINY_RANGE) == []
+    assert notes_on_rates(model="paper", base={**base, "model": {"init": "random"}}, space=TINY_RANGE) == []
+
+
+def test_the_plan_says_which_rate_a_pretrained_model_gets() -> None:
+    (note,) = notes_on_rates(model="paper", base={"lora": {"r": 4}})
+    assert note.startswith("optim.learning_rate is 0.0002 in every trial")
+    usual_space = {"optim.learning_rate": {"float": [1e-5, 1e-3], "log": True}}
+    assert notes_on_rates(model="paper", base={"lora": {"r": 4}}, space=usual_space) == []
