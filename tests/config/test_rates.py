@@ -29,5 +29,5 @@ WHOLE = 2e-5
 )
 def test_adapters_of_a_pretrained_model_learn_ten_times_as_fast(model: Any, base: dict[str, Any], rate: float) -> None:
     sweep = load_sweep({"name": "s", "methods": {"baseline": None}, "model": model, "base": base})
-    assert sweep.base.optim.learning_rate == pytest.approx(rate) and ADAPTER_RATE == pytest.approx(10 * WHOLE)
+    assert sweep.base.optim.learning_rate == pytest.approx(rate) and pytest.approx(10 * WHOLE) == ADAPTER_RATE
     assert load_sweep(yaml.safe_load(dump(sweep))) == sweep, "the file in the results folder is another sweep"
