@@ -53,7 +53,7 @@ class BaseConfig(Record):
     lora: LoraConfig | None = None
     """Low-rank adapters. If null, full fine-tuning."""
     optim: OptimConfig = OptimConfig()
-    """Optimizer, schedule, epochs and batches."""
+    """Optimizer, schedule, epochs and batches. For LoRA adapters of a pretrained model the default of `learning_rate` is 2e-4."""
     evaluation: EvaluationConfig = EvaluationConfig()
     """Generation, scoring and diagnostics."""
     seed: int = Field(1, ge=0)

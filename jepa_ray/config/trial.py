@@ -99,7 +99,7 @@ class StageConfig(Record):
     """One stage of training: AdamW, its schedule, and the tokens of the cross-entropy."""
 
     learning_rate: float = Field(2e-5, gt=0)
-    """Peak learning rate. In a sweep file that trains LoRA adapters of a pretrained model, the default is 2e-4."""
+    """Peak learning rate."""
     num_epochs: int = Field(4, ge=1)
     """Number of passes over the training split."""
     batch_size: int = Field(128, ge=1)
