@@ -141,6 +141,7 @@ def describe(
     lines += [f"  power     {line}" for line in power]
     lines += [f"  data      {fact}" for fact in facts]
     lines += [f"  note      {note}" for note in notes(sweep, declared, estimates)]
+    lines += [f"  {row}" for estimate in (estimates or {}).values() for row in estimate.rows]
     return "\n".join(lines)
 
 
