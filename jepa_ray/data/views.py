@@ -309,14 +309,11 @@ def _conversation_ids(
 ) -> tuple[list[list[int]], list[int], list[tuple[int, int]]]:
     """(ids up to the end of turn; number of prompt tokens, so that `ids[:prompt]` is exactly the input of generation; span of the
     question's tokens)."""
-    messages = [tuple(map(content.veiled, (example.system, example.text, example.code))) for example in examples]
-    histories = [[(role, content.veiled(text)) for role, text in example.history] for example in examples]
-    pairs = [
-        renderer.prompt_and_answer(system, text, code, history) for (system, text, code), history in zip(messages, histories, strict=True)
-    ]
+    pairs = [_rendered(renderer, content, example) for example in examples]
     prompts, answers = [prompt for prompt, _ in pairs], [answer for _, answer in pairs]
     prompt_ids, offsets = content.encode(prompts)
-    questions = [_span(prompt, text.strip(), at) for prompt, (_, text, _), at in zip(prompts, messages, offsets, strict=True)]
+    texts = [content.veiled(example.text).strip() for example in examples]
+    questions = [_span(prompt, text, at) for prompt, text, at in zip(prompts, texts, offsets, strict=True)]
     joint_ids, _ = content.encode([p + a for p, a in zip(prompts, answers, strict=True)])
     out = []
     for prompt, joint, answer in zip(prompt_ids, joint_ids, answers, strict=True):
@@ -324,6 +321,19 @@ def _conversation_ids(
             joint = prompt + content.encode([answer])[0][0]
         out.append(joint)
     return out, [len(prompt) for prompt in prompt_ids], questions
+
+
+def _rendered(renderer: Renderer, content: Content, example: Example) -> tuple[str, str]:
+    """(prompt, answer) of an example, veiled. An error about a conversation of several turns names it: others may be fine."""
+    history = [(role, content.veiled(text)) for role, text in example.history]
+    try:
+        return renderer.prompt_and_answer(
+            content.veiled(example.system), content.veiled(example.text), content.veiled(example.code), history
+        )
+    except ValueError as error:
+        if not history:
+            raise
+        raise ValueError(f"{example.id}: {error}, or drop the row") from error
 
 
 def _span(prompt: str, text: str, offsets: Sequence[tuple[int, int]]) -> tuple[int, int]:

@@ -49,6 +49,8 @@ class _Workload:
     tokenizer: Any
     table: TokenTable
     """Tokenised fine-tuning split."""
+    generated: bool
+    """Whether the examples are stand-ins for data that this machine does not have."""
     scale: float
     """Examples of the data per example generated in their place; 1 if they are real."""
     first_stage_table: TokenTable | None
@@ -105,7 +107,12 @@ def estimate(sweep: SweepConfig) -> tuple[dict[str, Estimate], list[str]]:
     estimates = {arm.name: _one(trial_config(sweep, arm, {}), workload, sweep.placement) for arm, workload in runnable}
     arm, workload = next(((arm, one) for arm, one in runnable if sweep.methods[arm.method] is not None), runnable[0])
     config = stages(trial_config(sweep, arm, {}))[1]
-    drawn = draw(arm.name, config, workload.table, workload.tokenizer, more=len(workloads) > 1)
+    remarks = (
+        (workload.generated, "generated in place of the data"),
+        (workload.note is not None, "the tokens are those of a stand-in tokenizer"),
+        (len(workloads) > 1, "other families and tasks are not shown"),
+    )
+    drawn = draw(arm.name, config, workload.table, workload.tokenizer, [remark for holds, remark in remarks if holds])
     estimates[arm.name] = replace(estimates[arm.name], rows=tuple(drawn))
     return estimates, [*refused, *facts]
 
@@ -151,6 +158,7 @@ def _workload(
     workload = _Workload(
         tokenizer=tokenizer,
         table=table,
+        generated=planned.note is not None,
         scale=planned.num_train / len(splits.train),
         first_stage_table=first_stage_table,
         first_stage_scale=stage_data.num_train / len(stage_data.splits.train) if stage_data is not None else 1.0,

@@ -12,7 +12,7 @@ shortened in the middle. Everything comes from the tokens of the batch that trai
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,13 +33,13 @@ HEAD, TAIL = 120, 80
 """Characters of a long sequence that are shown, at its start and at its end."""
 
 
-def draw(arm: str, config: TrialConfig, table: TokenTable, tokenizer: Any, *, more: bool = False) -> list[str]:
-    """Lines for the first `ROWS` examples of a training table, as a trial of this arm encodes them. `more`: there are other workloads."""
+def draw(arm: str, config: TrialConfig, table: TokenTable, tokenizer: Any, remarks: Sequence[str] = ()) -> list[str]:
+    """Lines for the first `ROWS` examples of a training table, as a trial of this arm encodes them. `remarks` end the first line."""
     objective = active_objective(config)
     what = f"{MARKS[0]} {MARKS[1]}: read by the JEPA term; <p1>: predictor token" if objective is not None else "it reads no views"
     count = min(ROWS, len(table))
     examples = f"{count} training examples" if count > 1 else "a training example"
-    lines = [f"rows      {examples} as {arm} sees them ({what})" + ("; other families and tasks are not shown" if more else "")]
+    lines = [f"rows      {examples} as {arm} sees them ({what})" + "".join(f"; {remark}" for remark in remarks)]
     for row in range(count):
         views = views_of(objective, table, [row], seed=config.seed) if objective is not None else None
         batch = make_batch(

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from jepa_ray.config import ModelConfig, ObjectiveConfig, OptimConfig, SweepConfig, TrialConfig
+from jepa_ray.config import ModelConfig, ObjectiveConfig, OptimConfig, SweepConfig, TrialConfig, arms
 from jepa_ray.data.example import Example
 from jepa_ray.data.views import tokenize_split
 from jepa_ray.models.families import FAMILIES
 from jepa_ray.models.loading import load_tokenizer
+from jepa_ray.plan.describe import describe
 from jepa_ray.preparation.estimate import estimate
 from jepa_ray.preparation.rows import HEAD, MARKS, ROWS, TAIL, draw, printable, shortened
 
@@ -72,6 +73,13 @@ def test_nothing_reaches_the_terminal_unescaped_and_long_texts_are_cut_in_the_mi
     assert shortened(text) == f"{'a' * HEAD} ... (200 characters) ... {'b' * TAIL}" and shortened("a" * 240) == "a" * 240
 
 
+def test_stand_ins_are_called_so() -> None:
+    data = {"train": "datasets/synth_train.jsonl", "test": "datasets/synth_test.jsonl", "num_train": 60, "num_val": 20}
+    estimates, _ = estimate(SweepConfig.model_validate({"name": "x", "methods": {"baseline": None}, "data": data}))
+    (row, *_) = estimates["baseline/llama3"].rows
+    assert row.endswith("(it reads no views); generated in place of the data")
+
+
 def test_an_estimate_shows_training_examples_of_the_first_workload_only() -> None:
     sweep = SweepConfig.model_validate(
         {
@@ -88,6 +96,8 @@ def test_an_estimate_shows_training_examples_of_the_first_workload_only() -> Non
         "baseline/gemma2": False,
         "jepa/gemma2": False,
     }
+    plan = describe(sweep, arms(sweep), estimates)
     rows = estimates["jepa/llama3"].rows
+    assert plan.endswith("\n".join(f"  {row}" for row in rows))
     assert "as jepa/llama3 sees them" in rows[0] and "other families and tasks are not shown" in rows[0]
     assert all(each.strip().startswith("nl-rx-train:") for each in rows[1::5]) and len(rows) == 1 + 5 * ROWS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from pathlib import Path
 from typing import Any, get_args
 
@@ -108,6 +109,14 @@ def test_a_query_finds_its_database(tmp_path: Path) -> None:
     assert (example.text, example.code, example.extra) == ("For db_id:[music]\n\nHow many?", "SELECT 1", {"db_id": "music"})
     with pytest.raises(ValueError, match=r"train.jsonl:1: the row has no column db_id, so the user's message must be For db_id:\[NAME\]"):
         read(task_of(data), file_of(tmp_path, [{"prompt": "How many?", "completion": "SELECT 1"}]))
+    (tmp_path / "databases" / "music").mkdir(parents=True)
+    with sqlite3.connect(tmp_path / "databases" / "music" / "music.sqlite") as database:
+        database.executescript("CREATE TABLE singer (name TEXT); INSERT INTO singer VALUES ('Ann'), ('Bob');")
+    database.close()
+    found = data.model_copy(update={"databases": str(tmp_path / "databases")})
+    judge = judge_of(task_of(found).judge, found, EvaluationConfig())
+    assert judge("select count(name) from singer", examples[0].code, examples[0].extra).correct
+    assert not judge("SELECT 3", examples[1].code, examples[1].extra).correct
     with pytest.raises(ValueError, match=r"data.databases is not given"):
         judge_of(task_of(data).judge, data, EvaluationConfig())
 
