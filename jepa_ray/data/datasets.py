@@ -97,7 +97,8 @@ def first_stage(pretrain: DataConfig, splits: Splits, data: DataConfig) -> tuple
 
 
 def texts_of(*splits: Sequence[Example]) -> frozenset[str]:
-    """The Texts of some splits. An example whose Text is also in training is leaked: its question was seen with an answer."""
+    """The questions of some splits: Texts, after the earlier turns if there are any. An example whose question is also in training is
+    leaked: the question was seen with an answer."""
     return frozenset(example.question for split in splits for example in split)
 
 

@@ -91,7 +91,8 @@ def shown(ids: Ids, marks: Collection[int], tokenizer: Any) -> str:
                 before, upto = (text(run[0], end).rstrip(HALF) for end in (part[0], part[-1] + 1))
                 upto = whole if part[-1] == run[-1] else upto
                 piece = upto[len(before) :] if whole.startswith(before) and whole.startswith(upto) else text(part[0], part[-1] + 1)
-            out += f"{MARKS[0]}{printable(piece)}{MARKS[1]}" if marked else printable(piece)
+            space = piece[: len(piece) - len(piece.lstrip(" "))] if piece.strip(" ") else ""
+            out += f"{space}{MARKS[0]}{printable(piece[len(space) :])}{MARKS[1]}" if marked else printable(piece)
     return out
 
 

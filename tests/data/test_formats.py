@@ -14,6 +14,7 @@ from pyarrow import parquet
 from jepa_ray.config import DataConfig
 from jepa_ray.data.datasets import load_splits, task_of
 from jepa_ray.data.example import Example
+from jepa_ray.data.formats import FORMATS
 from jepa_ray.data.report import of_task
 from jepa_ray.data.sources import read, read_as
 
@@ -203,3 +204,16 @@ def test_places_in_other_files(tmp_path: Path, ending: str) -> None:
     with pytest.raises(ValueError, match="answer is empty") as error:
         read(task_of(own()), str(path))
     assert str(error.value).startswith(f"{place}: ")
+
+
+def test_the_examples_of_the_documentation_are_read_as_it_says(tmp_path: Path, repository: Path) -> None:
+    page = (repository / "docs" / "sweep-file.md").read_text(encoding="utf-8")
+    section = page[page.index("## Your own data") : page.index("## Your data, your model")]
+    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if line.startswith("|")][2:]
+    assert {name for name, _, _ in table} == {*(one.name for one in FORMATS), "columns"}
+    rows = {name: json.loads(row.split("`")[1]) for name, row, _ in table if name != "parallel lines"}
+    for name, row in rows.items():
+        keys = {"text": "sum", "code": "result"} if name == "columns" else {}
+        example, said = read_one(tmp_path, row, **keys)
+        assert said.startswith(f"{name}: ") and example.code == "5"
+        assert example.text == ("Add.\n\n2 + 3" if name == "Alpaca" else "2 + 3?")
