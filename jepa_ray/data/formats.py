@@ -19,7 +19,6 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 from jepa_ray.config import DataConfig
 from jepa_ray.config.messages import near_to
@@ -30,6 +29,8 @@ from jepa_ray.data.tasks.task import Row
 
 SYSTEM = "system"
 """Column of the system message, if `data.system` names no other."""
+MOST_NAMES = 20
+"""Columns that an error lists."""
 COLUMNS = "give data.text=COLUMN and data.code=COLUMN"
 Read = Callable[[Row, str, str], Example]
 """(row, its place, its id) -> the example."""
@@ -66,7 +67,8 @@ def value(row: Row, key: str, where: str, *, optional: bool = False) -> str:
 
 
 def _names(row: Row) -> str:
-    return ", ".join(map(str, row)) or "none"
+    names = [name if name.isprintable() else repr(name) for name in map(_short, map(str, row))]
+    return ", ".join([*names[:MOST_NAMES], *([f"and {len(names) - MOST_NAMES} more"] if len(names) > MOST_NAMES else [])]) or "none"
 
 
 def _columns(text: str, code: str) -> Read:
@@ -135,8 +137,8 @@ def detect(
         (format_,) = fitting
     read, system_said, system_column = _with_system(first, where, data, format_)
     used = {*format_.keys, *format_.optional, *also_used, system_column}
-    unused = [str(key) for key in first if key not in used]
-    left_out = f"; not used: {', '.join(unused)}" if unused else ""
+    unused = {key: None for key in first if key not in used}
+    left_out = f"; not used: {_names(unused)}" if unused else ""
     return read, f"{format_.name}: {format_.said}{system_said}{left_out}"
 
 
@@ -178,5 +180,5 @@ def _with_system(first: Row, where: str, data: DataConfig, format_: Format) -> t
     return read, said, column
 
 
-def _short(text: Any) -> str:
+def _short(text: str) -> str:
     return text if len(text) <= 60 else f"{text[:60]}..."

@@ -189,6 +189,8 @@ BAD: list[tuple[list[Row], dict[str, Any], str]] = [
     ([{"prompt": [ASK, TELL], "completion": [ASK]}], {}, "FILE:1: completion has no assistant message"),
     ([{"messages": "hello"}], {}, 'FILE:1: messages is a value of type str; expected a list of {"role"'),
     ([], {}, "FILE: contains no example"),
+    ([{"a\nb": "x", **{f"c{i}": "y" for i in range(30)}}], {}, "the columns 'a\\nb', c0, c1, c2,"),
+    ([{"a\nb": "x", **{f"c{i}": "y" for i in range(30)}}], {}, "c17, c18, and 11 more are none of the known formats"),
 ]
 
 

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
+from jepa_ray.config import arms
+from jepa_ray.plan.describe import describe
 from jepa_ray.plan.load import ConfigError, load_sweep
 from jepa_ray.preparation.estimate import estimate
 
@@ -110,4 +112,5 @@ def test_the_snippet_of_the_documentation_plans(own: dict[str, Any], tmp_path: P
     sweep = load_sweep(snippet | {"data": snippet["data"] | {key: str(path) for key, path in files.items()}})
     estimates, facts = estimate(sweep)
     assert set(estimates) == {f"{method}/llama3" for method in snippet["methods"]}
+    assert f"text from {files['train']} (judge label)" in describe(sweep, arms(sweep), estimates, facts)
     assert "text: read as columns: review -> mood; system message: the text 'Is this review good or bad?'" in facts
