@@ -25,6 +25,7 @@ from jepa_ray.config.sweep import (
     used_seed,
 )
 from jepa_ray.config.trial import (
+    OWN_DATA,
     DataConfig,
     EvaluationConfig,
     LoraConfig,
@@ -32,6 +33,7 @@ from jepa_ray.config.trial import (
     MaskingConfig,
     ModelConfig,
     OptimConfig,
+    OwnJudge,
     PretrainConfig,
     StageConfig,
     TrialConfig,
@@ -44,6 +46,7 @@ __all__ = [
     "IN_SEQUENCE",
     "MASKED_KNOBS",
     "MASKED_METRICS",
+    "OWN_DATA",
     "VALIDATION_METRICS",
     "Arm",
     "BaseConfig",
@@ -60,6 +63,7 @@ __all__ = [
     "ModelConfig",
     "ObjectiveConfig",
     "OptimConfig",
+    "OwnJudge",
     "PretrainConfig",
     "ResourcesConfig",
     "SchedulerConfig",

@@ -166,7 +166,10 @@ def suggestion(name: str, legal: Collection[str]) -> str:
 
 
 def folded(text: str, stream: TextIO) -> str:
-    """Text with its lines wrapped at words for a terminal, continuations indented by four more columns. Unchanged for a file or a pipe."""
+    """Text as a stream can show it: characters that its encoding lacks are escaped. For a terminal lines are wrapped at words, with
+    continuations indented by four more columns."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    text = text.encode(encoding, "backslashreplace").decode(encoding)
     if not stream.isatty():
         return text
     width = shutil.get_terminal_size().columns

@@ -18,6 +18,7 @@ from jepa_ray.config.rates import with_adapter_rate
 from jepa_ray.config.record import Record, show
 from jepa_ray.config.resources import ResourcesConfig
 from jepa_ray.config.space import Distribution
+from jepa_ray.config.task_data import TaskData
 from jepa_ray.config.trial import (
     DataConfig,
     EvaluationConfig,
@@ -58,27 +59,6 @@ class BaseConfig(Record):
     """Generation, scoring and diagnostics."""
     seed: int = Field(1, ge=0)
     """Seed of every search trial. The confirmation uses `confirm.seeds` instead."""
-
-
-class TaskData(Record):
-    """One of several tasks in a sweep: keys that differ from the sweep's `data`."""
-
-    train: str | None = None
-    """Training data of this task, in the same form as `data.train`. If null, `data.train`."""
-    test: str | None = None
-    """Sealed test data of this task, in the same form as `data.test`. If null, `data.test`."""
-    databases: str | None = None
-    """Folder of this task's databases (Spider). If null, `data.databases`."""
-    num_train: int | None = Field(None, ge=1)
-    """Number of training examples kept. If null, `data.num_train`."""
-    num_val: int | None = Field(None, ge=1)
-    """Number of validation examples, split off the training data. If null, `data.num_val`."""
-    num_test: int | None = Field(None, ge=1)
-    """Number of test examples kept. If null, `data.num_test`."""
-    max_length: int | None = Field(None, ge=8)
-    """Maximum sequence length in tokens. If null, `data.max_length`."""
-    max_new_tokens: int | None = Field(None, ge=1)
-    """Maximum length of a generated answer in tokens. If null, `base.evaluation.max_new_tokens` applies."""
 
 
 class CrossEntropyConfig(Record):

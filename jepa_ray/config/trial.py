@@ -69,6 +69,12 @@ class ModelConfig(NetworkConfig):
     """`tiny` (built in), `paper` (the hub id that the paper used), a hub id, or a local folder in Hugging Face's format."""
 
 
+OwnJudge = Literal["exact", "contains", "number", "label", "regex", "sql"]
+"""Judges that own data can choose; see `data/tasks/text.py`."""
+OWN_DATA = ("judge", "text", "code", "system")
+"""Keys of `data` for `task: text` only."""
+
+
 class DataConfig(Record):
     """Where examples come from and how they are split."""
 
@@ -76,11 +82,23 @@ class DataConfig(Record):
     """Task: a name in `data.datasets.DATASETS`."""
     train: str | None = None
     """Training data: a file in the reference's format (JSON lines of `{"messages": [...]}`) or in the public source's own,
-    `hub:ORG/NAME[@CONFIG]:SPLIT`, or `paper` for the task's public source on the hub. If null, the built-in generator."""
+    `hub:ORG/NAME[@CONFIG]:SPLIT`, or `paper` for the task's public source on the hub. If null, the built-in generator (`task: text`, your
+    own data in any of the formats of `data/formats.py`, has none)."""
     test: str | None = None
     """Sealed test split, in the same form as `train`. Required if `train` is given and there is a confirmation. If null, generated."""
     databases: str | None = None
     """Spider's folder of databases, containing `<db_id>/<db_id>.sqlite`. If null, the built-in databases of generated examples."""
+    judge: OwnJudge | None = None
+    """Only for `task: text`: when an answer is correct. exact: equal to the reference as text. contains: the reference occurs in it.
+    number: same number (the one after `####`, else the last one). label: begins with the label. regex: equal as text; equivalence is
+    reported too. sql: same rows. If null, exact; every other task has its own judge."""
+    text: str | None = None
+    """Only for `task: text`: column of the Text view, with `code`. If null, the format is recognised by the first row's columns."""
+    code: str | None = None
+    """Only for `task: text`: column of the Code view, the reference answer, with `text`. If null, the format is recognised."""
+    system: str | None = None
+    """Only for `task: text`: system message of examples without one: a column, if one has this name, or else the text itself. If null,
+    that of the rows, if they have one."""
     num_train: int | None = Field(None, ge=1)
     """Number of training examples kept (a seeded subset). If null, all of the file, or 2,400 generated ones."""
     num_val: int = Field(256, ge=1)
@@ -93,6 +111,11 @@ class DataConfig(Record):
     """Only for `model: tiny`: share of the training split that pretrains the tiny base and is excluded from fine-tuning."""
     max_length: int = Field(512, ge=8)
     """Maximum sequence length in tokens. Longer examples are dropped, counted and reported."""
+
+    @model_serializer(mode="wrap")
+    def _without_own(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leaves out keys of own data that are null, so that identities of sweeps and trials without them are those of earlier versions."""
+        return {name: value for name, value in serialise(self).items() if value is not None or name not in OWN_DATA}
 
 
 class StageConfig(Record):
@@ -263,13 +286,17 @@ def config_id(config: TrialConfig, identity: str) -> str:
         for name, default in _LATER_KEYS.items():
             if tree[part] is not None and tree[part].get(name) == default:
                 tree[part].pop(name, None)
+    for data in (tree["data"], (tree["pretrain"] or {}).get("data", {})):
+        if data.get("judge") == "exact":  # the same as null
+            data.pop("judge")
     tree["evaluation"]["batch_size"] = tree["evaluation"]["batch_size"] or 64  # what null was before it existed, and is on a CPU
     tree["evaluation"].pop("at_steps", None)
     text = json.dumps([tree, identity], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-_FILES = {"train": "train_file", "test": "test_file"}
+_DATA = {"train": "train_file", "test": "test_file", **{name: f"data_{name}" for name in OWN_DATA}}
+"""Keys of data whose columns have another name."""
 
 
 def columns(config: TrialConfig) -> dict[str, Any]:
@@ -299,12 +326,12 @@ def columns(config: TrialConfig) -> dict[str, Any]:
         **{f"lora_{key}": value for key, value in lora.items()},
     }
     flat |= masked | {f"pretrain_{key}": value for key, value in pretrain.items()}
-    flat |= {f"pretrain_{_FILES.get(key, key)}": value for key, value in files.items()}
+    flat |= {f"pretrain_{_DATA.get(key, key)}": files.get(key) for key in DataConfig.model_fields}
     flat["evaluate_test"] = tree["evaluation"].pop("test")
     flat["eval_batch_size"] = tree["evaluation"].pop("batch_size")
     flat["eval_every"] = tree["evaluation"].pop("every")
     flat["eval_at_steps"] = ";".join(map(str, tree["evaluation"].pop("at_steps", []))) or None
-    flat |= {column: tree["data"].pop(key) for key, column in _FILES.items()}
+    flat |= {column: tree["data"].pop(key, None) for key, column in _DATA.items()}
     for part in ("model", "data", "optim", "evaluation"):
         flat |= tree[part]
     return flat | {"seed": tree["seed"]}

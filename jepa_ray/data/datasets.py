@@ -12,14 +12,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from jepa_ray.config import DataConfig
+from jepa_ray.config import OWN_DATA, DataConfig
 from jepa_ray.data.example import Example
-from jepa_ray.data.sources import read, resolve
+from jepa_ray.data.sources import read_as, resolve
 from jepa_ray.data.splits import split_base, split_groups, subset, without
-from jepa_ray.data.tasks import gsm8k, hellaswag, nlrx, nlrx_turk, nq_open, paraphrase, reviews, spider
+from jepa_ray.data.tasks import gsm8k, hellaswag, nlrx, nlrx_turk, nq_open, paraphrase, reviews, spider, text
 from jepa_ray.data.tasks.task import Task
 
-__all__ = ["DATASETS", "Splits", "Task", "load_splits", "split_base"]
+__all__ = ["DATASETS", "Splits", "Task", "load_splits", "split_base", "task_of"]
 
 GENERATED_TRAIN, GENERATED_TEST = 2400, 512
 """Sizes of the generated splits if `num_train` and `num_test` are not given."""
@@ -36,8 +36,11 @@ DATASETS: dict[str, Task] = {
         hellaswag.TASK,
         *reviews.TASKS,
         paraphrase.TASK,
+        text.TASK,
     )
 }
+OWN = text.TASK.name
+"""The task of own data, whose judge and columns `data` chooses."""
 
 
 @dataclass(frozen=True)
@@ -57,40 +60,54 @@ class Splits:
 
 def load_splits(data: DataConfig) -> Splits:
     """Read or generate the splits that `data` describes. Raises ValueError with one sentence on bad input."""
-    if data.task not in DATASETS:
-        raise ValueError(f"data.task {data.task!r} is unknown; available: {', '.join(sorted(DATASETS))}")
+    task = task_of(data)
     if data.train is None and data.test is not None:
         raise ValueError(f"data.test is the file {data.test}, but data.train is missing: give both, or neither for the built-in generator")
-    task = DATASETS[data.task]
-    train, val, test = _generated(task, data) if data.train is None else _from_files(task, data, data.train)
+    formats: dict[str, str] = {}
+    train, val, test = _generated(task, data) if data.train is None else _from_files(task, data, data.train, formats)
     sha = hashlib.sha256("".join(digest(split) for split in (train, val, test)).encode()).hexdigest()
-    return Splits(tuple(train), tuple(val), tuple(test), sha, _report(data, train, val, test))
+    return Splits(tuple(train), tuple(val), tuple(test), sha, {**_report(data, train, val, test), "formats": formats})
 
 
-def first_stage(pretrain: DataConfig, splits: Splits, task: str) -> tuple[tuple[Example, ...], int]:
+def task_of(data: DataConfig) -> Task:
+    """The task of `data`, with the judge that `data.judge` chooses for own data. Everything that depends on a task's judge, chance, token
+    cap or split gets the task from here. ValueError for an unknown task, and for keys of own data with another task."""
+    if data.task not in DATASETS:
+        raise ValueError(f"data.task {data.task!r} is unknown; available: {', '.join(sorted(DATASETS))}")
+    if data.task == OWN:
+        return text.own(data)
+    for key in OWN_DATA:
+        if getattr(data, key) is not None:
+            raise ValueError(f"data.{key} {text.not_own(key, data.task)}")
+    return DATASETS[data.task]
+
+
+def first_stage(pretrain: DataConfig, splits: Splits, data: DataConfig) -> tuple[tuple[Example, ...], int]:
     """(training data of a first stage, number of examples left out): without those that share a text with the fine-tuning's validation
-    or test split, or an answer if the task splits by answer.
+    or test split, or an answer if the task splits by answer. `data`: of the fine-tuning.
     """
     train = load_splits(pretrain).train
-    kept = without(train, [*splits.val, *splits.test], DATASETS[task].split_by)
+    kept = without(train, [*splits.val, *splits.test], task_of(data).split_by)
     if not kept:
         raise ValueError(
             f"pretrain.data ({pretrain.task}): all {len(train)} examples share a text or an answer with the validation or test split "
-            f"of {task}; give other data"
+            f"of {data.task}; give other data"
         )
     return kept, len(train) - len(kept)
 
 
 def texts_of(*splits: Sequence[Example]) -> frozenset[str]:
-    """The Texts of some splits. An example whose Text is also in training is leaked: its question was seen with an answer."""
-    return frozenset(example.text for split in splits for example in split)
+    """The questions of some splits: Texts, after the earlier turns if there are any. An example whose question is also in training is
+    leaked: the question was seen with an answer."""
+    return frozenset(example.question for split in splits for example in split)
 
 
 def digest(examples: Sequence[Example]) -> str:
     """SHA-256 of the examples' contents, in order. Ids are left out because they contain file names."""
     sha = hashlib.sha256()
     for example in examples:
-        sha.update(json.dumps([example.system, example.text, example.code, example.extra, example.views], sort_keys=True).encode() + b"\n")
+        parts = [example.system, example.text, example.code, example.extra, example.views, *([example.history] if example.history else [])]
+        sha.update(json.dumps(parts, sort_keys=True).encode() + b"\n")
     return sha.hexdigest()
 
 
@@ -102,11 +119,18 @@ def _generated(task: Task, data: DataConfig) -> tuple[list[Example], list[Exampl
     return train, val, test
 
 
-def _from_files(task: Task, data: DataConfig, source: str) -> tuple[list[Example], list[Example], list[Example]]:
-    pool = _with_system(task, read(task, resolve(task, source, "train")))
+def _from_files(task: Task, data: DataConfig, source: str, formats: dict[str, str]) -> tuple[list[Example], list[Example], list[Example]]:
+    """`formats`: gets how each file was read, where the task recognises formats."""
+
+    def read_split(name: str, source: str) -> list[Example]:
+        examples, format_ = read_as(task, resolve(task, source, name))
+        formats.update({name: format_} if format_ is not None else {})
+        return _with_system(task, examples)
+
+    pool = read_split("train", source)
     test: list[Example] = []
     if data.test is not None:
-        test = subset(_with_system(task, read(task, resolve(task, data.test, "test"))), data.num_test, data.split_seed, "test subset")
+        test = subset(read_split("test", data.test), data.num_test, data.split_seed, "test subset")
     val, rest = split_groups(pool, data.num_val, data.split_seed, "validation split", task.split_by)
     train = subset(rest, data.num_train, data.split_seed, "train subset")
     shared = "text" if task.split_by == "text" else "text or answer"
@@ -129,17 +153,17 @@ def _report(data: DataConfig, train: Sequence[Example], val: Sequence[Example], 
     or val."""
     texts = texts_of(train, val)
     codes = {example.code for split in (train, val) for example in split}
-    overlap_text = sum(example.text in texts for example in test)
+    overlap_text = sum(example.question in texts for example in test)
     overlap_target = sum(example.code in codes for example in test)
     splits = {"train": train, "val": val, "test": test}
     return {
         "task": data.task,
         "files": {"train": data.train, "test": data.test},
         "sizes": {name: len(split) for name, split in splits.items()},
-        "duplicates": {name: len(split) - len({(example.text, example.code) for example in split}) for name, split in splits.items()},
+        "duplicates": {name: len(split) - len({(example.question, example.code) for example in split}) for name, split in splits.items()},
         "contradictions": {name: contradictions(split) for name, split in splits.items()},
         "sha": {name: digest(split) for name, split in splits.items()},
-        "answers_apart": data.train is not None and DATASETS[data.task].split_by == "answer" and overlap_target > 0,
+        "answers_apart": data.train is not None and task_of(data).split_by == "answer" and overlap_target > 0,
         "overlap_text": overlap_text,
         "overlap_text_share": overlap_text / len(test) if test else 0.0,
         "overlap_target": overlap_target,
@@ -151,5 +175,5 @@ def contradictions(examples: Sequence[Example]) -> int:
     """Examples whose question has another answer elsewhere in the split: no model can get all of them right."""
     answers: dict[tuple[str, str], set[str]] = {}
     for example in examples:
-        answers.setdefault((example.system, example.text), set()).add(example.code)
-    return sum(len(answers[example.system, example.text]) > 1 for example in examples)
+        answers.setdefault((example.system, example.question), set()).add(example.code)
+    return sum(len(answers[example.system, example.question]) > 1 for example in examples)

@@ -22,3 +22,11 @@ class Example:
     """Further data for the task's judge, such as a database's name. Empty for most tasks."""
     views: tuple[str, str] | None = None
     """(Text view, Code view) if they differ from `text` and `code` (HellaSwag: the context and the correct ending)."""
+    history: tuple[tuple[str, str], ...] = ()
+    """Earlier turns of a conversation, each (`user` or `assistant`, content), between the system message and `text`. Part of the prompt,
+    of neither view, and without labels."""
+
+    @property
+    def question(self) -> str:
+        """What is asked: the user's message, with the earlier turns if there are any. Two splits must not have the same."""
+        return "\n\n".join([*(f"{role}: {content}" for role, content in self.history), self.text]) if self.history else self.text

@@ -75,7 +75,7 @@ def from_messages(row: dict[str, Any], where: str, name: str) -> Example:
         try:
             json.dumps(value)
         except (TypeError, ValueError) as error:  # from Parquet: dates, bytes, decimals
-            raise ValueError(f"{where}: {key} is {_kind(value)}, which JSON cannot represent; drop it, or make it a string") from error
+            raise ValueError(f"{where}: {key} is {kind(value)}, which JSON cannot represent; drop it, or make it a string") from error
     return Example(name, contents.get("system", ""), contents["user"], contents["assistant"], extra)
 
 
@@ -86,12 +86,13 @@ def _message(message: Any, where: str) -> tuple[str, str]:
     if role not in ("system", "user", "assistant"):
         raise ValueError(f"{where} has the role {role!r}; expected system, user or assistant")
     if not isinstance(content, str):
-        raise ValueError(f"{where} ({role}): content is {_kind(content)}; expected a string")
+        raise ValueError(f"{where} ({role}): content is {kind(content)}; expected a string")
     if role != "system" and not content.strip():
         raise ValueError(f"{where} ({role}): content is empty; both views need at least one character")
     return role, content
 
 
-def _kind(value: Any) -> str:
+def kind(value: Any) -> str:
+    """A value's type in words, for an error."""
     names = {dict: "an object", list: "a list", bool: "a boolean", int: "a number", float: "a number", type(None): "missing or null"}
     return names.get(type(value), f"a value of type {type(value).__name__}")

@@ -12,7 +12,10 @@ from typing import Any
 def of_task(report: Mapping[str, Any]) -> list[str]:
     """Sizes, repeated pairs, contradictions, overlap of test with training, and references that the task's own judge rejects."""
     sizes, repeated = report["sizes"], report["duplicates"]
-    out = [
+    formats = report.get("formats", {})
+    same = len(set(formats.values())) == 1
+    out = [f"{'' if same else f'{name}: '}read as {format_}" for name, format_ in list(formats.items())[: 1 if same else None]]
+    out += [
         f"{sizes['train']} train, {sizes['val']} validation, {sizes['test']} test examples; "
         f"repeated pairs: {repeated['train']}, {repeated['val']}, {repeated['test']}"
     ]

@@ -1,12 +1,13 @@
-"""Reads examples from files, in the reference's format or the public source's own, and from hub data sets.
+"""Reads examples from files, in the reference's format or the public source's own, and from hub data sets; own data in any format.
 
     FILE.jsonl                        one row per line
     FILE.json                         an array of rows (Spider's train_spider.json)
-    FILE.csv, FILE.parquet            rows, with column names
+    FILE.csv, FILE.tsv, FILE.parquet  rows, with column names
     FOLDER or FOLDER/src.txt          parallel lines in src.txt and targ.txt (NL-RX): rows {src, targ}
     hub:ORG/NAME[@CONFIG]:SPLIT       through the `datasets` library, if it is installed
 
 A row with `messages` is in the reference's format (`jsonl.py`); any other row is in the public source's format, which the task reads.
+For own data (`task: text`) the first row decides how all rows of the source are read (`formats.py`).
 Nothing is unpickled, and no code that comes with a data set is run.
 """
 
@@ -23,10 +24,10 @@ from typing import Any
 
 from jepa_ray.data.example import Example
 from jepa_ray.data.jsonl import decode, from_messages, json_lines, parse_json, read_bytes
-from jepa_ray.data.tasks.task import Task
+from jepa_ray.data.tasks.task import FromRow, Task
 from jepa_ray.system.hub import local_only_if_unreachable
 
-FILES = "a .jsonl, .json, .csv or .parquet file, a folder with src.txt and targ.txt, or hub:ORG/NAME[@CONFIG]:SPLIT"
+FILES = "a .jsonl, .json, .csv, .tsv or .parquet file, a folder with src.txt and targ.txt, or hub:ORG/NAME[@CONFIG]:SPLIT"
 
 
 class NotReachable(ValueError):
@@ -56,16 +57,27 @@ def read(task: Task, source: str) -> list[Example]:
 
     Raises ValueError, one sentence that names file and line, on any malformed content and on a source without examples.
     """
-    examples = [example for located in _rows(source) for example in _examples(task, *located)]
+    return read_as(task, source)[0]
+
+
+def read_as(task: Task, source: str) -> tuple[list[Example], str | None]:
+    """The examples of `read`, and the format of the rows in words; None unless the task recognises formats (`Task.detect`)."""
+    examples: list[Example] = []
+    from_row: FromRow | None = None
+    format_: str | None = None
+    for where, name, row in _rows(source):
+        if not isinstance(row, dict):
+            raise ValueError(f"{where}: {type(row).__name__} instead of a row; expected an object with named values")
+        if task.detect is not None and from_row is None:
+            from_row, format_ = task.detect(row, where)
+        examples += _checked(from_row(row, where, name) if from_row is not None else _examples(task, where, name, row), where)
     if not examples:
         raise ValueError(f"{source}: contains no example; give a source with at least one row")
     assert len({example.id for example in examples}) == len(examples), f"{source}: an id occurs twice"
-    return examples
+    return examples, format_
 
 
-def _examples(task: Task, where: str, name: str, row: Any) -> list[Example]:
-    if not isinstance(row, dict):
-        raise ValueError(f"{where}: {type(row).__name__} instead of a row; expected an object with named values")
+def _examples(task: Task, where: str, name: str, row: dict[str, Any]) -> list[Example]:
     if "messages" in row:
         example = from_messages(row, where, name)
         try:
@@ -77,10 +89,15 @@ def _examples(task: Task, where: str, name: str, row: Any) -> list[Example]:
             examples = task.from_row(row, where, name)
         except ValueError as error:
             raise ValueError(f'{error} (or a row in the reference\'s format, {{"messages": [...]}})') from error
+    return examples
+
+
+def _checked(examples: list[Example], where: str) -> list[Example]:
+    """The examples of a row in composed form. ValueError if a text is not made of characters."""
     examples = [_composed(example) for example in examples]
     for example in examples:
         try:
-            "".join([example.system, example.text, example.code, *(example.views or ())]).encode()
+            "".join([example.system, example.question, example.code, *(example.views or ())]).encode()
         except UnicodeEncodeError as error:
             raise ValueError(f"{where}: half of a surrogate pair, which is not a character; repair or drop the row") from error
     return examples
@@ -105,7 +122,7 @@ def _rows(source: str) -> Iterator[Located]:
     path = Path(source)
     if path.is_dir() or path.name == "src.txt":
         return _parallel(path if path.is_dir() else path.parent)
-    readers = {".jsonl": _jsonl, ".json": _json, ".csv": _csv, ".parquet": _parquet}
+    readers = {".jsonl": _jsonl, ".json": _json, ".csv": _csv, ".tsv": _csv, ".parquet": _parquet}
     if path.suffix.lower() not in readers:
         raise ValueError(f"{source}: files with this ending are not supported; expected {FILES}")
     return readers[path.suffix.lower()](path)
@@ -131,10 +148,13 @@ def _json(path: Path) -> Iterator[Located]:
 
 
 def _csv(path: Path) -> Iterator[Located]:
-    """Every value is a string. Line numbers are those of a row's last line, as a quoted value may span several."""
+    """Every value is a string. Line numbers are those of a row's last line, as a quoted value may span several. In a .tsv file values are
+    separated by tabs."""
+    tabs = path.suffix.lower() == ".tsv"
+    separator = "tabs" if tabs else "commas"
     text = decode(read_bytes(path), str(path))
     csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # Python's default of 128 K characters is less than a long document
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter="\t" if tabs else ",", strict=True)
     header: list[str] | None = None
     try:
         for values in reader:
@@ -147,10 +167,10 @@ def _csv(path: Path) -> Iterator[Located]:
                     raise ValueError(f"{where}: a column name occurs twice; expected a first line of distinct column names")
                 continue
             if len(values) != len(header):
-                raise ValueError(f"{where}: {len(values)} values, but {len(header)} columns; put values with commas in double quotes")
+                raise ValueError(f"{where}: {len(values)} values, but {len(header)} columns; put values with {separator} in double quotes")
             yield where, f"{path.stem}:{reader.line_num}", dict(zip(header, values, strict=True))
     except csv.Error as error:
-        raise ValueError(f"{path}:{reader.line_num}: not CSV ({error}); expected commas, and doubled quotes inside quotes") from error
+        raise ValueError(f"{path}:{reader.line_num}: not CSV ({error}); expected {separator}, and doubled quotes inside quotes") from error
 
 
 def _parquet(path: Path) -> Iterator[Located]:

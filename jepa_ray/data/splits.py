@@ -29,7 +29,7 @@ def groups(examples: Sequence[Example], by: By = "answer") -> list[list[Example]
     # Texts and answers share the keys: examples also belong together if one's answer is another's text (consecutive paraphrases).
     seen: dict[str, int] = {}
     for index, example in enumerate(examples):
-        for key in (example.text, *(example.views or ())[:1], *((example.code,) if by == "answer" else ())):
+        for key in (example.question, *(example.views or ())[:1], *((example.code,) if by == "answer" else ())):
             first = seen.setdefault(key, index)
             older, younger = sorted((root(first), root(index)))
             parent[younger] = older
@@ -79,10 +79,10 @@ def subset(examples: Sequence[Example], size: int | None, seed: int, purpose: st
 
 def without(examples: Sequence[Example], others: Sequence[Example], by: By) -> tuple[Example, ...]:
     """The examples that share no text with any of `others` and, with `by` answer, no answer."""
-    texts = {text for example in others for text in (example.text, *(example.views or ())[:1])}
+    texts = {text for example in others for text in (example.question, *(example.views or ())[:1])}
     codes = {example.code for example in others} if by == "answer" else set()
     return tuple(
         example
         for example in examples
-        if example.text not in texts and example.code not in codes and not (example.views and example.views[0] in texts)
+        if example.question not in texts and example.code not in codes and not (example.views and example.views[0] in texts)
     )

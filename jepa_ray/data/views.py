@@ -2,7 +2,8 @@
 
 Each example becomes three token sequences, each rendered by the family's chat template:
 
-    lm      system + user + assistant, up to and including the end-of-turn token; labels start at `prompt_length`
+    lm      system + user + assistant, up to and including the end-of-turn token; labels start at `prompt_length`. Earlier turns of a
+            conversation are between system and user, and have no labels
     text    the user message alone, cut after its last content token     (predictor tokens follow when batches are made)
     code    the assistant message alone, cut after its last content token
 
@@ -25,6 +26,8 @@ from jepa_ray.data.content import Content
 from jepa_ray.data.example import Example
 
 Ids = NDArray[np.int32]
+Turns = Sequence[tuple[str, str]]
+"""(role, content) of each message."""
 _SENTINEL = "\u241fcontent\u241f"
 _OTHER_TEMPLATE = "use another chat_template.jinja in the checkpoint's folder, or remove it to get the family's own"
 
@@ -125,14 +128,14 @@ class Renderer:
         self.tokenizer, self.style = tokenizer, style
         self._affixes: dict[str, tuple[str, str]] = {}
 
-    def conversation(self, system: str, text: str, code: str) -> str:
-        """The whole conversation, up to and including the end of turn."""
-        return "".join(self.prompt_and_answer(system, text, code))
+    def conversation(self, system: str, text: str, code: str, history: Turns = ()) -> str:
+        """The whole conversation, up to and including the end of turn. `history`: the turns before `text`, each (role, content)."""
+        return "".join(self.prompt_and_answer(system, text, code, history))
 
-    def prompt_and_answer(self, system: str, text: str, code: str) -> tuple[str, str]:
+    def prompt_and_answer(self, system: str, text: str, code: str, history: Turns = ()) -> tuple[str, str]:
         """(prompt, answer): everything before the answer, from which generation starts; the answer as rendered, with its end of turn."""
-        prompt, after = self._around_answer(system, text)
-        whole = self._turns(system, text, code)
+        prompt, after = self._around_answer(system, text, history)
+        whole = self._turns(system, text, code, history)
         shown = whole[len(prompt) : len(whole) - len(after)]
         if not (whole.startswith(prompt) and whole.endswith(after) and shown.strip() == code.strip()):
             raise ValueError(
@@ -153,9 +156,9 @@ class Renderer:
             raise ValueError(f"a {role} message shows nothing to encode ({content[:80]!r}); remove examples with an empty side")
         return prefix + shown, len(prefix)
 
-    def _around_answer(self, system: str, text: str) -> tuple[str, str]:
+    def _around_answer(self, system: str, text: str, history: Turns) -> tuple[str, str]:
         """The text before and after the answer, which does not depend on the answer."""
-        before, sentinel, after = self._turns(system, text, _SENTINEL).rpartition(_SENTINEL)
+        before, sentinel, after = self._turns(system, text, _SENTINEL, history).rpartition(_SENTINEL)
         if not sentinel:
             raise ValueError(f"the chat template of family {self.style.name} does not show the content of the answer; {_OTHER_TEMPLATE}")
         if self.style.turn_end not in after:
@@ -165,13 +168,14 @@ class Renderer:
             )
         return before, after
 
-    def _turns(self, system: str, text: str, code: str) -> str:
-        messages = []
+    def _turns(self, system: str, text: str, code: str, history: Turns) -> str:
+        turns = [*history, ("user", text), ("assistant", code)]
         if system and self.style.system_role:
-            messages.append({"role": "system", "content": system})
+            turns = [("system", system), *turns]
         elif system:
-            text = f"{system}\n\n{text}"
-        return self._render([*messages, {"role": "user", "content": text}, {"role": "assistant", "content": code}])
+            first = next(number for number, (role, _) in enumerate(turns) if role == "user")
+            turns[first] = "user", f"{system}\n\n{turns[first][1]}"
+        return self._render([{"role": role, "content": content} for role, content in turns])
 
     def _affixes_of(self, role: str) -> tuple[str, str]:
         if role not in self._affixes:
@@ -252,7 +256,7 @@ def tokenize_split(
         example_ids=tuple(examples[i].id for i in kept),
         questions=tuple(examples[i].text for i in kept),
         references=tuple(examples[i].code for i in kept),
-        leaked=tuple(examples[i].text in trained for i in kept),
+        leaked=tuple(examples[i].question in trained for i in kept),
         lm=Ragged.of([lm_ids[i] for i in kept]),
         prompt_length=np.array([prompt_lengths[i] for i in kept], dtype=np.int64),
         text=Ragged.of([text_ids[i] for i in kept]),
@@ -280,7 +284,7 @@ def _options(examples: Sequence[Example], renderer: Renderer, content: Content) 
 
 def _messages(example: Example) -> str:
     """The contents of an example's messages, separated by a line feed, which no special token contains."""
-    return "\n".join((example.system, example.text, example.code))
+    return "\n".join((example.system, *(text for _, text in example.history), example.text, example.code))
 
 
 def _view_ids(content: Content, views: list[tuple[str, int]]) -> tuple[list[list[int]], list[int]]:
@@ -305,11 +309,11 @@ def _conversation_ids(
 ) -> tuple[list[list[int]], list[int], list[tuple[int, int]]]:
     """(ids up to the end of turn; number of prompt tokens, so that `ids[:prompt]` is exactly the input of generation; span of the
     question's tokens)."""
-    messages = [tuple(map(content.veiled, (example.system, example.text, example.code))) for example in examples]
-    pairs = [renderer.prompt_and_answer(*each) for each in messages]
+    pairs = [_rendered(renderer, content, example) for example in examples]
     prompts, answers = [prompt for prompt, _ in pairs], [answer for _, answer in pairs]
     prompt_ids, offsets = content.encode(prompts)
-    questions = [_span(prompt, text.strip(), at) for prompt, (_, text, _), at in zip(prompts, messages, offsets, strict=True)]
+    texts = [content.veiled(example.text).strip() for example in examples]
+    questions = [_span(prompt, text, at) for prompt, text, at in zip(prompts, texts, offsets, strict=True)]
     joint_ids, _ = content.encode([p + a for p, a in zip(prompts, answers, strict=True)])
     out = []
     for prompt, joint, answer in zip(prompt_ids, joint_ids, answers, strict=True):
@@ -317,6 +321,19 @@ def _conversation_ids(
             joint = prompt + content.encode([answer])[0][0]
         out.append(joint)
     return out, [len(prompt) for prompt in prompt_ids], questions
+
+
+def _rendered(renderer: Renderer, content: Content, example: Example) -> tuple[str, str]:
+    """(prompt, answer) of an example, veiled. An error about a conversation of several turns names it: others may be fine."""
+    history = [(role, content.veiled(text)) for role, text in example.history]
+    try:
+        return renderer.prompt_and_answer(
+            content.veiled(example.system), content.veiled(example.text), content.veiled(example.code), history
+        )
+    except ValueError as error:
+        if not history:
+            raise
+        raise ValueError(f"{example.id}: {error}, or drop the row") from error
 
 
 def _span(prompt: str, text: str, offsets: Sequence[tuple[int, int]]) -> tuple[int, int]:

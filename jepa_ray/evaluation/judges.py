@@ -15,7 +15,7 @@ from typing import Any
 
 from jepa_ray.config import DataConfig, EvaluationConfig
 from jepa_ray.evaluation.metrics import Score, compare_text
-from jepa_ray.evaluation.numbers import loose_number_after_mark, number_after_mark
+from jepa_ray.evaluation.numbers import answer_number, loose_number_after_mark, number_after_mark
 from jepa_ray.evaluation.regexes import equivalent
 
 Judge = Callable[[str, str, Mapping[str, Any]], Score]
@@ -53,6 +53,23 @@ def judge_number(prediction: str, reference: str, extra: Mapping[str, Any]) -> S
     ours, theirs = (_PAPER_NUMBER.search(text.strip()) for text in (prediction, reference))
     paper = ours is not None and theirs is not None and ours[1] == theirs[1]
     return _score(prediction, reference, number_after_mark(prediction) == wanted, paper_correct=paper)
+
+
+def judge_contains(prediction: str, reference: str, extra: Mapping[str, Any]) -> Score:
+    """Correct if the reference occurs in the output, as a case-sensitive string (own data)."""
+    score = _score(prediction, reference)
+    return replace(score, correct=score.contains)
+
+
+def judge_any_number(prediction: str, reference: str, extra: Mapping[str, Any]) -> Score:
+    """Correct if the numbers are equal (own data): of each text the one after `####`, or, without that mark, the last one.
+
+    A reference without a number is an error: no output can be correct.
+    """
+    wanted = answer_number(reference)
+    if wanted is None:
+        return replace(_score(prediction, reference, False), error=f"the reference has no number: {reference[-60:]!r}")
+    return _score(prediction, reference, answer_number(prediction) == wanted)
 
 
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
@@ -134,8 +151,10 @@ def _make_sql(data: DataConfig, evaluation: EvaluationConfig) -> Judge:
 
 JUDGES: dict[str, Callable[[DataConfig, EvaluationConfig], Judge]] = {
     "text": lambda data, evaluation: judge_text,
+    "contains": lambda data, evaluation: judge_contains,
     "regex": lambda data, evaluation: judge_regex,
     "number": lambda data, evaluation: judge_number,
+    "any_number": lambda data, evaluation: judge_any_number,
     "sql": _make_sql,
     "answers": lambda data, evaluation: judge_answers,
     "label": lambda data, evaluation: judge_label,

@@ -1,4 +1,4 @@
-r"""The number at the end of a solution, after `####` (GSM8K).
+r"""The number at the end of a solution, after `####` (GSM8K); or the last number of a text without that mark (own data).
 
 The first mark with a number counts, as in the data set's own script (Cobbe et al. 2021) and in common harnesses: a solution ends there,
 and a model that was not taught to stop continues with another problem and its answer. The rules for the number:
@@ -12,6 +12,7 @@ and a model that was not taught to stop continues with another problem and its a
     not a number            1/2, 5 / 6, 3 1/2 (fractions), 20-30, 20 to 30 (ranges), 3:30, 1e3, 10^2, 1,5 (15 or 1.5?), 2 * 9 (no result)
 
 A part of a number never counts as a number. Time is linear in the text: after a mark and white space, `READ` characters are read.
+Where the text has no mark, its last number counts, by the same rules: if a fraction, a range or the like comes last, there is none.
 Imports nothing from the package.
 """
 
@@ -50,6 +51,9 @@ _MORE = re.compile(
     re.VERBOSE,
 )
 """After a number: text that makes it only a part of a number or of an expression."""
+_START = re.compile(r"(?:(?<![\w)\]%])([-+]))?(?:(?:(?:US)?\$|[\u20ac\u00a3\u00a5\u20b9])([-+]?))?(?<!\w)(?<!\w[-.,])(?=\.?[0-9])")
+"""The place of a number in a text, after its sign and currency: not inside a word, and not after a word's hyphen (GPT-4)."""
+_REST = re.compile(r"[0-9]*+(?:[.,][0-9]++)*+")
 
 
 def number_after_mark(text: str) -> Fraction | None:
@@ -68,6 +72,34 @@ def loose_number_after_mark(text: str) -> Fraction | None:
     number = number_after_mark(text)
     plain = re.search(r"####\s*+[$\u20ac\u00a3]?([-+]?[0-9][0-9,]{0,200}(?:\.[0-9]+)?)", text) if number is None else None
     return Fraction(Decimal(plain[1].replace(",", ""))) if plain is not None else number
+
+
+def answer_number(text: str) -> Fraction | None:
+    """The number after `####` if the text has that mark, or else its last number; None if there is none.
+
+    >>> [str(answer_number(text)) for text in ("2 boxes of 9 make 18 eggs.", "18 eggs\n#### 9", "It is 5/6.", "none")]
+    ['18', '9', 'None', 'None']
+    """
+    return number_after_mark(text) if _MARK.search(text) else last_number(text)
+
+
+def last_number(text: str) -> Fraction | None:
+    """The last number of a text; None if there is none, or if it is part of something else (5/6, 20-30, 3:30). Digits in words (B12) do
+    not count."""
+    text = text.translate(_PLAIN).replace("{,}", ",").replace("\\,", " ")
+    last: Fraction | None = None
+    at = 0
+    while start := _START.search(text, at):
+        number = _NUMBER.match(text, start.end())
+        assert number is not None
+        at, whole = number.end(), len(number.group()) <= MAX_DIGITS
+        while more := _MORE.match(text, at):  # all that belongs to one expression
+            rest = _REST.match(text, more.end())
+            assert rest is not None
+            at, whole = rest.end(), False
+        value = Fraction(Decimal(number.group().replace(",", "").replace(" ", ""))) if whole else None
+        last = -value if value is not None and "-" in (start[1], start[2]) else value
+    return last
 
 
 def _number(text: str, on_next_line: bool = False) -> Fraction | None:

@@ -9,9 +9,10 @@ import inspect
 import re
 import sys
 
-from jepa_ray.config import DataConfig, EvaluationConfig
+from jepa_ray.config import DataConfig, EvaluationConfig, OwnJudge
 from jepa_ray.data.datasets import DATASETS
 from jepa_ray.data.tasks.task import Task
+from jepa_ray.data.tasks.text import JUDGED
 from jepa_ray.evaluation.judges import judge_of
 
 EXAMPLES = 50
@@ -21,6 +22,8 @@ WRONG = "#### 0.125 is not it"
 
 ALSO = {
     "text": "",
+    "contains": "",
+    "any_number": "`errors`: references without a number",
     "regex": "`equivalent`: both describe the same lines; `undecided`: too large to decide",
     "number": "`paper`: the text after `\\n#### ` is equal as a string (1,000 is not 1000)",
     "sql": "`paper`: the same printed rows, where a failed query prints none; `errors`: queries that did not run",
@@ -29,6 +32,21 @@ ALSO = {
     "choice": "",
 }
 """What a judge reports in addition to accuracy, exact, prefix, contains and stopped."""
+
+LIKE: dict[OwnJudge, str] = {
+    "exact": "paraphrase",
+    "contains": "paraphrase",
+    "number": "gsm8k",
+    "label": "rotten-tomatoes",
+    "regex": "nl-rx",
+    "sql": "spider",
+}
+"""Judge of own data -> the task on whose generated examples the page tries it."""
+
+OWN = """\
+`task: text` is judged as `data.judge` says. The token cap holds unless `evaluation.max_new_tokens` sets another one; the plan says which
+references are longer. For `label`, `chance` is measured on the labels that the data hold. Last two columns: on examples of another task.
+"""
 
 HEAD = """\
 # Tasks and how an answer is judged
@@ -39,8 +57,9 @@ For every task, `accuracy` is the share of correct answers. The shares `exact` (
 it), `contains` (has it somewhere) and `stopped` (ended before the token cap) are reported as well. With `evaluation.judge: text`, every
 task's accuracy is plain equality as text.
 
-Every task is built in (generated from a seed, no network needed). It also reads JSON lines of `{"messages": [system, user, assistant]}`
-and the rows of its public source. `data: {train: paper, test: paper}` selects the sources on the hub that are listed here.
+Every task but `text` is built in (generated from a seed, no network needed). It also reads JSON lines of
+`{"messages": [system, user, assistant]}` and the rows of its public source. `text` is [your own data](sweep-file.md#your-own-data).
+`data: {train: paper, test: paper}` selects the sources on the hub that are listed here.
 """
 
 
@@ -51,9 +70,10 @@ def _row_of_source(task: Task) -> str:
     return clause[1] if clause else ""
 
 
-def shares(task: Task) -> tuple[float, float]:
-    """(share of generated examples whose reference is judged correct, share for which a wrong answer is)."""
-    judge = judge_of(task.judge, DataConfig(task=task.name), EvaluationConfig())
+def shares(task: Task, judge_name: str | None = None) -> tuple[float, float]:
+    """(share of generated examples whose reference is judged correct, share for which a wrong answer is), by the task's own judge, or
+    by another one."""
+    judge = judge_of(judge_name or task.judge, DataConfig(task=task.name), EvaluationConfig())
     examples = task.generate(EXAMPLES, 0, "test", ())
     golds = [judge(example.code, example.code, example.extra).correct for example in examples]
     wrong = [judge(WRONG, example.code, example.extra).correct for example in examples]
@@ -71,15 +91,25 @@ def page() -> str:
     first, second = [_cells(judged), _cells(["---"] * len(judged))], [_cells(read), _cells(["---"] * len(read))]
     for name in sorted(DATASETS):
         task = DATASETS[name]
-        right, wrong = shares(task)
+        right, wrong = (f"{share:.0%}" for share in shares(task)) if task.built_in else ("-", "-")
         chance = f"{task.chance:.0%}" if task.chance else "-"
-        judged_by = [f"`{task.judge}`", ALSO[task.judge], chance, f"{right:.0%}", f"{wrong:.0%}"]
+        judged_by = [f"`{task.judge}`", ALSO[task.judge], chance, right, wrong]
         first.append(_cells([f"`{name}`", task.views, task.judged, *judged_by]))
         hub = [f"`{task.hub[split]}`" if split in task.hub else "-" for split in ("train", "test")]
         shared = "no text, no answer" if task.split_by == "answer" else "no text"
         second.append(_cells([f"`{name}`", _row_of_source(task), *hub, shared]))
     proof = f"Last two columns: each task's own judge on {EXAMPLES} generated examples, answered with their references and with `{WRONG}`."
-    return "\n".join([HEAD, *first, "", proof, "", "## Sources", "", *second]) + "\n"
+    own = ["## Judges of your own data", "", OWN, *_own_judges()]
+    return "\n".join([HEAD, *first, "", proof, "", *own, "", "## Sources", "", *second]) + "\n"
+
+
+def _own_judges() -> list[str]:
+    head = ["`data.judge`", "correct when", "also reported", "token cap", "references correct", "wrong answer correct"]
+    rows = [_cells(head), _cells(["---"] * len(head))]
+    for key, (judge, correct, cap) in JUDGED.items():
+        right, wrong = shares(DATASETS[LIKE[key]], judge)
+        rows.append(_cells([f"`{key}`", correct, ALSO[judge], str(cap), f"{right:.0%}", f"{wrong:.0%}"]))
+    return rows
 
 
 if __name__ == "__main__":

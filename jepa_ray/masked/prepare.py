@@ -26,6 +26,7 @@ from jepa_ray.masked.network import (
     tiny_encoder_config,
     tiny_wordpiece,
 )
+from jepa_ray.masked.rows import draw_masked
 from jepa_ray.masked.spans import masked_batch
 from jepa_ray.masked.step import MaskedFlops, draw_hidden, masked_network
 from jepa_ray.models.encoders import EncoderFamily, get_encoder
@@ -145,7 +146,7 @@ def _prepared(sweep: SweepConfig, family: str, task: str, corpus: Corpus, *, che
             example.id
             for part, before in ((splits.val, texts_of(splits.train)), (splits.test, texts_of(splits.train, splits.val)))
             for example in part
-            if example.text in before
+            if example.question in before
         ),
         dataset_sha=corpus.dataset_sha,
         identity="",
@@ -202,7 +203,7 @@ def estimate_masked(sweep: SweepConfig) -> tuple[dict[str, Estimate], list[str]]
     """`estimate.estimate` for a sweep of masked encoders: estimates by arm name, and facts about the data in words."""
     facts: list[str] = []
     refused: list[str] = []
-    workloads: dict[tuple[str, str], tuple[MaskedPrepared, Any]] = {}
+    workloads: dict[tuple[str, str], tuple[MaskedPrepared, Any, Any]] = {}
     for task in sweep.tasks:
         for family in sweep.families:
             try:
@@ -214,11 +215,11 @@ def estimate_masked(sweep: SweepConfig) -> tuple[dict[str, Estimate], list[str]]
             facts += [f"{family} {task}: {sentence}" for sentence in (*of_task(report), *of_family(report))]
     if not workloads:
         raise ValueError("\n".join(refused))
-    estimates = {}
+    estimates: dict[str, Estimate] = {}
     for arm in arms(sweep):
         if (arm.family, arm.task) not in workloads:
             continue
-        prepared, shape = workloads[arm.family, arm.task]
+        prepared, shape, tokenizer = workloads[arm.family, arm.task]
         config = trial_config(sweep, arm, {})
         optim, passages = config.optim, prepared.passages
         with torch.device("meta"):
@@ -236,12 +237,13 @@ def estimate_masked(sweep: SweepConfig) -> tuple[dict[str, Estimate], list[str]]
             train_flops=scale * MaskedFlops.of(network).train_flops(totals),
             checkpoint_bytes=4.0 * (3 * trained + target),  # fp32 weights and two moments, and the target encoder
             test_examples=len(prepared.test) if prepared.test is not None else 0,
+            rows=tuple(draw_masked(arm.name, config, passages, tokenizer, len(workloads) > 1)) if not estimates else (),
         )
     return estimates, [*refused, *facts]
 
 
-def _shape(sweep: SweepConfig, family: str, task: str) -> tuple[MaskedPrepared, Any]:
-    """Data and Transformers config of a family and task, without reading or creating weights."""
+def _shape(sweep: SweepConfig, family: str, task: str) -> tuple[MaskedPrepared, Any, Any]:
+    """Data, Transformers config and tokenizer of a family and task, without reading or creating weights."""
     masked, model, record = sweep.base.masked, sweep.model_of(family), get_encoder(family)
     assert isinstance(masked, MaskedConfig)
     corpus = load_corpus(sweep.data_of(task), masked)
@@ -253,4 +255,4 @@ def _shape(sweep: SweepConfig, family: str, task: str) -> tuple[MaskedPrepared, 
         checkpoint = record.paper_model if model == "paper" else model
         shape, tokenizer = load_encoder_config(checkpoint, config), load_encoder_tokenizer(checkpoint, config)
     limit = shape.max_position_embeddings
-    return _prepared(sweep, family, task, corpus, checkpoint=checkpoint, tokenizer=tokenizer, limit=limit), shape
+    return _prepared(sweep, family, task, corpus, checkpoint=checkpoint, tokenizer=tokenizer, limit=limit), shape, tokenizer

@@ -11,7 +11,7 @@ from typing import Any
 
 from jepa_ray.config import Arm, CrossEntropyConfig, ObjectiveConfig, SweepConfig, TrialConfig, canonical, compared
 from jepa_ray.config.space import Distribution, enumerate_grid
-from jepa_ray.data.datasets import DATASETS
+from jepa_ray.data.datasets import task_of
 from jepa_ray.models.footprint import Training
 from jepa_ray.models.shapes import Shape
 
@@ -86,6 +86,8 @@ class Estimate:
     """Examples of the sealed test split; 0 if there is none."""
     demand: Demand | None = None
     """None if the memory of the model's architecture cannot be computed (masked encoders)."""
+    rows: tuple[str, ...] = ()
+    """Lines that show some training examples as the model sees them; empty for all arms but one."""
 
 
 def space(sweep: SweepConfig, arm: Arm) -> dict[str, Distribution]:
@@ -150,13 +152,13 @@ def grid(sweep: SweepConfig, arm: Arm) -> list[dict[str, Any]]:
 
 def method_tree(sweep: SweepConfig, arm: Arm) -> dict[str, Any]:
     objective = sweep.methods[arm.method]
-    base = canonical(sweep.base)
-    cap = sweep.max_new_tokens_of(arm.task) or DATASETS[arm.task].max_new_tokens
+    base, data = canonical(sweep.base), sweep.data_of(arm.task)
+    cap = sweep.max_new_tokens_of(arm.task) or task_of(data).max_new_tokens
     return {
         "model": {**base["model"], "family": arm.family, "model": sweep.model_of(arm.family)},
         "pretrain": canonical(sweep.pretrain) if sweep.pretrain is not None else None,
         "lora": base["lora"],
-        "data": canonical(sweep.data_of(arm.task)),
+        "data": canonical(data),
         "objective": canonical(objective) if objective is not None else None,
         "masked": base["masked"],
         "optim": base["optim"] | canonical_without_none(sweep.cross_entropy.get(arm.method)),

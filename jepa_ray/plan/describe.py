@@ -9,6 +9,7 @@ from pathlib import Path
 from jepa_ray.config import Arm, ObjectiveConfig, SweepConfig, canonical, rates
 from jepa_ray.config.record import show
 from jepa_ray.config.space import enumerate_grid
+from jepa_ray.data.datasets import OWN
 from jepa_ray.plan import warm_start
 from jepa_ray.plan.arms import Estimate, canonical_without_none, defaults, method_tree, most_matched, own_value, space, total_trials
 from jepa_ray.plan.table import table
@@ -115,7 +116,9 @@ def describe(
     search = sweep.search
 
     def source(task: str) -> str:
-        return f"{task} from {sweep.data_of(task).train or 'built-in generator'}"
+        data = sweep.data_of(task)
+        judged = f" (judge {data.judge or 'exact'})" if task == OWN else ""
+        return f"{task} from {data.train or 'built-in generator'}{judged}"
 
     model = sweep.model if isinstance(sweep.model, str) else ", ".join(f"{family}: {name}" for family, name in sweep.model.items())
     trained = "full fine-tuning" if sweep.base.masked is None else "masked encoder, trained whole"
@@ -156,6 +159,7 @@ def describe(
     lines += [f"  power     {line}" for line in power]
     lines += [f"  data      {fact}" for fact in facts]
     lines += [f"  note      {note}" for note in notes(sweep, declared, estimates)]
+    lines += [f"  {row}" for estimate in (estimates or {}).values() for row in estimate.rows]
     return "\n".join(lines)
 
 

@@ -7,14 +7,14 @@ read, and the network exists on the meta device only.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM
 
 from jepa_ray.config import ModelConfig, ObjectiveConfig, ResourcesConfig, SweepConfig, TrialConfig, arms
-from jepa_ray.data.datasets import DATASETS, first_stage
+from jepa_ray.data.datasets import first_stage, task_of
 from jepa_ray.data.example import Example
 from jepa_ray.data.packing import make_batch
 from jepa_ray.data.report import of_family, of_task
@@ -28,6 +28,7 @@ from jepa_ray.objectives.layouts import views_of
 from jepa_ray.plan import Estimate, trial_config
 from jepa_ray.preparation.demand import demand
 from jepa_ray.preparation.prepare import golds_unscored, token_report
+from jepa_ray.preparation.rows import draw
 from jepa_ray.preparation.stand_ins import PlannedData, planned_checkpoint, planned_data
 from jepa_ray.preparation.tiny_base import base_tokenizer, split_for_base
 from jepa_ray.training.cost import FlopModel
@@ -45,8 +46,11 @@ SAMPLE = 256
 class _Workload:
     """Data and shapes of one family and task."""
 
+    tokenizer: Any
     table: TokenTable
     """Tokenised fine-tuning split."""
+    generated: bool
+    """Whether the examples are stand-ins for data that this machine does not have."""
     scale: float
     """Examples of the data per example generated in their place; 1 if they are real."""
     first_stage_table: TokenTable | None
@@ -82,7 +86,7 @@ def estimate(sweep: SweepConfig) -> tuple[dict[str, Estimate], list[str]]:
             planned = planned_data(sweep.data_of(task))
             splits, judged = planned.splits, [*planned.splits.val, *planned.splits.test]
             real = planned.note is None
-            unscored = golds_unscored(DATASETS[task].judge, planned.data, sweep.base.evaluation, judged) if real else 0
+            unscored = golds_unscored(task_of(planned.data).judge, planned.data, sweep.base.evaluation, judged) if real else 0
         except ValueError as error:
             refused.append(f"{task} cannot be run: {error}")
             continue
@@ -101,6 +105,15 @@ def estimate(sweep: SweepConfig) -> tuple[dict[str, Estimate], list[str]]:
         raise ValueError("\n".join(refused))
     runnable = [(arm, workloads[pair]) for arm in arms(sweep) if (pair := (arm.family, arm.task)) in workloads]
     estimates = {arm.name: _one(trial_config(sweep, arm, {}), workload, sweep.placement) for arm, workload in runnable}
+    arm, workload = next(((arm, one) for arm, one in runnable if sweep.methods[arm.method] is not None), runnable[0])
+    config = stages(trial_config(sweep, arm, {}))[1]
+    remarks = (
+        (workload.generated, "generated in place of the data"),
+        (workload.note is not None, "the tokens are those of a stand-in tokenizer"),
+        (len(workloads) > 1, "other families and tasks are not shown"),
+    )
+    drawn = draw(arm.name, config, workload.table, workload.tokenizer, [remark for holds, remark in remarks if holds])
+    estimates[arm.name] = replace(estimates[arm.name], rows=tuple(drawn))
     return estimates, [*refused, *facts]
 
 
@@ -110,7 +123,7 @@ def _workload(
     """Data and shapes of a family and task, and the data report. `stage_data`: of the first stage, if there is one."""
     name, data, record, splits = sweep.model_of(family), planned.data, get_family(family), planned.splits
     model = ModelConfig(family=family, model=name, **sweep.base.model.model_dump())
-    first, left_out = first_stage(stage_data.data, splits, task) if stage_data is not None else ((), 0)
+    first, left_out = first_stage(stage_data.data, splits, planned.data) if stage_data is not None else ((), 0)
     examples: Sequence[Example] = splits.train
     base: Sequence[Example] = ()
     note: str | None = None
@@ -134,7 +147,7 @@ def _workload(
     stage = sweep.pretrain
     first_stage_table = tokenize_split(first, tokenizer, record, stage.data.max_length) if stage is not None and first else None
     num_trainable = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
-    cap = sweep.max_new_tokens_of(task) or DATASETS[task].max_new_tokens
+    cap = sweep.max_new_tokens_of(task) or task_of(data).max_new_tokens
     report = {
         "tokens": {"train": token_report(table, cap)},
         "base_examples": len(base),
@@ -143,7 +156,9 @@ def _workload(
         "pretrain_left_out": left_out if stage_data is not None and stage_data.note is None else 0,
     }
     workload = _Workload(
+        tokenizer=tokenizer,
         table=table,
+        generated=planned.note is not None,
         scale=planned.num_train / len(splits.train),
         first_stage_table=first_stage_table,
         first_stage_scale=stage_data.num_train / len(stage_data.splits.train) if stage_data is not None else 1.0,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from jepa_ray.config import DataConfig, EvaluationConfig, ModelConfig, SweepConfig
-from jepa_ray.data.datasets import DATASETS, digest, first_stage, load_splits, texts_of
+from jepa_ray.data.datasets import digest, first_stage, load_splits, task_of, texts_of
 from jepa_ray.data.example import Example
 from jepa_ray.data.views import TokenTable, tokenize_split
 from jepa_ray.evaluation.judges import judge_of
@@ -36,8 +36,8 @@ def prepare(sweep: SweepConfig, family: str, task: str) -> Prepared:
     HEARTBEAT.enter("read the data")
     splits = load_splits(data)
     HEARTBEAT.enter("judge the references")
-    unscored = golds_unscored(DATASETS[task].judge, data, sweep.base.evaluation, [*splits.val, *splits.test])
-    first, left_out = first_stage(sweep.pretrain.data, splits, task) if sweep.pretrain is not None else ((), 0)
+    unscored = golds_unscored(task_of(data).judge, data, sweep.base.evaluation, [*splits.val, *splits.test])
+    first, left_out = first_stage(sweep.pretrain.data, splits, data) if sweep.pretrain is not None else ((), 0)
     train: Sequence[Example] = splits.train
     base_half: Sequence[Example] = ()
     if model == "tiny" and config.init == "random":
@@ -59,7 +59,7 @@ def prepare(sweep: SweepConfig, family: str, task: str) -> Prepared:
         if examples:
             tables[name] = tokenize_split(examples, tokenizer, record, data.max_length, scored=True, trained=seen[name])
     first_stage_table = tokenize_split(first, tokenizer, record, sweep.pretrain.data.max_length) if sweep.pretrain is not None else None
-    cap = sweep.max_new_tokens_of(task) or DATASETS[task].max_new_tokens
+    cap = sweep.max_new_tokens_of(task) or task_of(data).max_new_tokens
     HEARTBEAT.enter("digest of data and weights")
     sha = hashlib.sha256(splits.dataset_sha.encode())
     for part in (digest(first) if first else "", databases_sha(data, [*splits.val, *splits.test]), weights_sha(checkpoint, revision)):

@@ -15,7 +15,7 @@ from typing import Any
 from transformers import AutoConfig
 
 from jepa_ray.config import DataConfig, ModelConfig
-from jepa_ray.data.datasets import DATASETS, Splits, load_splits
+from jepa_ray.data.datasets import Splits, load_splits, task_of
 from jepa_ray.data.example import Example
 from jepa_ray.data.public_sizes import PUBLIC_SIZES, PublicSize
 from jepa_ray.data.sources import NotReachable, resolve
@@ -58,11 +58,11 @@ def planned_data(data: DataConfig) -> PlannedData:
 
 
 def _generated(data: DataConfig, error: NotReachable) -> PlannedData:
-    task = DATASETS[data.task]
+    task = task_of(data)
     assert data.train is not None
     train = PUBLIC_SIZES.get(resolve(task, data.train, "train"))
     test = PUBLIC_SIZES.get(resolve(task, data.test, "test")) if data.test is not None else PublicSize(0)
-    if train is None or test is None:
+    if train is None or test is None or not task.built_in:
         raise error
     num_train = train.examples - data.num_val
     num_train = min(num_train, data.num_train or num_train)

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 from transformers.utils import logging
 
 from jepa_ray.config import DataConfig, ModelConfig, OptimConfig, TrialConfig
-from jepa_ray.data.datasets import DATASETS, digest, split_base
+from jepa_ray.data.datasets import digest, split_base, task_of
 from jepa_ray.data.example import Example
 from jepa_ray.data.views import Renderer, tokenize_split
 from jepa_ray.models.families import ModelFamily
@@ -70,13 +70,13 @@ def tiny_base(family: ModelFamily, examples: Sequence[Example], max_length: int,
 
 def split_for_base(train: Sequence[Example], data: DataConfig) -> tuple[Sequence[Example], Sequence[Example]]:
     """(base half, fine-tuning half) of a training split."""
-    return split_base(tuple(train), data.base_fraction, data.split_seed, DATASETS[data.task].split_by)
+    return split_base(tuple(train), data.base_fraction, data.split_seed, task_of(data).split_by)
 
 
 def base_tokenizer(family: ModelFamily, examples: Sequence[Example]) -> PreTrainedTokenizerFast:
     """The family's tiny tokenizer, trained on the examples' rendered conversations, so that the template's words become tokens too."""
     renderer = Renderer(tiny_tokenizer(family, []), family)
-    return tiny_tokenizer(family, [renderer.conversation(example.system, example.text, example.code) for example in examples])
+    return tiny_tokenizer(family, [renderer.conversation(one.system, one.text, one.code, one.history) for one in examples])
 
 
 def _pretrain(family: ModelFamily, examples: Sequence[Example], max_length: int, folder: Path, num_threads: int, steps: int) -> None:

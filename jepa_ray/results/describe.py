@@ -9,6 +9,7 @@ import re
 from typing import get_args
 
 from jepa_ray.config import (
+    OWN_DATA,
     DataConfig,
     EvaluationConfig,
     GradRatio,
@@ -34,9 +35,10 @@ TABLES = {
 """What a row of each table is."""
 
 _SCHEMAS = {"trials": TRIALS, "metrics": METRICS, "predictions": PREDICTIONS, "embeddings": EMBEDDINGS, "arms": ARMS}
-_RENAMED = {
+_RENAMED: dict[tuple[type[Record], str], str] = {
     (DataConfig, "train"): "train_file",
     (DataConfig, "test"): "test_file",
+    **{(DataConfig, name): f"data_{name}" for name in OWN_DATA},
     (EvaluationConfig, "batch_size"): "eval_batch_size",
     (EvaluationConfig, "every"): "eval_every",
     (EvaluationConfig, "at_steps"): "eval_at_steps",

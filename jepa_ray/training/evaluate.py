@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 
 from jepa_ray.config import TrialConfig
-from jepa_ray.data.datasets import DATASETS
+from jepa_ray.data.datasets import task_of
 from jepa_ray.data.views import TokenTable
 from jepa_ray.evaluation.choices import choose
 from jepa_ray.evaluation.generate import generate
@@ -31,7 +31,7 @@ def evaluate(
     For the test split, metrics include the accuracy without leaked examples. ValueError if the judge lacks its databases.
     """
     mine = list(range(runtime.rank, len(table), runtime.world_size))
-    judge = judge_of(DATASETS[config.data.task].judge, config.data, config.evaluation)
+    judge = judge_of(task_of(config.data).judge, config.data, config.evaluation)
     rows = []
     HEARTBEAT.enter("validate" if split == "val" else split, len(mine))
     for i, (prediction, stopped) in zip(mine, _answers(network, tokenizer, table, mine, config, runtime), strict=True):
@@ -62,7 +62,7 @@ def _answers(
         [table.prompt(i) for i in rows],
         turn_end=get_family(config.model.family).turn_end,
         batch_size=evaluation.batch_size,
-        max_new_tokens=evaluation.max_new_tokens or DATASETS[config.data.task].max_new_tokens,
+        max_new_tokens=evaluation.max_new_tokens or task_of(config.data).max_new_tokens,
         bf16=bf16,
         packing=backend_of(config),
     )

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from jepa_ray.config import TrialConfig
-from jepa_ray.data.datasets import DATASETS
+from jepa_ray.data.datasets import task_of
 from jepa_ray.data.views import TokenTable
 from jepa_ray.evaluation.metrics import guessing
 from jepa_ray.models.loading import load_tokenizer, uses_bf16
@@ -296,6 +296,6 @@ def score_test(
 
 def chance(config: TrialConfig, prepared: Prepared, judged: TokenTable) -> float:
     """Accuracy of guessing on a split; 0 if answers are not labels. Measured, because the task's number is for its public data only."""
-    if not DATASETS[config.data.task].chance:
+    if not task_of(config.data).has_labels:
         return 0.0
     return guessing(prepared.train.references, judged.references)

@@ -9,7 +9,17 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from jepa_ray.config import MaskedConfig, ResourcesConfig, SchedulerConfig, SweepConfig, TrialConfig, canonical, columns, config_id
+from jepa_ray.config import (
+    OWN_DATA,
+    MaskedConfig,
+    ResourcesConfig,
+    SchedulerConfig,
+    SweepConfig,
+    TrialConfig,
+    canonical,
+    columns,
+    config_id,
+)
 
 FULL: dict[str, Any] = {
     "model": {"family": "llama3", "model": "tiny"},
@@ -122,7 +132,8 @@ def test_every_leaf_is_a_column() -> None:
     config = TrialConfig.model_validate(FULL)
     row, values = columns(config), [value for _, value in leaves(canonical(config))]
     # Other columns: the second form of lambda, and the leaves of absent sections.
-    others = {"lambda_grad_ratio", "eval_at_steps", *MaskedConfig.model_fields}
+    own = {f"{prefix}data_{name}" for prefix in ("", "pretrain_") for name in OWN_DATA}
+    others = {"lambda_grad_ratio", "eval_at_steps", *own, *MaskedConfig.model_fields}
     assert all(row.pop(name) is None for name in others)
     values.remove(None)  # the section itself
     assert len(row) == len(values), "two leaves share a column"

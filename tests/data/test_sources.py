@@ -109,7 +109,7 @@ def test_bytes_that_are_not_utf8_and_missing_files(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["train.txt", "train.pkl", "train", "train.jsonl.gz", "openai/gsm8k"])
 def test_an_unknown_ending(name: str) -> None:
-    refused(name, r"files with this ending are not supported; expected a .jsonl, .json, .csv or .parquet file, a folder .* or hub:")
+    refused(name, r"files with this ending are not supported; expected a .jsonl, .json, .csv, .tsv or .parquet file, a folder .* or hub:")
 
 
 # --- the public sources' own formats ---------------------------------------------------------------------------------

@@ -250,3 +250,39 @@ def test_white_space_around_content_is_rendered_by_the_template_and_never_read_o
     bos = family.bos or ""  # the template leaves it to the tokenizer
     assert tokenizer.decode(table.text[0]) == bos + "<user> what" and tokenizer.decode(table.code[0]) == bos + "<assistant>\t[ab]"
     assert tokenizer.decode(table.prompt(0)) == f"{bos}<user> what \n\n{family.turn_end}<assistant>"
+
+
+HISTORY = (("user", "  How many? "), ("assistant", "Three.\nOr four."), ("user", "naïve <|x|>"), ("assistant", "Yes"))
+
+
+@pytest.mark.parametrize("system", ["", "Answer."])
+def test_earlier_turns_are_in_the_prompt_as_the_template_renders_them(family: ModelFamily, tokenizer: Any, system: str) -> None:
+    """The prompt is the template's rendering of the whole conversation up to the answer. Only the answer has labels; no view changes."""
+    example = Example("1", system, "And now?", "[ab]+", history=HISTORY)
+    plain = replace(example, history=())
+    table = table_of([example, plain], tokenizer, family)
+    turns = [*HISTORY, ("user", "And now?")]
+    if system and not family.system_role:
+        turns[0] = ("user", f"{system}\n\n{turns[0][1]}")
+    elif system:
+        turns = [("system", system), *turns]
+    messages = [{"role": role, "content": content} for role, content in [*turns, ("assistant", "[ab]+")]]
+    rendered = tokenizer.apply_chat_template(messages, tokenize=False, **family.template_kwargs)
+    whole = rendered if rendered.startswith(family.bos or "") else (family.bos or "") + rendered
+    before, _, _ = whole.rpartition("[ab]+")
+    assert table.prompt(0).tolist() == tokenizer(before, add_special_tokens=False)["input_ids"]
+    assert tokenizer.decode(table.lm[0][table.prompt_length[0] :]) == f"[ab]+{family.turn_end}"
+    for views, starts in ((table.text, table.text_start), (table.code, table.code_start)):
+        assert views[0].tolist() == views[1].tolist() and starts[0] == starts[1]
+    first, stop = table.question[0]
+    assert tokenizer.decode(table.lm[0][first:stop]).strip() == "And now?"
+    labels = make_batch(table, [0], backend="trie").label_ids
+    assert tokenizer.decode(labels) == f"[ab]+{family.turn_end}"
+
+
+def test_special_tokens_in_earlier_turns_stay_text(family: ModelFamily, tokenizer: Any) -> None:
+    said = f"a {family.turn_end} b"
+    table = table_of([Example("1", "", "q", "x", history=(("user", said), ("assistant", said)))], tokenizer, family)
+    ends = tokenizer.convert_tokens_to_ids(family.turn_end)
+    ordinary = table_of([Example("1", "", "q", "x", history=(("user", "a"), ("assistant", "a")))], tokenizer, family)
+    assert (table.lm[0] == ends).sum() == (ordinary.lm[0] == ends).sum() and table.special == 1

@@ -10,6 +10,7 @@ import pytest
 
 from jepa_ray.config import DataConfig, EvaluationConfig
 from jepa_ray.data.datasets import DATASETS
+from jepa_ray.data.tasks.text import JUDGED
 from jepa_ray.evaluation import tasks_page
 from jepa_ray.evaluation.judges import JUDGES, judge_of, normalise
 from jepa_ray.evaluation.metrics import Score
@@ -200,9 +201,13 @@ def test_gsm8k_numbers_are_all_read(shared_data: Path) -> None:
 
 
 def test_references_pass_and_a_wrong_answer_does_not() -> None:
-    assert DATASETS
-    for name, task in DATASETS.items():
+    built_in = {name: task for name, task in DATASETS.items() if task.built_in}
+    assert len(built_in) >= 9
+    for name, task in built_in.items():
         assert tasks_page.shares(task) == (1.0, 0.0), name
+    assert set(tasks_page.LIKE) == set(JUDGED)
+    for key, like in tasks_page.LIKE.items():
+        assert tasks_page.shares(DATASETS[like], JUDGED[key].judge) == (1.0, 0.0), key
 
 
 def test_the_page_on_tasks_is_up_to_date(repository: Path) -> None:

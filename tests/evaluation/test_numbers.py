@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from jepa_ray.evaluation.numbers import READ, loose_number_after_mark, number_after_mark
+from jepa_ray.evaluation.numbers import READ, answer_number, last_number, loose_number_after_mark, number_after_mark
 
 
 @pytest.mark.parametrize(
@@ -156,3 +156,53 @@ def test_the_answers_of_gsm8k(shared_data: Path) -> None:
     assert len(answers) == 1319
     for answer in answers:
         assert number_after_mark(answer) == Fraction(answer.rpartition("####")[2].strip().replace(",", ""))
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("18", 18),
+        ("2 boxes of 9 make 18 eggs.", 18),
+        ("9 + 9 = 18", 18),
+        ("so **18**", 18),
+        (r"\boxed{1{,}800}", 1800),
+        ("It costs $1,000.50 in all", Fraction(2001, 2)),
+        ("-18", -18),
+        ("from -3 to minus: \u22125", -5),
+        ("-$5", -5),
+        ("$-5", -5),
+        ("the answer is .5.", Fraction(1, 2)),
+        ("1, 2, 3", 3),
+        ("first 18,\n\nthen 19.", 19),
+        ("1 000 000 people", 1_000_000),
+        ("5%", 5),
+        ("12 with GPT-4", 12),  # digits of a name
+        ("12 of type B7", 12),
+        ("12 in v1.5", 12),
+        ("18 or 5/6", None),  # the last one is a fraction
+        ("20-30", None),
+        ("at 3:30", None),
+        ("10^2", None),
+        ("1,5", None),
+        ("1.2.3", None),
+        ("5 + 13", None),
+        ("3 1/2", None),
+        ("eighteen", None),
+        ("", None),
+        ("9" * 300, None),
+    ],
+)
+def test_the_last_number(text: str, number: Fraction | int | None) -> None:
+    assert last_number(text) == number
+
+
+def test_a_mark_decides_where_the_number_is() -> None:
+    assert answer_number("9 eggs\n#### 18\n20 more") == 18 and answer_number("9 eggs, 20 more") == 20
+    assert answer_number("9 eggs\n#### none") is None
+
+
+@pytest.mark.parametrize("part", [" ", "1", "1 ", "1,", "1-", "-", "$", "1 1/", "1.", "a1", "1e", "1, "])
+def test_the_last_number_takes_linear_time(part: str) -> None:
+    started = time.perf_counter()
+    last_number(part * 40_000)
+    assert time.perf_counter() - started < 2

@@ -158,6 +158,27 @@ def test_prompt_answer_and_views_are_those_of_the_format(case: TemplateCase, tok
     assert renderer.view("assistant", "[ab]+ \n")[0].endswith("[ab]+")
 
 
+def test_earlier_turns_are_rendered_as_the_format_does(case: TemplateCase, tokenizer: Any) -> None:
+    """A reasoning model's template removes the thinking of earlier answers; that is the prompt the model would get."""
+    family = FAMILIES[case.family]
+    history = [("user", "hi"), ("assistant", "<think>\nhm\n</think>\n\nyes?"), ("user", "no"), ("assistant", "well")]
+    turns = [("system", "S"), *history, ("user", "T"), ("assistant", "[ab]+")]
+    if not family.system_role:
+        turns = [("user", "S\n\nhi"), *turns[2:]]
+    messages = [{"role": role, "content": content} for role, content in turns]
+    whole = tokenizer.apply_chat_template(messages, tokenize=False, **family.template_kwargs)
+    prompt, answer = Renderer(tokenizer, family).prompt_and_answer("S", "T", "[ab]+", history)
+    assert prompt == whole[: whole.index("[ab]+")] and answer == "[ab]+" + family.turn_end
+    assert ("hm" in prompt) == (case.family not in ("qwen3", "r1-distill-qwen")) and prompt.index("yes?") < prompt.index("well")
+
+
+def test_turns_that_a_template_refuses_are_named(tiny_checkpoints: dict[str, Path]) -> None:
+    tokenizer = tokenizer_of("gemma2", tiny_checkpoints, GEMMA_2)
+    greeting = Example("chats:7", "", "T", "C", history=(("assistant", "hello"),))
+    with pytest.raises(ValueError, match=r"^chats:7: the chat template of family gemma2 refuses the turns \(assistant, user, assistant\)"):
+        tokenize_split([greeting], tokenizer, FAMILIES["gemma2"], 512)
+
+
 def test_labels_and_readouts_on_200_examples(case: TemplateCase, tokenizer: Any) -> None:
     family = FAMILIES[case.family]
     table = tokenize_split(EXAMPLES, tokenizer, family, 2048)

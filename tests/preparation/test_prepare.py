@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -162,3 +164,33 @@ def test_a_masked_encoder_is_of_its_commit(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(ValueError, match="cannot load org/name"):
         load_masked_lm("org/name", ModelConfig(family="distilbert", model="org/name"), 0, COMMIT)
     assert asked == [COMMIT]
+
+
+def test_conversations_of_your_own_are_trained_and_judged_by_their_label(checkpoint: Path, tmp_path: Path) -> None:
+    """From a file to a scored trial: earlier turns are in every prompt, chance is that of the labels, formats are in the report."""
+
+    def conversation(number: int, label: str) -> str:
+        asked = [f"a film {number}", "Which film?", f"film {number}: good or bad?", label]
+        roles = itertools.cycle(("user", "assistant"))
+        return json.dumps({"messages": [{"role": role, "content": content} for role, content in zip(roles, asked, strict=False)]})
+
+    files = {"train": tmp_path / "train.jsonl", "test": tmp_path / "test.jsonl"}
+    files["train"].write_text("\n".join(conversation(i, "good" if i % 4 else "bad") for i in range(16)), encoding="utf-8")
+    files["test"].write_text("\n".join(conversation(i, "bad" if i % 4 else "good") for i in range(16, 24)), encoding="utf-8")
+    data = {"task": "text", "judge": "label", "num_val": 4, **{name: str(path) for name, path in files.items()}}
+    sweep = sweep_of(checkpoint, data=data, base={"evaluation": {"max_new_tokens": 4, "diagnostic_pairs": 0, "test": True}})
+    prepared = prepare(sweep, "llama3", "text")
+    assert prepared.test is not None and len(prepared.train) == 12 and prepared.report["golds_unscored"] == 0
+    assert set(prepared.report["formats"]) == {"train", "test"} and prepared.report["overlap_text"] == 0
+    config = trial_config(sweep, arms(sweep)[0], {})
+    assert (
+        config.data.judge == "label"
+        and trial_config(sweep_of(checkpoint, data=data, base={}), arms(sweep)[0], {}).evaluation.max_new_tokens == 16
+    )
+    config = config.model_copy(update={"optim": config.optim.model_copy(update={"num_epochs": 1, "batch_size": 4})})
+    result = run_trial(config, prepared, Runtime(), lambda _: None, tmp_path / "scratch")
+    most = Counter(prepared.train.references).most_common(1)[0][0]
+    assert result.summary["chance"] == max(0.5, prepared.test.references.count(most) / 8)
+    rows = [row for row in result.predictions if row["split"] == "test"]
+    assert len(rows) == 8 and all(row["question"].endswith("good or bad?") for row in rows)
+    assert {row["reference"] for row in rows} == {"good", "bad"}

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from jepa_ray.config import MASKED_KNOBS, DataConfig, ObjectiveConfig, OptimConfig, masked_misfit
 from jepa_ray.config.messages import Finding, leaves_of
+from jepa_ray.plan.checks.data import judge_in
 from jepa_ray.plan.checks.tree import at
 
 
@@ -17,7 +18,7 @@ def check_masked(tree: dict[str, Any]) -> Iterator[Finding]:
     """Settings that a sweep of masked encoders does not support, or requires."""
     from jepa_ray.data.datasets import DATASETS
 
-    labelled = [name for name, task in DATASETS.items() if task.judge == "label"]
+    labelled = [name for name in DATASETS if judge_in(tree, name) == "label"]
     task = tree.get("task", at(tree, "data", "task", default=DataConfig().task))
     for name in task if isinstance(task, (dict, list)) else [task]:
         if isinstance(name, str) and name in DATASETS and name not in labelled:

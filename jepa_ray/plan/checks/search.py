@@ -9,6 +9,7 @@ from typing import Any
 from jepa_ray.config import MASKED_METRICS, VALIDATION_METRICS, SchedulerConfig, SearchConfig, canonical
 from jepa_ray.config.messages import Finding
 from jepa_ray.config.record import is_a
+from jepa_ray.plan.checks.data import judge_in
 from jepa_ray.plan.checks.tree import at
 from jepa_ray.plan.warm_start import began_with, misfit
 
@@ -20,12 +21,11 @@ MIN_GRACE_FLOPS = 1e6
 
 def check_search(tree: dict[str, Any], masked: bool) -> Iterator[Finding]:
     """Check the selection metric, its direction, and the folders of earlier sweeps."""
-    from jepa_ray.data.datasets import DATASETS
-
     metric, judges = at(tree, "search", "metric"), _METRIC_JUDGES.get(str(at(tree, "search", "metric")))
     task = at(tree, "task", default=at(tree, "data", "task", default="nl-rx"))
     for name in [task] if isinstance(task, str) else task if isinstance(task, (list, dict)) else ():
-        if judges is not None and name in DATASETS and DATASETS[name].judge not in judges:
+        judge = judge_in(tree, name) if isinstance(name, str) else None
+        if judges is not None and judge is not None and judge not in judges:
             yield ["search", "metric"], f"{metric} is not measured on {name}, whose judge does not define it; use val_accuracy"
     metric, mode = at(tree, "search", "metric", default=SearchConfig().metric), at(tree, "search", "mode", default="max")
     measured = MASKED_METRICS if masked else tuple(name for name in VALIDATION_METRICS if name != "val_retrieval")
