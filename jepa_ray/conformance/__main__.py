@@ -94,10 +94,11 @@ def subject_of(checkpoint: str, family_name: str | None) -> Iterator[Subject]:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if checkpoint in ("tiny", "paper") and family_name is None:
         raise ValueError(f"{checkpoint} needs --family NAME, one of {', '.join(FAMILIES)}")
-    if checkpoint == "tiny" and family_name in ARCHITECTURES:
+    form = ARCHITECTURES.get(family_name or "")
+    if checkpoint == "tiny" and form is not None:
         with tempfile.TemporaryDirectory() as folder:
             pairs = examples()
-            ARCHITECTURES[family_name].write(Path(folder), [text for pair in pairs for text in (pair.system, pair.text, pair.code)])
+            form.write(Path(folder), [text for pair in pairs for text in (pair.system, pair.text, pair.code)])
             yield Subject(folder, family_of(ModelConfig(family=AUTO, model=folder), folder), device)
         return
     if checkpoint == "tiny":

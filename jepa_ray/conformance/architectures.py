@@ -72,7 +72,8 @@ SMOLLM_3 = (
 {{- '\\n\\n## Custom Instructions\\n\\n' ~ (system or 'You are a helpful AI assistant named SmolLM.') ~ '\\n\\n<|im_end|>\\n' }}
 {%- for m in turns %}
 {%- if m.role == 'user' %}{{ '<|im_start|>user\\n' ~ m.content ~ '<|im_end|>\\n' }}
-{%- else %}{{ '<|im_start|>assistant\\n' ~ ('' if enable_thinking else '<think>\\n\\n</think>\\n') ~ m.content ~ '<|im_end|>\\n' }}{% endif %}
+{%- else %}{{ '<|im_start|>assistant\\n' ~ ('' if enable_thinking else '<think>\\n\\n</think>\\n') ~ m.content ~ '<|im_end|>\\n' }}
+{%- endif %}
 {%- endfor %}
 {%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n' ~ ('' if enable_thinking else '<think>\\n\\n</think>\\n') }}{% endif %}"""
 )
@@ -92,7 +93,8 @@ MISTRAL = (
     + "{%- for m in turns %}"
     + _ALTERNATE
     + """\
-{%- if m.role == 'user' %}{{ '[INST] ' ~ (system ~ '\\n\\n' if loop.index0 >= turns | length - 2 and system else '') ~ m.content ~ '[/INST]' }}
+{%- set shown = system ~ '\\n\\n' ~ m.content if system and loop.index0 >= turns | length - 2 else m.content %}
+{%- if m.role == 'user' %}{{ '[INST] ' ~ shown ~ '[/INST]' }}
 {%- else %}{{ ' ' ~ m.content | trim ~ eos_token }}{% endif %}
 {%- endfor %}"""
 )

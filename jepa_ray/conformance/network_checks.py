@@ -29,7 +29,7 @@ from jepa_ray.preparation.text_checks import PREDICTORS, TEXT_CHECKS, Check, Fou
 from jepa_ray.training import checkpoint
 from jepa_ray.training.jepa_term import Term
 from jepa_ray.training.optimizer import make_optimizer
-from jepa_ray.training.packing_check import attention_error, separate_pass
+from jepa_ray.training.packing_check import attention_error, check_head, separate_pass
 from jepa_ray.training.runtime import Runtime
 from jepa_ray.training.state import TrainState
 from jepa_ray.training.step import losses, train_step
@@ -49,6 +49,7 @@ def check_packing(subject: Subject) -> Found:
     """Packed rows give the same hidden states as separate passes, also beyond a sliding window."""
     network = subject.network(k=PREDICTORS)
     window = sliding_window(network.causal_lm.config)
+    check_head(network, subject.table, bf16=False)
     worst, beyond = 0.0, ""
     tables = [(subject.table, 4)]
     if window is not None:

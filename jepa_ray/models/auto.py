@@ -65,17 +65,17 @@ def derive(tokenizer: Any, config: Any, checkpoint: str, structure: Structure) -
     lead = chat.answer_lead(before)
     default = chat.default_system() if system_role else ""
     facts = [
-        "the plain template of jepa_ray (the checkpoint contains none, as is usual for a base model)"
+        "the plain template of jepa_ray, since it contains none (usual for a base model)"
         if template == PLAIN_TEMPLATE
-        else "the checkpoint's own template" + "".join(f", {what}" for what in chat.fixed(template)),
+        else "its own template" + "".join(f", {what}" for what in chat.fixed(template)),
         f"BOS {bos!r}, once, {bos_from}" if bos is not None else "no BOS",
         f"end of turn {turn_end!r}",
         "system messages as the template shows them" if system_role else "system messages put before the user's text",
         *([f"the template's default system message ({_short(default)}) in both views"] if default else []),
         *(["a space before each answer, trained with it"] if lead else []),
         f"padding {pad!r}{pad_from}",
-        f"adapters on {', '.join(structure.linear)}" if structure.no_adapters_because is None else f"no adapters: {structure.no_adapters_because}",
-        "sequences share rows" if structure.plain_because is None else f"padded rows (packing: plain): {structure.plain_because}",
+        f"no adapters: {structure.no_adapters_because}" if structure.no_adapters_because else f"adapters on {', '.join(structure.linear)}",
+        f"padded rows (packing: plain): {structure.plain_because}" if structure.plain_because else "sequences share rows",
         *([f"at most {structure.max_positions} positions"] if structure.max_positions is not None else []),
     ]
     return ModelFamily(
@@ -105,12 +105,10 @@ def resolved(model: ModelConfig, plain_because: str | None) -> ModelConfig:
     """
     if plain_because is None or model.packing == "plain":
         return model
-    wanted = [("packing", model.packing)] if model.packing != "auto" else []
-    wanted += [("attention", "flex")] if model.attention == "flex" else []
-    wanted += [("compile", "true")] if model.compile == "true" else []
-    if wanted:
-        key, value = wanted[0]
-        raise ValueError(f"base.model.{key}={value} is not supported for this model, because {plain_because}; set it to auto")
+    packed = {"packing": ("trie", "flat"), "attention": ("flex",), "compile": ("true",)}
+    for key, values in packed.items():
+        if (value := getattr(model, key)) in values:
+            raise ValueError(f"base.model.{key}={value} is not supported for this model, because {plain_because}; set it to auto")
     return model.model_copy(update={"packing": "plain"})
 
 
@@ -118,7 +116,7 @@ def fit_positions(family: ModelFamily, longest: int, longest_prompt: int, max_ne
     """ValueError if sequences, or prompts with their answers, have more tokens than the model has positions. All arguments in tokens."""
     limit = family.max_positions
     if limit is not None and longest > limit:
-        raise ValueError(f"a sequence has {longest} tokens, but the model has only {limit} positions; lower data.max_length to leave it out")
+        raise ValueError(f"a sequence has {longest} tokens, but the model has only {limit} positions; lower data.max_length")
     if limit is not None and longest_prompt + max_new_tokens > limit:
         raise ValueError(
             f"a prompt of {longest_prompt} tokens and an answer of {max_new_tokens} (max_new_tokens) need more than the {limit} positions "
@@ -169,7 +167,7 @@ class _Chat:
     def bos(self) -> tuple[str | None, str]:
         """The token that every sequence begins with, if there is one, and who puts it there."""
         bare, whole = (self.tokenizer("a", add_special_tokens=special)["input_ids"] for special in (False, True))
-        added = next((whole[:at] for at in range(len(whole)) if whole[at : at + len(bare)] == bare), [])
+        added: list[int] = next((whole[:at] for at in range(len(whole)) if whole[at : at + len(bare)] == bare), [])
         own = self.tokenizer.convert_ids_to_tokens(added[:1])
         text = (self.render(("user", TEXT), ("assistant", ANSWER)) or "").partition(ANSWER)[0]
         for token in (self.tokenizer.bos_token, *own):
@@ -216,5 +214,3 @@ def _pad(tokenizer: Any, turn_end: str) -> tuple[str, str]:
 def _short(text: str) -> str:
     line = " ".join(text.split())
     return repr(line if len(line) <= 60 else line[:57] + "...")
-
-

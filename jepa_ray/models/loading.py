@@ -60,7 +60,10 @@ def load_tokenizer(checkpoint: str, model: ModelConfig, revision: str | None = N
 
 
 def _with_template(tokenizer: Any, checkpoint: str) -> Any:
-    """The tokenizer with a chat template that renders the same text on any day: its own, or PLAIN_TEMPLATE. ValueError if it can have none."""
+    """The tokenizer with a chat template that renders the same text on any day: its own, or PLAIN_TEMPLATE.
+
+    ValueError if it can have none.
+    """
     template = tokenizer.get_chat_template() if tokenizer.chat_template else PLAIN_TEMPLATE
     if template == PLAIN_TEMPLATE and not tokenizer.eos_token:
         raise ValueError(

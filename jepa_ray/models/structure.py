@@ -44,9 +44,14 @@ class Structure:
 
     def targets(self) -> tuple[str, ...]:
         """The layers that get adapters; ValueError if there can be none."""
-        if self.no_adapters_because is not None:
-            raise ValueError(f"adapters are not supported: {self.no_adapters_because}; set base.lora=none to train the whole network")
+        refuse_adapters(self.no_adapters_because)
         return self.linear
+
+
+def refuse_adapters(because: str | None) -> None:
+    """ValueError with the reason why a model cannot have adapters, if there is one."""
+    if because is not None:
+        raise ValueError(f"adapters are not supported: {because}; set base.lora=none to train the whole network")
 
 
 def refuse(config: Any, checkpoint: str) -> None:
@@ -83,7 +88,7 @@ def structure_of(lm: Any, checkpoint: str = "this model") -> Structure:
     return Structure(
         linear=tuple(dict.fromkeys(_leaf(name) for name in linear)),
         no_adapters_because=(
-            f"{len(others)} of the matrices of {checkpoint}, such as {others[0]}, are not linear layers (mixture of experts), and PEFT's "
+            f"{len(others)} of the model's matrices, such as {others[0]}, are not linear layers (mixture of experts), and PEFT's "
             f"adapters of such tensors have no dropout"
             if others
             else None
@@ -108,10 +113,14 @@ def _other_matrices(base: Any, linear: set[str]) -> Iterator[str]:
 def _position_tables(lm: Any, base: Any) -> Iterator[nn.Embedding]:
     """Embedding tables of positions, not of tokens."""
     positions = getattr(lm.config, "max_position_embeddings", None)
-    for module in base.modules():
-        if isinstance(module, nn.Embedding) and module is not lm.get_input_embeddings() and positions is not None:
-            if 0 <= module.num_embeddings - positions <= _POSITION_OFFSET:
-                yield module
+    for table in _further_tables(lm, base):
+        if positions is not None and 0 <= table.num_embeddings - positions <= _POSITION_OFFSET:
+            yield table
+
+
+def _further_tables(lm: Any, base: Any) -> Iterator[nn.Embedding]:
+    """Embedding tables other than that of the tokens."""
+    yield from (module for module in base.modules() if isinstance(module, nn.Embedding) and module is not lm.get_input_embeddings())
 
 
 def _refuse_network(lm: Any, base: Any, checkpoint: str) -> None:
@@ -130,9 +139,7 @@ def _refuse_network(lm: Any, base: Any, checkpoint: str) -> None:
     parts |= {"a list of layers": _first(base, LAYERS), "a norm after its last layer": _first(base, NORMS)}
     if missing := [what for what, part in parts.items() if not isinstance(part, nn.Module)]:
         raise ValueError(f"{kind} has no {missing[0].split(' ', 1)[1]} under a known name, which training needs; {remedy}")
-    positions = set(map(id, _position_tables(lm, base)))
-    tables = [module for module in base.modules() if isinstance(module, nn.Embedding) and module is not table and id(module) not in positions]
-    if tables:
+    if len(list(_further_tables(lm, base))) > len(list(_position_tables(lm, base))):
         raise ValueError(f"{kind} has further tables of embeddings, in which predictor tokens have no row; choose a model with one table")
 
 

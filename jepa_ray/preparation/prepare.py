@@ -18,6 +18,7 @@ from jepa_ray.evaluation.sql import missing_databases
 from jepa_ray.models.auto import family_of, fit_positions, resolved
 from jepa_ray.models.families import AUTO, ModelFamily, get_family
 from jepa_ray.models.loading import check_rows, check_weights, commit_of, load_config, load_tokenizer
+from jepa_ray.models.structure import refuse_adapters
 from jepa_ray.preparation.text_checks import command, require_text
 from jepa_ray.preparation.tiny_base import split_for_base, tiny_base
 from jepa_ray.system.heartbeat import HEARTBEAT
@@ -106,8 +107,8 @@ def usable_family(sweep: SweepConfig, model: ModelConfig, checkpoint: str, revis
     record = family_of(model, checkpoint, revision)
     if record.name != AUTO:
         return record
-    if sweep.base.lora is not None and record.no_adapters_because is not None:
-        raise ValueError(f"adapters are not supported: {record.no_adapters_because}; set base.lora=none to train the whole network")
+    if sweep.base.lora is not None:
+        refuse_adapters(record.no_adapters_because)
     resolved(model, record.plain_because)
     require_text(checkpoint, record, revision)
     return record
