@@ -169,9 +169,9 @@ class _Chat:
         bare, whole = (self.tokenizer("a", add_special_tokens=special)["input_ids"] for special in (False, True))
         added: list[int] = next((whole[:at] for at in range(len(whole)) if whole[at : at + len(bare)] == bare), [])
         own = self.tokenizer.convert_ids_to_tokens(added[:1])
-        text = (self.render(("user", TEXT), ("assistant", ANSWER)) or "").partition(ANSWER)[0]
+        before, _, between = self.around_answer()[0].partition(TEXT)
         for token in (self.tokenizer.bos_token, *own):
-            if token and text.startswith(token) and text.count(token) == 1:  # SmolLM 2's own is the beginning of every turn
+            if token and before.startswith(token) and token not in between:  # SmolLM 2's own is the beginning of every turn
                 return token, "by the template"
         return (own[0], "by the tokenizer") if own else (None, "")
 
