@@ -132,7 +132,7 @@ FAULTS: Mapping[str, tuple[str, str]] = {
     "BOS twice": ("{{ bos_token }}{{ bos_token }}" + TURNS, "appears 2 times"),
     "an open thinking block": (TURNS.replace("~ m.content", "~ '<think>' ~ m.content"), "open or filled <think> block"),
     "text after the answer": (TURNS.replace("m.content ~", "m.content ~ ' Over.' ~"), "labels are"),
-    "changed content": (TURNS.replace("m.content", "m.content | replace('i', 'I')"), "does not contain|does not show the answer"),
+    "changed content": (TURNS.replace("m.content", "m.content | replace('i', 'I')"), "does not show the system message"),
 }
 
 
