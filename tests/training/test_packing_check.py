@@ -44,7 +44,7 @@ def test_a_head_whose_logits_are_scaled_elsewhere_is_refused(name: str, scale: s
 
     def unscaled(hidden_ND: torch.Tensor) -> torch.Tensor:
         kept = getattr(network.causal_lm.config, scale)
-        setattr(network.causal_lm.config, scale, None)
+        setattr(network.causal_lm.config, scale, 1.0)
         logits = original(hidden_ND)
         setattr(network.causal_lm.config, scale, kept)
         return logits
