@@ -21,7 +21,7 @@ from transformers import AutoModelForCausalLM
 from transformers.utils import logging
 
 from jepa_ray.config import ModelConfig
-from jepa_ray.conformance.architectures import ARCHITECTURES
+from jepa_ray.conformance.forms import FORMS
 from jepa_ray.conformance.network_checks import CHECKS
 from jepa_ray.models.auto import family_of
 from jepa_ray.models.families import AUTO, FAMILIES, ModelFamily, get_family
@@ -44,9 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     warnings.simplefilter("ignore", FutureWarning)  # libraries warn about each other; users cannot act on it
     rows: dict[str, list[Row]] = {}
     try:
-        for name in [*FAMILIES, *ARCHITECTURES] if arguments.all else [arguments.family]:
+        for name in [*FAMILIES, *FORMS] if arguments.all else [arguments.family]:
             with subject_of("tiny" if arguments.all else arguments.checkpoint, name) as subject:
-                shown = name if name in ARCHITECTURES else subject.family.name
+                shown = name if name in FORMS else subject.family.name
                 if not (arguments.json or arguments.markdown):
                     print(f"{subject.checkpoint if not arguments.all else 'tiny'}, family {shown}, on {subject.device}")
                     for fact in subject.family.found:
@@ -94,7 +94,7 @@ def subject_of(checkpoint: str, family_name: str | None) -> Iterator[Subject]:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if checkpoint in ("tiny", "paper") and family_name is None:
         raise ValueError(f"{checkpoint} needs --family NAME, one of {', '.join(FAMILIES)}")
-    form = ARCHITECTURES.get(family_name or "")
+    form = FORMS.get(family_name or "")
     if checkpoint == "tiny" and form is not None:
         with tempfile.TemporaryDirectory() as folder:
             pairs = examples()
@@ -159,7 +159,7 @@ def markdown(rows: Mapping[str, Sequence[Row]]) -> str:
         "",
         "What a checkpoint of each form contains is imitated: its chat template, the kind of its tokenizer, its layers.",
         "",
-        *_table("form", {name: (form.model_type, form.published) for name, form in ARCHITECTURES.items() if name in rows}, rows),
+        *_table("form", {name: (form.model_type, form.published) for name, form in FORMS.items() if name in rows}, rows),
     ]
     lines += ["", "What each check requires; a number is the bound on the largest relative error.", ""]
     lines += [f"- **{name}**: {(check.__doc__ or '').splitlines()[0]}" for name, check in CHECKS.items()]

@@ -79,6 +79,7 @@ PHI_TEMPLATE = """\
 {%- endfor %}
 {%- if add_generation_prompt %}{{- 'Output:\\n' }}{% endif %}"""
 """phi-1.5 is not a chat model and has none; this is the format of phi-2's card, with the answer on a new line (see OpenELM)."""
+
 PLAIN_TEMPLATE = """\
 {%- for turn in messages %}
 {{- turn['role'] | capitalize + ':\\n' }}

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from jepa_ray.conformance import __main__
-from jepa_ray.conformance.architectures import ARCHITECTURES
+from jepa_ray.conformance.forms import FORMS
 from jepa_ray.conformance.network_checks import CHECKS
 from jepa_ray.models.families import AUTO, FAMILIES
 from jepa_ray.preparation.text_checks import Found, Row, Subject
@@ -96,7 +96,7 @@ def test_bad_input(tiny_checkpoints: dict[str, Path], quick: list[Subject], tmp_
 def test_the_page_has_one_row_per_family_and_form_and_is_the_same_each_time(
     quick: list[Subject], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(__main__, "ARCHITECTURES", {name: ARCHITECTURES[name] for name in ("Llama 2", "GPT-2")})
+    monkeypatch.setattr(__main__, "FORMS", {name: FORMS[name] for name in ("Llama 2", "GPT-2")})
     pages = []
     for _ in range(2):
         assert __main__.main(["--all", "--markdown"]) == 0
@@ -119,7 +119,7 @@ def table(page: str) -> dict[str, dict[str, str]]:
         header, _, *body = [[cell.strip() for cell in line.strip("|").split("|")] for line in part.splitlines() if line.startswith("|")]
         for row in body:
             assert len(row) == len(header)
-            family, form = FAMILIES.get(row[0]), ARCHITECTURES.get(row[0])
+            family, form = FAMILIES.get(row[0]), FORMS.get(row[0])
             assert (family is None) != (form is None) and (header[0] == "family") == (family is not None)
             known = (family.model_type, family.paper_model) if family is not None else (form.model_type, form.published)  # type: ignore[union-attr]
             assert row[1:3] == [f"`{each}`" for each in known]
@@ -132,10 +132,10 @@ def test_docs_families_has_the_rows_of_families_and_forms_and_the_columns_of_the
     page = (repository / "docs" / "families.md").read_text(encoding="utf-8")
     assert f"`{__main__.PAGE_COMMAND} > docs/families.md`" in page
     cells_of = table(page)
-    assert list(cells_of) == [*FAMILIES, *ARCHITECTURES], f"run: {__main__.PAGE_COMMAND} > docs/families.md"
+    assert list(cells_of) == [*FAMILIES, *FORMS], f"run: {__main__.PAGE_COMMAND} > docs/families.md"
     for name, cells in cells_of.items():
         assert list(cells) == list(CHECKS), f"run: {__main__.PAGE_COMMAND} > docs/families.md"
-        experts = name in ARCHITECTURES and "num_experts" in ARCHITECTURES[name].config
+        experts = name in FORMS and "num_experts" in FORMS[name].config
         assert cells["LoRA targets"] == ("skipped" if experts else "ok, < 1e-4"), (name, cells)
         assert all(cell in ("ok", "ok, < 1e-4") for check, cell in cells.items() if check != "LoRA targets"), (name, cells)
     reasons = dict(line[2:].split(": skipped; ", 1) for line in page.splitlines() if ": skipped; " in line)

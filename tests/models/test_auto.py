@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from jepa_ray.config import LoraConfig, ModelConfig
-from jepa_ray.conformance.architectures import ARCHITECTURES
+from jepa_ray.conformance.forms import FORMS
 from jepa_ray.data.views import Renderer, tokenize_split
 from jepa_ray.models.auto import family_of, fit_positions, resolved
 from jepa_ray.models.families import AUTO, DAY, FAMILIES, PINNED_DAY, PLAIN_TEMPLATE, ModelFamily
@@ -39,7 +39,7 @@ def test_the_records_agree_with_what_is_found(name: str, tiny_checkpoints: dict[
     record = FAMILIES[name]
     if name == "gemma2":  # the built-in template shows system turns; the published one, imitated here, refuses them
         assert found(tmp_path / name).system_role and not record.system_role
-        (tmp_path / name / "chat_template.jinja").write_text(str(ARCHITECTURES["Gemma 2"].template))
+        (tmp_path / name / "chat_template.jinja").write_text(str(FORMS["Gemma 2"].template))
     family = found(tmp_path / name)
     for what in ("model_type", "turn_end", "bos", "system_role", "pad", "template_kwargs"):
         assert getattr(family, what) == getattr(record, what), what
@@ -162,8 +162,8 @@ def test_padding_is_never_the_end_of_turn(folder: Path, own: str | None, why: st
 
 
 def test_a_bos_that_only_the_tokenizer_adds(folder: Path) -> None:
-    ARCHITECTURES["Gemma 1"].write(folder, [example.text for example in tiny.EXAMPLES])
-    family = found(write(folder, str(ARCHITECTURES["Gemma 1"].template).replace("{{- bos_token }}", "")))
+    FORMS["Gemma 1"].write(folder, [example.text for example in tiny.EXAMPLES])
+    family = found(write(folder, str(FORMS["Gemma 1"].template).replace("{{- bos_token }}", "")))
     assert family.bos == "<bos>" and "BOS '<bos>', once, by the tokenizer" in said(family)
     table = tokenize_split(tiny.EXAMPLES[:4], load_tokenizer(str(folder), auto(folder)), family, 512)
     for sequences in (table.lm, table.text, table.code):
@@ -171,9 +171,9 @@ def test_a_bos_that_only_the_tokenizer_adds(folder: Path) -> None:
 
 
 def test_a_default_system_message_is_named(folder: Path) -> None:
-    ARCHITECTURES["Qwen 2.5"].write(folder, [example.text for example in tiny.EXAMPLES])
+    FORMS["Qwen 2.5"].write(folder, [example.text for example in tiny.EXAMPLES])
     assert "default system message ('You are Qwen, created by Alibaba Cloud." in said(found(folder))
-    assert "default system" not in said(found(write(folder, str(ARCHITECTURES["Qwen 3"].template))))
+    assert "default system" not in said(found(write(folder, str(FORMS["Qwen 3"].template))))
 
 
 def test_a_tokenizer_without_offsets_and_one_that_is_too_large(folder: Path) -> None:
@@ -217,7 +217,7 @@ def test_packing_is_resolved_by_what_the_model_can_do() -> None:
 
 
 def test_sequences_must_fit_the_positions(tmp_path: Path) -> None:
-    ARCHITECTURES["GPT-2"].write(tmp_path, [example.text for example in tiny.EXAMPLES])
+    FORMS["GPT-2"].write(tmp_path, [example.text for example in tiny.EXAMPLES])
     family = found(tmp_path)
     assert family.max_positions == 1024 and "at most 1024 positions" in said(family)
     fit_positions(family, 1024, 1000, 24)

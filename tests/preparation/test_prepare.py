@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from jepa_ray.config import ModelConfig, SweepConfig, arms
-from jepa_ray.conformance.architectures import ARCHITECTURES
+from jepa_ray.conformance.forms import FORMS
 from jepa_ray.masked.network import load_masked_lm
 from jepa_ray.masked.prepare import prepare_masked, write_tiny_encoder
 from jepa_ray.models import loading
@@ -175,7 +175,7 @@ def forms(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Checkpoints of other architectures, for family `auto`."""
     folder = tmp_path_factory.mktemp("forms")
     for name in ("Llama 2", "GPT-2", "OLMoE"):
-        ARCHITECTURES[name].write(folder / name, [text for pair in examples() for text in (pair.text, pair.code)])
+        FORMS[name].write(folder / name, [text for pair in examples() for text in (pair.text, pair.code)])
     return {path.name: path for path in folder.iterdir()}
 
 

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig
 
 from jepa_ray.config import LoraConfig, ObjectiveConfig
-from jepa_ray.conformance.architectures import ARCHITECTURES, SHAPE
+from jepa_ray.conformance.forms import FORMS, SHAPE
 from jepa_ray.data.packing import make_batch
 from jepa_ray.models.families import FAMILIES
 from jepa_ray.models.network import Network
@@ -106,7 +106,7 @@ def test_transposed_layers_and_chosen_experts_are_counted() -> None:
     gpt2 = 2 * (64 * 192 + 64 * 64 + 2 * 64 * 256)
     olmoe = 2 * (2 * 64 * 64 + 2 * 64 * 32 + 4 * 64 + 2 * 3 * 64 * 96)
     for name, weights in (("GPT-2", gpt2), ("OLMoE", olmoe)):
-        form = ARCHITECTURES[name]
+        form = FORMS[name]
         keys = {key: value for key, value in {**SHAPE, **form.config}.items() if value is not None}
         network = Network(without_weights(AutoConfig.for_model(form.model_type, **keys, vocab_size=100)))
         made = FlopModel.of(network)

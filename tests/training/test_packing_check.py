@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from jepa_ray.config import ModelConfig
-from jepa_ray.conformance.architectures import ARCHITECTURES
+from jepa_ray.conformance.forms import FORMS
 from jepa_ray.data.views import TokenTable, tokenize_split
 from jepa_ray.models.auto import family_of
 from jepa_ray.models.families import AUTO
@@ -19,7 +19,7 @@ from tests import tiny_models as tiny
 
 
 def form(name: str, folder: Path) -> tuple[Network, TokenTable]:
-    ARCHITECTURES[name].write(folder, [text for pair in tiny.EXAMPLES for text in (pair.system, pair.text, pair.code)])
+    FORMS[name].write(folder, [text for pair in tiny.EXAMPLES for text in (pair.system, pair.text, pair.code)])
     model = ModelConfig(family=AUTO, model=str(folder))
     table = tokenize_split(tiny.EXAMPLES[:6], load_tokenizer(str(folder), model), family_of(model, str(folder)), 512)
     return load_network(str(folder), model, None, k=2, seed=0), table
@@ -29,7 +29,7 @@ def form(name: str, folder: Path) -> tuple[Network, TokenTable]:
 def test_flex_attends_within_each_architectures_windows(name: str, tmp_path: Path) -> None:
     """Some keep their window in the config only, so its tiles must be prepared from there."""
     network, table = form(name, tmp_path)
-    window = ARCHITECTURES[name].config.get("sliding_window")
+    window = FORMS[name].config.get("sliding_window")
     assert window is None or int(table.lm.lengths.max()) > window
     network.kernel = "flex"
     assert attention_error(network, table, "trie", k=2, bf16=False) < 1e-4

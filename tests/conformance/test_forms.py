@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from jepa_ray.config import ModelConfig
-from jepa_ray.conformance.architectures import ARCHITECTURES, Imitation
+from jepa_ray.conformance.forms import FORMS, Form
 from jepa_ray.conformance.network_checks import CHECKS
 from jepa_ray.data.views import Renderer
 from jepa_ray.models.auto import family_of
@@ -114,16 +114,16 @@ SLOW = {"Gemma 2", "Qwen 3 MoE"}
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The checkpoints, by name."""
     folder = tmp_path_factory.mktemp("architectures")
-    for name, imitation in ARCHITECTURES.items():
-        imitation.write(folder / name, words())
-    return {name: folder / name for name in ARCHITECTURES}
+    for name, form in FORMS.items():
+        form.write(folder / name, words())
+    return {name: folder / name for name in FORMS}
 
 
 def words() -> list[str]:
     return [text for pair in examples() for text in (pair.system, pair.text, pair.code)]
 
 
-@pytest.fixture(params=ARCHITECTURES)
+@pytest.fixture(params=FORMS)
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -138,9 +138,9 @@ def outcome(subject: Subject, names: Sequence[str]) -> dict[str, str]:
 
 
 def test_every_form_has_its_expectation() -> None:
-    assert list(FORMATS) == list(ARCHITECTURES) and len(FORMATS) == 18
+    assert list(FORMATS) == list(FORMS) and len(FORMATS) == 18
     assert {"qwen2", "llama", "mistral", "gemma", "phi3", "olmo2", "granite", "gpt_neox", "gpt2", "olmoe"} < {
-        form.model_type for form in ARCHITECTURES.values()
+        form.model_type for form in FORMS.values()
     }
 
 
@@ -173,7 +173,7 @@ def test_packed_rows_give_the_states_of_separate_passes(name: str, folders: dict
 NETWORK = ("gradients", "LoRA targets", "predictor tokens", "stop token", "save and reload")
 
 
-@pytest.mark.parametrize("name", [pytest.param(each, marks=pytest.mark.slow if each in SLOW else ()) for each in ARCHITECTURES])
+@pytest.mark.parametrize("name", [pytest.param(each, marks=pytest.mark.slow if each in SLOW else ()) for each in FORMS])
 def test_losses_gradients_and_generation(name: str, folders: dict[str, Path]) -> None:
     torch.set_num_threads(1)
     wanted = dict.fromkeys(NETWORK, "ok") | ({"LoRA targets": "skipped"} if FORMATS[name].adapters is None else {})
@@ -181,7 +181,7 @@ def test_losses_gradients_and_generation(name: str, folders: dict[str, Path]) ->
 
 
 def test_an_imitation_is_the_same_each_time(tmp_path: Path) -> None:
-    form: Imitation = ARCHITECTURES["SmolLM3"]
+    form: Form = FORMS["SmolLM3"]
     for folder in ("a", "b"):
         form.write(tmp_path / folder, words())
     for file in ("model.safetensors", "tokenizer.json", "config.json", "chat_template.jinja"):

@@ -132,8 +132,8 @@ GRANITE = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Imitation:
-    """A small checkpoint in the form of a published one."""
+class Form:
+    """The form of a published checkpoint, and how to write a small one."""
 
     name: str
     model_type: str
@@ -211,50 +211,50 @@ _OLD = MappingProxyType({"head_dim": None, "num_key_value_heads": None})
 _WINDOW = MappingProxyType({"sliding_window": 48})
 _TIED = MappingProxyType({"tie_word_embeddings": True})
 
-ARCHITECTURES: Mapping[str, Imitation] = MappingProxyType(
+FORMS: Mapping[str, Form] = MappingProxyType(
     {
         one.name: one
         for one in (
-            Imitation(name="Qwen 2.5", model_type="qwen2", published="Qwen/Qwen2.5-0.5B-Instruct", template=QWEN_25, special=_IM,
+            Form(name="Qwen 2.5", model_type="qwen2", published="Qwen/Qwen2.5-0.5B-Instruct", template=QWEN_25, special=_IM,
                       eos="<|im_end|>", pad="<|endoftext|>", config={"head_dim": None, **_TIED}),
-            Imitation(name="Qwen 3", model_type="qwen3", published="Qwen/Qwen3-0.6B", template=QWEN_3, eos="<|im_end|>",
+            Form(name="Qwen 3", model_type="qwen3", published="Qwen/Qwen3-0.6B", template=QWEN_3, eos="<|im_end|>",
                       special=(*_IM, "<think>", "</think>"), pad="<|endoftext|>", config=_TIED),
-            Imitation(name="Llama 2", model_type="llama", published="meta-llama/Llama-2-7b-chat-hf", template=LLAMA_2, **_SPM,
+            Form(name="Llama 2", model_type="llama", published="meta-llama/Llama-2-7b-chat-hf", template=LLAMA_2, **_SPM,
                       config={"num_key_value_heads": 4}),
-            Imitation(name="SmolLM2", model_type="llama", published="HuggingFaceTB/SmolLM2-135M-Instruct", template=SMOLLM_2, special=_IM,
+            Form(name="SmolLM2", model_type="llama", published="HuggingFaceTB/SmolLM2-135M-Instruct", template=SMOLLM_2, special=_IM,
                       bos="<|im_start|>", eos="<|im_end|>", pad="<|im_end|>", config=_TIED),
-            Imitation(name="SmolLM3", model_type="smollm3", published="HuggingFaceTB/SmolLM3-3B", template=SMOLLM_3, eos="<|im_end|>",
+            Form(name="SmolLM3", model_type="smollm3", published="HuggingFaceTB/SmolLM3-3B", template=SMOLLM_3, eos="<|im_end|>",
                       special=("<|begin_of_text|>", "<|end_of_text|>", "<|im_start|>", "<|im_end|>"), pad="<|im_end|>",
                       config={"no_rope_layers": [1, 0], "head_dim": None, **_TIED}),
-            Imitation(name="Mistral", model_type="mistral", published="mistralai/Mistral-7B-Instruct-v0.3", template=MISTRAL, **_SPM,
+            Form(name="Mistral", model_type="mistral", published="mistralai/Mistral-7B-Instruct-v0.3", template=MISTRAL, **_SPM,
                       config=_WINDOW),
-            Imitation(name="Gemma 1", model_type="gemma", published="google/gemma-2b-it", template=GEMMA, **_GEMMA, config=_TIED),
-            Imitation(name="Gemma 2", model_type="gemma2", published="google/gemma-2-2b-it", template=GEMMA, **_GEMMA,
+            Form(name="Gemma 1", model_type="gemma", published="google/gemma-2b-it", template=GEMMA, **_GEMMA, config=_TIED),
+            Form(name="Gemma 2", model_type="gemma2", published="google/gemma-2-2b-it", template=GEMMA, **_GEMMA,
                       config={"query_pre_attn_scalar": 16, **_TIED, **_WINDOW}),
-            Imitation(name="Gemma 3", model_type="gemma3_text", published="google/gemma-3-1b-it", template=GEMMA_3, **_GEMMA,
+            Form(name="Gemma 3", model_type="gemma3_text", published="google/gemma-3-1b-it", template=GEMMA_3, **_GEMMA,
                       config={"query_pre_attn_scalar": 16, "layer_types": ["sliding_attention", "full_attention"], **_TIED, **_WINDOW}),
-            Imitation(name="Phi 3", model_type="phi3", published="microsoft/Phi-3-mini-4k-instruct", template=PHI_3, bos="<s>",
+            Form(name="Phi 3", model_type="phi3", published="microsoft/Phi-3-mini-4k-instruct", template=PHI_3, bos="<s>",
                       special=("<unk>", "<s>", "</s>", "<|endoftext|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"),
                       eos="<|endoftext|>", pad="<|endoftext|>", sentence_piece=True, config={"head_dim": None, **_WINDOW}),
-            Imitation(name="Phi 4", model_type="phi3", published="microsoft/phi-4", template=PHI_4, special=(*_IM, "<|im_sep|>"),
+            Form(name="Phi 4", model_type="phi3", published="microsoft/phi-4", template=PHI_4, special=(*_IM, "<|im_sep|>"),
                       bos="<|endoftext|>", eos="<|im_end|>", pad="<|endoftext|>", config={"head_dim": None}),
-            Imitation(name="OLMo 2", model_type="olmo2", published="allenai/OLMo-2-0425-1B-Instruct", template=OLMO_2, bos="<|endoftext|>",
+            Form(name="OLMo 2", model_type="olmo2", published="allenai/OLMo-2-0425-1B-Instruct", template=OLMO_2, bos="<|endoftext|>",
                       special=("<|pad|>", "<|endoftext|>"), eos="<|endoftext|>", pad="<|pad|>"),
-            Imitation(name="OLMo 3", model_type="olmo3", published="allenai/Olmo-3-7B-Instruct", template=OLMO_3, bos="<|endoftext|>",
+            Form(name="OLMo 3", model_type="olmo3", published="allenai/Olmo-3-7B-Instruct", template=OLMO_3, bos="<|endoftext|>",
                       special=("<|pad|>", *_IM), eos="<|im_end|>", pad="<|pad|>",
                       config={"layer_types": ["sliding_attention", "full_attention"], **_WINDOW}),
-            Imitation(name="Granite", model_type="granite", published="ibm-granite/granite-3.3-2b-instruct", template=GRANITE,
+            Form(name="Granite", model_type="granite", published="ibm-granite/granite-3.3-2b-instruct", template=GRANITE,
                       special=("<|end_of_text|>", "<|start_of_role|>", "<|end_of_role|>"), bos="<|end_of_text|>", eos="<|end_of_text|>",
                       pad="<|end_of_text|>", config={"head_dim": None, "attention_multiplier": 0.1, "embedding_multiplier": 3.0,
                                                      "residual_multiplier": 0.5, "logits_scaling": 4.0, **_TIED}),
-            Imitation(name="Pythia", model_type="gpt_neox", published="EleutherAI/pythia-160m", template=None, special=("<|endoftext|>",),
+            Form(name="Pythia", model_type="gpt_neox", published="EleutherAI/pythia-160m", template=None, special=("<|endoftext|>",),
                       bos="<|endoftext|>", eos="<|endoftext|>", config=_OLD),
-            Imitation(name="GPT-2", model_type="gpt2", published="openai-community/gpt2", template=None, special=("<|endoftext|>",),
+            Form(name="GPT-2", model_type="gpt2", published="openai-community/gpt2", template=None, special=("<|endoftext|>",),
                       bos="<|endoftext|>", eos="<|endoftext|>", config={**_OLD, **_TIED}),
-            Imitation(name="OLMoE", model_type="olmoe", published="allenai/OLMoE-1B-7B-0125-Instruct", template=OLMO_2,
+            Form(name="OLMoE", model_type="olmoe", published="allenai/OLMoE-1B-7B-0125-Instruct", template=OLMO_2,
                       special=("<|padding|>", "<|endoftext|>"), bos="<|endoftext|>", eos="<|endoftext|>", pad="<|padding|>",
                       config={"head_dim": None, "num_experts": 4, "num_experts_per_tok": 2}),
-            Imitation(name="Qwen 3 MoE", model_type="qwen3_moe", published="Qwen/Qwen3-30B-A3B", template=QWEN_3, eos="<|im_end|>",
+            Form(name="Qwen 3 MoE", model_type="qwen3_moe", published="Qwen/Qwen3-30B-A3B", template=QWEN_3, eos="<|im_end|>",
                       special=(*_IM, "<think>", "</think>"), pad="<|endoftext|>",
                       config={"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}),
         )
