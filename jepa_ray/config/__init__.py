@@ -4,6 +4,7 @@
 """
 
 from jepa_ray.config.comparison import Arm, Kind, arms, compared, grown
+from jepa_ray.config.laws import auto_without_checkpoint, default_families, two_tasks, used_seed
 from jepa_ray.config.objective import (
     IN_SEQUENCE,
     MASKED_KNOBS,
@@ -21,8 +22,6 @@ from jepa_ray.config.sweep import (
     SchedulerConfig,
     SearchConfig,
     SweepConfig,
-    two_tasks,
-    used_seed,
 )
 from jepa_ray.config.trial import (
     OWN_DATA,
@@ -73,10 +72,12 @@ __all__ = [
     "SweepConfig",
     "TrialConfig",
     "arms",
+    "auto_without_checkpoint",
     "canonical",
     "columns",
     "compared",
     "config_id",
+    "default_families",
     "grown",
     "masked_misfit",
     "two_tasks",

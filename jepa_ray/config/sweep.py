@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import Field, field_serializer, field_validator, model_validator
 
 from jepa_ray.config.controls import add_controls, stored_names
+from jepa_ray.config.laws import auto_without_checkpoint, default_families, two_tasks, used_seed
 from jepa_ray.config.objective import ObjectiveConfig
 from jepa_ray.config.rates import with_adapter_rate
 from jepa_ray.config.record import Record, show
@@ -68,16 +68,6 @@ class CrossEntropyConfig(Record):
     """answer: cross-entropy over the answer and its end of turn. all: over every token after the first. If null, as in `base.optim`."""
     train_end_of_turn: bool | None = None
     """Whether the model is trained to stop after its answer. If null, as in `base.optim`."""
-
-
-def used_seed(seed: int, seeds: Sequence[int]) -> str:
-    """Error sentence for a confirmation that reuses the seed of the search."""
-    return f"base.seed = {seed} is also among confirm.seeds = {show(seeds)}, but the confirmation needs fresh seeds; change one of the two"
-
-
-def two_tasks(task: str, data_task: str) -> str:
-    """Error sentence for a `data.task` that differs from `task`."""
-    return f"is {data_task!r}, but task is {task!r}; drop data.task"
 
 
 class SearchConfig(Record):
@@ -186,7 +176,8 @@ class SweepConfig(Record):
     output: str = "results"
     """Parent folder of the results folder."""
     families: tuple[str, ...] = Field(("llama3",), min_length=1)
-    """Architectures with their chat templates: names in `models.families.FAMILIES`, or of masked encoders in `models.encoders.ENCODERS`."""
+    """Architectures with their chat templates: names in `models.families.FAMILIES`, or of masked encoders in `models.encoders.ENCODERS`.
+    auto: any causal language model, found from its checkpoint; also the default if `model` is a hub id or a folder."""
     model: str | dict[str, str] = "tiny"
     """`tiny` (built in), `paper` (the paper's hub id), a hub id or a local folder: one for all families, or one per family."""
     task: dict[str, TaskData] = Field(default_factory=lambda: {"nl-rx": TaskData()}, min_length=1)
@@ -260,6 +251,11 @@ class SweepConfig(Record):
 
     @model_validator(mode="before")
     @classmethod
+    def _auto_by_default(cls, value: Any) -> Any:
+        return {"families": default_families(value), **value} if isinstance(value, dict) else value
+
+    @model_validator(mode="before")
+    @classmethod
     def _one_task(cls, value: Any) -> Any:
         """`task` and `data.task` are one key: either sets both. With several tasks, `data.task` is the first."""
         if not isinstance(value, dict):
@@ -322,6 +318,12 @@ class SweepConfig(Record):
         """Maximum length of an answer in tokens that the file gives for a task. None: the task's own applies."""
         cap = self.task[task].max_new_tokens
         return cap if cap is not None else self.base.evaluation.max_new_tokens
+
+    @model_validator(mode="after")
+    def _auto_needs_a_checkpoint(self) -> SweepConfig:
+        if "auto" in self.families and (isinstance(self.model, str) or "auto" in self.model) and self.model_of("auto") in ("tiny", "paper"):
+            raise ValueError(auto_without_checkpoint(self.model_of("auto")))
+        return self
 
     @model_validator(mode="after")
     def _fresh_seeds(self) -> SweepConfig:

@@ -38,7 +38,8 @@ class NetworkConfig(Record):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto: bf16 on a GPU (with fp32 master weights for trained parameters), fp32 on a CPU."""
     packing: Literal["auto", "trie", "flat", "plain"] = "auto"
-    """How token sequences share rows. All ways are exact; auto is trie, which never needs more tokens (see `data/packing.py`)."""
+    """How token sequences share rows. All ways are exact; auto is trie, which never needs more tokens (see `data/packing.py`), or plain for
+    architectures whose sequences cannot share rows."""
     attention: Literal["auto", "bucketed", "flex"] = "auto"
     """How tokens of a packed row attend. Both ways are exact. bucketed: PyTorch's fused attention, once per group of similar sequences.
     flex: FlexAttention, one kernel for the row (on a CPU a dense mask, for tests). auto: flex on a GPU, and with `compile: true`."""
@@ -64,7 +65,7 @@ class ModelConfig(NetworkConfig):
     """The network to train."""
 
     family: str
-    """Architecture with its chat template: a name in `models.families.FAMILIES`."""
+    """Architecture with its chat template: a name in `models.families.FAMILIES`, or auto."""
     model: str = "tiny"
     """`tiny` (built in), `paper` (the hub id that the paper used), a hub id, or a local folder in Hugging Face's format."""
 

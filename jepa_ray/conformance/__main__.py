@@ -1,7 +1,7 @@
 """Command line that checks whether results trained on a checkpoint can be trusted: `python -m jepa_ray.conformance PATH_OR_ID`.
 
-Prints one row per check; exits with 0 if all pass, 1 if any fails, 2 if there is nothing to check. The checks themselves are in
-`text_checks.py` and `network_checks.py`.
+Prints one row per check; exits with 0 if all pass, 1 if any fails, 2 if there is nothing to check. Without --family, what is known about
+the checkpoint is what `auto` finds. The checks themselves are in `preparation/text_checks.py` and `network_checks.py`.
 """
 
 from __future__ import annotations
@@ -17,15 +17,17 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedConfig
+from transformers import AutoModelForCausalLM
 from transformers.utils import logging
 
 from jepa_ray.config import ModelConfig
+from jepa_ray.conformance.forms import FORMS
 from jepa_ray.conformance.network_checks import CHECKS
-from jepa_ray.conformance.text_checks import NUM_EXAMPLES, Row, Subject, examples, run_checks
-from jepa_ray.models.families import FAMILIES, ModelFamily, get_family
+from jepa_ray.models.auto import family_of
+from jepa_ray.models.families import AUTO, FAMILIES, ModelFamily, get_family
 from jepa_ray.models.loading import load_config, seeded
 from jepa_ray.models.tiny import tiny_config
+from jepa_ray.preparation.text_checks import NUM_EXAMPLES, Row, Subject, examples, run_checks
 from jepa_ray.preparation.tiny_base import base_tokenizer
 
 PAGE_COMMAND = "python -m jepa_ray.conformance --all --markdown"
@@ -42,11 +44,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     warnings.simplefilter("ignore", FutureWarning)  # libraries warn about each other; users cannot act on it
     rows: dict[str, list[Row]] = {}
     try:
-        for family in FAMILIES if arguments.all else [arguments.family]:
-            with subject_of("tiny" if arguments.all else arguments.checkpoint, family) as subject:
+        for name in [*FAMILIES, *FORMS] if arguments.all else [arguments.family]:
+            with subject_of("tiny" if arguments.all else arguments.checkpoint, name) as subject:
+                shown = name if name in FORMS else subject.family.name
                 if not (arguments.json or arguments.markdown):
-                    print(f"{subject.checkpoint if not arguments.all else 'tiny'}, family {subject.family.name}, on {subject.device}")
-                family_rows = rows[subject.family.name] = []
+                    print(f"{subject.checkpoint if not arguments.all else 'tiny'}, family {shown}, on {subject.device}")
+                    for fact in subject.family.found:
+                        print(f"  {'found':<17} {fact}")
+                family_rows = rows[shown] = []
                 for row in run_checks(subject, CHECKS):
                     family_rows.append(row)
                     if not (arguments.json or arguments.markdown):
@@ -67,8 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m jepa_ray.conformance", description="Check a checkpoint before training on it.")
     parser.add_argument("checkpoint", nargs="?", metavar="PATH_OR_ID", help="folder in Hugging Face's format, hub id, tiny or paper")
-    parser.add_argument("--family", metavar="NAME", help=f"one of {', '.join(FAMILIES)}; default: by the checkpoint's model_type")
-    parser.add_argument("--all", action="store_true", help="check the tiny instance of every family")
+    parser.add_argument("--family", metavar="NAME", help=f"one of {', '.join(FAMILIES)}; default: {AUTO}, found from the checkpoint")
+    parser.add_argument("--all", action="store_true", help="check the tiny instance of every family and architecture")
     parser.add_argument("--json", action="store_true", help="print the rows as JSON")
     parser.add_argument("--markdown", action="store_true", help="with --all: print the page docs/families.md")
     return parser
@@ -89,34 +94,31 @@ def subject_of(checkpoint: str, family_name: str | None) -> Iterator[Subject]:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if checkpoint in ("tiny", "paper") and family_name is None:
         raise ValueError(f"{checkpoint} needs --family NAME, one of {', '.join(FAMILIES)}")
+    form = FORMS.get(family_name or "")
+    if checkpoint == "tiny" and form is not None:
+        with tempfile.TemporaryDirectory() as folder:
+            pairs = examples()
+            form.write(Path(folder), [text for pair in pairs for text in (pair.system, pair.text, pair.code)])
+            yield Subject(folder, family_of(ModelConfig(family=AUTO, model=folder), folder), device)
+        return
     if checkpoint == "tiny":
         family = get_family(str(family_name))
         with tempfile.TemporaryDirectory() as folder:
             write_tiny(family, Path(folder))
             yield Subject(folder, family, device)
         return
-    family = get_family(family_name) if family_name is not None else infer_family(checkpoint)
-    source = family.paper_model if checkpoint == "paper" else checkpoint
-    load_config(source, ModelConfig(family=family.name, model=source))
-    yield Subject(source, family, device)
+    name = family_name if family_name is not None else published_family(checkpoint)
+    source = get_family(name).paper_model if checkpoint == "paper" else checkpoint
+    model = ModelConfig(family=name, model=source)
+    if name != AUTO:  # an own record says nothing about the checkpoint
+        load_config(source, model)
+    yield Subject(source, family_of(model, source), device)
 
 
-def infer_family(checkpoint: str) -> ModelFamily:
-    """The only family with the checkpoint's `model_type`; ValueError if there is none, or more than one."""
-    try:
-        kind = PreTrainedConfig.get_config_dict(checkpoint)[0].get("model_type")
-    except (OSError, ValueError):
-        kind = None
-    if kind is None:  # load again with any family: its error names the remedy
-        load_config(checkpoint, ModelConfig(family=next(iter(FAMILIES)), model=checkpoint))
-        raise ValueError(f"config.json of {checkpoint} has no model_type; pass --family")
-    matches = [family for family in FAMILIES.values() if family.model_type == kind]
-    if len(matches) != 1:
-        count = f"{len(matches)} families have" if matches else "no family has"
-        names = ", ".join(f"{family.name} ({family.model_type})" for family in matches or FAMILIES.values())
-        remedy = "pass --family with one of" if matches else "the supported families are"
-        raise ValueError(f"{count} the model_type {kind!r} of {checkpoint}; {remedy} {names}")
-    return matches[0]
+def published_family(checkpoint: str) -> str:
+    """The family in whose record a hub id is, or else `auto`."""
+    named = (name for name, family in FAMILIES.items() if checkpoint in (family.paper_model, *family.other_models))
+    return next(named, AUTO)
 
 
 def write_tiny(family: ModelFamily, folder: Path) -> None:
@@ -140,29 +142,41 @@ def line(row: Row) -> str:
 
 def markdown(rows: Mapping[str, Sequence[Row]]) -> str:
     """The page docs/families.md: a table of families and checks, and what each check requires. Does not depend on machine or date."""
-    header = ["family", "model type", "paper's checkpoint", *CHECKS]
     lines = [
         "# Families",
         "",
-        "Every family's tiny instance (real architecture and chat format, random weights) against every check,",
+        "Tiny instances (real architecture and chat format, random weights) against every check,",
         f"on {NUM_EXAMPLES} built-in pairs.",
         "To run the same checks on your own checkpoint: `python -m jepa_ray.conformance PATH_OR_ID`.",
         "",
         f"Generated by `{PAGE_COMMAND} > docs/families.md`; do not edit by hand.",
         "",
-        f"| {' | '.join(header)} |",
-        f"|{'---|' * len(header)}",
+        "## In the table of families",
+        "",
+        *_table("family", {name: (family.model_type, family.paper_model) for name, family in FAMILIES.items() if name in rows}, rows),
+        "",
+        "## Found by `families: [auto]`",
+        "",
+        "What a checkpoint of each form contains is imitated: its chat template, the kind of its tokenizer, its layers.",
+        "",
+        *_table("form", {name: (form.model_type, form.published) for name, form in FORMS.items() if name in rows}, rows),
     ]
-    for name, family_rows in rows.items():
-        family = FAMILIES[name]
-        cells = [f"{row.result}, {row.bound}" if row.bound else row.result for row in family_rows]
-        lines.append(f"| {' | '.join([name, f'`{family.model_type}`', f'`{family.paper_model}`', *cells])} |")
     lines += ["", "What each check requires; a number is the bound on the largest relative error.", ""]
     lines += [f"- **{name}**: {(check.__doc__ or '').splitlines()[0]}" for name, check in CHECKS.items()]
     failed = [(name, row) for name, family_rows in rows.items() for row in family_rows if row.result != "ok"]
     if failed:
         lines += ["", *(f"- {name}, {row.check}: {row.result}; {row.found}" for name, row in failed)]
     return "\n".join(lines) + "\n"
+
+
+def _table(first: str, about: Mapping[str, tuple[str, str]], rows: Mapping[str, Sequence[Row]]) -> list[str]:
+    """One line per family or form: its name, model type, a published checkpoint, and the outcome of each check."""
+    header = [first, "model type", "paper's checkpoint" if first == "family" else "such as", *CHECKS]
+    lines = [f"| {' | '.join(header)} |", f"|{'---|' * len(header)}"]
+    for name, (model_type, checkpoint) in about.items():
+        cells = [f"{row.result}, {row.bound}" if row.bound else row.result for row in rows[name]]
+        lines.append(f"| {' | '.join([name, f'`{model_type}`', f'`{checkpoint}`', *cells])} |")
+    return lines
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Checks of a checkpoint that run its network; the framework and the checks of its text are in `text_checks.py`.
+"""Checks of a checkpoint that run its network; the framework and the checks of its text are in `preparation/text_checks.py`.
 
 Everything is computed in fp32 on a few examples, one network at a time and with one set of gradients, so that models with billions of
 parameters fit on one GPU. Legend: N labels, D width.
@@ -19,28 +19,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from jepa_ray.config import LoraConfig, ObjectiveConfig, OptimConfig, TrialConfig
-from jepa_ray.conformance.text_checks import (
-    PREDICTORS,
-    Check,
-    Found,
-    Skip,
-    Subject,
-    check_labels,
-    check_readouts,
-    check_template,
-    check_tokenizer,
-    longer_than,
-)
-from jepa_ray.data.packing import PREDICTOR_BASE, make_batch
+from jepa_ray.data.packing import PREDICTOR_BASE, Backend, make_batch
 from jepa_ray.data.views import TokenTable
 from jepa_ray.evaluation.generate import generate
 from jepa_ray.models.loading import load_tokenizer, uses_bf16
 from jepa_ray.models.network import Network
 from jepa_ray.objectives.distances import DISTANCES
+from jepa_ray.preparation.text_checks import PREDICTORS, TEXT_CHECKS, Check, Found, Skip, Subject, longer_than
 from jepa_ray.training import checkpoint
 from jepa_ray.training.jepa_term import Term
 from jepa_ray.training.optimizer import make_optimizer
-from jepa_ray.training.packing_check import attention_error, separate_pass
+from jepa_ray.training.packing_check import attention_error, check_head, separate_pass
 from jepa_ray.training.runtime import Runtime
 from jepa_ray.training.state import TrainState
 from jepa_ray.training.step import losses, train_step
@@ -60,6 +49,7 @@ def check_packing(subject: Subject) -> Found:
     """Packed rows give the same hidden states as separate passes, also beyond a sliding window."""
     network = subject.network(k=PREDICTORS)
     window = sliding_window(network.causal_lm.config)
+    check_head(network, subject.table, bf16=False)
     worst, beyond = 0.0, ""
     tables = [(subject.table, 4)]
     if window is not None:
@@ -69,13 +59,15 @@ def check_packing(subject: Subject) -> Found:
         else:
             tables.append((longer_than(subject, window), 1))
             beyond = f"; also beyond the sliding window of {window} tokens"
+    backends: tuple[Backend, ...] = ("trie", "flat") if subject.backend == "trie" else ("plain",)
     for table, examples in tables:
-        for backend in ("trie", "flat"):
+        for backend in backends:
             error = attention_error(network, table, backend, k=PREDICTORS, bf16=False, examples=examples)
             worst = max(worst, error)
             if uses_bf16(subject.model(precision="auto"), subject.device):
                 attention_error(network, table, backend, k=PREDICTORS, bf16=True, examples=examples)
-    return Found(f"hidden states as in separate passes, trie and flat{beyond}", worst)
+    how = " and ".join(backends) if subject.family.plain_because is None else f"plain only, because {subject.family.plain_because}"
+    return Found(f"hidden states as in separate passes, {how}{beyond}", worst)
 
 
 def sliding_window(config: Any) -> int | None:
@@ -88,9 +80,9 @@ def sliding_window(config: Any) -> int | None:
 def check_gradients(subject: Subject) -> Found:
     """Packed rows give the same losses and gradients as separate passes: full and LoRA, with and without gradient checkpointing."""
     worst, table, beyond = 0.0, subject.table, ""
-    for lora in (None, LORA):
+    for lora in (None, LORA) if subject.family.no_adapters_because is None else (None,):
         for recompute in (False, True):
-            network = subject.network(lora, k=PREDICTORS, gradient_checkpointing=recompute).train()
+            network = without_dropout(subject.network(lora, k=PREDICTORS, gradient_checkpointing=recompute).train())
             if recompute and not any(getattr(module, "gradient_checkpointing", False) for module in network.modules()):
                 raise ValueError("the model ignores gradient checkpointing; do not set base.model.gradient_checkpointing")
             if (window := sliding_window(network.causal_lm.config)) is not None:
@@ -103,7 +95,19 @@ def check_gradients(subject: Subject) -> Found:
                 raise ValueError(f"losses or gradients differ from separate passes by {error:.2g} ({how}); {_PLAIN}")
             worst = max(worst, error)
             del network
-    return Found("losses and gradients as in separate passes: full, LoRA, with and without gradient checkpointing" + beyond, worst)
+    kinds = "full, LoRA" if subject.family.no_adapters_because is None else "full"
+    return Found(f"losses and gradients as in separate passes: {kinds}, with and without gradient checkpointing{beyond}", worst)
+
+
+def without_dropout(network: Network) -> Network:
+    """The network with all dropout switched off, which would differ between any two passes."""
+    for module in network.modules():
+        for name in ("attention_dropout", "dropout"):  # shares that attention passes on
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    return network
 
 
 def gradient_error(subject: Subject, network: Network, table: TokenTable) -> float:
@@ -113,7 +117,7 @@ def gradient_error(subject: Subject, network: Network, table: TokenTable) -> flo
     """
     config = TrialConfig(model=subject.model(), objective=ObjectiveConfig(k=PREDICTORS))
     rows = [*ROWS[:-1], len(table) - 1]
-    batch = make_batch(table, rows, backend="trie", k=PREDICTORS)
+    batch = make_batch(table, rows, backend=subject.backend, k=PREDICTORS)
     ce, jepa = losses(network, batch, config, subject.device)
     weights = 1 / batch.num_labels, 10 / batch.num_pairs  # large enough that an error of the JEPA term shows
     (weights[0] * ce + weights[1] * jepa).backward()
@@ -152,6 +156,8 @@ def _separate_losses(network: Network, table: TokenTable, row: int) -> tuple[Ten
 
 def check_lora(subject: Subject) -> Found:
     """Every matrix except embeddings and head has an adapter, as has every target of the family; merging and reloading changes nothing."""
+    if subject.family.no_adapters_because is not None:
+        raise Skip(f"no adapters: {subject.family.no_adapters_because}")
     network = subject.network(LORA).eval()
     lm, targets = network.causal_lm, subject.family.lora_targets
     remedy = f"correct lora_targets of family {subject.family.name} in jepa_ray/models/families.py"
@@ -182,12 +188,13 @@ def _without_adapter(lm: nn.Module, adapted: set[str]) -> Iterator[str]:
 
 def check_predictor(subject: Subject) -> Found:
     """A training step moves all predictor tokens and, under LoRA, no embedding of the vocabulary; saved state is restored exactly."""
-    network = subject.network(LORA, k=PREDICTORS).train()
+    lora = LORA if subject.family.no_adapters_because is None else None
+    network = subject.network(lora, k=PREDICTORS).train()
     assert network.predictor is not None
     before = network.predictor.detach().clone()
     config = TrialConfig(
         model=subject.model(),
-        lora=LORA,
+        lora=lora,
         objective=ObjectiveConfig(k=PREDICTORS),
         optim=OptimConfig(learning_rate=1e-3, batch_size=len(ROWS)),
     )
@@ -198,24 +205,25 @@ def check_predictor(subject: Subject) -> Found:
         optimizer=make_optimizer(network, config),
         term=Term.of(config, network),
         runtime=Runtime(device=str(subject.device)),
-        packing="trie",
+        packing=subject.backend,
     )
     train_step(state, np.array(ROWS), 0, 2)
     moved = (network.predictor.detach() - before).abs().amax(dim=1)
     if not bool(((moved > 0) & torch.isfinite(moved)).all()):
         raise ValueError(f"only {int((moved > 0).sum())} of {PREDICTORS} predictor tokens move in a training step; {_REPORT}")
-    if any(p.requires_grad for p in network.causal_lm.get_input_embeddings().parameters()):
+    if lora is not None and any(p.requires_grad for p in network.causal_lm.get_input_embeddings().parameters()):
         raise ValueError(f"the vocabulary's embeddings are trained under LoRA; {_REPORT}")
     saved = {name: p.detach().clone() for name, p in network.named_parameters() if p.requires_grad}
     with tempfile.TemporaryDirectory() as scratch:
         checkpoint.write(Path(scratch), state.snapshot())
         del network, state
-        again = subject.network(LORA, k=PREDICTORS)
+        again = subject.network(lora, k=PREDICTORS)
         checkpoint.load(Path(scratch), again, make_optimizer(again, config))
     restored = dict(again.named_parameters())
     if wrong := [name for name, value in saved.items() if not torch.equal(restored[name], value)]:
         raise ValueError(f"{wrong[0]} restored from the trial's working checkpoint differs from what was saved; {_REPORT}")
-    return Found(f"all {PREDICTORS} move, the vocabulary does not; a trial's state is restored bit for bit")
+    still = ", the vocabulary does not" if lora is not None else ""
+    return Found(f"all {PREDICTORS} move{still}; a trial's state is restored bit for bit")
 
 
 def check_stop(subject: Subject) -> Found:
@@ -239,7 +247,10 @@ def check_stop(subject: Subject) -> Found:
     handle = head.register_forward_hook(forced)
     try:
         prompts = [subject.table.prompt(i) for i in rows]
-        written = generate(network, tokenizer, prompts, turn_end=subject.family.turn_end, batch_size=len(rows), max_new_tokens=12)
+        stop_text = subject.family.turn_end
+        written = generate(
+            network, tokenizer, prompts, turn_end=stop_text, batch_size=len(rows), max_new_tokens=12, packing=subject.backend
+        )
     finally:
         handle.remove()
     lengths, one = [generation.num_tokens for generation in written], tokenizer.decode([ordinary])
@@ -292,10 +303,7 @@ def _scratch(network: Network) -> Iterator[Path]:
 
 
 CHECKS: dict[str, Check] = {
-    "tokenizer": check_tokenizer,
-    "template": check_template,
-    "readouts": check_readouts,
-    "labels": check_labels,
+    **TEXT_CHECKS,
     "packing": check_packing,
     "gradients": check_gradients,
     "LoRA targets": check_lora,

@@ -42,6 +42,8 @@ def of_family(report: Mapping[str, Any]) -> list[str]:
         if (table := tokens["train"].get(key))
     )
     out = [f"tokens in training, median / 95 % / longest: {lengths}"]
+    if found := report.get("found"):
+        out.insert(0, f"found in the checkpoint: {'; '.join(found)}. Check its network too: {report['conformance']}")
     if base := report.get("base_examples"):
         out.append(f"{base} of the training examples pre-train the tiny base; the others are for fine-tuning")
     if dropped := {name: split["dropped"] for name, split in tokens.items() if split["dropped"]}:

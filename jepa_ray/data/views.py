@@ -45,6 +45,8 @@ class ChatStyle(Protocol):
     def bos(self) -> str | None: ...
     @property
     def turn_end(self) -> str: ...
+    @property
+    def answer_lead(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,8 @@ class TokenTable:
     """Number of examples left out because a sequence was longer than `max_length`."""
     special: int = 0
     """Number of examples whose messages contain the text of a special token, which is read as text (`content.py`)."""
+    turn_end: str = ""
+    """Text of the token that ends every answer, and stops generation."""
 
     def __len__(self) -> int:
         return len(self.example_ids)
@@ -143,7 +147,9 @@ class Renderer:
             )
         if system.strip() not in prompt:
             raise ValueError(f"the chat template of family {self.style.name} does not show the system message; {_OTHER_TEMPLATE}")
-        return prompt, shown + after[: after.index(self.style.turn_end) + len(self.style.turn_end)]
+        lead = self.style.answer_lead if prompt.endswith(self.style.answer_lead) else ""
+        answer = lead + shown + after[: after.index(self.style.turn_end) + len(self.style.turn_end)]
+        return prompt[: len(prompt) - len(lead)], answer
 
     def view(self, role: str, content: str) -> tuple[str, int]:
         """(one message alone, cut after the last character of its content that is not white space; start of the content)."""
@@ -268,6 +274,7 @@ def tokenize_split(
         options=_options([examples[i] for i in kept], renderer, content) if scored else (),
         dropped=len(examples) - len(kept),
         special=sum(content.veiled(text) != text for text in map(_messages, examples)),
+        turn_end=style.turn_end,
     )
 
 

@@ -42,7 +42,8 @@ def generate(
     Prompts of similar length share a batch, so there is little padding; it is masked and affects only rounding.
     """
     stop_id = tokenizer.convert_tokens_to_ids(turn_end)
-    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else stop_id
+    own_pad = tokenizer.pad_token_id
+    pad_id = own_pad if own_pad is not None and own_pad != stop_id else int(stop_id == 0)  # masked, and never the end of turn
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     out: list[Generation | None] = [None] * len(prompts)
     was_training = network.training

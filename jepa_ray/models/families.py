@@ -2,6 +2,7 @@
 
 If a checkpoint has its own chat template, that one is used (its format is the family's). The templates below are for the
 built-in tiny models and for checkpoints without a template. Formats are from the families' model cards; quirks: REFERENCE.
+The record of any other causal language model, family `auto`, is found from its checkpoint (`auto.py`).
 """
 
 from __future__ import annotations
@@ -79,6 +80,24 @@ PHI_TEMPLATE = """\
 {%- if add_generation_prompt %}{{- 'Output:\\n' }}{% endif %}"""
 """phi-1.5 is not a chat model and has none; this is the format of phi-2's card, with the answer on a new line (see OpenELM)."""
 
+PLAIN_TEMPLATE = """\
+{%- for turn in messages %}
+{{- turn['role'] | capitalize + ':\\n' }}
+{%- if turn['role'] == 'assistant' %}{% generation %}{{- turn['content'] | trim }}{{- eos_token }}{% endgeneration %}
+{%- if not loop.last %}{{- '\\n' }}{% endif %}
+{%- else %}{{- turn['content'] | trim }}{{- '\\n\\n' }}{% endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- 'Assistant:\\n' }}{% endif %}"""
+"""Our own, for base models under family `auto`: they have no chat template. The answer starts on a new line (see OpenELM)."""
+
+DAY = "26 Jul 2024"
+"""The day that templates which show today's date are given, so that the same run renders the same text on any day."""
+PINNED_DAY = "{%- macro strftime_now(format) -%}" + DAY + "{%- endmacro -%}"
+"""Put in front of a template that asks for today's date: its own `strftime_now` comes before Transformers'."""
+
+AUTO = "auto"
+"""Name of the family whose record is found from the checkpoint."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFamily:
@@ -110,6 +129,18 @@ class ModelFamily:
     """Names of the linear layers that get adapters: all of them, as in the paper."""
     tiny: Mapping[str, Any]
     """Arguments for the Transformers config of the built-in tiny instance (vocabulary and special ids are added)."""
+
+    # The rest is for `auto`. It is left out of `repr`, which identifies the tiny bases in the cache.
+    answer_lead: str = field(default="", repr=False)
+    """White space that the template puts before the answer and its generation prompt lacks: it belongs to the answer's first token."""
+    plain_because: str | None = field(default=None, repr=False)
+    """Why `packing: auto` means padded rows, in words; None: sequences can share rows."""
+    no_adapters_because: str | None = field(default=None, repr=False)
+    """Why the model cannot have adapters, in words; None: it can."""
+    max_positions: int | None = field(default=None, repr=False)
+    """Tokens of the longest sequence that the model has positions for; None: positions are computed, so there is no hard limit."""
+    found: tuple[str, ...] = field(default=(), repr=False)
+    """What was found in the checkpoint, in words."""
 
     @property
     def special_tokens(self) -> tuple[str, ...]:

@@ -20,8 +20,9 @@ from transformers.utils.hub import cached_file, has_file
 
 from jepa_ray.config import LoraConfig, ModelConfig
 from jepa_ray.models import openelm  # noqa: F401 - registers itself with the Auto classes
-from jepa_ray.models.families import ModelFamily, get_family
+from jepa_ray.models.families import AUTO, PINNED_DAY, PLAIN_TEMPLATE, ModelFamily, get_family
 from jepa_ray.models.network import Network
+from jepa_ray.models.structure import refuse, structure_of
 from jepa_ray.streams import derive_seed
 from jepa_ray.system.hub import local_only_if_unreachable
 
@@ -33,6 +34,8 @@ WEIGHTS, WEIGHTS_INDEX = "model.safetensors", "model.safetensors.index.json"
 
 def load_tokenizer(checkpoint: str, model: ModelConfig, revision: str | None = None) -> Any:
     """The checkpoint's tokenizer. The family's template, or the family's tokenizer, is used if the checkpoint has none."""
+    if model.family == AUTO:
+        return _with_template(from_hub(read_tokenizer, checkpoint, revision, trust_remote_code=model.trust_remote_code), checkpoint)
     family = get_family(model.family)
     source = checkpoint
     if family.tokenizer_model is not None and not from_hub(_has_tokenizer, checkpoint, revision):
@@ -53,6 +56,22 @@ def load_tokenizer(checkpoint: str, model: ModelConfig, revision: str | None = N
             raise ValueError(
                 f"the tokenizer of {source} does not contain {token!r}, {role} in family {family.name}; check that the family is right"
             )
+    return tokenizer
+
+
+def _with_template(tokenizer: Any, checkpoint: str) -> Any:
+    """The tokenizer with a chat template that renders the same text on any day: its own, or PLAIN_TEMPLATE.
+
+    ValueError if it can have none.
+    """
+    template = tokenizer.get_chat_template() if tokenizer.chat_template else PLAIN_TEMPLATE
+    if template == PLAIN_TEMPLATE and not tokenizer.eos_token:
+        raise ValueError(
+            f"{checkpoint} contains no chat template, and its tokenizer has no end-of-text token with which a plain one could end an "
+            f"answer; add chat_template.jinja to the folder, or name a family"
+        )
+    pinned = "strftime_now" not in template or template.startswith(PINNED_DAY)
+    tokenizer.chat_template = template if pinned else PINNED_DAY + template
     return tokenizer
 
 
@@ -118,8 +137,11 @@ def _known(checkpoint: str, name: str, **pinned: Any) -> bool:
 
 def load_config(checkpoint: str, model: ModelConfig, revision: str | None = None) -> Any:
     """The checkpoint's Transformers config, checked against the family."""
-    family = get_family(model.family)
     config = from_hub(AutoConfig.from_pretrained, checkpoint, revision, trust_remote_code=model.trust_remote_code)
+    if model.family == AUTO:
+        refuse(config, checkpoint)
+        return config
+    family = get_family(model.family)
     if config.model_type != family.model_type:
         raise ValueError(
             f"{checkpoint} contains a {config.model_type!r} model, but family {family.name} is {family.model_type!r}; change one of them"
@@ -152,7 +174,7 @@ def load_network(
     `revision` is the commit of a hub repository; None: the newest.
     On a GPU frozen weights are bf16 and trained weights fp32 (autocast computes in bf16); on a CPU everything is fp32.
     """
-    family = get_family(model.family)
+    family = get_family(model.family) if model.family != AUTO else None
     config = load_config(checkpoint, model, revision)
     device = torch.device(device)
     half = uses_bf16(model, device)
@@ -189,20 +211,25 @@ def uses_bf16(model: ModelConfig, device: torch.device) -> bool:
     return model.precision == "bf16" or (model.precision == "auto" and device.type == "cuda")
 
 
-def add_lora(lm: Any, family: ModelFamily, lora: LoraConfig, seed: int) -> Any:
-    """Adapters on every linear layer of the family; their initial values come from the stream "adapters"."""
+def add_lora(lm: Any, family: ModelFamily | None, lora: LoraConfig, seed: int) -> Any:
+    """Adapters on every linear layer of the family; their initial values come from the stream "adapters".
+
+    `family` None: on every linear layer that the network has; ValueError if it has matrices that are none.
+    """
     from peft import LoraConfig as PeftLoraConfig
     from peft import get_peft_model
 
+    targets = family.lora_targets if family is not None else structure_of(lm).targets()
     settings = PeftLoraConfig(
         r=lora.r,
         lora_alpha=lora.alpha if lora.alpha is not None else 2 * lora.r,  # type: ignore[arg-type]
         lora_dropout=lora.dropout,
-        target_modules=list(family.lora_targets),
+        target_modules=list(targets),
         task_type="CAUSAL_LM",
     )
     with seeded(derive_seed(seed, "adapters")), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # about PEFT's use of Transformers; users cannot act on it
+        warnings.filterwarnings("ignore", "fan_in_fan_out is set to False")  # GPT-2's layers are transposed; PEFT sees that itself
         return get_peft_model(lm, settings)
 
 

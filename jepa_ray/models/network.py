@@ -83,7 +83,9 @@ class Network(nn.Module):
 
     @functools.cached_property
     def _windows(self) -> tuple[int | None, ...]:
-        sizes = {getattr(module, "sliding_window", None) for module in self.causal_lm.base_model.modules()}
+        # Some architectures (Mistral, Phi 3) keep the window in the config only.
+        owners = [*self.causal_lm.base_model.modules(), self.causal_lm.config]
+        sizes = {getattr(owner, "sliding_window", None) for owner in owners}
         return (None, *sorted(size for size in sizes if size is not None))
 
     def forward(self, batch: DeviceBatch | Rows) -> Any:
@@ -146,9 +148,14 @@ class Network(nn.Module):
         return torch.where(predictor_RT[..., None], tokens_RTD.to(embedded.dtype), embedded)
 
     def logits(self, hidden_ND: Tensor) -> Tensor:
-        """(N, V) next-token logits in fp32, soft-capped if the family does that."""
+        """(N, V) next-token logits in fp32, scaled (Granite, Cohere) and soft-capped (Gemma 2) if the model does that."""
         logits_NV: Tensor = self.causal_lm.get_output_embeddings()(hidden_ND)
-        cap = getattr(self.causal_lm.config, "final_logit_softcapping", None)
+        config = self.causal_lm.config
+        if (divisor := getattr(config, "logits_scaling", None)) is not None:
+            logits_NV = logits_NV / divisor
+        if (factor := getattr(config, "logit_scale", None)) is not None:
+            logits_NV = logits_NV * factor
+        cap = getattr(config, "final_logit_softcapping", None)
         return logits_NV.float() if cap is None else torch.tanh(logits_NV.float() / cap) * cap
 
     def label_loss(self, hidden_ND: Tensor, label_ids_N: Tensor) -> Tensor:
@@ -197,11 +204,24 @@ class Network(nn.Module):
             config._attn_implementation = before
 
 
+NORMS = ("norm", "final_layernorm", "final_layer_norm", "ln_f")
+"""Names of the norm after a backbone's last layer."""
+LAYERS = ("layers", "h")
+"""Names of a backbone's list of layers."""
+
+
 def final_norm(base: Any) -> nn.Module:
     """The norm after a backbone's last layer."""
-    norm = getattr(base, "norm", None) or getattr(base, "final_layernorm", None)
-    assert isinstance(norm, nn.Module), f"{type(base).__name__} has neither `norm` nor `final_layernorm`"
+    norm = next((module for name in NORMS if isinstance(module := getattr(base, name, None), nn.Module)), None)
+    assert norm is not None, f"{type(base).__name__} has none of {', '.join(NORMS)}"
     return norm
+
+
+def layers_of(base: Any) -> nn.ModuleList:
+    """A backbone's layers, first to last."""
+    layers = next((module for name in LAYERS if isinstance(module := getattr(base, name, None), nn.ModuleList)), None)
+    assert layers is not None, f"{type(base).__name__} has none of {', '.join(LAYERS)}"
+    return layers
 
 
 def compilable(network: Network, run: Callable[[], T]) -> T:
@@ -217,14 +237,15 @@ def compilable(network: Network, run: Callable[[], T]) -> T:
 def _tapped(base: Any, depth: Depth) -> Iterator[list[Tensor]]:
     """Collect the states after the layer that `depth` names, before any final norm; nothing if the model returns them anyway."""
     seen: list[Tensor] = []
-    number = max(1, round(depth.layer * len(base.layers)))
-    if number == len(base.layers) and depth.final_norm:
+    layers = layers_of(base)
+    number = max(1, round(depth.layer * len(layers)))
+    if number == len(layers) and depth.final_norm:
         yield seen
         return
-    if number == len(base.layers):
+    if number == len(layers):
         handle = final_norm(base).register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     else:
-        handle = base.layers[number - 1].register_forward_hook(
+        handle = layers[number - 1].register_forward_hook(
             lambda module, inputs, output: seen.append(output if isinstance(output, Tensor) else output[0])
         )
     try:

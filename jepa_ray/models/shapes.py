@@ -44,6 +44,13 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
         "gemma2": Architecture(post_norms=2, softcap=True),
         "openelm": Architecture(head_norms="head", fused=True),
         "phi": Architecture(pre_norms=1, layer_norm=True, gated=False, bias=True),
+        "mistral": Architecture(),
+        "smollm3": Architecture(),
+        "granite": Architecture(),
+        "gemma": Architecture(),
+        "gemma3_text": Architecture(post_norms=2, head_norms="head"),
+        "phi3": Architecture(fused=True),
+        "olmo3": Architecture(pre_norms=0, post_norms=2, head_norms="width"),
     }
 )
 

@@ -19,7 +19,7 @@ from jepa_ray.config.record import Record, docstrings
 from jepa_ray.config.sweep import VALIDATION_METRICS
 from jepa_ray.data.datasets import DATASETS
 from jepa_ray.models.encoders import ENCODERS
-from jepa_ray.models.families import FAMILIES
+from jepa_ray.models.families import AUTO, FAMILIES
 from jepa_ray.system import atomic
 
 SHIPPED = Path("search_spaces") / "sweep.schema.json"
@@ -34,7 +34,7 @@ def json_schema() -> dict[str, Any]:
         _describe(part, records[name])
         _accept_none(part)
     keys, parts = schema["properties"], schema["$defs"]
-    tasks, families = {"enum": list(DATASETS)}, {"enum": [*FAMILIES, *ENCODERS]}
+    tasks, families = {"enum": list(DATASETS)}, {"enum": [*FAMILIES, AUTO, *ENCODERS]}
     for key in ("scheduler", "confirm"):
         keys[key] = _either(keys[key], {"enum": ["none", None]})
     keys["task"]["propertyNames"] = tasks

@@ -13,12 +13,13 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM
 
-from jepa_ray.config import ModelConfig, ObjectiveConfig, ResourcesConfig, SweepConfig, TrialConfig, arms
+from jepa_ray.config import Arm, ModelConfig, ObjectiveConfig, ResourcesConfig, SweepConfig, TrialConfig, arms
 from jepa_ray.data.datasets import first_stage, task_of
 from jepa_ray.data.example import Example
 from jepa_ray.data.packing import make_batch
 from jepa_ray.data.report import of_family, of_task
 from jepa_ray.data.views import TokenTable, tokenize_split
+from jepa_ray.models.auto import resolved
 from jepa_ray.models.families import get_family
 from jepa_ray.models.loading import add_lora
 from jepa_ray.models.network import Network
@@ -27,7 +28,7 @@ from jepa_ray.models.tiny import tiny_config
 from jepa_ray.objectives.layouts import views_of
 from jepa_ray.plan import Estimate, trial_config
 from jepa_ray.preparation.demand import demand
-from jepa_ray.preparation.prepare import golds_unscored, token_report
+from jepa_ray.preparation.prepare import fit, found, golds_unscored, token_report, usable_family
 from jepa_ray.preparation.rows import draw
 from jepa_ray.preparation.stand_ins import PlannedData, planned_checkpoint, planned_data
 from jepa_ray.preparation.tiny_base import base_tokenizer, split_for_base
@@ -67,6 +68,8 @@ class _Workload:
     num_test: int
     note: str | None
     """Says that the checkpoint is not the real one; None if it is."""
+    plain_because: str | None
+    """Why sequences of this model cannot share rows, in words; None: they can."""
 
 
 def estimate(sweep: SweepConfig) -> tuple[dict[str, Estimate], list[str]]:
@@ -104,9 +107,9 @@ def estimate(sweep: SweepConfig) -> tuple[dict[str, Estimate], list[str]]:
     if not workloads:
         raise ValueError("\n".join(refused))
     runnable = [(arm, workloads[pair]) for arm in arms(sweep) if (pair := (arm.family, arm.task)) in workloads]
-    estimates = {arm.name: _one(trial_config(sweep, arm, {}), workload, sweep.placement) for arm, workload in runnable}
+    estimates = {arm.name: _one(_trial(sweep, arm, workload), workload, sweep.placement) for arm, workload in runnable}
     arm, workload = next(((arm, one) for arm, one in runnable if sweep.methods[arm.method] is not None), runnable[0])
-    config = stages(trial_config(sweep, arm, {}))[1]
+    config = stages(_trial(sweep, arm, workload))[1]
     remarks = (
         (workload.generated, "generated in place of the data"),
         (workload.note is not None, "the tokens are those of a stand-in tokenizer"),
@@ -117,16 +120,28 @@ def estimate(sweep: SweepConfig) -> tuple[dict[str, Estimate], list[str]]:
     return estimates, [*refused, *facts]
 
 
+def _trial(sweep: SweepConfig, arm: Arm, workload: _Workload) -> TrialConfig:
+    """An arm's first trial, with `packing: auto` resolved for its model."""
+    config = trial_config(sweep, arm, {})
+    return config.model_copy(update={"model": resolved(config.model, workload.plain_because)})
+
+
 def _workload(
     sweep: SweepConfig, family: str, task: str, planned: PlannedData, stage_data: PlannedData | None
 ) -> tuple[_Workload, dict[str, Any]]:
     """Data and shapes of a family and task, and the data report. `stage_data`: of the first stage, if there is one."""
-    name, data, record, splits = sweep.model_of(family), planned.data, get_family(family), planned.splits
+    name, data, splits = sweep.model_of(family), planned.data, planned.splits
     model = ModelConfig(family=family, model=name, **sweep.base.model.model_dump())
     first, left_out = first_stage(stage_data.data, splits, planned.data) if stage_data is not None else ((), 0)
     examples: Sequence[Example] = splits.train
     base: Sequence[Example] = ()
     note: str | None = None
+    checkpoint = name if name not in ("tiny", "paper") else get_family(family).paper_model
+    if name == "tiny":
+        record = get_family(family)
+    else:
+        tokenizer, shape, note = planned_checkpoint(checkpoint, model, [*examples, *first])
+        record = usable_family(sweep, model, checkpoint, None)
     if name == "tiny" and model.init == "random":
         tokenizer = base_tokenizer(record, [*examples, *first])
         shape = tiny_config(record, tokenizer)
@@ -134,9 +149,6 @@ def _workload(
         base, examples = split_for_base(splits.train, data)
         tokenizer = base_tokenizer(record, base)
         shape = tiny_config(record, tokenizer)
-    else:
-        checkpoint = record.paper_model if name == "paper" else name
-        tokenizer, shape, note = planned_checkpoint(checkpoint, model, [*examples, *first])
     with torch.device("meta"):
         lm = AutoModelForCausalLM.from_config(shape)
         whole = FlopModel.of(Network(lm))
@@ -148,12 +160,14 @@ def _workload(
     first_stage_table = tokenize_split(first, tokenizer, record, stage.data.max_length) if stage is not None and first else None
     num_trainable = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
     cap = sweep.max_new_tokens_of(task) or task_of(data).max_new_tokens
+    fit(record, sweep, [table, *([first_stage_table] if first_stage_table is not None else [])], cap)
     report = {
         "tokens": {"train": token_report(table, cap)},
         "base_examples": len(base),
         "max_length": data.max_length,
         "max_new_tokens": cap,
         "pretrain_left_out": left_out if stage_data is not None and stage_data.note is None else 0,
+        **found(record, checkpoint),
     }
     workload = _Workload(
         tokenizer=tokenizer,
@@ -169,6 +183,7 @@ def _workload(
         num_val=planned.num_val,
         num_test=planned.num_test,
         note=note,
+        plain_because=record.plain_because,
     )
     return workload, report
 

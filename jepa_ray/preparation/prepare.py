@@ -15,8 +15,11 @@ from jepa_ray.data.example import Example
 from jepa_ray.data.views import TokenTable, tokenize_split
 from jepa_ray.evaluation.judges import judge_of
 from jepa_ray.evaluation.sql import missing_databases
-from jepa_ray.models.families import get_family
+from jepa_ray.models.auto import family_of, fit_positions, resolved
+from jepa_ray.models.families import AUTO, ModelFamily, get_family
 from jepa_ray.models.loading import check_rows, check_weights, commit_of, load_config, load_tokenizer
+from jepa_ray.models.structure import refuse_adapters
+from jepa_ray.preparation.text_checks import command, require_text
 from jepa_ray.preparation.tiny_base import split_for_base, tiny_base
 from jepa_ray.system.heartbeat import HEARTBEAT
 from jepa_ray.training.prepared import Prepared
@@ -31,7 +34,7 @@ def prepare(sweep: SweepConfig, family: str, task: str) -> Prepared:
     Raises:
         ValueError: data or checkpoint cannot be loaded, template cannot be used, no examples left, or databases missing; names the remedy.
     """
-    record, model, data = get_family(family), sweep.model_of(family), sweep.data_of(task)
+    model, data = sweep.model_of(family), sweep.data_of(task)
     config = ModelConfig(family=family, model=model, **sweep.base.model.model_dump())
     HEARTBEAT.enter("read the data")
     splits = load_splits(data)
@@ -41,18 +44,19 @@ def prepare(sweep: SweepConfig, family: str, task: str) -> Prepared:
     train: Sequence[Example] = splits.train
     base_half: Sequence[Example] = ()
     if model == "tiny" and config.init == "random":
-        checkpoint = str(tiny_base(record, [*train, *first], data.max_length, steps=0))
+        checkpoint = str(tiny_base(get_family(family), [*train, *first], data.max_length, steps=0))
     elif model == "tiny":
         base_half, train = split_for_base(train, data)
-        checkpoint = str(tiny_base(record, base_half, data.max_length))
+        checkpoint = str(tiny_base(get_family(family), base_half, data.max_length))
     else:
-        checkpoint = record.paper_model if model == "paper" else model
+        checkpoint = get_family(family).paper_model if model == "paper" else model
     HEARTBEAT.enter("tokenise")
     shape = load_config(checkpoint, config)
     revision = commit_of(checkpoint, shape)
     tokenizer = load_tokenizer(checkpoint, config, revision)
     check_rows(tokenizer, shape, checkpoint)
     check_weights(checkpoint, config, revision)
+    record = usable_family(sweep, config, checkpoint, revision)
     tables = {"train": tokenize_split(train, tokenizer, record, data.max_length)}
     seen = {"val": texts_of(splits.train), "test": texts_of(splits.train, splits.val)}
     for name, examples in (("val", splits.val), ("test", splits.test)):
@@ -60,6 +64,7 @@ def prepare(sweep: SweepConfig, family: str, task: str) -> Prepared:
             tables[name] = tokenize_split(examples, tokenizer, record, data.max_length, scored=True, trained=seen[name])
     first_stage_table = tokenize_split(first, tokenizer, record, sweep.pretrain.data.max_length) if sweep.pretrain is not None else None
     cap = sweep.max_new_tokens_of(task) or task_of(data).max_new_tokens
+    fit(record, sweep, [*tables.values(), *([first_stage_table] if first_stage_table is not None else [])], cap)
     HEARTBEAT.enter("digest of data and weights")
     sha = hashlib.sha256(splits.dataset_sha.encode())
     for part in (digest(first) if first else "", databases_sha(data, [*splits.val, *splits.test]), weights_sha(checkpoint, revision)):
@@ -88,11 +93,42 @@ def prepare(sweep: SweepConfig, family: str, task: str) -> Prepared:
             "golds_unscored": unscored,
             "pretrain_left_out": left_out,
             "max_new_tokens": cap,
+            **found(record, checkpoint),
             "tokens": {
                 name: token_report(table, cap) for name, table in (*tables.items(), ("pretrain", first_stage_table)) if table is not None
             },
         },
+        plain_because=record.plain_because,
     )
+
+
+def usable_family(sweep: SweepConfig, model: ModelConfig, checkpoint: str, revision: str | None) -> ModelFamily:
+    """The record of a checkpoint's family. ValueError with one sentence if one that was found does not support what the sweep requires."""
+    record = family_of(model, checkpoint, revision)
+    if record.name != AUTO:
+        return record
+    if sweep.base.lora is not None:
+        refuse_adapters(record.no_adapters_because)
+    resolved(model, record.plain_because)
+    require_text(checkpoint, record, revision)
+    return record
+
+
+def fit(record: ModelFamily, sweep: SweepConfig, tables: Sequence[TokenTable], cap: int) -> None:
+    """ValueError if a sequence, or a prompt with its answer, is longer than the model's positions reach."""
+    searched = sweep.space.get("objective.k")
+    ks = [method.k for method in sweep.methods.values() if method is not None]
+    ks += [int(value) for value in (searched.int_ or searched.choice or ()) if isinstance(value, int)] if searched is not None else []
+    views = [part for table in tables for part in (table.text, table.code)]
+    longest = max([max(map(int, part.lengths), default=0) + max(ks, default=0) for part in views], default=0)
+    longest = max([longest, *(int(table.lm.lengths.max()) for table in tables if len(table))])
+    prompts = [int(table.prompt_length.max()) for table in tables if len(table) and not table.options]
+    fit_positions(record, longest, max(prompts, default=0), cap)
+
+
+def found(record: ModelFamily, checkpoint: str) -> dict[str, Any]:
+    """What was found in the checkpoint of a family that is not in the table, and the command that checks it: parts of the data report."""
+    return {"found": list(record.found), "conformance": command(checkpoint)} if record.name == AUTO else {}
 
 
 def golds_unscored(judge: str, data: DataConfig, evaluation: EvaluationConfig, examples: Sequence[Example]) -> int:

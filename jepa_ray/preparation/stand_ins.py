@@ -20,7 +20,7 @@ from jepa_ray.data.example import Example
 from jepa_ray.data.public_sizes import PUBLIC_SIZES, PublicSize
 from jepa_ray.data.sources import NotReachable, resolve
 from jepa_ray.models.checkpoint_configs import CHECKPOINT_CONFIGS
-from jepa_ray.models.families import get_family
+from jepa_ray.models.families import AUTO, get_family
 from jepa_ray.models.loading import check_rows, load_config, load_tokenizer
 from jepa_ray.models.tiny import VOCAB_SIZE
 from jepa_ray.plan.checks.data import is_remote
@@ -104,6 +104,10 @@ def planned_checkpoint(checkpoint: str, model: ModelConfig, examples: Sequence[E
 
     ValueError if the checkpoint cannot be read and its shape is unknown, or is not of the family.
     """
+    if model.family == AUTO:  # its record is that of the real tokenizer
+        tokenizer, shape = load_tokenizer(checkpoint, model), load_config(checkpoint, model)
+        check_rows(tokenizer, shape, checkpoint)
+        return tokenizer, shape, None
     record = get_family(model.family)
     known = CHECKPOINT_CONFIGS.get(checkpoint)
     try:

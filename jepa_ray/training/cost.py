@@ -13,11 +13,11 @@ and view separately, without sharing or padding.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
-from torch import nn
+from torch import Tensor, nn
 
 from jepa_ray.models.network import Network
 from jepa_ray.training.device import peak_memory
@@ -47,11 +47,10 @@ class FlopModel:
         causal_lm = network.causal_lm
         config = causal_lm.config
         per_token = per_token_forward = 0
-        for module in causal_lm.base_model.modules():
-            if isinstance(module, nn.Linear):
-                weight = module.weight
-                per_token_forward += weight.numel() * 2
-                per_token += weight.numel() * (6 if weight.requires_grad else 4)
+        for weight, share in _matrices(causal_lm):
+            used = round(weight.numel() * share)
+            per_token_forward += used * 2
+            per_token += used * (6 if weight.requires_grad else 4)
         head = causal_lm.get_output_embeddings().weight
         heads = config.num_attention_heads  # one number, or (OpenELM) one per layer
         size = getattr(config, "head_dim", None) or config.hidden_size // heads
@@ -71,6 +70,20 @@ class FlopModel:
         """Operations with every sequence and view encoded separately, regardless of packing, micro-batches and workers."""
         trained = self.per_token * totals.path_tokens + self.per_pair * totals.path_attended + self.per_label * totals.num_labels
         return trained + self.per_token_forward * totals.frozen_path_tokens + self.per_pair // 3 * totals.frozen_path_attended
+
+
+def _matrices(causal_lm: Any) -> Iterator[tuple[Tensor, float]]:
+    """Every matrix that a token is multiplied by, with the share of it that one token uses: of a layer's experts only the chosen ones."""
+    config = causal_lm.config
+    experts = getattr(config, "num_local_experts", None) or getattr(config, "num_experts", None)
+    chosen = (getattr(config, "num_experts_per_tok", None) or experts) / experts if experts else 1.0
+    for module in causal_lm.base_model.modules():
+        if isinstance(module, nn.Linear):
+            yield module.weight, 1.0
+        elif not isinstance(module, nn.Embedding):
+            for weight in module.parameters(recurse=False):
+                if weight.ndim >= 2:
+                    yield weight, chosen if weight.ndim == 3 else 1.0
 
 
 @dataclass

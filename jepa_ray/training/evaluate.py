@@ -15,7 +15,6 @@ from jepa_ray.evaluation.generate import generate
 from jepa_ray.evaluation.judges import judge_of
 from jepa_ray.evaluation.metrics import summarise, without_leaked
 from jepa_ray.models.evaluation_copy import evaluation_copy
-from jepa_ray.models.families import get_family
 from jepa_ray.models.loading import uses_bf16
 from jepa_ray.models.network import Network
 from jepa_ray.system.heartbeat import HEARTBEAT
@@ -60,7 +59,7 @@ def _answers(
         network,
         tokenizer,
         [table.prompt(i) for i in rows],
-        turn_end=get_family(config.model.family).turn_end,
+        turn_end=table.turn_end,
         batch_size=evaluation.batch_size,
         max_new_tokens=evaluation.max_new_tokens or task_of(config.data).max_new_tokens,
         bf16=bf16,

@@ -29,7 +29,7 @@ from jepa_ray.training.epochs import EpochPart, Rows, all_epochs, train_epoch, v
 from jepa_ray.training.evaluate import evaluate
 from jepa_ray.training.flops_budget import Epochs, affordable
 from jepa_ray.training.micro_batches import packed_ahead
-from jepa_ray.training.packing_check import attention_error
+from jepa_ray.training.packing_check import attention_error, check_head
 from jepa_ray.training.prepared import Prepared
 from jepa_ray.training.runtime import Runtime
 from jepa_ray.training.saving import Checkpoints
@@ -241,6 +241,7 @@ def _network_columns(state: TrainState) -> dict[str, Any]:
     # Measured on the weights that training starts from.
     with state.gathered() as network:
         error = compilable(network, lambda: attention_error(network, state.table, state.backend, objective=state.objective, bf16=bf16))
+        check_head(network, state.table, bf16=bf16)
     state.network.kernel = network.kernel  # it has fallen back if its kernel cannot be compiled
     parameters = list(state.network.parameters())
     return {

@@ -20,6 +20,10 @@ TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1}
 """Largest relative error of a token's state (norm of the difference over its norm) that passes as rounding."""
 
 
+HEAD_TOKENS = 16
+"""Tokens on which the head is compared."""
+
+
 class PackingError(RuntimeError):
     """On this model, packed rows do not give the results of separate passes."""
 
@@ -63,6 +67,23 @@ def attention_error(
             f"allowed), so tokens attend to the wrong tokens; set base.model.packing=plain and report this model"
         )
     return worst
+
+
+def check_head(network: Network, table: TokenTable, *, bf16: bool) -> None:
+    """PackingError unless the logits of labels are those of the model's own forward pass, which some models scale."""
+    ids = torch.from_numpy(table.lm[0][:HEAD_TOKENS].astype(np.int64))[None].to(network.device)
+    was_training = network.training
+    network.eval()
+    with torch.inference_mode(), torch.autocast(network.device.type, dtype=torch.bfloat16, enabled=bf16), network.attention(None):
+        own_LV = network.causal_lm(input_ids=ids, use_cache=False).logits[0].float()
+        ours_LV = network.logits(network.causal_lm.base_model(input_ids=ids, use_cache=False).last_hidden_state[0])
+    network.train(was_training)
+    error = float((ours_LV - own_LV).norm() / own_LV.norm())
+    if not error <= TOLERANCE[torch.bfloat16 if bf16 else torch.float32]:  # also fails for NaN
+        raise PackingError(
+            f"the logits of this model are not its head's output: they differ by {error:.2g} of their norm, so the loss would be another "
+            f"one; this architecture is not supported, report it"
+        )
 
 
 def separate_pass(network: Network, ids: np.ndarray) -> Tensor:

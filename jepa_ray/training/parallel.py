@@ -25,7 +25,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from jepa_ray.models.device_batch import Rows
-from jepa_ray.models.network import Network
+from jepa_ray.models.network import Network, layers_of
 from jepa_ray.training.runtime import Runtime
 
 
@@ -103,7 +103,7 @@ def shard(network: Network, runtime: Runtime) -> Shards:
     tensors |= {id(p): nn.Parameter(p.detach().to("meta"), requires_grad=p.requires_grad) for p in network.parameters()}
     plain = copy.deepcopy(network, tensors)  # modules are copied; buffers are shared, and parameters have no data
     mesh = init_device_mesh(device.type, (runtime.world_size,))
-    for layer in network.causal_lm.base_model.layers:
+    for layer in layers_of(network.causal_lm.base_model):
         fully_shard(layer, mesh=mesh, reshard_after_forward=True)
     # The rest (embeddings, final norm, output layer, predictor) is needed again as soon as the backward pass begins.
     fully_shard(network, mesh=mesh, reshard_after_forward=False)

@@ -6,7 +6,9 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from jepa_ray.config import TrialConfig
 from jepa_ray.data.views import TokenTable
+from jepa_ray.models.auto import resolved
 
 
 @dataclass(frozen=True)
@@ -53,3 +55,9 @@ class Prepared:
     """Columns of the trials table known before training: overlap, and examples dropped from any split."""
     report: dict[str, Any] = field(default_factory=dict)
     """The data report: `data.datasets.Splits.report`, and plus examples, dropped examples and token lengths per split and sequence."""
+    plain_because: str | None = None
+    """Why sequences of this model cannot share rows, in words; None: they can."""
+
+    def resolve(self, config: TrialConfig) -> TrialConfig:
+        """The configuration with `packing: auto` resolved for this model. ValueError if it requires what the model cannot do."""
+        return config.model_copy(update={"model": resolved(config.model, self.plain_because)})

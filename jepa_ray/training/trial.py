@@ -45,7 +45,7 @@ def run_trial(config: TrialConfig, prepared: Prepared, runtime: Runtime, report:
     make_ready(runtime.device)
     progress = _start(config, prepared, runtime, scratch)
     try:
-        first, config = stages(config)
+        first, config = stages(prepared.resolve(config))
         if first is not None:
             prepared, progress = _first_stage(first, prepared, runtime, scratch, progress)
         return fine_tune(Run(config, prepared, runtime, report, scratch), progress, began)

@@ -14,16 +14,17 @@ import pytest
 import torch
 
 from jepa_ray.config import SweepConfig
-from jepa_ray.conformance import network_checks, text_checks
+from jepa_ray.conformance import network_checks
 from jepa_ray.conformance.network_checks import CHECKS
-from jepa_ray.conformance.text_checks import Found, Row, Skip, Subject, bound, run_checks
 from jepa_ray.data.packing import Packed, ViewBatch
 from jepa_ray.data.views import TokenTable
 from jepa_ray.models import attention, device_batch, network
 from jepa_ray.models.families import FAMILIES
 from jepa_ray.models.loading import load_config, load_tokenizer
+from jepa_ray.preparation import text_checks
 from jepa_ray.preparation.estimate import estimate
 from jepa_ray.preparation.prepare import prepare
+from jepa_ray.preparation.text_checks import Found, Row, Skip, Subject, bound, run_checks
 
 PINNED = next(family for family in FAMILIES.values() if "date_string" in family.template_kwargs)
 WINDOWED = next(family for family in FAMILIES.values() if "sliding_window" in family.tiny)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from jepa_ray.models.families import FAMILIES
 from jepa_ray.models.footprint import Footprint, Training, footprint, tokens_that_fit
 from jepa_ray.models.loading import add_lora, new_predictor
 from jepa_ray.models.network import Network
-from jepa_ray.models.shapes import Shape
+from jepa_ray.models.shapes import ARCHITECTURES, Shape
 from jepa_ray.models.tiny import tiny_config
 from jepa_ray.preparation.tiny_base import base_tokenizer
 from jepa_ray.training.jepa_term import Term, active_objective, fit_network
@@ -105,6 +105,31 @@ def assert_close(measured: Measured, passes: int = 1) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_estimate_is_what_a_step_takes(family: str, objective: ObjectiveConfig | None, lora: LoraConfig | None, precision: str) -> None:
     assert_close(measure(family, precision, lora, objective))
+
+
+FUSED = ("qkv_proj", "o_proj", "gate_up_proj", "down_proj")
+OTHERS: dict[str, dict[str, Any]] = {
+    "mistral": {},
+    "smollm3": {},
+    "granite": {},
+    "gemma": {},
+    "gemma3_text": {"query_pre_attn_scalar": 16, "sliding_window": 128},
+    "phi3": {},
+    "olmo3": {"tie_word_embeddings": False},
+}
+"""Architectures of no family in the table, which `auto` finds: model type -> keys of its tiny instance."""
+
+
+@pytest.mark.parametrize("model_type", OTHERS)
+def test_the_estimate_for_other_architectures(model_type: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert {*OTHERS, *(family.model_type for family in FAMILIES.values())} == set(ARCHITECTURES)
+    record = FAMILIES["qwen3"]
+    targets = FUSED if model_type == "phi3" else record.lora_targets
+    tiny_keys = {**record.tiny, **OTHERS[model_type]}
+    monkeypatch.setitem(FAMILIES, "other", replace(record, model_type=model_type, tiny=tiny_keys, lora_targets=targets))
+    for precision in ("fp32", "bf16"):
+        for lora in (None, LORA):
+            assert_close(measure("other", precision, lora, JEPA))
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

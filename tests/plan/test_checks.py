@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from jepa_ray.config import arms
 from jepa_ray.plan.load import load_sweep
 from tests.sweep_files import SOUND, Write, refused, refused_once, writer
 
@@ -264,3 +265,23 @@ def test_a_graph_of_a_network_in_shards_is_refused(mode: str, write: Write) -> N
 def test_settings_of_the_step_that_contradict_each_other(override: str, sentence: str, write: Write) -> None:
     (message,) = refused(write(SOUND), override)
     assert message.startswith(sentence)
+
+
+# --- families found from their checkpoints
+
+
+@pytest.mark.parametrize("model", ["tiny", "paper"])
+def test_auto_needs_a_checkpoint(model: str, write: Write) -> None:
+    sentence = f"auto is found from a checkpoint, but model is {model}; set model to a hub id or a folder, or name a family such as llama3"
+    assert refused(write(SOUND), "families=[auto]", f"model={model}") == [f"families (override): {sentence}"]
+    assert refused(write(SOUND), "families=[auto, qwen3]", f"model={{auto: {model}, qwen3: tiny}}") == [f"families (override): {sentence}"]
+
+
+def test_auto_is_the_default_for_a_checkpoint(write: Write) -> None:
+    assert load_sweep(write(SOUND), ["model=org/name"]).families == ("auto",)
+    assert load_sweep(write(SOUND), ["model=org/name", "families=[llama3]"]).families == ("llama3",)
+    for model in ("tiny", "paper"):
+        assert load_sweep(write(SOUND), [f"model={model}"]).families == ("llama3",)
+    both = load_sweep(write(SOUND), ["families=[auto, qwen3]", "model={auto: a/b, qwen3: tiny}"])
+    assert [arm.name for arm in arms(both)] == ["baseline/auto", "jepa/auto", "baseline/qwen3", "jepa/qwen3"]
+    assert load_sweep(write(SOUND), ["model={llama3: a/b}"]).families == ("llama3",)

@@ -12,11 +12,14 @@ from typing import Any
 import pytest
 
 from jepa_ray.config import ModelConfig, SweepConfig, arms
+from jepa_ray.conformance.forms import FORMS
 from jepa_ray.masked.network import load_masked_lm
 from jepa_ray.masked.prepare import prepare_masked, write_tiny_encoder
 from jepa_ray.models import loading
 from jepa_ray.plan import trial_config
+from jepa_ray.preparation.estimate import estimate
 from jepa_ray.preparation.prepare import prepare
+from jepa_ray.preparation.text_checks import examples
 from jepa_ray.training.prepared import Prepared
 from jepa_ray.training.runtime import Runtime
 from jepa_ray.training.trial import run_trial
@@ -194,3 +197,55 @@ def test_conversations_of_your_own_are_trained_and_judged_by_their_label(checkpo
     rows = [row for row in result.predictions if row["split"] == "test"]
     assert len(rows) == 8 and all(row["question"].endswith("good or bad?") for row in rows)
     assert {row["reference"] for row in rows} == {"good", "bad"}
+
+
+# --- family auto
+
+
+@pytest.fixture(scope="module")
+def forms(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Checkpoints of other architectures, for family `auto`."""
+    folder = tmp_path_factory.mktemp("forms")
+    for name in ("Llama 2", "GPT-2", "OLMoE"):
+        FORMS[name].write(folder / name, [text for pair in examples() for text in (pair.text, pair.code)])
+    return {path.name: path for path in folder.iterdir()}
+
+
+def auto_sweep(checkpoint: Path, **changes: Any) -> SweepConfig:
+    sweep = sweep_of(checkpoint, **{"data": {"num_train": 12, "num_val": 4, "num_test": 4, "max_length": 256}} | changes)
+    return sweep.model_copy(update={"families": ("auto",)})
+
+
+def refused(sweep: SweepConfig, sentence: str) -> None:
+    """Before a trial, and by the plan."""
+    for prepare_or_plan in (lambda: prepare(sweep, "auto", "nl-rx"), lambda: estimate(sweep)):
+        with pytest.raises(ValueError, match=sentence):
+            prepare_or_plan()
+
+
+@pytest.mark.parametrize(("name", "packing"), [("Llama 2", "trie"), ("GPT-2", "plain")])
+def test_a_checkpoint_of_another_architecture_trains(name: str, packing: str, forms: dict[str, Path], tmp_path: Path) -> None:
+    jepa = {"base": "none", "jepa": {"distance": "cosine", "lambda": 1, "k": 1}}
+    sweep = auto_sweep(forms[name], methods=jepa)
+    prepared = prepare(sweep, "auto", "nl-rx")
+    assert (prepared.plain_because is None) == (packing == "trie") and prepared.report["conformance"].endswith(str(forms[name]))
+    config = trial_config(sweep, arms(sweep)[1], {})
+    result = run_trial(config, prepared, Runtime(), lambda _: None, tmp_path / "trial")
+    assert result.state == "COMPLETE", result.error
+    assert result.summary["packing_used"] == packing and float(str(result.summary["attention_error"])) < 1e-4
+    assert config.model.packing == "auto"  # as configured, so is its identity
+    estimates, facts = estimate(sweep)
+    assert set(estimates) == {"base/auto", "jepa/auto"}
+    (told,) = [fact for fact in facts if "found in the checkpoint" in fact]
+    assert "python -m jepa_ray.conformance" in told and ("padded rows" in told) == (packing == "plain")
+
+
+def test_what_a_found_family_cannot_do_is_refused_before_any_trial(forms: dict[str, Path], tmp_path: Path) -> None:
+    base = {"optim": {"num_epochs": 1, "batch_size": 4}, "evaluation": {"max_new_tokens": 4}}
+    refused(auto_sweep(forms["OLMoE"], base={**base, "lora": {"r": 2}}), "adapters are not supported: .*base.lora=none")
+    refused(auto_sweep(forms["GPT-2"], base={**base, "model": {"packing": "trie"}}), "base.model.packing=trie is not supported.*attn_pdrop")
+    refused(auto_sweep(forms["GPT-2"], base={**base, "evaluation": {"max_new_tokens": 1000}}), "1000 .max_new_tokens.*1024 positions")
+    broken = Path(shutil.copytree(forms["Llama 2"], tmp_path / "broken"))
+    template = (broken / "chat_template.jinja").read_text()
+    (broken / "chat_template.jinja").write_text(template.replace("~ eos_token", "~ '!' ~ eos_token"))
+    refused(auto_sweep(broken), "fails the check `labels`: labels are")

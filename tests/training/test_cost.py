@@ -9,10 +9,14 @@ import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
+from transformers import AutoConfig
 
 from jepa_ray.config import LoraConfig, ObjectiveConfig
+from jepa_ray.conformance.forms import FORMS, SHAPE
 from jepa_ray.data.packing import make_batch
 from jepa_ray.models.families import FAMILIES
+from jepa_ray.models.network import Network
+from jepa_ray.models.structure import without_weights
 from jepa_ray.training.cost import FlopModel
 from jepa_ray.training.runtime import StepTotals
 from tests import tiny_models as tiny
@@ -94,3 +98,16 @@ def test_more_views_cost_more_and_a_trie_less(checkpoint: Path) -> None:
     assert cost["trie", True] < cost["trie", False]
     assert all(isinstance(value, (int, np.integer)) for value in cost.values())
     assert torch.get_num_threads() == 1
+
+
+def test_transposed_layers_and_chosen_experts_are_counted() -> None:
+    """Per token and layer, GPT-2: query, key and value, output, and a feed-forward part of 4 x 64. OLMoE: four matrices of attention with
+    half as many key and value heads, the router's 4 rows, and 2 of 4 experts, each gate, value and output of 96."""
+    gpt2 = 2 * (64 * 192 + 64 * 64 + 2 * 64 * 256)
+    olmoe = 2 * (2 * 64 * 64 + 2 * 64 * 32 + 4 * 64 + 2 * 3 * 64 * 96)
+    for name, weights in (("GPT-2", gpt2), ("OLMoE", olmoe)):
+        form = FORMS[name]
+        keys = {key: value for key, value in {**SHAPE, **form.config}.items() if value is not None}
+        network = Network(without_weights(AutoConfig.for_model(form.model_type, **keys, vocab_size=100)))
+        made = FlopModel.of(network)
+        assert (made.per_token_forward, made.per_token, made.per_label) == (2 * weights, 6 * weights, 6 * 64 * 100)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from jepa_ray.config import BaseConfig, ConfirmConfig, SweepConfig, used_seed
+from jepa_ray.config import BaseConfig, ConfirmConfig, SweepConfig, auto_without_checkpoint, default_families, used_seed
 from jepa_ray.config.messages import Finding, suggestion
 from jepa_ray.plan.checks.data import check_data
 from jepa_ray.plan.checks.masked import check_masked
@@ -23,27 +23,30 @@ def check(
     """Every error in a tree. Drops `data.task` if it contradicts `task`. `planning`: files of public data sets may be missing."""
     from jepa_ray.data.datasets import DATASETS
     from jepa_ray.models.encoders import ENCODERS
-    from jepa_ray.models.families import FAMILIES
+    from jepa_ray.models.families import AUTO, FAMILIES
 
     masked = at(tree, "base", "masked") is not None
-    families = families or (ENCODERS if masked else FAMILIES)
+    families = families or (ENCODERS if masked else [*FAMILIES, AUTO])
     named = at(tree, "families", default=[])
     named = [name for name in named if isinstance(name, str)] if isinstance(named, list) else []
     for number, name in enumerate(named):
-        if name not in families and name in (FAMILIES if masked else ENCODERS):
+        if name not in families and name in ([*FAMILIES, AUTO] if masked else ENCODERS):
             kind, remedy = ("causal model", "drop base.masked") if masked else ("masked encoder", "set e.g. base.masked={mask_ratio: 0.3}")
             yield ["families"], f"{name} is a {kind}; {remedy}, or choose families from {', '.join(families)}"
         elif name not in families:
             yield ["families"], f"unknown family {name!r}; {suggestion(name, families)}"
         if name in named[:number]:
             yield ["families"], f"contains {name} twice; drop one"
+    model = tree.get("model", SweepConfig.model_fields["model"].default)
+    source = model.get(AUTO) if isinstance(model, dict) else model
+    if AUTO in named and source in ("tiny", "paper"):
+        yield ["families"], auto_without_checkpoint(source)
     yield from check_data(tree, tasks or DATASETS, planning)
     yield from check_methods(tree)
     yield from check_space(tree)
     yield from check_masked(tree) if masked else ()
-    model = tree.get("model")
     if isinstance(model, dict):
-        named = named or list(SweepConfig.model_fields["families"].default)
+        named = named or list(default_families(tree))
         for family in named:
             if family not in model:
                 yield ["model"], f"has no model for family {family}; add {family}: tiny (or a hub id, or a path)"

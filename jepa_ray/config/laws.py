@@ -1,0 +1,31 @@
+"""Rules between the keys of a sweep that its record and the checks of a file both apply: stated once, in one sentence each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jepa_ray.config.record import is_none, show
+
+
+def used_seed(seed: int, seeds: Sequence[int]) -> str:
+    """Error sentence for a confirmation that reuses the seed of the search."""
+    return f"base.seed = {seed} is also among confirm.seeds = {show(seeds)}, but the confirmation needs fresh seeds; change one of the two"
+
+
+def auto_without_checkpoint(model: str) -> str:
+    """Error sentence for family `auto` with a model that is no checkpoint of the user's."""
+    return f"auto is found from a checkpoint, but model is {model}; set model to a hub id or a folder, or name a family such as llama3"
+
+
+def default_families(tree: Mapping[str, Any]) -> tuple[str, ...]:
+    """The families of a sweep whose file, as keys and values, names none: found from the checkpoint if `model` is one."""
+    model, base = tree.get("model", "tiny"), tree.get("base")
+    masked = base.get("masked") if isinstance(base, Mapping) else getattr(base, "masked", None)
+    found = isinstance(model, str) and model not in ("tiny", "paper") and is_none(masked)
+    return ("auto",) if found else ("llama3",)
+
+
+def two_tasks(task: str, data_task: str) -> str:
+    """Error sentence for a `data.task` that differs from `task`."""
+    return f"is {data_task!r}, but task is {task!r}; drop data.task"
