@@ -2,8 +2,7 @@
 
 Each example becomes three token sequences, each rendered by the family's chat template:
 
-    lm      system + user + assistant, up to and including the end-of-turn token; labels start at `prompt_length`. Earlier turns of a
-            conversation are between system and user, and have no labels
+    lm      system (+ earlier turns) + user + assistant, up to and including the end of turn; labels start at `prompt_length`
     text    the user message alone, cut after its last content token     (predictor tokens follow when batches are made)
     code    the assistant message alone, cut after its last content token
 
@@ -333,10 +332,9 @@ def _conversation_ids(
 def _rendered(renderer: Renderer, content: Content, example: Example) -> tuple[str, str]:
     """(prompt, answer) of an example, veiled. An error about a conversation of several turns names it: others may be fine."""
     history = [(role, content.veiled(text)) for role, text in example.history]
+    system, text, code = map(content.veiled, (example.system, example.text, example.code))
     try:
-        return renderer.prompt_and_answer(
-            content.veiled(example.system), content.veiled(example.text), content.veiled(example.code), history
-        )
+        return renderer.prompt_and_answer(system, text, code, history)
     except ValueError as error:
         if not history:
             raise
