@@ -9,6 +9,7 @@ checks of the text, `network_checks.py` those that run the network; the command 
 from __future__ import annotations
 
 import copy
+import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -164,6 +165,8 @@ def check_template(subject: Subject) -> Found:
         if _renderings(subject, dated) != today:
             raise ValueError(f"the text changes with the date; fix the date in template_kwargs of family {family.name}, or {other}")
     bos = tokenizer.bos_token if family.bos is None else family.bos
+    if family.bos is None and bos and _opens_every_turn(subject, bos):
+        bos = None
     for example, (whole, text, code) in zip(subject.examples, today, strict=True):
         position = 0
         for part in (example.system, example.text, example.code):
@@ -181,6 +184,19 @@ def check_template(subject: Subject) -> Found:
                 raise ValueError(f"BOS {bos!r} appears {count} times in {rendered[:60]!r} and must appear {wanted}; {other}")
     once = "BOS once" if family.bos is not None else "no BOS"
     return Found(f"{'its own' if has_own else f'that of {family.name}'}; {once}, no thinking, the same on any date")
+
+
+def _opens_every_turn(subject: Subject, token: str) -> bool:
+    """Whether each turn of a conversation adds exactly one such token: then it marks turns (ChatML's `<|im_start|>`), not the sequence."""
+    roles = ("user", "assistant", "user", "assistant")
+    turns = [{"role": role, "content": "-"} for role in roles]
+    renderings = [
+        subject.tokenizer.apply_chat_template(turns[:count], tokenize=False, **subject.family.template_kwargs)
+        for count in range(1, len(turns) + 1)
+    ]
+    counts = [rendered.count(token) for rendered in renderings]
+    twice = renderings[0].startswith(token + token)
+    return not twice and all(after - before == 1 for before, after in itertools.pairwise(counts))
 
 
 def _renderings(subject: Subject, tokenizer: Any) -> list[tuple[str, str, str]]:
