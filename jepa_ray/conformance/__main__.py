@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 if not (arguments.json or arguments.markdown):
                     print(f"{subject.checkpoint if not arguments.all else 'tiny'}, family {subject.family.name}, on {subject.device}")
                 family_rows = rows[subject.family.name] = []
-                for row in run_checks(subject, CHECKS):
+                for row in run_checks(subject, CHECKS, _announce):
                     family_rows.append(row)
                     if not (arguments.json or arguments.markdown):
                         print(line(row), flush=True)
@@ -62,6 +62,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.markdown:
         print(markdown(rows), end="")
     return int(any(row.result == "FAILED" for family_rows in rows.values() for row in family_rows))
+
+
+def _announce(check: str) -> None:
+    """On a terminal, name the check that runs; its row then takes the place. A large model's checks take minutes."""
+    if sys.stdout.isatty():
+        print(f"  {check} ...", end="\r", flush=True)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -107,10 +107,12 @@ Check = Callable[[Subject], Found]
 _REPORT = "report this with the checkpoint's name and the output of this command"
 
 
-def run_checks(subject: Subject, checks: Mapping[str, Check]) -> Iterator[Row]:
-    """One row per check, in order. A check that fails for a cause already reported is marked as skipped."""
+def run_checks(subject: Subject, checks: Mapping[str, Check], starts: Callable[[str], None] = lambda name: None) -> Iterator[Row]:
+    """One row per check, in order. A check that fails for a cause already reported is marked as skipped. `starts` gets each check's name
+    before it runs."""
     reported: dict[str, str] = {}
     for name, check in checks.items():
+        starts(name)
         try:
             outcome = check(subject)
         except Skip as reason:
