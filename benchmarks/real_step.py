@@ -217,11 +217,6 @@ def main() -> None:
     how = "full fine-tuning" if rank is None else f"LoRA r = {rank}"
     loads = f"{load:.1f} before, {os.getloadavg()[0]:.1f} after"
     facts = {"training": how, "examples": len(table), "threads": options.threads, "load": loads}
-        "training": how,
-        "examples": len(table),
-        "threads": options.threads,
-        "load": f"{load:.1f} before, {os.getloadavg()[0]:.1f} after",
-    }
     finish("real step", figures, limits, options.json, facts)
 
 
