@@ -15,6 +15,9 @@ from jepa_ray.orchestration import cluster
 
 ROOT = Path(__file__).resolve().parents[1]
 
+_CACHE_OF_USER = Path(os.environ.get("JEPA_RAY_CACHE", Path.home() / ".cache" / "jepa_ray"))
+_SMOLLM2 = Path(os.environ.get("JEPA_RAY_SMOLLM2") or _CACHE_OF_USER / "smollm2-135m-instruct")
+"""Where `benchmarks.smollm2_checkpoint` writes; read before the tests get a cache of their own."""
 # Set on import, not in a fixture: test modules and the libraries that they import read these before the first fixture runs.
 # Processes that tests start (Ray's workers, the command line) inherit them.
 _CACHE = tempfile.mkdtemp(prefix="jepa-ray-test-cache-")
@@ -74,6 +77,17 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs the data sets in {folder}, but this folder does not exist")
     return folder
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """The checkpoint folder of SmolLM2-135M-Instruct, a real model; it is never part of the repository."""
+    if not (_SMOLLM2 / "config.json").is_file():
+        pytest.skip(
+            f"needs SmolLM2-135M-Instruct in {_SMOLLM2} (or JEPA_RAY_SMOLLM2), but there is none; "
+            "`python -m benchmarks.smollm2_checkpoint` writes it"
+        )
+    return _SMOLLM2
 
 
 @pytest.fixture(scope="session")

@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                     for fact in subject.family.found:
                         print(f"  {'found':<17} {fact}")
                 family_rows = rows[shown] = []
-                for row in run_checks(subject, CHECKS):
+                for row in run_checks(subject, CHECKS, _announce):
                     family_rows.append(row)
                     if not (arguments.json or arguments.markdown):
                         print(line(row), flush=True)
@@ -67,6 +67,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.markdown:
         print(markdown(rows), end="")
     return int(any(row.result == "FAILED" for family_rows in rows.values() for row in family_rows))
+
+
+def _announce(check: str) -> None:
+    """On a terminal, name the check that runs; its row then takes the place. A large model's checks take minutes."""
+    if sys.stdout.isatty():
+        print(f"  {check} ...", end="\r", flush=True)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -61,11 +61,13 @@ def check_packing(subject: Subject) -> Found:
             beyond = f"; also beyond the sliding window of {window} tokens"
     backends: tuple[Backend, ...] = ("trie", "flat") if subject.backend == "trie" else ("plain",)
     for table, examples in tables:
+        alone: dict[bool, dict[bytes, Tensor]] = {False: {}, True: {}}  # by precision: all backends are compared with the same passes
         for backend in backends:
-            error = attention_error(network, table, backend, k=PREDICTORS, bf16=False, examples=examples)
+            settings: Any = {"k": PREDICTORS, "examples": examples}
+            error = attention_error(network, table, backend, bf16=False, alone=alone[False], **settings)
             worst = max(worst, error)
             if uses_bf16(subject.model(precision="auto"), subject.device):
-                attention_error(network, table, backend, k=PREDICTORS, bf16=True, examples=examples)
+                attention_error(network, table, backend, bf16=True, alone=alone[True], **settings)
     how = " and ".join(backends) if subject.family.plain_because is None else f"plain only, because {subject.family.plain_because}"
     return Found(f"hidden states as in separate passes, {how}{beyond}", worst)
 
@@ -81,20 +83,17 @@ def check_gradients(subject: Subject) -> Found:
     """Packed rows give the same losses and gradients as separate passes: full and LoRA, with and without gradient checkpointing."""
     worst, table, beyond = 0.0, subject.table, ""
     for lora in (None, LORA) if subject.family.no_adapters_because is None else (None,):
-        for recompute in (False, True):
-            network = without_dropout(subject.network(lora, k=PREDICTORS, gradient_checkpointing=recompute).train())
-            if recompute and not any(getattr(module, "gradient_checkpointing", False) for module in network.modules()):
-                raise ValueError("the model ignores gradient checkpointing; do not set base.model.gradient_checkpointing")
-            if (window := sliding_window(network.causal_lm.config)) is not None:
-                near = window <= 512  # a backward pass over thousands of tokens is expensive
-                table = longer_than(subject, window) if near else table
-                beyond = f"; {'also' if near else 'not'} beyond the sliding window of {window} tokens"
-            error = gradient_error(subject, network, table)
+        network = without_dropout(subject.network(lora, k=PREDICTORS, gradient_checkpointing=True).train())
+        if (window := sliding_window(network.causal_lm.config)) is not None:
+            near = window <= 512  # a backward pass over thousands of tokens is expensive
+            table = longer_than(subject, window) if near else table
+            beyond = f"; {'also' if near else 'not'} beyond the sliding window of {window} tokens"
+        for recompute, error in gradient_errors(subject, network, table):
             how = f"{'LoRA' if lora else 'full'}, {'with' if recompute else 'without'} gradient checkpointing"
             if not error <= TOLERANCE:  # also fails for NaN
                 raise ValueError(f"losses or gradients differ from separate passes by {error:.2g} ({how}); {_PLAIN}")
             worst = max(worst, error)
-            del network
+        del network
     kinds = "full, LoRA" if subject.family.no_adapters_because is None else "full"
     return Found(f"losses and gradients as in separate passes: {kinds}, with and without gradient checkpointing{beyond}", worst)
 
@@ -110,36 +109,53 @@ def without_dropout(network: Network) -> Network:
     return network
 
 
-def gradient_error(subject: Subject, network: Network, table: TokenTable) -> float:
-    """Largest relative error of the two losses and of any trained tensor's gradient (norm of the difference over its norm).
+def gradient_errors(subject: Subject, network: Network, table: TokenTable) -> Iterator[tuple[bool, float]]:
+    """Without and with gradient checkpointing: largest relative error of the two losses and of any trained tensor's gradient (norm of the
+    difference over its norm). The network was loaded with gradient checkpointing.
 
-    Tensors with a tiny gradient are measured relative to 1 % of the largest. Separate passes are subtracted into the same `.grad`.
+    Tensors with a tiny gradient are measured relative to 1 % of the largest. There is one set of gradients, to which packed passes add and
+    from which separate passes subtract: g1 - s after the first packed pass; then + g2 - g1, which leaves g2 - s and costs one more packed
+    pass in place of all separate ones.
     """
     config = TrialConfig(model=subject.model(), objective=ObjectiveConfig(k=PREDICTORS))
     rows = [*ROWS[:-1], len(table) - 1]
     batch = make_batch(table, rows, backend=subject.backend, k=PREDICTORS)
-    ce, jepa = losses(network, batch, config, subject.device)
     weights = 1 / batch.num_labels, 10 / batch.num_pairs  # large enough that an error of the JEPA term shows
-    (weights[0] * ce + weights[1] * jepa).backward()
     trained = {name: p for name, p in network.named_parameters() if p.requires_grad}
-    norms = {name: float(p.grad.norm()) if p.grad is not None else 0.0 for name, p in trained.items()}
-    packed_losses = float(ce.detach()), float(jepa.detach())
-    del ce, jepa
+    checkpointed = [module for module in network.modules() if getattr(module, "gradient_checkpointing", False)]
 
-    for module in network.modules():  # the reference runs without recomputation
-        if hasattr(module, "gradient_checkpointing"):
-            module.gradient_checkpointing = False  # type: ignore[assignment]
+    def packed(sign: int) -> tuple[float, float]:
+        ce, jepa = losses(network, batch, config, subject.device)
+        (sign * (weights[0] * ce + weights[1] * jepa)).backward()
+        return float(ce.detach()), float(jepa.detach())
+
+    def norms() -> dict[str, float]:
+        return {name: float(p.grad.norm()) if p.grad is not None else 0.0 for name, p in trained.items()}
+
+    def error(found: tuple[float, float]) -> float:
+        relative = [abs(a - b) / abs(b) for a, b in zip(found, separate_losses, strict=True)]
+        return float(np.max([*relative, *(difference / max(sizes[name], floor) for name, difference in norms().items())]))
+
+    _set_checkpointing(checkpointed, False)
+    first = packed(+1)
+    sizes = norms()
+    floor = 0.01 * max(sizes.values())
     separate_losses = [0.0, 0.0]
     for row in rows:
         terms = _separate_losses(network, table, row)
         (-weights[0] * terms[0] - weights[1] * terms[1]).backward()
         separate_losses = [total + float(term.detach()) for total, term in zip(separate_losses, terms, strict=True)]
-    floor = 0.01 * max(norms.values())
-    errors = [abs(a - b) / abs(b) for a, b in zip(packed_losses, separate_losses, strict=True)]
-    for name, parameter in trained.items():
-        difference = float(parameter.grad.norm()) if parameter.grad is not None else 0.0
-        errors.append(difference / max(norms[name], floor))
-    return float(np.max(errors))
+    yield False, error(first)
+    if not checkpointed:
+        raise ValueError("the model ignores gradient checkpointing; do not set base.model.gradient_checkpointing")
+    packed(-1)
+    _set_checkpointing(checkpointed, True)
+    yield True, error(packed(+1))
+
+
+def _set_checkpointing(modules: Sequence[nn.Module], on: bool) -> None:
+    for module in modules:
+        module.gradient_checkpointing = on  # type: ignore[assignment]
 
 
 def _separate_losses(network: Network, table: TokenTable, row: int) -> tuple[Tensor, Tensor]:

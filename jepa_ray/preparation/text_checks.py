@@ -11,6 +11,7 @@ A sweep of family `auto` runs the checks of the text on a few built-in pairs bef
 from __future__ import annotations
 
 import copy
+import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -117,10 +118,12 @@ Check = Callable[[Subject], Found]
 _REPORT = "report this with the checkpoint's name and the output of this command"
 
 
-def run_checks(subject: Subject, checks: Mapping[str, Check]) -> Iterator[Row]:
-    """One row per check, in order. A check that fails for a cause already reported is marked as skipped."""
+def run_checks(subject: Subject, checks: Mapping[str, Check], starts: Callable[[str], None] = lambda name: None) -> Iterator[Row]:
+    """One row per check, in order. A check that fails for a cause already reported is marked as skipped. `starts` gets each check's name
+    before it runs."""
     reported: dict[str, str] = {}
     for name, check in checks.items():
+        starts(name)
         try:
             outcome = check(subject)
         except Skip as reason:
@@ -188,9 +191,9 @@ def check_template(subject: Subject) -> Found:
         dated.chat_template = "{%- macro strftime_now(format) %}" + day + "{% endmacro %}" + tokenizer.get_chat_template()
         if _renderings(subject, dated) != today:
             raise ValueError(f"the text changes with the date; fix the date in template_kwargs of family {family.name}, or {other}")
-    bos = family.bos
-    if bos is None and family.name != AUTO:  # a tokenizer's own may be what begins every turn, so under `auto` it does not tell
-        bos = tokenizer.bos_token
+    bos = tokenizer.bos_token if family.bos is None else family.bos
+    if family.bos is None and bos and _opens_every_turn(subject, bos):
+        bos = None
     for example, (whole, text, code) in zip(subject.examples, today, strict=True):
         position = 0
         for part in (example.system, example.text, example.code):
@@ -208,6 +211,19 @@ def check_template(subject: Subject) -> Found:
                 raise ValueError(f"BOS {bos!r} appears {count} times in {rendered[:60]!r} and must appear {wanted}; {other}")
     once = "BOS once" if family.bos is not None else "no BOS"
     return Found(f"{'its own' if has_own else f'that of {family.name}'}; {once}, no thinking, the same on any date")
+
+
+def _opens_every_turn(subject: Subject, token: str) -> bool:
+    """Whether each turn of a conversation adds exactly one such token: then it marks turns (ChatML's `<|im_start|>`), not the sequence."""
+    roles = ("user", "assistant", "user", "assistant")
+    turns = [{"role": role, "content": "-"} for role in roles]
+    renderings = [
+        subject.tokenizer.apply_chat_template(turns[:count], tokenize=False, **subject.family.template_kwargs)
+        for count in range(1, len(turns) + 1)
+    ]
+    counts = [rendered.count(token) for rendered in renderings]
+    twice = renderings[0].startswith(token + token)
+    return not twice and all(after - before == 1 for before, after in itertools.pairwise(counts))
 
 
 def _renderings(subject: Subject, tokenizer: Any) -> list[tuple[str, str, str]]:

@@ -37,8 +37,12 @@ def attention_error(
     objective: ObjectiveConfig | None = None,
     bf16: bool,
     examples: int = 4,
+    alone: dict[bytes, Tensor] | None = None,
 ) -> float:
     """Largest relative error of a token's packed hidden state on a few examples, with the objective's views (or k predictor tokens).
+
+    `alone`: states of separate passes by their token ids, read and extended, so that several backends are compared with the same passes.
+    Valid for one network, unchanged, and one precision.
 
     Raises:
         PackingError: the error is above TOLERANCE, or not finite.
@@ -47,6 +51,7 @@ def attention_error(
     rows = list(np.unique([*np.linspace(0, len(table) - 1, min(examples, len(table))).astype(int), longest]))
     views = views_of(objective, table, rows) if objective is not None else None
     batch = make_batch(table, rows, backend=backend, k=k, views=views)
+    alone = {} if alone is None else alone
     was_training = network.training
     network.eval()
     with torch.inference_mode(), torch.autocast(network.device.type, dtype=torch.bfloat16, enabled=bf16):
@@ -54,7 +59,10 @@ def attention_error(
         worst = 0.0
         for path_nodes in batch.packed.nodes:
             ids = batch.packed.input_ids.reshape(-1)[path_nodes].astype(np.int32)
-            alone_LD = separate_pass(network, ids)
+            key = ids.tobytes()
+            if key not in alone:
+                alone[key] = separate_pass(network, ids)
+            alone_LD = alone[key]
             difference_LD = packed_XD[torch.from_numpy(path_nodes).to(network.device)] - alone_LD
             # Per token: averaging over a long path would hide a leak at its last few tokens.
             error = (difference_LD.norm(dim=-1) / alone_LD.norm(dim=-1)).max()

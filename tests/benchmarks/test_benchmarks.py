@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-SHARED = ("__init__", "timing", "llama3_checkpoint")
+SHARED = ("__init__", "timing", "llama3_checkpoint", "smollm2_checkpoint")
 """Modules that benchmarks share."""
 NAMES = sorted(path.stem for path in (Path(__file__).resolve().parents[2] / "benchmarks").glob("*.py") if path.stem not in SHARED)
 

@@ -90,6 +90,27 @@ def test_a_wrong_template(subject: Subject, fault: str) -> None:
     assert {rows[name].result for name in ("readouts", "labels")} <= {"ok", "skipped"}
 
 
+@pytest.mark.parametrize(
+    ("bos", "front", "result"),
+    [
+        ("<|im_start|>", "", "ok"),  # as in SmolLM2 and many other ChatML checkpoints
+        ("<|im_start|>", "{{- '<|im_start|>' }}", "FAILED"),
+        ("<|endoftext|>", "{{- bos_token }}", "FAILED"),
+    ],
+)
+def test_a_bos_that_marks_turns(tiny_checkpoints: dict[str, Path], tmp_path: Path, bos: str, front: str, result: str) -> None:
+    """ChatML's checkpoints may call the token in front of every turn BOS; nothing is added to the sequence."""
+    family = next(family for family in FAMILIES.values() if "<|im_start|>" in family.extra_special_tokens)
+    assert family.bos is None
+    shutil.copytree(tiny_checkpoints[family.name], tmp_path / "checkpoint")
+    subject = Subject(str(tmp_path / "checkpoint"), family)
+    settings = tmp_path / "checkpoint" / "tokenizer_config.json"
+    settings.write_text(json.dumps(json.loads(settings.read_text(encoding="utf-8")) | {"bos_token": bos}), encoding="utf-8")
+    rewrite(subject, front + family.template)
+    row = results(subject, "template")["template"]
+    assert row.result == result and (result == "ok" or f"BOS {bos!r} appears" in row.found), row
+
+
 def test_an_empty_thinking_block_and_a_template_of_its_own_are_sound(subject: Subject) -> None:
     rewrite(subject, TEMPLATE.replace(THINKS, THINKS + "{{- '<think>\\n\\n</think>\\n\\n' if turn['role'] == 'assistant' else '' }}"))
     rows = results(subject, *TEXT)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -69,6 +72,26 @@ def test_a_failure_is_told_with_its_remedy(
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].split() == ["first", "ok", "exists", "(error", "<", "1e-4)"]
     assert lines[2].split() == ["second", "FAILED", "it", "is", "broken"] and lines[3].split() == ["->", "repair", "it"]
+
+
+def test_threads_wait_without_spinning() -> None:
+    """OpenMP reads the variable when torch is loaded, so the package sets it before; a user's own value stays."""
+    code = "import sys, os, jepa_ray.conformance; print('torch' in sys.modules, os.environ['OMP_WAIT_POLICY'])"
+    clean = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    for given, expected in (({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")):
+        ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=clean | given)
+        assert ended.stdout.split() == ["False", expected]
+
+
+def test_a_terminal_shows_the_check_that_runs(
+    tiny_checkpoints: dict[str, Path], quick: list[Subject], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert __main__.main([str(tiny_checkpoints[FIRST])]) == 0
+    assert "..." not in capsys.readouterr().out
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert __main__.main([str(tiny_checkpoints[FIRST])]) == 0
+    out = capsys.readouterr().out
+    assert "  first ...\r  first" in out and "  second ...\r  second" in out
 
 
 def test_bad_input(tiny_checkpoints: dict[str, Path], quick: list[Subject], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
