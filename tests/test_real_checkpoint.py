@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from benchmarks.real_step import PlainLoop, our_state, our_step, tokenised
 from benchmarks.smollm2_checkpoint import smollm2_family
 from jepa_ray.conformance.network_checks import CHECKS
-from jepa_ray.conformance.text_checks import Subject, run_checks
+from jepa_ray.preparation.text_checks import Subject, run_checks
 from jepa_ray.data.datasets import DATASETS
 from jepa_ray.data.example import Example
 from jepa_ray.data.sources import read
