@@ -98,8 +98,8 @@ class DataConfig(Record):
     code: str | None = None
     """Only for `task: text`: column of the Code view, the reference answer, with `text`. If null, the format is recognised."""
     system: str | None = None
-    """Only for `task: text`: system message of examples without one: a column, if one has this name, or else the text itself. If null,
-    that of the rows, if they have one."""
+    """Only for `task: text`: system message of examples without one: a column, if one has this name, or else the text itself, of at
+    least two words. If null, that of the rows, if they have one."""
     num_train: int | None = Field(None, ge=1)
     """Number of training examples kept (a seeded subset). If null, all of the file, or 2,400 generated ones."""
     num_val: int = Field(256, ge=1)

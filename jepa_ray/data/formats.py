@@ -10,7 +10,8 @@
 
 The first row of a source decides on the format of all its rows. A row that fits two formats, or none, is refused with the columns that
 it has. Values that are numbers or booleans count as the text that JSON writes for them. A `system` column, where a format does not have its
-own system message, is the system message; `data.system` names another column, or is the text itself.
+own system message, is the system message; `data.system` names another column, or is the text itself, of at least two words (a single word
+would be the name of a column that a file lacks).
 """
 
 from __future__ import annotations
@@ -163,8 +164,11 @@ def _by_columns(first: Row, where: str, data: DataConfig) -> Format:
 def _with_system(first: Row, where: str, data: DataConfig, format_: Format) -> tuple[Read, str, str | None]:
     """(the format's function, which also takes the system message from where `data.system` says; that in words; its column)."""
     column = data.system if data.system in first else SYSTEM if data.system is None and SYSTEM in format_.optional else None
-    if data.system is not None and column is None and (near := near_to(data.system, [str(key) for key in first], 0.8)):
-        raise ValueError(f"{where}: data.system is {data.system!r}, but the columns are {_names(first)}; did you mean {near!r}?")
+    if data.system is not None and column is None:
+        near = near_to(data.system, [str(key) for key in first], 0.8)
+        if near or not len(data.system.split()) > 1:
+            also = f"did you mean {near!r}?" if near else "name one of them, or write a message of several words"
+            raise ValueError(f"{where}: data.system is {_short(data.system)!r}, but the columns are {_names(first)}; {also}")
 
     def read(row: Row, where: str, name: str) -> Example:
         example = format_.read(row, where, name)

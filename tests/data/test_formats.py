@@ -126,9 +126,9 @@ def test_named_columns_and_what_the_plan_says(tmp_path: Path, ending: str, label
 
 
 def test_a_system_message_of_the_conversation_counts_before_data_system(tmp_path: Path) -> None:
-    assert read_one(tmp_path, {"messages": [BE, ASK, TELL]}, system="other")[0].system == "be brief"
-    assert read_one(tmp_path, {"messages": [ASK, TELL]}, system="other")[0].system == "other"
-    assert read_one(tmp_path, {"prompt": "a", "completion": "b", "system": "row's"}, system="other")[0].system == "other"
+    assert read_one(tmp_path, {"messages": [BE, ASK, TELL]}, system="other words")[0].system == "be brief"
+    assert read_one(tmp_path, {"messages": [ASK, TELL]}, system="other words")[0].system == "other words"
+    assert read_one(tmp_path, {"prompt": "a", "completion": "b", "system": "row's"}, system="other words")[0].system == "other words"
 
 
 def test_parallel_lines(tmp_path: Path) -> None:
@@ -178,6 +178,11 @@ BAD: list[tuple[list[Row], dict[str, Any], str]] = [
         [{**QA, "prompt_text": "p"}],
         {"system": "promt_text"},
         "data.system is 'promt_text', but the columns are question, answer, prompt_text; did",
+    ),
+    (
+        [QA],
+        {"system": "how"},
+        "data.system is 'how', but the columns are question, answer; name one of them, or write a message of several words",
     ),
     ([QA], {"text": "question"}, "data.text is given without data.code; give both, or neither"),
     ([QA], {"code": "answer"}, "data.code is given without data.text"),
