@@ -17,7 +17,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from benchmarks.real_step import PlainLoop, our_state, our_step, tokenised
 from benchmarks.smollm2_checkpoint import smollm2_family
 from jepa_ray.conformance.network_checks import CHECKS
-from jepa_ray.preparation.text_checks import Subject, run_checks
 from jepa_ray.data.datasets import DATASETS
 from jepa_ray.data.example import Example
 from jepa_ray.data.sources import read
@@ -25,6 +24,7 @@ from jepa_ray.data.views import TokenTable
 from jepa_ray.evaluation.generate import generate
 from jepa_ray.models.families import FAMILIES, ModelFamily
 from jepa_ray.models.loading import load_network, load_tokenizer
+from jepa_ray.preparation.text_checks import Subject, run_checks
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
 EXAMPLES = 4
