@@ -28,7 +28,7 @@ from jepa_ray.models.tiny import tiny_config
 from jepa_ray.objectives.layouts import views_of
 from jepa_ray.plan import Estimate, trial_config
 from jepa_ray.preparation.demand import demand
-from jepa_ray.preparation.prepare import fit, found, golds_unscored, token_report, usable_family
+from jepa_ray.preparation.prepare import check_lengths, found_report, golds_unscored, token_report, usable_family
 from jepa_ray.preparation.stand_ins import PlannedData, planned_checkpoint, planned_data
 from jepa_ray.preparation.tiny_base import base_tokenizer, split_for_base
 from jepa_ray.training.cost import FlopModel
@@ -146,14 +146,14 @@ def _workload(
     first_stage_table = tokenize_split(first, tokenizer, record, stage.data.max_length) if stage is not None and first else None
     num_trainable = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
     cap = sweep.max_new_tokens_of(task) or DATASETS[task].max_new_tokens
-    fit(record, sweep, [table, *([first_stage_table] if first_stage_table is not None else [])], cap)
+    check_lengths(record, sweep, [table, *([first_stage_table] if first_stage_table is not None else [])], cap)
     report = {
         "tokens": {"train": token_report(table, cap)},
         "base_examples": len(base),
         "max_length": data.max_length,
         "max_new_tokens": cap,
         "pretrain_left_out": left_out if stage_data is not None and stage_data.note is None else 0,
-        **found(record, checkpoint),
+        **found_report(record, checkpoint),
         "unknown_memory": shape.model_type if shape.model_type not in ARCHITECTURES else None,
     }
     workload = _Workload(
