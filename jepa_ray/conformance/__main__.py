@@ -24,7 +24,7 @@ from jepa_ray.config import ModelConfig
 from jepa_ray.conformance.forms import FORMS
 from jepa_ray.conformance.network_checks import CHECKS
 from jepa_ray.models.auto import family_of
-from jepa_ray.models.families import AUTO, FAMILIES, ModelFamily, get_family
+from jepa_ray.models.families import AUTO, FAMILIES, ModelFamily, get_family, published_family
 from jepa_ray.models.loading import load_config, seeded
 from jepa_ray.models.tiny import tiny_config
 from jepa_ray.preparation.text_checks import NUM_EXAMPLES, Row, Subject, examples, run_checks
@@ -113,18 +113,12 @@ def subject_of(checkpoint: str, family_name: str | None) -> Iterator[Subject]:
             write_tiny(family, Path(folder))
             yield Subject(folder, family, device)
         return
-    name = family_name if family_name is not None else published_family(checkpoint)
+    name = family_name or published_family(checkpoint) or AUTO
     source = get_family(name).paper_model if checkpoint == "paper" else checkpoint
     model = ModelConfig(family=name, model=source)
     if name != AUTO:  # an own record says nothing about the checkpoint
         load_config(source, model)
     yield Subject(source, family_of(model, source), device)
-
-
-def published_family(checkpoint: str) -> str:
-    """The family in whose record a hub id is, or else `auto`."""
-    named = (name for name, family in FAMILIES.items() if checkpoint in (family.paper_model, *family.other_models))
-    return next(named, AUTO)
 
 
 def write_tiny(family: ModelFamily, folder: Path) -> None:

@@ -44,6 +44,11 @@ def of_family(report: Mapping[str, Any]) -> list[str]:
     out = [f"tokens in training, median / 95 % / longest: {lengths}"]
     if found := report.get("found"):
         out.insert(0, f"found in the checkpoint: {'; '.join(found)}. Check its network too: {report['conformance']}")
+    if model_type := report.get("unknown_memory"):
+        out.append(
+            f"the memory of {model_type} models cannot be planned; on a GPU a forward pass has 4,096 tokens, unless "
+            f"base.optim.tokens_per_forward is set"
+        )
     if base := report.get("base_examples"):
         out.append(f"{base} of the training examples pre-train the tiny base; the others are for fine-tuning")
     if dropped := {name: split["dropped"] for name, split in tokens.items() if split["dropped"]}:

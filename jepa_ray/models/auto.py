@@ -117,7 +117,7 @@ def resolved(model: ModelConfig, plain_because: str | None) -> ModelConfig:
     return model.model_copy(update={"packing": "plain"})
 
 
-def fit_positions(family: ModelFamily, longest: int, longest_prompt: int, max_new_tokens: int) -> None:
+def check_positions(family: ModelFamily, longest: int, longest_prompt: int, max_new_tokens: int) -> None:
     """ValueError if sequences, or prompts with their answers, have more tokens than the model has positions. All arguments in tokens."""
     limit = family.max_positions
     if limit is not None and longest > limit:

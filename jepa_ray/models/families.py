@@ -282,3 +282,8 @@ def get_family(name: str) -> ModelFamily:
     if name not in FAMILIES:
         raise ValueError(f"unknown family {name!r}; known: {', '.join(FAMILIES)}")
     return FAMILIES[name]
+
+
+def published_family(checkpoint: str) -> str | None:
+    """Name of the family in whose record a hub id is; None if there is none."""
+    return next((name for name, family in FAMILIES.items() if checkpoint in (family.paper_model, *family.other_models)), None)

@@ -20,7 +20,7 @@ from jepa_ray.data.packing import make_batch
 from jepa_ray.data.report import of_family, of_task
 from jepa_ray.data.views import TokenTable, tokenize_split
 from jepa_ray.models.auto import resolved
-from jepa_ray.models.families import get_family
+from jepa_ray.models.families import AUTO, ModelFamily, get_family, published_family
 from jepa_ray.models.loading import add_lora
 from jepa_ray.models.network import Network
 from jepa_ray.models.shapes import ARCHITECTURES, Shape
@@ -28,7 +28,7 @@ from jepa_ray.models.tiny import tiny_config
 from jepa_ray.objectives.layouts import views_of
 from jepa_ray.plan import Estimate, trial_config
 from jepa_ray.preparation.demand import demand
-from jepa_ray.preparation.prepare import fit, found, golds_unscored, token_report, usable_family
+from jepa_ray.preparation.prepare import check_lengths, found_report, golds_unscored, token_report, usable_family
 from jepa_ray.preparation.rows import draw
 from jepa_ray.preparation.stand_ins import PlannedData, planned_checkpoint, planned_data
 from jepa_ray.preparation.tiny_base import base_tokenizer, split_for_base
@@ -140,8 +140,7 @@ def _workload(
     if name == "tiny":
         record = get_family(family)
     else:
-        tokenizer, shape, note = planned_checkpoint(checkpoint, model, [*examples, *first])
-        record = usable_family(sweep, model, checkpoint, None)
+        record, tokenizer, shape, note = _checkpoint(sweep, model, checkpoint, [*examples, *first])
     if name == "tiny" and model.init == "random":
         tokenizer = base_tokenizer(record, [*examples, *first])
         shape = tiny_config(record, tokenizer)
@@ -160,14 +159,15 @@ def _workload(
     first_stage_table = tokenize_split(first, tokenizer, record, stage.data.max_length) if stage is not None and first else None
     num_trainable = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
     cap = sweep.max_new_tokens_of(task) or task_of(data).max_new_tokens
-    fit(record, sweep, [table, *([first_stage_table] if first_stage_table is not None else [])], cap)
+    check_lengths(record, sweep, [table, *([first_stage_table] if first_stage_table is not None else [])], cap)
     report = {
         "tokens": {"train": token_report(table, cap)},
         "base_examples": len(base),
         "max_length": data.max_length,
         "max_new_tokens": cap,
         "pretrain_left_out": left_out if stage_data is not None and stage_data.note is None else 0,
-        **found(record, checkpoint),
+        **found_report(record, checkpoint),
+        "unknown_memory": shape.model_type if shape.model_type not in ARCHITECTURES else None,
     }
     workload = _Workload(
         tokenizer=tokenizer,
@@ -186,6 +186,23 @@ def _workload(
         plain_because=record.plain_because,
     )
     return workload, report
+
+
+def _checkpoint(
+    sweep: SweepConfig, model: ModelConfig, checkpoint: str, examples: Sequence[Example]
+) -> tuple[ModelFamily, Any, Any, str | None]:
+    """(family, tokenizer, Transformers config, note) of a checkpoint. One that `auto` cannot read here has the record in which it is."""
+    try:
+        tokenizer, shape, note = planned_checkpoint(checkpoint, model, examples)
+        return usable_family(sweep, model, checkpoint, None), tokenizer, shape, note
+    except ValueError:
+        known = published_family(checkpoint) if model.family == AUTO else None
+        if known is None:
+            raise
+        tokenizer, shape, note = planned_checkpoint(checkpoint, model.model_copy(update={"family": known}), examples)
+        if note is None:  # it can be read, so the error is about something else
+            raise
+        return get_family(known), tokenizer, shape, note
 
 
 def _one(config: TrialConfig, workload: _Workload, resources: ResourcesConfig) -> Estimate:

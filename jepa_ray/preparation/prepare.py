@@ -15,7 +15,7 @@ from jepa_ray.data.example import Example
 from jepa_ray.data.views import TokenTable, tokenize_split
 from jepa_ray.evaluation.judges import judge_of
 from jepa_ray.evaluation.sql import missing_databases
-from jepa_ray.models.auto import family_of, fit_positions, resolved
+from jepa_ray.models.auto import check_positions, family_of, resolved
 from jepa_ray.models.families import AUTO, ModelFamily, get_family
 from jepa_ray.models.loading import check_rows, check_weights, commit_of, load_config, load_tokenizer
 from jepa_ray.models.structure import refuse_adapters
@@ -64,7 +64,7 @@ def prepare(sweep: SweepConfig, family: str, task: str) -> Prepared:
             tables[name] = tokenize_split(examples, tokenizer, record, data.max_length, scored=True, trained=seen[name])
     first_stage_table = tokenize_split(first, tokenizer, record, sweep.pretrain.data.max_length) if sweep.pretrain is not None else None
     cap = sweep.max_new_tokens_of(task) or task_of(data).max_new_tokens
-    fit(record, sweep, [*tables.values(), *([first_stage_table] if first_stage_table is not None else [])], cap)
+    check_lengths(record, sweep, [*tables.values(), *([first_stage_table] if first_stage_table is not None else [])], cap)
     HEARTBEAT.enter("digest of data and weights")
     sha = hashlib.sha256(splits.dataset_sha.encode())
     for part in (digest(first) if first else "", databases_sha(data, [*splits.val, *splits.test]), weights_sha(checkpoint, revision)):
@@ -93,7 +93,7 @@ def prepare(sweep: SweepConfig, family: str, task: str) -> Prepared:
             "golds_unscored": unscored,
             "pretrain_left_out": left_out,
             "max_new_tokens": cap,
-            **found(record, checkpoint),
+            **found_report(record, checkpoint),
             "tokens": {
                 name: token_report(table, cap) for name, table in (*tables.items(), ("pretrain", first_stage_table)) if table is not None
             },
@@ -114,7 +114,7 @@ def usable_family(sweep: SweepConfig, model: ModelConfig, checkpoint: str, revis
     return record
 
 
-def fit(record: ModelFamily, sweep: SweepConfig, tables: Sequence[TokenTable], cap: int) -> None:
+def check_lengths(record: ModelFamily, sweep: SweepConfig, tables: Sequence[TokenTable], cap: int) -> None:
     """ValueError if a sequence, or a prompt with its answer, is longer than the model's positions reach."""
     searched = sweep.space.get("objective.k")
     ks = [method.k for method in sweep.methods.values() if method is not None]
@@ -123,10 +123,10 @@ def fit(record: ModelFamily, sweep: SweepConfig, tables: Sequence[TokenTable], c
     longest = max([max(map(int, part.lengths), default=0) + max(ks, default=0) for part in views], default=0)
     longest = max([longest, *(int(table.lm.lengths.max()) for table in tables if len(table))])
     prompts = [int(table.prompt_length.max()) for table in tables if len(table) and not table.options]
-    fit_positions(record, longest, max(prompts, default=0), cap)
+    check_positions(record, longest, max(prompts, default=0), cap)
 
 
-def found(record: ModelFamily, checkpoint: str) -> dict[str, Any]:
+def found_report(record: ModelFamily, checkpoint: str) -> dict[str, Any]:
     """What was found in the checkpoint of a family that is not in the table, and the command that checks it: parts of the data report."""
     return {"found": list(record.found), "conformance": command(checkpoint)} if record.name == AUTO else {}
 

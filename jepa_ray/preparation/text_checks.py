@@ -27,7 +27,7 @@ from jepa_ray.data.example import Example
 from jepa_ray.data.packing import PREDICTOR_BASE, Backend, ViewBatch, make_batch
 from jepa_ray.data.tasks import nlrx
 from jepa_ray.data.views import Renderer, TokenTable, tokenize_split
-from jepa_ray.models.families import AUTO, ModelFamily
+from jepa_ray.models.families import AUTO, PLAIN_TEMPLATE, ModelFamily
 from jepa_ray.models.loading import check_rows, load_config, load_network, load_tokenizer
 from jepa_ray.models.network import Network
 
@@ -181,7 +181,8 @@ def check_tokenizer(subject: Subject) -> Found:
 def check_template(subject: Subject) -> Found:
     """Renders the conversation (up to the end of turn) and the views: the same text on any date, with BOS once and without thinking."""
     tokenizer, family = subject.tokenizer, subject.family
-    has_own = family.name == AUTO or tokenizer.get_chat_template() != family.template
+    plain = tokenizer.get_chat_template() == PLAIN_TEMPLATE
+    has_own = not plain and (family.name == AUTO or tokenizer.get_chat_template() != family.template)
     other = "remove the checkpoint's chat_template.jinja to use the family's" if has_own else f"correct the record of {family.name}"
     if family.name == AUTO:
         other = "add another chat_template.jinja to the checkpoint's folder, or name a family"
@@ -210,7 +211,9 @@ def check_template(subject: Subject) -> Found:
                 wanted = "never" if family.bos is None else "once, at the start"
                 raise ValueError(f"BOS {bos!r} appears {count} times in {rendered[:60]!r} and must appear {wanted}; {other}")
     once = "BOS once" if family.bos is not None else "no BOS"
-    return Found(f"{'its own' if has_own else f'that of {family.name}'}; {once}, no thinking, the same on any date")
+    return Found(
+        f"{'its own' if has_own else 'the plain one' if plain else f'that of {family.name}'}; {once}, no thinking, the same on any date"
+    )
 
 
 def _opens_every_turn(subject: Subject, token: str) -> bool:

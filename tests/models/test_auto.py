@@ -14,7 +14,7 @@ import torch
 from jepa_ray.config import LoraConfig, ModelConfig
 from jepa_ray.conformance.forms import FORMS
 from jepa_ray.data.views import Renderer, tokenize_split
-from jepa_ray.models.auto import family_of, fit_positions, resolved
+from jepa_ray.models.auto import check_positions, family_of, resolved
 from jepa_ray.models.families import AUTO, DAY, FAMILIES, PINNED_DAY, PLAIN_TEMPLATE, ModelFamily
 from jepa_ray.models.loading import load_config, load_network, load_tokenizer
 from jepa_ray.preparation.text_checks import require_text
@@ -220,9 +220,9 @@ def test_sequences_must_fit_the_positions(tmp_path: Path) -> None:
     FORMS["GPT-2"].write(tmp_path, [example.text for example in tiny.EXAMPLES])
     family = found(tmp_path)
     assert family.max_positions == 1024 and "at most 1024 positions" in said(family)
-    fit_positions(family, 1024, 1000, 24)
+    check_positions(family, 1024, 1000, 24)
     with pytest.raises(ValueError, match=r"1025 tokens.*only 1024 positions; lower data.max_length"):
-        fit_positions(family, 1025, 1, 1)
+        check_positions(family, 1025, 1, 1)
     with pytest.raises(ValueError, match=r"prompt of 1000 tokens and an answer of 25 \(max_new_tokens\).*data.max_length"):
-        fit_positions(family, 10, 1000, 25)
-    fit_positions(FAMILIES["llama3"], 10**6, 10**6, 10**6)
+        check_positions(family, 10, 1000, 25)
+    check_positions(FAMILIES["llama3"], 10**6, 10**6, 10**6)

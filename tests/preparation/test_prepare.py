@@ -238,6 +238,7 @@ def test_a_checkpoint_of_another_architecture_trains(name: str, packing: str, fo
     assert set(estimates) == {"base/auto", "jepa/auto"}
     (told,) = [fact for fact in facts if "found in the checkpoint" in fact]
     assert "python -m jepa_ray.conformance" in told and ("padded rows" in told) == (packing == "plain")
+    assert any("memory of gpt2 models cannot be planned" in fact for fact in facts) == (name == "GPT-2")
 
 
 def test_what_a_found_family_cannot_do_is_refused_before_any_trial(forms: dict[str, Path], tmp_path: Path) -> None:
