@@ -10,13 +10,15 @@ from typing import Any
 
 import pytest
 
+import jepa_ray
 from jepa_ray import export
-from jepa_ray.config import LoraConfig
+from jepa_ray.config import LoraConfig, TrialConfig
+from jepa_ray.data.datasets import load_splits
 from jepa_ray.models.loading import load_tokenizer
-from jepa_ray.results import add_facts, model_folder, read_model
+from jepa_ray.results import add_facts, kept_models, model_folder, read_model
 from jepa_ray.training.keeping import save_model
 from tests import tiny_models as tiny
-from tests.model_cards import facts, put
+from tests.model_cards import answers, conversation, facts, put
 
 
 @pytest.fixture
@@ -110,3 +112,50 @@ def test_merged_adapters_need_neither_base_nor_peft(tiny_checkpoints: dict[str, 
     card = (to / "README.md").read_text()
     assert "library_name: transformers" in card and "PeftModel" not in card and "adapters merged in" in card
     assert not list(to.glob("adapter_*")) and (to / "tokenizer.json").is_file()
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_a_sweep_ends_with_models_that_answer_as_they_were_scored(tiny_checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    """The whole path: a sweep of LoRA trials, its kept medians, their cards, an export, and a second run, which changes nothing."""
+    tree = {
+        "name": "kept",
+        "output": str(tmp_path),
+        "model": str(tiny_checkpoints["llama3"]),
+        "methods": {"baseline": "none", "jepa": {"k": 1}},
+        "data": {"num_train": 24, "num_val": 4, "num_test": 5},
+        "search": {"num_trials": 1},
+        "scheduler": {"name": "none"},
+        "confirm": {"seeds": [7, 8, 9], "equal_flops": False},
+        "resources": {"dashboard": False},
+        "base": {
+            "lora": {"r": 4},
+            "optim": {"learning_rate": 3e-3, "num_epochs": 1, "batch_size": 8},
+            "evaluation": {"max_new_tokens": 12, "diagnostic_pairs": 0},
+        },
+    }
+    swept = jepa_ray.run(tree)
+    models = {model.arm: model for model in kept_models(swept.folder)}
+    assert set(models) == {"baseline/llama3", "jepa/llama3"} and not (swept.folder / "models" / ".waiting").exists()
+    trials = swept.trials.set_index("trial_id")
+    predictions = swept.predictions[swept.predictions["split"] == "test"]
+    asked, expected = [], []
+    for arm, model in models.items():
+        confirmed = trials[(trials["arm"] == arm) & (trials["stage"] == "confirm")]
+        assert trials.loc[model.trial_id, "test_accuracy"] == confirmed["test_accuracy"].median() and len(confirmed) == 3
+        assert trials.loc[model.trial_id, "seed"] == model.seed and confirmed["model_error"].isna().all()
+        card = (model.folder / "README.md").read_text()
+        assert "jepa/llama3 against baseline/llama3" in card and str(trials.loc[model.trial_id, "dataset_sha"]) in card
+        to = tmp_path / "exported" / arm.replace("/", "-")
+        assert export.main([str(swept.folder), "--arm", arm, "--to", str(to)]) == 0
+        rows = predictions[predictions["trial_id"] == model.trial_id].sort_values("example_id")
+        systems = {example.id: example.system for example in load_splits(TrialConfig.model_validate(model.facts["config"]).data).test}
+        asked.append((to, [conversation(systems[row.example_id], row.question) for row in rows.itertuples()]))
+        expected.append(rows["prediction"].tolist())
+    texts, modules = answers(asked)
+    assert texts == expected and modules == [] and len(expected[0]) == 5
+
+    before = {path: path.stat().st_mtime_ns for path in (swept.folder / "models").rglob("*")}
+    jepa_ray.run(tree)
+    assert {path: path.stat().st_mtime_ns for path in (swept.folder / "models").rglob("*")} == before

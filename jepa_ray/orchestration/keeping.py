@@ -81,8 +81,8 @@ def add_verdict(folder: Path, told: Sequence[Ruling]) -> list[str]:
     models = kept_models(folder)
     for model in models:
         results.add_facts(model, verdict=[line for arms, lines in told if model.arm in arms for line in lines])
-    export = f"python -m jepa_ray.export {folder}"
-    return [f"Models: {folder}/models (to load one elsewhere: {export} --arm {models[0].arm} --to DIR)"] if models else []
+    named = ", ".join(dict.fromkeys(model.arm for model in models))
+    return [f"Models: {folder}/models ({named}); to copy one: python -m jepa_ray.export {folder} --arm ARM --to DIR"] if models else []
 
 
 def median(scores: Mapping[int, float]) -> int:

@@ -245,7 +245,7 @@ def test_the_verdict_is_written_into_the_cards_that_it_is_about(tmp_path: Path) 
     (line,) = add_verdict(tmp_path, told)  # type: ignore[arg-type]
     card = (kept_models(tmp_path)[0].folder / "README.md").read_text()
     assert "- better: it is\n- equal FLOPs: so\n" in card and "worse" not in card and "absent" not in card
-    assert f"jepa_ray.export {tmp_path} --arm {ARM}" in line
+    assert f"({ARM}); " in line and f"jepa_ray.export {tmp_path} --arm ARM" in line
 
 
 def test_what_is_kept_is_no_part_of_a_sweeps_identity(tmp_path: Path) -> None:
