@@ -100,7 +100,8 @@ def predictor_use(network: Network, objective: ObjectiveConfig | None) -> str:
     if network.predictor is not None and objective is not None:
         scale = getattr(network.causal_lm.get_input_embeddings(), "embed_scale", None)
         scaled = f", each multiplied by {float(scale):g} as the model multiplies its own embeddings" if scale is not None else ""
-        parts.append(f"predictor_tokens (k, width) are embeddings, no rows of the vocabulary{scaled}. They go {USE[objective.layout]}.")
+        place = USE.get(objective.layout, "where the layout puts them")
+        parts.append(f"predictor_tokens (k, width) are embeddings, no rows of the vocabulary{scaled}. They go {place}.")
     if network.head is not None and objective is not None:
         parts.append(f"head.* are the weights of the {objective.predictor} predictor, which maps the source state.")
     return " ".join(parts)

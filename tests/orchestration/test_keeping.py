@@ -12,8 +12,10 @@ import pytest
 from jepa_ray import plan, results
 from jepa_ray.config import SweepConfig, TrialConfig, arms, canonical, config_id
 from jepa_ray.orchestration import keeping
+from jepa_ray.orchestration.cluster import Interrupt
 from jepa_ray.orchestration.jobs import confirmation
 from jepa_ray.orchestration.keeping import add_verdict, check_room, clean, median, nearest, settle
+from jepa_ray.orchestration.stages import FixedJobs
 from jepa_ray.orchestration.studies import digest
 from jepa_ray.results import TrialResult, kept_models, waiting_folder
 from jepa_ray.system import atomic
@@ -150,6 +152,25 @@ def test_trials_without_a_model_are_said_in_a_sentence_with_the_reason(tmp_path:
     sweep.ran(1, 0.1, model=False)
     two = sweep.ran(2, 0.1)
     assert sweep.settle() == {2: two} and sweep.said[0].startswith(f"{ARM}: no model of seed 1, as it was not kept")
+
+
+def test_a_model_that_could_not_be_saved_is_said_when_its_trial_ends(tmp_path: Path) -> None:
+    sweep, heard = Sweep(tmp_path), fake.Heard()
+    jobs = FixedJobs(
+        sweep.sweep,
+        tmp_path,
+        identify,  # type: ignore[arg-type]
+        "confirm",
+        [(ARM, confirmation(sweep.selection[ARM], seed)) for seed in (1, 2)],
+        listener=heard,
+        interrupt=Interrupt(),
+    )
+    for reason in ("No space left on device", None):
+        job = jobs.next()
+        assert job is not None and job.model == waiting_folder(tmp_path.resolve(), job.trial_id)
+        jobs.finished(job, {"state": "COMPLETE", "model_error": reason})
+    said = [event[1] for event in heard.events if event[0] == "say"]
+    assert said == [f"{ARM} seed 1 is COMPLETE, but its model could not be saved: No space left on device"]
 
 
 def test_another_configuration_takes_the_place_of_the_one_before(tmp_path: Path) -> None:
