@@ -90,9 +90,11 @@ def asking(facts: Mapping[str, Any]) -> str:
         ")",
         "return tokenizer.decode(written[0, ids.shape[1] :], skip_special_tokens=True, clean_up_tokenization_spaces=False)",
     ]
-    system = '{"role": "system", "content": "..."}, ' if prompt["system_role"] else ""
     body = "\n".join(f"    {line}" for line in lines)
-    return f'def answer(messages):\n{body}\n\n\nprint(answer([{system}{{"role": "user", "content": "..."}}]))'
+    system, question = prompt.get("system") or "...", "..."
+    turns = [("system", system), ("user", question)] if prompt["system_role"] else [("user", f"{system}\n\n{question}")]
+    messages = "\n".join(f'    {{"role": "{role}", "content": {json.dumps(text, ensure_ascii=False)}}},' for role, text in turns)
+    return f"def answer(messages):\n{body}\n\n\nmessages = [\n{messages}\n]\nprint(answer(messages))"
 
 
 def _term(objective: Mapping[str, Any] | None) -> str:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from jepa_ray.config import ObjectiveConfig, TrialConfig, canonical
 from jepa_ray.data.datasets import DATASETS
-from jepa_ray.data.views import Renderer
+from jepa_ray.data.views import Renderer, TokenTable
 from jepa_ray.models.families import ModelFamily, get_family
 from jepa_ray.models.network import Network
 from jepa_ray.results import FACTS
@@ -129,6 +129,7 @@ def facts_of(network: Network, tokenizer: Any, prepared: Prepared, config: Trial
             "template_kwargs": dict(family.template_kwargs),
             "turn_end": family.turn_end,
             "system_role": family.system_role,
+            "system": system_of(tokenizer, family, prepared.train),
             "max_new_tokens": config.evaluation.max_new_tokens or DATASETS[config.data.task].max_new_tokens,
         },
         "config": canonical(config),
@@ -154,3 +155,20 @@ def rendering(tokenizer: Any, family: ModelFamily) -> dict[str, Any]:
             if front + rendered == expected:
                 return {"own": name, "front": front}
     raise ValueError(f"the chat template of family {family.name} does not render its prompts without jepa_ray")
+
+
+def system_of(tokenizer: Any, family: ModelFamily, table: TokenTable) -> str | None:
+    """The system message of all prompts, read back from the tokens of the first and the last; None if they differ or have none."""
+    marks = ("\u241fsystem\u241f", "\u241fquestion\u241f")
+    before, _, rest = Renderer(tokenizer, family).prompt_and_answer(*marks, "answer")[0].partition(marks[0])
+    between, _, after = rest.partition(marks[1])
+    found = set()
+    for row in (0, len(table) - 1):
+        ids = table.prompt(row).tolist()
+        prompt: str = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        end = between + table.questions[row].strip() + after
+        system = prompt[len(before) : len(prompt) - len(end)]
+        if before + system + end != prompt or tokenizer(prompt, add_special_tokens=False)["input_ids"] != ids:
+            return None
+        found.add(system)
+    return found.pop() if len(found) == 1 else None

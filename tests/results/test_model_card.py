@@ -73,6 +73,10 @@ def test_the_code_of_every_kind_of_prompt_parses_and_is_short() -> None:
         known = facts(prompt=prompt | changes, model_type="openelm")
         for code in (loading(known), asking(known)):
             ast.parse(code)
+    for role, shown in ((True, ['    {"role": "system", "content": "Say \\"a\\"."},']), (False, ['"content": "Say \\"a\\".\\n\\n..."},'])):
+        code = asking(facts(prompt=prompt | {"system": 'Say "a".', "system_role": role}))
+        ast.parse(code)
+        assert all(line in code for line in shown), code
     assert "import jepa_ray.models.openelm" in loading(facts(model_type="openelm")) and "jepa_ray" not in loading(facts())
     assert len([line for line in loading(facts()).splitlines() if line and "import" not in line]) == 3
     assert "date_string='26 Jul 2024'" in asking(facts()) and '"<bos>"' not in asking(facts())

@@ -21,7 +21,7 @@ from jepa_ray.models.loading import load_tokenizer
 from jepa_ray.results import TrialResult, add_facts, read_model
 from jepa_ray.system import atomic
 from jepa_ray.training import keeping
-from jepa_ray.training.keeping import keep_model, rendering
+from jepa_ray.training.keeping import keep_model, rendering, system_of
 from jepa_ray.training.prepared import Pretrained
 from jepa_ray.training.runtime import Runtime
 from jepa_ray.training.trial import run_trial
@@ -158,6 +158,14 @@ def test_nothing_is_written_that_cannot_be_used_or_was_not_asked_for(tiny_checkp
     assert keep_model(other, tokenizer, prepared, config) is None and not (tmp_path / "rank 1").exists()
 
 
+def test_the_system_message_is_read_back_from_the_prompts(tiny_checkpoints: dict[str, Path]) -> None:
+    for name, checkpoint in tiny_checkpoints.items():
+        family, tokenizer = get_family(name), load_tokenizer(str(checkpoint), tiny.trial(checkpoint).model)
+        assert system_of(tokenizer, family, tiny.table_of(checkpoint, tiny.EXAMPLES[:4])) == tiny.SYSTEM, name
+        other = replace(tiny.EXAMPLES[4], system="Another one.")
+        assert system_of(tokenizer, family, tiny.table_of(checkpoint, [*tiny.EXAMPLES[:4], other])) is None, name
+
+
 def test_prompts_are_rendered_without_jepa_ray_whatever_the_template_does(tiny_checkpoints: dict[str, Path]) -> None:
     for name, checkpoint in tiny_checkpoints.items():
         family = get_family(name)
@@ -169,4 +177,3 @@ def test_prompts_are_rendered_without_jepa_ray_whatever_the_template_does(tiny_c
     shown = tokenizer.chat_template.replace("{{- bos_token }}\n", "")
     tokenizer.chat_template = shown + "{%- if add_generation_prompt %}{{- '<think>\\n' }}{% endif %}"
     assert rendering(tokenizer, family) == {"own": False, "front": family.bos}
-    tokenizer.chat_template = "{% for turn in messages %}{{ turn['content'] }}{% endfor %}" + (family.turn_end or "")
