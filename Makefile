@@ -72,7 +72,7 @@ docs: $(READY)
 
 # All of them run, also after one has failed.
 bench: $(READY)
-	@status=0; for name in step objectives generation overhead false_positives search_efficiency warm_start report; do \
+	@status=0; for name in step objectives generation overhead keeping false_positives search_efficiency warm_start report; do \
 		echo "benchmarks.$$name"; $(BIN)/python -m benchmarks.$$name $(ARGS) || status=1; \
 	done; exit $$status
 

@@ -22,12 +22,13 @@ from jepa_ray.config import Arm, SweepConfig, arms, compared
 from jepa_ray.config.messages import folded
 from jepa_ray.orchestration.cluster import Interrupt, signals
 from jepa_ray.orchestration.sweep_folder import lock_folder, same_command
-from jepa_ray.plan.load import load_sweep
+from jepa_ray.plan.load import load_sweep, shipped
 from jepa_ray.system import full_disk
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from jepa_ray.orchestration.keeping import Ruling
     from jepa_ray.orchestration.recipes import Prepare, RunTrial
     from jepa_ray.plan import Estimate
 
@@ -39,6 +40,7 @@ COMMANDS = {
     "summary": ("analysis.summary", "tables of one or more sweeps"),
     "verdict": ("analysis.verdict", "better, worse, equivalent or undecided, with all reasons"),
     "report": ("analysis.report", "everything on one page"),
+    "export": ("jepa_ray.export", "a trained model in a folder of its own, ready to load"),
 }
 """Subcommands of `jepa-ray`: the module whose `main` runs, and what it does."""
 
@@ -138,16 +140,10 @@ def run(source: str | Path | Mapping[str, Any], *overrides: str, extend: bool = 
     Raises:
         ValueError: something is wrong with the sweep; lists every error. Nothing was started.
     """
-    sweep = load_sweep(source if isinstance(source, Mapping) else _shipped(source), overrides)
+    sweep = load_sweep(source if isinstance(source, Mapping) else shipped(source), overrides)
     with signals() as interrupt, lock_folder(sweep, extend=extend, fresh=fresh) as (claimed, folder):
         _run(claimed, folder, interrupt, None, None)
     return Results(folder.resolve())
-
-
-def _shipped(file: str | Path) -> Path:
-    """The file itself, or, if there is none, the search space of that name that an installed package brings along."""
-    inside = Path(__file__).parent / "search_spaces" / Path(str(file).removeprefix("search_spaces/"))
-    return inside if not Path(file).exists() and inside.is_file() and ".." not in inside.parts else Path(file)
 
 
 def main(argv: Sequence[str] | None = None, prepare_one: Prepare | None = None, run_trial: RunTrial | None = None) -> int:
@@ -163,7 +159,7 @@ def main(argv: Sequence[str] | None = None, prepare_one: Prepare | None = None, 
 
             print(text(), end="", flush=True)
             return OK
-        sweep = load_sweep(_shipped(options.file), options.overrides, planning=options.dry_run)
+        sweep = load_sweep(shipped(options.file), options.overrides, planning=options.dry_run)
         if options.dry_run:
             from jepa_ray.orchestration.planning import plan
             from jepa_ray.plan.describe import describe
@@ -228,6 +224,7 @@ def _run(sweep: SweepConfig, folder: Path, interrupt: Interrupt, prepare_one: Pr
 
     from jepa_ray import results
     from jepa_ray.orchestration.console import Board, make_console, starting
+    from jepa_ray.orchestration.keeping import add_verdict
     from jepa_ray.orchestration.planning import at_start
     from jepa_ray.orchestration.run import run_sweep
     from jepa_ray.plan.describe import describe
@@ -255,9 +252,11 @@ def _run(sweep: SweepConfig, folder: Path, interrupt: Interrupt, prepare_one: Pr
         console.print(Text(f"\n{table}"))
     for row in outcome.failed:
         console.print(Text(f"FAILED {row['trial_id']} ({row['arm']}, {row['stage']}): {row['error']}"))
-    if sentences := verdict(sweep, folder):
-        console.print(Text("\n".join([f"\nVerdict (all reasons: python -m analysis.verdict {folder})", *sentences])))
-    console.print(Text(f"\nTables: {folder}/trials, {folder}/metrics, {folder}/predictions"))
+    if told := rulings(sweep, folder):
+        console.print(Text(f"\nVerdict (all reasons: python -m analysis.verdict {folder})"))
+        console.print(Text("\n".join(line for _, lines in told for line in lines)))
+    for line in (f"\nTables: {folder}/trials, {folder}/metrics, {folder}/predictions", *add_verdict(folder, told)):
+        console.print(Text(line))
     console.print(Text(f"All of it on a page: python -m analysis.report {folder}"))
     return SOME_FAILED if outcome.failed or outcome.unconfirmed else OK
 
@@ -301,10 +300,13 @@ def tables(sweep: SweepConfig, folder: Path) -> list[str]:
 
 
 def verdict(sweep: SweepConfig, folder: Path) -> list[str]:
-    """A sentence per claim, controls after them, with the difference at equal FLOPs, and per arm without a claim.
+    """The lines of all rulings."""
+    return [line for _, lines in rulings(sweep, folder) for line in lines]
 
-    Empty without confirmation.
-    """
+
+def rulings(sweep: SweepConfig, folder: Path) -> list[Ruling]:
+    """A sentence per claim, controls after them, with the difference at equal FLOPs, and per arm without a claim; each with the arms that
+    it compares. Empty without confirmation."""
     from jepa_ray import results
 
     if not sweep.confirm.seeds or not compared(results.read_arms(folder)):
@@ -315,13 +317,13 @@ def verdict(sweep: SweepConfig, folder: Path) -> list[str]:
     try:
         found = judge(gather(folder))
     except ValueError as error:
-        return [f"none: {error}"]
-    lines = []
+        return [((), [f"none: {error}"])]
+    told: list[Ruling] = []
     for ruling in found.verdicts:
-        lines.append(f"{'control, ' if ruling.kind == 'control' else ''}{ruling.sentence}")
         shown = [reason for reason in ruling.conditions if reason.name == "equal FLOPs" and ruling.kind == "claim"]
-        lines += [f"    {reason.name}: {reason.text}" for reason in shown]
-    return [*lines, *found.absent]
+        first = f"{'control, ' if ruling.kind == 'control' else ''}{ruling.sentence}"
+        told.append(((ruling.method, ruling.baseline), [first, *(f"    {reason.name}: {reason.text}" for reason in shown)]))
+    return [*told, *(((), [sentence]) for sentence in found.absent)]
 
 
 def race_rule(sweep: SweepConfig, arms: Sequence[Arm]) -> Callable[[Sequence[float], int], tuple[bool, str]] | None:

@@ -112,16 +112,16 @@ def test_the_command_alone_lists_the_others(
 
 def test_a_shipped_search_space_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a wheel the search spaces are inside the package; a file of the same name in the current folder comes first."""
-    from jepa_ray import sweep
+    from jepa_ray.plan import load
 
     package, here = tmp_path / "package", tmp_path / "here"
     for folder in (package / "search_spaces" / "paper", here):
         folder.mkdir(parents=True)
     (package / "search_spaces" / "lora.yaml").touch()
-    monkeypatch.setattr(sweep, "__file__", str(package / "sweep.py"))
+    monkeypatch.setattr(load, "__file__", str(package / "plan" / "load.py"))
     monkeypatch.chdir(here)
     for name in ("search_spaces/lora.yaml", "lora.yaml"):
-        assert sweep._shipped(name) == package / "search_spaces" / "lora.yaml"
-    assert sweep._shipped("other.yaml") == Path("other.yaml")
+        assert load.shipped(name) == package / "search_spaces" / "lora.yaml"
+    assert load.shipped("other.yaml") == Path("other.yaml")
     Path("lora.yaml").touch()
-    assert sweep._shipped("lora.yaml") == Path("lora.yaml")
+    assert load.shipped("lora.yaml") == Path("lora.yaml")

@@ -23,7 +23,7 @@ from tests.test_layers import ROOT
 FOLDERS = ("jepa_ray", "analysis", "benchmarks", "tests", "search_spaces", "docs")
 HISTORY = ("LOG.md", "CHANGELOG.md")
 ELSEWHERE = (
-    *("config.json", "tokenizer.json", "train_spider.json"),  # of a checkpoint, of a public data set
+    *("adapter_config.json", "config.json", "tokenizer.json", "train_spider.json"),  # of a checkpoint, of a public data set
     *("progress.json", "report.md", "selection.json", "sweep.yaml", "trial.json"),  # of a results folder
 )
 """Names of files that the package reads or writes, none of the checkout's own."""

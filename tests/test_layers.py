@@ -27,9 +27,9 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("preparation",),
     ("masked", "conformance"),
     ("orchestration",),
-    ("sweep",),
+    ("sweep", "export"),
 )
-ROOT_FILES = {"__init__", "streams", "sweep"}
+ROOT_FILES = {"__init__", "streams", "sweep", "export"}
 """Everything else is in a folder."""
 TORCH_FREE = (
     "config",
@@ -39,13 +39,15 @@ TORCH_FREE = (
     "results",
     "plan",
     "sweep",
+    "export",
     "models.families",
     "models.encoders",
     "models.shapes",
     "models.footprint",
     "evaluation.judges",
 )
-"""Importing these loads no torch, so that a bad YAML file is refused in a moment; a late import is allowed in `sweep` and `plan` only."""
+"""Importing these loads no torch, so that a bad YAML file is refused in a moment; a late import is allowed in `sweep`, `export` and `plan`
+only."""
 RAY, ANALYSIS = "orchestration", "sweep"
 """Only this folder imports Ray; only this module imports `analysis`."""
 LOADS_TORCH = ("torch", "transformers", "peft", "safetensors.torch")

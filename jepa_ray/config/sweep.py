@@ -142,6 +142,11 @@ class ConfirmConfig(Record):
     race: tuple[int, ...] = ()
     """Interim looks, as numbers of seeds such as [3, 5, 10]: comparisons that are decided or hopeless at a look are not continued. The last
     look is all seeds. If empty, every arm runs on every seed."""
+    keep: Literal["best", "all", "none"] = "best"
+    """Which trained models stay in `results/NAME/models/` (causal models; for masked encoders see `base.masked.keep_checkpoints`). best: of
+    each arm, that of the seed with the median test accuracy (of an even number of seeds the lower median, of equal seeds the first). As the
+    median is known at the end only, the disk must hold the models of all seeds during the confirmation. all: those of every seed. none: no
+    weights. May change from one run to the next; a model that was not kept is not trained again."""
     pilot: str | None = None
     """Folder of an earlier sweep from which `--dry-run` takes the spread over seeds and examples. If null, `sd_seed` and `discordance`."""
     sd_seed: float | None = Field(None, ge=0, lt=1)

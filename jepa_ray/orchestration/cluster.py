@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from jepa_ray.config import ResourcesConfig, SweepConfig
 from jepa_ray.orchestration.environment import allowed_cpus, check_home, cluster_address, short_folder
-from jepa_ray.orchestration.recipes import Prepare, preparation
+from jepa_ray.orchestration.recipes import Prepare, model_size, preparation
 
 if TYPE_CHECKING:
     from jepa_ray.orchestration.jobs import TrialResources
@@ -216,6 +216,8 @@ class Stored:
     report: dict[str, Any]
     references: list[Any]
     """References to the data without its test table, and to the test table, which the search stage never fetches."""
+    model_bytes: float = 0.0
+    """Bytes of a trained model on disk, at most; 0 if none is kept."""
 
 
 def prepare(
@@ -236,11 +238,11 @@ def prepare(
     tasks = {workload: task.options(name=f"prepare {' '.join(workload)}").remote(sweep, workload, *others) for workload in workloads}
     stored, refused = {}, {}
     for workload, (facts, data, test) in tasks.items():
-        identity, report = ray.get(facts)
+        identity, report, size = ray.get(facts)
         if isinstance(report, str):
             refused[workload] = report
         else:
-            stored[workload] = Stored(identity=identity, report=report, references=[data, test])
+            stored[workload] = Stored(identity=identity, report=report, references=[data, test], model_bytes=size)
     return stored, refused
 
 
@@ -250,6 +252,7 @@ def _prepare(
     from jepa_ray.orchestration.progress import sending
     from jepa_ray.system.heartbeat import HEARTBEAT
 
+    real = prepare_one is None
     if prepare_one is None:
         import torch
 
@@ -258,7 +261,8 @@ def _prepare(
     try:
         with sending(mailbox, " ".join(workload)):
             prepared = prepare_one(sweep, *workload)
+            size = model_size(sweep, workload[0], prepared) if real else 0.0
             HEARTBEAT.enter("ready")
     except (ValueError, OSError) as error:
-        return ("", str(error)), None, None
-    return (prepared.identity + resources.place, prepared.report), dataclasses.replace(prepared, test=None), prepared.test
+        return ("", str(error), 0.0), None, None
+    return (prepared.identity + resources.place, prepared.report, size), dataclasses.replace(prepared, test=None), prepared.test

@@ -41,6 +41,11 @@ class Job:
     def progress(self) -> Path:
         return self.scratch / "progress.json"
 
+    @property
+    def model(self) -> Path:
+        """Where a confirmed trial writes its model, until it is decided which one is kept."""
+        return results.waiting_folder(self.folder, self.trial_id)
+
     def to_json(self) -> str:
         """Text form, because Tune copies, merges and flattens configurations and must not take a job apart."""
         fields = {name: getattr(self, name) for name in ("trial_id", "config_id", "arm", "stage", "number")}

@@ -46,6 +46,15 @@ def trial_runner(config: TrialConfig) -> RunTrial:
     return run_trial
 
 
+def model_size(sweep: SweepConfig, family: str, prepared: Prepared) -> float:
+    """Bytes of a model that the confirmation of this family writes, at most; 0 if it writes none, as for masked encoders."""
+    if sweep.base.masked is not None or sweep.confirm.keep == "none" or not sweep.confirm.seeds:
+        return 0.0
+    from jepa_ray.preparation.model_bytes import model_bytes
+
+    return model_bytes(sweep, family, prepared)
+
+
 def estimate(sweep: SweepConfig) -> tuple[dict[str, Estimate], list[str]]:
     """Estimates by arm name, and sentences about the data; see `preparation.estimate`."""
     if sweep.base.masked is not None:

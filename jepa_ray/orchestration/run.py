@@ -27,6 +27,7 @@ from jepa_ray.config import Arm, SweepConfig, TrialConfig, config_id
 from jepa_ray.orchestration.cluster import Cluster, Interrupt, Workload, prepare
 from jepa_ray.orchestration.early_stopping import ArmScheduler
 from jepa_ray.orchestration.jobs import Job, ended, storage, write, written
+from jepa_ray.orchestration.keeping import check_room, clean, settle
 from jepa_ray.orchestration.mailbox import Mailbox
 from jepa_ray.orchestration.progress import Beats
 from jepa_ray.orchestration.recipes import Prepare, RunTrial
@@ -82,9 +83,12 @@ def run_sweep(
         _write_report(folder, workload, data.report)
     for workload, reason in refused.items():
         listener.say(f"{_name(workload, sweep)}: {reason}; its arms are FAILED, the others continue")
+    clean(sweep, folder)
+    check_room(sweep, folder, arms, {workload: data.model_bytes for workload, data in stored.items()})
     unprepared = _refuse(sweep, folder, arms, refused)
     try:
-        shared = SharedInputs(cluster.resources, {workload: data.references for workload, data in stored.items()}, run_trial, mailbox)
+        references = {workload: data.references for workload, data in stored.items()}
+        shared = SharedInputs(cluster.resources, references, run_trial, mailbox, sweep.confirm.keep != "none")
         identify = Identities(folder, stored)
         search = Search(sweep, folder, [arm for arm in arms if (arm.family, arm.task) in stored], identify, listener, interrupt)
         listener.stage("search", search.total, search.done, cluster.max_concurrent)
@@ -106,6 +110,7 @@ def run_sweep(
                     going, sentences = race(sweep, folder, selection, going, look, identify=identify, decide=decide)
                     for sentence in sentences:
                         listener.say(sentence)
+            settle(sweep, folder, selection, identify, listener.say)
             pairs, sentences = matched(sweep, folder, selection, identify) if sweep.confirm.equal_flops else ([], [])
             for sentence in sentences:
                 listener.say(sentence)

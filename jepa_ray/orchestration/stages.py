@@ -293,3 +293,8 @@ class FixedJobs(_Jobs):
 
     def next(self) -> Job | None:
         return self._queue.pop(0) if self._queue else None
+
+    def finished(self, job: Job, outcome: dict[str, Any]) -> None:
+        super().finished(job, outcome)
+        if reason := outcome.get("model_error"):
+            self._listener.say(f"{job.arm} seed {job.config.seed} is COMPLETE, but its model could not be saved: {reason}")

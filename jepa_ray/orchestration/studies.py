@@ -255,8 +255,9 @@ class ArmStudy:
 
 
 def identity(sweep: SweepConfig) -> dict[str, Any]:
-    """What identifies a sweep: everything except its name, its output folder and its resources."""
-    return {key: value for key, value in canonical(sweep).items() if key not in ("name", "output", "resources")}
+    """What identifies a sweep: everything except its name, its output folder, its resources and which models it keeps."""
+    tree = {key: value for key, value in canonical(sweep).items() if key not in ("name", "output", "resources")}
+    return tree | {"confirm": {key: value for key, value in tree["confirm"].items() if key != "keep"}}
 
 
 def digest(sweep: SweepConfig) -> str:

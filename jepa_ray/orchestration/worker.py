@@ -20,6 +20,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import pyarrow.parquet as pq
@@ -69,6 +70,8 @@ class SharedInputs:
     """None: that of the recipe (`recipes.trial_runner`). Tests and benchmarks pass their own."""
     mailbox: Any
     """Handle of the sweep's Mailbox actor."""
+    keep: bool = False
+    """Whether confirmed trials write their models."""
 
 
 def trainable(config: dict[str, Any], shared: SharedInputs) -> None:
@@ -80,7 +83,8 @@ def trainable(config: dict[str, Any], shared: SharedInputs) -> None:
         else:
             _run_here(job, shared)
     row = pq.read_table(row_path(job)).to_pylist()[0]
-    tune.report({"final": True, "state": row["state"], "error": row["error"], "alarms": row["alarms"], **_numbers(row)})
+    told = {name: row[name] for name in ("state", "error", "alarms", "model_error")}
+    tune.report({"final": True, **told, **_numbers(row)})
 
 
 def _numbers(row: dict[str, Any]) -> Metrics:
@@ -186,7 +190,7 @@ def _train(job: Job, shared: SharedInputs, report: Callable[[Metrics], None]) ->
     from jepa_ray.training.runtime import connect
 
     run_trial = shared.run_trial or trial_runner(job.config)
-    runtime = _runtime(shared.resources)
+    runtime = _runtime(shared.resources, job.model if shared.keep and job.stage == "confirm" else None)
 
     def observed(metrics: Metrics) -> None:
         if runtime.rank == 0:
@@ -227,7 +231,7 @@ def _prepared(references: list[Any], stage: Stage) -> Prepared:
     return cast("Prepared", replace(prepared, test=ray.get(references[1])) if stage != "search" else prepared)
 
 
-def _runtime(resources: TrialResources) -> Runtime:
+def _runtime(resources: TrialResources, keep: Path | None = None) -> Runtime:
     import torch
 
     from jepa_ray.training.runtime import Runtime
@@ -247,6 +251,7 @@ def _runtime(resources: TrialResources) -> Runtime:
         sharding=resources.sharding,
         gpu_share=min(1.0, resources.gpus or 1.0),
         checkpoint_minutes=resources.checkpoint_minutes,
+        keep=keep,
     )
 
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-FREE = ("name", "output", "resources")
-"""Keys that decide where a sweep runs and writes, not what it computes. They may change from one run to the next."""
+FREE = ("name", "output", "resources", "confirm.keep")
+"""Keys that decide where a sweep runs and what it writes, not what it computes. They may change from one run to the next."""
 EXTENDABLE = (
     "search.num_trials",
     "search.algorithm",
@@ -42,8 +42,12 @@ def changed(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[Keys, Any, A
     before, after = (
         {key: None if key in FORMER and value == FORMER[key] else value for key, value in one.items()} for one in (before, after)
     )
-    pairs = [(key, before.get(key, _missing(key)), after.get(key, _missing(key))) for key in {**before, **after} if key[0] not in FREE]
+    pairs = [(key, before.get(key, _missing(key)), after.get(key, _missing(key))) for key in {**before, **after} if not _is_free(key)]
     return [(key, was, now) for key, was, now in pairs if was != now]
+
+
+def _is_free(key: Keys) -> bool:
+    return key[0] in FREE or ".".join(key) in FREE
 
 
 def _missing(key: Keys) -> str | None:

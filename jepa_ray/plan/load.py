@@ -89,6 +89,12 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
+def shipped(file: str | Path) -> Path:
+    """The file itself, or, if there is none, the search space of that name that an installed package brings along."""
+    inside = Path(__file__).parents[1] / "search_spaces" / Path(str(file).removeprefix("search_spaces/"))
+    return inside if not Path(file).exists() and inside.is_file() and ".." not in inside.parts else Path(file)
+
+
 def parse_resolved(path: Path) -> dict[str, Any]:
     """The tree of a results folder's sweep.yaml. Raises ValueError, with one sentence, if no sweep can have written it."""
     try:

@@ -3,6 +3,7 @@
 from jepa_ray.config import VALIDATION_METRICS, Arm
 from jepa_ray.results.arms import declare_arms, declared_before, read_arms, write_arms
 from jepa_ray.results.damaged import damage, files, unreadable
+from jepa_ray.results.kept import FACTS, KeptModel, add_facts, kept_models, model_folder, read_model, waiting_folder
 from jepa_ray.results.provenance import now, provenance
 from jepa_ray.results.schema import (
     ARMS,
@@ -38,6 +39,7 @@ __all__ = [
     "ARMS",
     "CONFIG",
     "EMBEDDINGS",
+    "FACTS",
     "FLOPS_ALIKE",
     "IDENTITY",
     "JUDGED",
@@ -48,9 +50,11 @@ __all__ = [
     "VALIDATION_METRICS",
     "Arm",
     "Filters",
+    "KeptModel",
     "Stage",
     "State",
     "TrialResult",
+    "add_facts",
     "attempt_id",
     "attempt_of",
     "best_trial",
@@ -59,16 +63,20 @@ __all__ = [
     "declared_before",
     "files",
     "finished",
+    "kept_models",
     "load_progress",
+    "model_folder",
     "now",
     "provenance",
     "read_arms",
     "read_embeddings",
     "read_metrics",
+    "read_model",
     "read_predictions",
     "read_trials",
     "save_progress",
     "unreadable",
+    "waiting_folder",
     "write_arms",
     "write_trial",
 ]

@@ -62,7 +62,7 @@ def mend(folder: Path) -> list[str]:
 
 def check_folders(folder: Path) -> None:
     """Raises ValueError if a table's folder is something else, such as a link to a disk that is not mounted."""
-    for name in (*SCHEMAS, "data", "scratch"):
+    for name in (*SCHEMAS, "data", "scratch", "models"):
         path = folder / name
         if (path.exists() or path.is_symlink()) and not path.is_dir():
             what = "a link that leads nowhere" if path.is_symlink() else "a file"

@@ -176,6 +176,9 @@ SUMMARY: dict[str, Column] = {
     "dataset_sha": Column(TEXT, "SHA-256 of the contents of all splits, and of a masked encoder's corpus."),
     "git_sha": Column(TEXT, "Commit of the package, with `-dirty` for uncommitted changes. Null outside a checkout."),
     "versions": Column(TEXT, "Versions of Python, the package and its main libraries: a JSON object in a string."),
+    "model_error": Column(
+        TEXT, "Why the trained model could not be saved. Null if it was, if none was to be kept (`confirm.keep`), and for masked encoders."
+    ),
     "device": Column(TEXT, "Device of the first worker, such as `cpu` or `cuda:0`."),
     "started_at": Column(TEXT, "UTC time of the trial's start, ISO 8601."),
     "finished_at": Column(TEXT, "UTC time of the trial's end, ISO 8601."),

@@ -49,7 +49,8 @@ def whole_folder(folder: Path, *, replace: bool = False) -> Iterator[Path]:
         building.mkdir()
         yield building
         if replace:
-            shutil.rmtree(folder, ignore_errors=True)
+            move_folder(building, folder)
+            return
         try:
             os.replace(building, folder)
         except OSError:
@@ -57,6 +58,32 @@ def whole_folder(folder: Path, *, replace: bool = False) -> Iterator[Path]:
                 raise
     finally:
         shutil.rmtree(building, ignore_errors=True)
+
+
+def move_folder(source: Path, target: Path) -> None:
+    """Rename a folder, on one file system. A folder in its place is deleted once the new one is there; nobody sees half of either."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    before = _temporary(target)
+    if target.exists():
+        os.replace(target, before)
+    os.replace(source, target)
+    shutil.rmtree(before, ignore_errors=True)
+
+
+def discard(folder: Path) -> None:
+    """Delete a folder: it disappears in one step, whatever a kill leaves of its files (`sweep_up` deletes that)."""
+    hidden = _temporary(folder)
+    os.replace(folder, hidden)
+    shutil.rmtree(hidden, ignore_errors=True)
+
+
+def sweep_up(folder: Path) -> None:
+    """Delete the temporary folders and files that killed processes have left below `folder`."""
+    for left in list(folder.rglob(".*.tmp")) if folder.is_dir() else ():
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
 
 
 def _temporary(path: Path) -> Path:

@@ -28,6 +28,7 @@ from jepa_ray.training.diagnostics.monitor import Watch
 from jepa_ray.training.epochs import EpochPart, Rows, all_epochs, train_epoch, validated_after
 from jepa_ray.training.evaluate import evaluate
 from jepa_ray.training.flops_budget import Epochs, affordable
+from jepa_ray.training.keeping import keep_model
 from jepa_ray.training.micro_batches import packed_ahead
 from jepa_ray.training.packing_check import attention_error, check_head
 from jepa_ray.training.prepared import Prepared
@@ -231,7 +232,9 @@ class FineTuning:
                 progress = score_test(progress, network, self.tokenizer, run.prepared, self.config, run.runtime)
             progress = replace(progress, embeddings=self.watch.keep(self.state))
             progress = replace(progress, summary=progress.summary | self.watch.columns())
-        final = {**progress.summary, "wall_seconds": self.earlier + time.perf_counter() - self.began, "finished_at": now()}
+        HEARTBEAT.enter("save")
+        kept = {"model_error": keep_model(self.state, self.tokenizer, run.prepared, run.config)}
+        final = {**progress.summary, **kept, "wall_seconds": self.earlier + time.perf_counter() - self.began, "finished_at": now()}
         return replace(progress, state="COMPLETE", summary=final)
 
 

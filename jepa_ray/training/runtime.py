@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,6 +29,8 @@ class Runtime:
     """How several workers share the network (`parallel.py`)."""
     checkpoint_minutes: float = 5.0
     """Training that a process may lose when it dies: time between two working checkpoints. 0: one after every step."""
+    keep: Path | None = None
+    """Folder in which the trained model is written at the end (`keeping.py`); its name is the trial's id. None: it is not written."""
 
 
 @dataclass

@@ -88,7 +88,8 @@ def test_the_minutes_between_checkpoints_reach_the_trial() -> None:
 
     nodes = [{"Alive": True, "Resources": {"CPU": 2.0, "memory": 1e9}}]
     resources = _fit(ResourcesConfig(checkpoint_minutes=2.5), nodes, None, local=True).resources
-    assert worker._runtime(resources).checkpoint_minutes == 2.5
+    runtime = worker._runtime(resources)
+    assert (runtime.checkpoint_minutes, runtime.keep) == (2.5, None) and worker._runtime(resources, Path("m")).keep == Path("m")
 
 
 def test_a_family_that_cannot_be_prepared_fails_alone_and_runs_once_it_can(cluster: Cluster, tmp_path: Path) -> None:

@@ -34,3 +34,12 @@ def test_a_default_that_was_a_number_is_no_change() -> None:
         assert changed(old, new) == changed(new, old) == []
         at_old[key] += 1
         assert changed(old, new) == [((*path, key), at_old[key], None)]
+
+
+def test_which_models_are_kept_may_change_from_run_to_run() -> None:
+    new = yaml.safe_load(dump(load_sweep({"name": "s", "families": ["llama3"], "methods": {"baseline": None}})))
+    old = yaml.safe_load(yaml.safe_dump(new))
+    assert old["confirm"].pop("keep") == "best", "files of earlier versions lack the key"
+    assert changed(old, new) == []
+    assert changed(old, new | {"confirm": new["confirm"] | {"keep": "none"}}) == []
+    assert changed(old, new | {"confirm": new["confirm"] | {"margin": 0.02}}) == [(("confirm", "margin"), 0.01, 0.02)]

@@ -44,3 +44,24 @@ def test_a_folder_whose_building_fails_does_not_appear(tmp_path: Path) -> None:
         (building / "weights").write_text("half")
         raise RuntimeError
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_takes_the_place_of_another_in_one_step(tmp_path: Path) -> None:
+    new, old = tmp_path / "waiting" / "a", tmp_path / "models" / "b"
+    for folder in (new, old):
+        folder.mkdir(parents=True)
+        (folder / folder.name).touch()
+    atomic.move_folder(new, old)
+    assert [path.name for path in old.iterdir()] == ["a"] and [path.name for path in old.parent.iterdir()] == ["b"] and not new.exists()
+    atomic.discard(old)
+    assert not list(old.parent.iterdir())
+
+
+def test_leftovers_of_killed_processes_are_swept_up(tmp_path: Path) -> None:
+    kept = tmp_path / "jepa" / "seed-1" / "weights"
+    for path in (kept, tmp_path / "jepa" / ".seed-2.0badcafe.tmp" / "half", tmp_path / ".README.md.0badcafe.tmp"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    atomic.sweep_up(tmp_path)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [kept] and len(list(tmp_path.rglob("*"))) == 3
+    atomic.sweep_up(tmp_path / "missing")

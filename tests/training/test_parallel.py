@@ -14,8 +14,10 @@ import torch.distributed as dist
 from safetensors.torch import load_file
 
 from jepa_ray.config import DataConfig, LoraConfig, ObjectiveConfig, PretrainConfig
+from jepa_ray.models.loading import load_tokenizer
 from jepa_ray.training import checkpoint as working
 from jepa_ray.training.build import build
+from jepa_ray.training.keeping import keep_model
 from jepa_ray.training.parallel import is_sharded, shard_if_needed
 from jepa_ray.training.runtime import Runtime
 from jepa_ray.training.state import TrainState
@@ -55,6 +57,8 @@ CASES = {
     "lambda from gradients": Case("llama3", {"objective": ObjectiveConfig(k=1, **{"lambda": {"grad_ratio": 0.5}})}),
     "recomputed": Case("llama3", {"objective": ObjectiveConfig(**JEPA), "model__gradient_checkpointing": True}),
 }
+BOTH = {"scratch": "two", "scratch of one": "one"}
+"""Scratch folders of the whole trial on two workers and on one."""
 RESUMED = CASES["ema"]
 HALF_PRECISION = {
     "lora": Case("llama3", {"objective": ObjectiveConfig(**JEPA), "lora": ADAPTERS, "model__precision": "bf16"}),
@@ -75,6 +79,7 @@ def whole_trial(checkpoint: Path, scratch: Path, runtime: Runtime) -> dict[str, 
     first = PretrainConfig(data=DataConfig(task="paraphrase"), learning_rate=2e-3, num_epochs=1, batch_size=4)
     config = tiny.trial(checkpoint, objective=EMA, pretrain=first, optim__batch_size=3, optim__num_epochs=1, **changes)
     stage = {"first_stage_table": tiny.table_of(checkpoint, tiny.EXAMPLES[50:57]), "first_stage_sha": "p"}
+    runtime = replace(runtime, keep=scratch.parent / "models" / scratch.name)
     result = run_trial(config, replace(tiny.prepared_of(checkpoint, 7, 5, 3), **stage), runtime, lambda _: None, scratch)
     assert result.state == "COMPLETE", result.error
     return {"summary": result.summary, "predictions": result.predictions, "embeddings": result.embeddings}
@@ -84,13 +89,17 @@ def two_workers(rank: int, folder: Path, checkpoints: Mapping[str, Path]) -> Non
     """Body of one of two workers: every case, resuming, and a whole trial; results go to `folder`."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    sharded = Runtime(rank=rank, world_size=2, sharding="fsdp")
+    sharded = Runtime(rank=rank, world_size=2, sharding="fsdp", keep=folder / "models" / "lora")
     results: dict[str, Any] = {}
     for name, case in CASES.items():
         state = case.state(checkpoints, sharded, folder / "none")
         assert is_sharded(state.network) and state.parallel is None
         assert sum(p.to_local().numel() for p in state.network.parameters()) < 0.52 * sum(p.numel() for p in state.network.parameters())
         results[name] = steps(state, range(4))
+        if name == "lora":
+            checkpoint = checkpoints[case.family]
+            tokenizer = load_tokenizer(str(checkpoint), state.config.model)
+            assert keep_model(state, tokenizer, tiny.prepared_of(checkpoint), state.config) is None
     for name, case in HALF_PRECISION.items():
         for runtime in (sharded, replace(sharded, sharding="auto")):
             results[f"half precision, {name}, {runtime.sharding}"] = steps(case.state(checkpoints, runtime, folder / "none"), range(2))
@@ -118,6 +127,12 @@ def sharded(folder: Path) -> dict[str, Any]:
     """Rank 0's results."""
     results: dict[str, Any] = torch.load(folder / "0.pt")
     return results
+
+
+@pytest.fixture(scope="module")
+def of_one_worker(folder: Path, tiny_checkpoints: dict[str, Path]) -> dict[str, Any]:
+    """Results of the whole trial on one worker."""
+    return whole_trial(tiny_checkpoints["llama3"], folder / "scratch of one" / "one", Runtime())
 
 
 def differ(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, float]:
@@ -162,9 +177,8 @@ def test_checkpoints_do_not_depend_on_the_number_of_workers(
     assert max(differ(sharded["resumed"], wanted).values()) < 1e-5
 
 
-def test_a_whole_trial_gives_the_same_texts_and_numbers(folder: Path, sharded: dict[str, Any], tiny_checkpoints: dict[str, Path]) -> None:
-    wanted = whole_trial(tiny_checkpoints["llama3"], folder / "scratch of one" / "one", Runtime())
-    found = sharded["trial"]
+def test_a_whole_trial_gives_the_same_texts_and_numbers(folder: Path, sharded: dict[str, Any], of_one_worker: dict[str, Any]) -> None:
+    wanted, found = of_one_worker, sharded["trial"]
     assert found["predictions"] == wanted["predictions"]
     kinds = ("train_", "val_", "test_", "pretrain_", "diag_")
     numbers = {name: value for name, value in wanted["summary"].items() if name.startswith(kinds)}
@@ -177,6 +191,17 @@ def test_a_whole_trial_gives_the_same_texts_and_numbers(folder: Path, sharded: d
     assert vectors[0].shape == vectors[1].shape and len(vectors[0]) == 6 and np.abs(vectors[0] - vectors[1]).max() < 2e-3
     (of_two,), (of_one,) = ((folder / name / "pretrained").iterdir() for name in ("scratch", "scratch of one"))
     assert tiny.largest_error(load_file(of_two / "model.safetensors"), load_file(of_one / "model.safetensors")) < 1e-4
+
+
+@pytest.mark.usefixtures("of_one_worker")
+def test_the_kept_model_has_the_whole_weights(folder: Path, sharded: dict[str, Any]) -> None:
+    """Rank 0 writes what all ranks have gathered: adapters bit for bit, and a whole model that one worker would have written too."""
+    adapters = load_file(folder / "models" / "lora" / "adapter_model.safetensors")
+    trained = {name.removeprefix("lm.").replace(".default.", "."): value for name, value in sharded["lora"]["trained"].items()}
+    assert trained.pop("predictor").shape == (2, 64) and adapters.keys() == trained.keys()
+    assert all(torch.equal(adapters[name], value) for name, value in trained.items())
+    of_two, of_one = (load_file(folder / scratch / "models" / name / "model.safetensors") for scratch, name in BOTH.items())
+    assert tiny.largest_error(of_two, of_one) < 1e-4
 
 
 def test_a_parameter_that_cannot_be_sharded_is_refused(tiny_checkpoints: dict[str, Path]) -> None:

@@ -43,6 +43,8 @@ def check_masked(tree: dict[str, Any]) -> Iterator[Finding]:
     for key in ("attention", "compile"):
         if at(tree, "base", "model", key, default="auto") != "auto":
             yield ["base", "model", key], "has no effect with base.masked, whose rows are padded and run eagerly; drop it"
+    if at(tree, "confirm", "keep") == "all":
+        yield ["confirm", "keep"], "has no effect on masked encoders; drop it, and choose with base.masked.keep_checkpoints"
     if at(tree, "base", "evaluation", "embeddings", default=0):
         yield ["base", "evaluation", "embeddings"], "has no effect, since embeddings of masked encoders are not kept; drop it"
     if at(tree, "scheduler", "time_attr") == "step":

@@ -51,6 +51,7 @@ def test_arms_and_their_search_spaces() -> None:
         ("resources={sharding: fsdp, workers_per_trial: 2}", "resources.sharding (override): fsdp is not supported for masked encoders"),
         ("base.optim.tokens_per_forward=99", "base.optim.tokens_per_forward (override): is not supported for masked encoders"),
         ("base.model.attention=flex", "base.model.attention (override): has no effect with base.masked"),
+        ("confirm.keep=all", "confirm.keep (override): has no effect on masked encoders"),
         ("base.optim.loss_on=all", "base.optim.loss_on (override): has no effect with base.masked"),
         ("base.evaluation.embeddings=8", "base.evaluation.embeddings (override): has no effect, since embeddings of masked encoders"),
         ("scheduler.time_attr=step", "scheduler.time_attr (override): masked encoders are validated after whole epochs only"),

@@ -1,0 +1,161 @@
+"""The command that copies a kept model: what it refuses, in one sentence, and what it writes."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from collections import namedtuple
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import jepa_ray
+from jepa_ray import export
+from jepa_ray.config import LoraConfig, TrialConfig
+from jepa_ray.data.datasets import load_splits
+from jepa_ray.models.loading import load_tokenizer
+from jepa_ray.results import add_facts, kept_models, model_folder, read_model
+from jepa_ray.training.keeping import save_model
+from tests import tiny_models as tiny
+from tests.model_cards import answers, conversation, facts, put
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    """A results folder with two models of one arm, of which seed 4 is the median, and one of another."""
+    folder = tmp_path / "results"
+    folder.mkdir()
+    (folder / "sweep.yaml").touch()
+    config = facts()["config"]
+    for arm, seed, median in (("jepa/llama3", 82, False), ("jepa/llama3", 4, True), ("base/llama3", 82, True)):
+        known = facts(arm=arm, config=config | {"seed": seed}, median=median, adapter=False)
+        put(model_folder(folder, arm, seed), known, weights=f"{arm} {seed}")
+    return folder
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    assert export.main([str(argument) for argument in arguments]) == 2
+    printed = capsys.readouterr()
+    assert not printed.out
+    return " ".join(printed.err.split())
+
+
+def test_a_model_is_copied_whole(results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    to = tmp_path / "out" / "model"
+    assert export.main([str(results), "--arm", "jepa/llama3", "--to", str(to)]) == 0
+    assert (to / "model.safetensors").read_text() == "jepa/llama3 4", "the median, if no seed is named"
+    assert "jepa/llama3, seed 4" in capsys.readouterr().out
+    assert {path.name for path in to.iterdir()} == {path.name for path in model_folder(results, "jepa/llama3", 4).iterdir()}
+    (tmp_path / "empty").mkdir()
+    assert export.main([str(results), "--arm", "jepa/llama3", "--seed", "82", "--to", str(tmp_path / "empty")]) == 0
+    assert (tmp_path / "empty" / "model.safetensors").read_text() == "jepa/llama3 82"
+
+
+def test_what_cannot_be_exported_is_refused_in_one_sentence(results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    to = tmp_path / "to"
+    assert "arms with a model: base/llama3, jepa/llama3" in refused(capsys, results, "--arm", "jepa/gemma2", "--to", to)
+    assert "seeds with a model: 4, 82" in refused(capsys, results, "--arm", "jepa/llama3", "--seed", 5, "--to", to)
+    assert "drop --merge" in refused(capsys, results, "--arm", "base/llama3", "--merge", "--to", to)
+    assert "is not a results folder" in refused(capsys, tmp_path, "--arm", "base/llama3", "--to", to)
+    assert "exists and is not an empty folder" in refused(capsys, results, "--arm", "base/llama3", "--to", results)
+    assert "exists and is not an empty folder" in refused(capsys, results, "--arm", "base/llama3", "--to", results / "sweep.yaml")
+    shutil.rmtree(results / "models")
+    assert "confirm.keep=best" in refused(capsys, results, "--arm", "base/llama3", "--to", to)
+    assert not to.exists()
+
+
+def test_several_seeds_without_the_median_need_a_choice(results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = read_model(model_folder(results, "jepa/llama3", 4))
+    assert model is not None
+    add_facts(model, median=False)
+    assert "choose with --seed from 4, 82" in refused(capsys, results, "--arm", "jepa/llama3", "--to", tmp_path / "to")
+
+
+def test_no_room_is_known_before_or_leaves_nothing(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage: Any = namedtuple("usage", "total used free")
+    monkeypatch.setattr(export.shutil, "disk_usage", lambda _: usage(0, 0, 3))
+    sentence = refused(capsys, results, "--arm", "base/llama3", "--to", tmp_path / "new" / "to")
+    assert "needs" in sentence and f"{tmp_path} has" in sentence
+    monkeypatch.setattr(export.shutil, "disk_usage", lambda _: usage(0, 0, 10**9))
+
+    def full(source: Path, target: Path, **_: Any) -> None:
+        (target / "half").touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(export.shutil, "copytree", full)
+    assert "the disk is full; nothing is left" in refused(capsys, results, "--arm", "base/llama3", "--to", tmp_path / "to")
+    assert [path.name for path in tmp_path.iterdir()] == ["results"]
+
+
+def test_merged_adapters_need_neither_base_nor_peft(tiny_checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    checkpoint = tiny_checkpoints["llama3"]
+    config = tiny.trial(checkpoint, lora=LoraConfig(r=4))
+    network = tiny.network_of(config).eval()
+    folder = model_folder(tmp_path, "jepa/llama3", config.seed)
+    folder.mkdir(parents=True)
+    (tmp_path / "sweep.yaml").touch()
+    save_model(folder, network, load_tokenizer(str(checkpoint), config.model), tiny.prepared_of(checkpoint), config, "0")
+    model = read_model(folder)
+    assert model is not None
+    add_facts(model, arm="jepa/llama3")
+    to = tmp_path / "to"
+    assert export.main([str(tmp_path), "--arm", "jepa/llama3", "--merge", "--to", str(to)]) == 0
+    lm = AutoModelForCausalLM.from_pretrained(to)
+    assert sum(weight.numel() for weight in lm.parameters()) == sum(
+        weight.numel() for name, weight in network.named_parameters() if "lora" not in name
+    )
+    card = (to / "README.md").read_text()
+    assert "library_name: transformers" in card and "PeftModel" not in card and "adapters merged in" in card
+    assert not list(to.glob("adapter_*")) and (to / "tokenizer.json").is_file()
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_a_sweep_ends_with_models_that_answer_as_they_were_scored(tiny_checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    """The whole path: a sweep of LoRA trials, its kept medians, their cards, an export, and a second run, which changes nothing."""
+    tree = {
+        "name": "kept",
+        "output": str(tmp_path),
+        "model": str(tiny_checkpoints["llama3"]),
+        "methods": {"baseline": "none", "jepa": {"k": 1}},
+        "data": {"num_train": 24, "num_val": 4, "num_test": 5},
+        "search": {"num_trials": 1},
+        "scheduler": {"name": "none"},
+        "confirm": {"seeds": [7, 8, 9], "equal_flops": False},
+        "resources": {"dashboard": False},
+        "base": {
+            "lora": {"r": 4},
+            "optim": {"learning_rate": 3e-3, "num_epochs": 1, "batch_size": 8},
+            "evaluation": {"max_new_tokens": 12, "diagnostic_pairs": 0},
+        },
+    }
+    swept = jepa_ray.run(tree)
+    models = {model.arm: model for model in kept_models(swept.folder)}
+    assert set(models) == {"baseline/llama3", "jepa/llama3"} and not (swept.folder / "models" / ".waiting").exists()
+    trials = swept.trials.set_index("trial_id")
+    predictions = swept.predictions[swept.predictions["split"] == "test"]
+    asked, expected = [], []
+    for arm, model in models.items():
+        confirmed = trials[(trials["arm"] == arm) & (trials["stage"] == "confirm")]
+        assert trials.loc[model.trial_id, "test_accuracy"] == confirmed["test_accuracy"].median() and len(confirmed) == 3
+        assert trials.loc[model.trial_id, "seed"] == model.seed and confirmed["model_error"].isna().all()
+        card = (model.folder / "README.md").read_text()
+        assert "jepa/llama3 against baseline/llama3" in card and str(trials.loc[model.trial_id, "dataset_sha"]) in card
+        to = tmp_path / "exported" / arm.replace("/", "-")
+        assert export.main([str(swept.folder), "--arm", arm, "--to", str(to)]) == 0
+        rows = predictions[predictions["trial_id"] == model.trial_id].sort_values("example_id")
+        systems = {example.id: example.system for example in load_splits(TrialConfig.model_validate(model.facts["config"]).data).test}
+        asked.append((to, [conversation(systems[row.example_id], row.question) for row in rows.itertuples()]))
+        expected.append(rows["prediction"].tolist())
+    texts, modules = answers(asked)
+    assert texts == expected and modules == [] and len(expected[0]) == 5
+
+    before = {path: path.stat().st_mtime_ns for path in (swept.folder / "models").rglob("*")}
+    jepa_ray.run(tree)
+    assert {path: path.stat().st_mtime_ns for path in (swept.folder / "models").rglob("*")} == before
