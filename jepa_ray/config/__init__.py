@@ -24,6 +24,7 @@ from jepa_ray.config.sweep import (
     two_tasks,
     used_seed,
 )
+from jepa_ray.config.track import TrackConfig, WandbConfig
 from jepa_ray.config.trial import (
     DataConfig,
     EvaluationConfig,
@@ -67,7 +68,9 @@ __all__ = [
     "Sharding",
     "StageConfig",
     "SweepConfig",
+    "TrackConfig",
     "TrialConfig",
+    "WandbConfig",
     "arms",
     "canonical",
     "columns",

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-FREE = ("name", "output", "resources")
-"""Keys that decide where a sweep runs and writes, not what it computes. They may change from one run to the next."""
+FREE = ("name", "output", "resources", "track")
+"""Keys that decide where a sweep runs, writes and is shown, not what it computes. They may change from one run to the next."""
 EXTENDABLE = (
     "search.num_trials",
     "search.algorithm",

@@ -122,7 +122,7 @@ def gradients(
 
 
 def numbers(result: TrialResult) -> dict[str, Any]:
-    rows = [{key: value for key, value in row.items() if key not in TIMES} for row in result.metrics]
+    rows = [{key: value for key, value in row.items() if key not in TIMES} for row in result.metrics if row["split"] != "step"]
     summary = {key: value for key, value in result.summary.items() if key not in TIMES}
     return {"state": result.state, "summary": summary, "metrics": rows, "predictions": result.predictions}
 
