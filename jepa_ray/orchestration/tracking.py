@@ -40,7 +40,7 @@ EVERY_S = 2.0
 """Seconds between two looks for new rows."""
 PATIENCE_S = 60.0
 """Seconds that the end of a sweep waits for its trackers; they are completed when its command is repeated."""
-UNTRACKED = re.compile(r"pretrain_|diag_sv_\d")
+UNTRACKED = re.compile(r"pretrain_|diag_(unit_)?sv_\d")
 """Names of values that are not curves over optimizer steps, or too many of them (each singular value)."""
 Row = Mapping[str, Any]
 

@@ -6,7 +6,6 @@ offline: nothing asks for a key or waits for it.
 
 from __future__ import annotations
 
-import os
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -27,17 +26,15 @@ class WeightsAndBiases:
 
     def __init__(self, config: WandbConfig, folder: Path, say: Callable[[str], None]) -> None:
         self._config, self._folder, self._say = config, folder, say
-        self._mode: str = config.mode
+        self._mode: str | None = None
         self.where = "/".join(filter(None, (config.entity, config.project)))
 
     def open(self, trial: Tracked, run_id: str | None) -> WandbRun:
         """The run with this id, or a new one."""
         import wandb
 
-        if self._mode == "online" and not has_key():
-            self._mode = "offline"
-            kept = f"Its runs are kept in {self._folder / 'wandb'}; `wandb sync` sends them."
-            self._say(f"{self.name} has no API key (WANDB_API_KEY, or `wandb login`). {kept}")
+        if self._mode is None:
+            self._mode = self._possible()
         settings = wandb.Settings(
             console="off",  # the driver's output is not the trial's
             x_disable_stats=True,  # nor is its machine
@@ -66,12 +63,15 @@ class WeightsAndBiases:
         )
         return WandbRun(run, run_id, new=new)
 
+    def _possible(self) -> str:
+        """The mode that the file asks for; offline, with a sentence, without an API key (in WANDB_API_KEY, or from `wandb login`)."""
+        import wandb
 
-def has_key() -> bool:
-    """Whether an API key is known: in WANDB_API_KEY, or from `wandb login`."""
-    import wandb
-
-    return bool(os.environ.get("WANDB_API_KEY") or wandb.api.api_key)
+        if self._config.mode == "offline" or wandb.login(prompt=False, verify=False):
+            return self._config.mode
+        kept = f"Its runs are kept in {self._folder / 'wandb'}; `wandb sync` sends them."
+        self._say(f"{self.name} has no API key (WANDB_API_KEY, or `wandb login`). {kept}")
+        return "offline"
 
 
 class WandbRun:

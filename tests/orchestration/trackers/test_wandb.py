@@ -80,7 +80,9 @@ def test_without_an_api_key_runs_are_kept_offline_and_nothing_asks(tmp_path: Pat
     from jepa_ray.orchestration.trackers.wandb import WeightsAndBiases
     from jepa_ray.orchestration.tracking import tracked
 
-    monkeypatch.setattr("jepa_ray.orchestration.trackers.wandb.has_key", lambda: False)
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "config"))
     opened: list[dict[str, Any]] = []
     monkeypatch.setattr(wandb, "init", lambda **arguments: opened.append(arguments))
     said: list[str] = []
@@ -90,3 +92,6 @@ def test_without_an_api_key_runs_are_kept_offline_and_nothing_asks(tmp_path: Pat
     assert [arguments["mode"] for arguments in opened] == ["offline", "offline"]
     assert len(said) == 1 and "no API key" in said[0] and "wandb sync" in said[0]
     assert opened[0]["id"] != opened[1]["id"]
+    monkeypatch.setenv("WANDB_API_KEY", "0123456789" * 4)
+    WeightsAndBiases(WandbConfig(project="jepa"), tmp_path, said.append).open(tracked("shown", scenario.job_of(tmp_path, "c")), None)
+    assert opened[-1]["mode"] == "online" and len(said) == 1
