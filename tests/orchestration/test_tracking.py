@@ -18,6 +18,7 @@ from jepa_ray.orchestration.cluster import Cluster, connect
 from jepa_ray.orchestration.jobs import write
 from jepa_ray.orchestration.trackers import Points, Tracked
 from jepa_ray.orchestration.tracking import Lane, points_of, tracked
+from jepa_ray.orchestration.tune_adapters import job_of
 from jepa_ray.results import State
 from tests import fake_training as fake
 from tests.orchestration.trackers import scenario
@@ -185,7 +186,8 @@ def test_a_sweep_shows_its_trials_while_they_run_and_all_of_them_in_the_end(
             runtime.observe([{"step": 1, "epoch": 0.1, "split": "step", "name": "step_ce", "value": 2.5}])
         return fake.run_trial(config, prepared, runtime, report, scratch)
 
-    heard = fake.Heard()
+    heard, names = fake.Heard(), list[str]()
+    monkeypatch.setattr(tracking_module, "job_of", lambda trial: names.append(str(trial)) or job_of(trial))  # type: ignore[func-returns-value]
     with fake.hold(folder) as release:
         thread = threading.Thread(target=lambda: (fake.wait_for(lambda: tracker.named("log"), "a live row"), release()))
         thread.start()
@@ -198,6 +200,7 @@ def test_a_sweep_shows_its_trials_while_they_run_and_all_of_them_in_the_end(
     shown = {(name, step) for (batch,) in tracker.named("log") for step, values in batch for name in values}
     assert shown == {("step/ce", 1), ("val/accuracy", 1), ("val/accuracy", 2), ("val/accuracy", 3)}
     assert heard.count("restarted") == 0 and said == []
+    assert set(names) == {f"jepa/llama3 {trial_id}" for trial_id in trials.index}, "what Ray calls the trials"
 
 
 def test_without_trackers_nothing_is_started(tmp_path: Path) -> None:

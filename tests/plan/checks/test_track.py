@@ -66,3 +66,4 @@ def test_trackers_change_neither_a_sweep_nor_a_trial(monkeypatch: pytest.MonkeyP
     del before["track"]  # as earlier versions wrote it
     assert changed(before, after) == []
     assert load_sweep(after) == shown
+    assert load_sweep(SWEEP, ["track.tensorboard=true"]).track.tensorboard
