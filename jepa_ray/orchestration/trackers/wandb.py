@@ -1,7 +1,8 @@
 """Weights & Biases: a run per trial, named by its id, grouped by arm; stage and seed are its job type and tags.
 
 All runs are written by this process, so only the machine that the sweep was started on needs an API key. Without one, runs are kept
-offline: nothing asks for a key or waits for it.
+offline: nothing asks for a key or waits for it. If this process is killed (not stopped), points that the package has not written are lost in
+the run, because its steps can only go forward; the tables have them.
 """
 
 from __future__ import annotations
@@ -67,6 +68,7 @@ class WeightsAndBiases:
         """The mode that the file asks for; offline, with a sentence, without an API key (in WANDB_API_KEY, or from `wandb login`)."""
         import wandb
 
+        wandb.setup(settings=wandb.Settings(silent=True))  # the console is the sweep's
         if self._config.mode == "offline" or wandb.login(prompt=False, verify=False):
             return self._config.mode
         kept = f"Its runs are kept in {self._folder / 'wandb'}; `wandb sync` sends them."
