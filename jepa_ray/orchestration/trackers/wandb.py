@@ -1,8 +1,8 @@
 """Weights & Biases: a run per trial, named by its id, grouped by arm; stage and seed are its job type and tags.
 
 All runs are written by this process, so only the machine that the sweep was started on needs an API key. Without one, runs are kept
-offline: nothing asks for a key or waits for it. If this process is killed (not stopped), points that the package has not written are lost in
-the run, because its steps can only go forward; the tables have them.
+offline: nothing asks for a key or waits for it. If this process is killed (not stopped), the run lacks the points of the last seconds,
+which the package had not written: its steps can only go forward. The tables have them.
 """
 
 from __future__ import annotations
