@@ -108,7 +108,7 @@ class Lane:
             state = self._state(trial.trial_id)
             self._followed[trial.trial_id] = Followed(trial, run_id=state.get("run"), sent=state.get("sent", {}))
 
-    def _safely(self, trial_id: str, call: Callable[[Followed], None]) -> None:
+    def _safely(self, trial_id: str, call: Callable[[Followed], object]) -> None:
         """An error concerns this trial's run only, which is then not continued before the sweep's command is repeated."""
         followed = self._followed.get(trial_id)
         if followed is None or followed.dropped:
