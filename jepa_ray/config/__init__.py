@@ -23,6 +23,7 @@ from jepa_ray.config.sweep import (
     SearchConfig,
     SweepConfig,
 )
+from jepa_ray.config.track import TrackConfig, WandbConfig
 from jepa_ray.config.trial import (
     OWN_DATA,
     DataConfig,
@@ -70,7 +71,9 @@ __all__ = [
     "Sharding",
     "StageConfig",
     "SweepConfig",
+    "TrackConfig",
     "TrialConfig",
+    "WandbConfig",
     "arms",
     "auto_without_checkpoint",
     "canonical",

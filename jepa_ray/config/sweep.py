@@ -19,6 +19,7 @@ from jepa_ray.config.record import Record, show
 from jepa_ray.config.resources import ResourcesConfig
 from jepa_ray.config.space import Distribution
 from jepa_ray.config.task_data import TaskData
+from jepa_ray.config.track import TrackConfig
 from jepa_ray.config.trial import (
     DataConfig,
     EvaluationConfig,
@@ -208,6 +209,8 @@ class SweepConfig(Record):
     """Retraining of each arm's best configuration on fresh seeds, and its test score. none: no confirmation."""
     resources: ResourcesConfig = ResourcesConfig()
     """The resources of one trial, and how many trials run at once."""
+    track: TrackConfig = TrackConfig()
+    """Trackers that show the trials' curves while they run; changes no result. By default none."""
     base: BaseConfig = BaseConfig()
     """Defaults of every trial."""
 

@@ -13,6 +13,7 @@ tokens instead of patches; spans of random length as in SpanBERT, arXiv 1907.105
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -109,6 +110,8 @@ class MaskedState:
     runtime: Runtime = field(default_factory=Runtime)
     parallel: nn.Module | None = None
     """The network in DistributedDataParallel, if there are several workers."""
+    grad_norm: float = math.nan
+    """Norm of the last step's gradients, before clipping."""
 
     @property
     def model(self) -> nn.Module:
@@ -160,7 +163,7 @@ def masked_step(state: MaskedState, rows: NDArray[np.int64], step: int, total_st
             )
         )
         sums += [loss.new_zeros(()) if each is None else each.detach() for each in (ce_sum, jepa_sum)]
-    norm = clip_gradients(model, optim.max_grad_norm)
+    norm = state.grad_norm = clip_gradients(model, optim.max_grad_norm)
     totals.ce_sum, totals.jepa_sum = read_sums(sums)
     check_finite(totals, norm, step, runtime)
     rate = optim.learning_rate * lr_factor(step, total_steps, optim)

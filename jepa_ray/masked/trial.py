@@ -53,6 +53,7 @@ from jepa_ray.training.packing_check import TOLERANCE, PackingError
 from jepa_ray.training.parallel import data_parallel
 from jepa_ray.training.runtime import NonFinite, Runtime
 from jepa_ray.training.saving import Checkpoints
+from jepa_ray.training.step_log import StepLog
 from jepa_ray.training.trial import failed
 
 Report = Callable[[dict[str, float]], None]
@@ -133,24 +134,31 @@ def _train(run: Run, progress: TrialResult, began: float) -> TrialResult:
         return earlier + time.perf_counter() - began
 
     def snapshot() -> dict[str, Any]:
-        where = {"epoch": epoch, "part": part.saved(runtime), "spent": asdict(replace(spent, wall=wall()))}
+        where = {"epoch": epoch, "part": part.saved(runtime), "spent": asdict(replace(spent, wall=wall())), "step_log": log.saved()}
         return working_snapshot(network, target, optimizer, **where, progress=progress.to_json()) if runtime.rank == 0 else {}
 
     epochs = all_epochs(len(prepared.passages), optim, config.seed)
     total_steps = sum(map(len, epochs))
+    log = StepLog(runtime, optim, total_steps, len(epochs[0]), 0.0)
+    log.resume(saved.get("step_log") if saved is not None else None, spent.train_seconds + part.seconds)
     rounds = sum(_validated(config, number) for number in range(epoch, optim.num_epochs)) + config.evaluation.test
     HEARTBEAT.plan(total_steps - spent.step - part.steps, rounds)  # counts whole evaluations: each one fits the probe again
     with Checkpoints(run.scratch, runtime, snapshot) as checkpoints:
+
+        def after_step(step: int) -> None:
+            log.after_step(spent, part, epoch, flop_model, last=part.steps == len(epochs[epoch]))
+            checkpoints.after_step(step)
+
         for steps in epochs[epoch:]:
             network.train()
             totals = train_epoch(
-                lambda rows, step: masked_step(state, rows, step, total_steps),
+                lambda rows, step: log.add(masked_step(state, rows, step, total_steps), state.grad_norm),
                 steps,
                 spent.step,
                 total_steps,
                 runtime,
                 part=part,
-                after_step=checkpoints.after_step,
+                after_step=after_step,
             )
             values = {"train_ce": totals.ce_sum / totals.num_labels} if totals.num_labels else {}
             if totals.num_pairs:
@@ -166,12 +174,14 @@ def _train(run: Run, progress: TrialResult, began: float) -> TrialResult:
             spent.train(totals, flop_model, part.steps, part.seconds)
             spent.wall, epoch, part = wall(), epoch + 1, EpochPart()
 
-            metrics += _rows(values, spent.step, epoch, spent.cost())
+            metrics += (lines := _rows(values, spent.step, epoch, spent.cost()))
             summary |= values | spent.cost() | spent.columns(epoch, runtime)
             progress = replace(progress, summary=dict(summary), metrics=metrics, predictions=predictions)
             HEARTBEAT.enter("save")
             if runtime.rank == 0 and spent.step >= furthest:
-                save_progress(run.scratch / "progress.json", progress)
+                save_progress(run.scratch / "progress.json", log.into(progress))
+            if runtime.rank == 0:
+                runtime.observe(lines)
             if not last:
                 checkpoints.save_if_due()
                 if validated:
@@ -194,7 +204,7 @@ def _train(run: Run, progress: TrialResult, began: float) -> TrialResult:
         folder = checkpoint_folder(run.scratch)
         save_final(folder, state, tokenizer, epoch=len(epochs), step=spent.step)
     final = {**progress.summary, "wall_seconds": wall(), "finished_at": now()}
-    return replace(progress, state="COMPLETE", summary=final)
+    return log.into(replace(progress, state="COMPLETE", summary=final))
 
 
 def _validated(config: TrialConfig, epoch: int) -> bool:

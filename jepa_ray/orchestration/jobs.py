@@ -33,6 +33,11 @@ class Job:
     """For a search trial: its place among the suggestions of its arm, from 1."""
 
     @property
+    def name(self) -> str:
+        """By which people recognise it, where Ray's dashboard shows it."""
+        return f"{self.arm} {self.trial_id}"
+
+    @property
     def scratch(self) -> Path:
         """Checkpoint and progress of the trial while it runs."""
         return self.folder / "scratch" / self.config_id

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from jepa_ray.orchestration.jobs import Metrics
 from jepa_ray.system.heartbeat import Beat
@@ -17,7 +18,7 @@ KEPT_BEATS = 256
 
 
 class Mailbox:
-    """Lets the driver tell a running trial to stop, and a worker group hand its reports to the trial's process.
+    """Lets the driver tell a running trial to stop, trials show their curves, and a worker group hand its reports to the trial's process.
 
     One asynchronous actor per sweep. Tune's own reporting goes one way only, and Train's reports do not reach Tune.
     """
@@ -27,6 +28,7 @@ class Mailbox:
         self._posts: dict[str, list[Metrics]] = {}
         self._answers: dict[str, list[bool]] = {}
         self._beats: dict[str, tuple[float, Beat]] = {}
+        self._rows: dict[str, list[Mapping[str, Any]]] = {}
         self._changed = asyncio.Condition()
 
     async def beat(self, name: str, beat: Beat, sent: float) -> None:
@@ -42,6 +44,15 @@ class Mailbox:
     async def beats(self) -> dict[str, Beat]:
         """The latest heartbeat under each name."""
         return {name: beat for name, (_, beat) in self._beats.items()}
+
+    async def add_rows(self, trial_id: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Store rows of a running trial's curves until they are taken."""
+        self._rows.setdefault(trial_id, []).extend(rows)
+
+    async def take_rows(self) -> dict[str, list[Mapping[str, Any]]]:
+        """Trial id -> the rows added since the last call."""
+        rows, self._rows = self._rows, {}
+        return rows
 
     async def stop(self, trial_id: str) -> None:
         """Mark a trial as cut."""

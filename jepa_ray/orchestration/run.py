@@ -11,6 +11,7 @@ Events go to the listener (the console); this module prints nothing.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import uuid
@@ -33,7 +34,9 @@ from jepa_ray.orchestration.progress import Beats
 from jepa_ray.orchestration.recipes import Prepare, RunTrial
 from jepa_ray.orchestration.selection import Decide, confirmations, matched, race, select
 from jepa_ray.orchestration.stages import FixedJobs, Identities, Listener, Search
-from jepa_ray.orchestration.tune_adapters import Events, JobSearcher, JobSource
+from jepa_ray.orchestration.trackers import trackers
+from jepa_ray.orchestration.tracking import tracking
+from jepa_ray.orchestration.tune_adapters import Events, JobSearcher, JobSource, job_of
 from jepa_ray.orchestration.worker import SharedInputs, trainable
 from jepa_ray.results import Stage
 
@@ -86,13 +89,16 @@ def run_sweep(
     clean(sweep, folder)
     check_room(sweep, folder, arms, {workload: data.model_bytes for workload, data in stored.items()})
     unprepared = _refuse(sweep, folder, arms, refused)
-    try:
+    shown_in = trackers(sweep, folder.resolve(), listener.say)
+    with contextlib.ExitStack() as stack:
+        stack.callback(shutil.rmtree, storage(folder), ignore_errors=True)
+        callbacks = stack.enter_context(tracking(shown_in, sweep, folder.resolve(), mailbox, listener.say))
         references = {workload: data.references for workload, data in stored.items()}
-        shared = SharedInputs(cluster.resources, references, run_trial, mailbox, sweep.confirm.keep != "none")
+        shared = SharedInputs(cluster.resources, references, run_trial, mailbox, keep=sweep.confirm.keep != "none", tracked=bool(shown_in))
         identify = Identities(folder, stored)
         search = Search(sweep, folder, [arm for arm in arms if (arm.family, arm.task) in stored], identify, listener, interrupt)
         listener.stage("search", search.total, search.done, cluster.max_concurrent)
-        _tune(search, sweep, cluster, shared, interrupt, search.scheduler(mailbox))
+        _tune(search, sweep, cluster, shared, interrupt, callbacks, search.scheduler(mailbox))
         selection: dict[str, TrialConfig] = {}
         if sweep.confirm.seeds:
             selection = select(sweep, folder, search, listener)
@@ -100,7 +106,7 @@ def run_sweep(
             def run_list(stage: Stage, wanted: list[tuple[str, TrialConfig]]) -> None:
                 jobs = FixedJobs(sweep, folder, identify, stage, wanted, listener=listener, interrupt=interrupt)
                 listener.stage(stage, jobs.total, jobs.done, cluster.max_concurrent)
-                _tune(jobs, sweep, cluster, shared, interrupt)
+                _tune(jobs, sweep, cluster, shared, interrupt, callbacks)
 
             going = list(selection)
             looks = sweep.confirm.race if decide is not None else ()
@@ -116,8 +122,6 @@ def run_sweep(
                 listener.say(sentence)
             if pairs:
                 run_list("matched", pairs)
-    finally:
-        shutil.rmtree(storage(folder), ignore_errors=True)
     missing = [arm.name for arm in arms if sweep.confirm.seeds and arm.name not in selection]
     failed = [row for row in results.finished(folder).values() if row["state"] == "FAILED" and row["config_id"] not in unprepared]
     return Outcome(failed=failed, unconfirmed=missing)
@@ -154,28 +158,31 @@ def _tune(
     cluster: Cluster,
     shared: SharedInputs,
     interrupt: Interrupt,
+    callbacks: Sequence[tune.Callback],
     scheduler: ArmScheduler | None = None,
 ) -> None:
     """Run all jobs of a stage."""
     first = source.next()
     if first is None:
         return  # nothing left to run; Tune would take a second to find out
+    run_one = tune.with_parameters(trainable, shared=shared)
+    run_one.__name__ = f"{sweep.name}-{first.stage}"  # by which the dashboard calls its actors
     tuner = tune.Tuner(
-        tune.with_resources(tune.with_parameters(trainable, shared=shared), cluster.resources.trial_resources()),
+        tune.with_resources(run_one, cluster.resources.trial_resources()),
         tune_config=tune.TuneConfig(
             search_alg=JobSearcher(source, first),
             scheduler=scheduler,
             num_samples=-1,
             max_concurrent_trials=cluster.max_concurrent,
             reuse_actors=True,
-            trial_name_creator=_trial_name,
-            trial_dirname_creator=_trial_name,
+            trial_name_creator=lambda trial: job_of(trial).name,
+            trial_dirname_creator=lambda trial: job_of(trial).trial_id,
         ),
         run_config=tune.RunConfig(
             name=first.stage,
             storage_path=str(storage(first.folder)),
             verbose=0,
-            callbacks=[Events(source)],
+            callbacks=[Events(source), *callbacks],
             failure_config=tune.FailureConfig(max_failures=sweep.resources.max_failures),
         ),
     )
@@ -184,7 +191,3 @@ def _tune(
         tuner.fit()
     finally:
         interrupt.enabled = False
-
-
-def _trial_name(trial: Any) -> str:
-    return Job.from_json(trial.config["job"]).trial_id

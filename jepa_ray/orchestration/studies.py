@@ -33,6 +33,7 @@ from jepa_ray.config import Arm, SearchConfig, SweepConfig, canonical
 from jepa_ray.config.space import Distribution
 from jepa_ray.orchestration.rebuild_study import Told
 from jepa_ray.plan import warm_start
+from jepa_ray.plan.changes import FREE
 from jepa_ray.streams import derive_seed, stream
 
 TOLD = {"COMPLETE": TrialState.COMPLETE, "PRUNED": TrialState.PRUNED, "FAILED": TrialState.FAIL}
@@ -255,8 +256,8 @@ class ArmStudy:
 
 
 def identity(sweep: SweepConfig) -> dict[str, Any]:
-    """What identifies a sweep: everything except its name, its output folder, its resources and which models it keeps."""
-    tree = {key: value for key, value in canonical(sweep).items() if key not in ("name", "output", "resources")}
+    """What identifies a sweep: everything except its name, its output folder, its resources, its trackers and which models it keeps."""
+    tree = {key: value for key, value in canonical(sweep).items() if key not in FREE}
     return tree | {"confirm": {key: value for key, value in tree["confirm"].items() if key != "keep"}}
 
 

@@ -13,12 +13,10 @@ Imports torch and the training code late, inside the worker, to keep the driver 
 from __future__ import annotations
 
 import contextlib
-import functools
-import math
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -28,6 +26,7 @@ import ray
 from ray import tune
 
 from jepa_ray import results
+from jepa_ray.orchestration import gauges
 from jepa_ray.orchestration.jobs import Job, Metrics, TrialResources, ended, row_path, storage, write, written
 from jepa_ray.orchestration.progress import sending
 from jepa_ray.orchestration.recipes import RunTrial, trial_runner
@@ -55,10 +54,6 @@ _SETUP = "_setup_torch_process_group"
 """Ray Train's function in which the workers of a group connect to each other; its errors name it."""
 
 
-LABELS = ("sweep", "stage", "arm", "seed", "trial")
-"""Labels of the Ray metrics, by which a dashboard groups and filters trials."""
-
-
 @dataclass(frozen=True)
 class SharedInputs:
     """Inputs that all trials of a stage share."""
@@ -72,6 +67,8 @@ class SharedInputs:
     """Handle of the sweep's Mailbox actor."""
     keep: bool = False
     """Whether confirmed trials write their models."""
+    tracked: bool = False
+    """Whether a tracker waits for the rows of the trials' curves."""
 
 
 def trainable(config: dict[str, Any], shared: SharedInputs) -> None:
@@ -123,7 +120,7 @@ def _run_group(job: Job, shared: SharedInputs) -> None:
             resources_per_worker={"CPU": resources.cpus, **({"GPU": resources.gpus} if resources.gpus else {})},
         ),
         run_config=RunConfig(
-            name=f"{job.trial_id}-{run[:8]}",
+            name=f"{job.name.replace('/', ' ').replace(' ', '-')}-{run[:8]}",  # a folder has this name, too
             storage_path=str(storage(job.folder)),
             # Tune alone counts the processes that die (resources.max_failures). Train's default is to retry forever.
             failure_config=FailureConfig(max_failures=0, controller_failure_limit=0),
@@ -189,20 +186,22 @@ def _train(job: Job, shared: SharedInputs, report: Callable[[Metrics], None]) ->
     from jepa_ray.training import device
     from jepa_ray.training.runtime import connect
 
-    run_trial = shared.run_trial or trial_runner(job.config)
-    runtime = _runtime(shared.resources, job.model if shared.keep and job.stage == "confirm" else None)
+    def observe(rows: Sequence[Mapping[str, Any]]) -> None:
+        gauges.show(job, {row["name"]: row["value"] for row in rows})
+        if shared.tracked:
+            with contextlib.suppress(Exception):  # as for heartbeats: nobody waits, and nothing is lost that the tables do not have
+                shared.mailbox.add_rows.remote(job.trial_id, list(rows))
 
-    def observed(metrics: Metrics) -> None:
-        if runtime.rank == 0:
-            _show(job, metrics)
-        report(metrics)
+    run_trial = shared.run_trial or trial_runner(job.config)
+    keep = job.model if shared.keep and job.stage == "confirm" else None
+    runtime = replace(_runtime(shared.resources, keep), observe=observe)
 
     watched = sending(shared.mailbox, job.trial_id, phase="load") if runtime.rank == 0 else contextlib.nullcontext()
     try:
         with watched:
             connect(runtime)
             data = _prepared(shared.prepared[job.config.model.family, job.config.data.task], job.stage)
-            result = run_trial(job.config, data, runtime, observed, job.scratch)
+            result = run_trial(job.config, data, runtime, report, job.scratch)
     except TrialStopped:
         result = ended(job, "PRUNED")
     except Exception as error:  # any error concerns this trial only: its row records it, the others continue
@@ -221,7 +220,7 @@ def _train(job: Job, shared: SharedInputs, report: Callable[[Metrics], None]) ->
         time.sleep(DEATH_NOTICED_S)
         raise RankFailed(f"rank {runtime.rank}: {result.error}")
     if runtime.rank == 0:
-        _show(job, result.summary)  # the last epoch is not reported
+        gauges.show(job, result.summary)  # scores on the test split are not among the rows
         write(job, result)
 
 
@@ -253,27 +252,3 @@ def _runtime(resources: TrialResources, keep: Path | None = None) -> Runtime:
         checkpoint_minutes=resources.checkpoint_minutes,
         keep=keep,
     )
-
-
-def _show(job: Job, values: Mapping[str, Any]) -> None:
-    """Set the trial's Ray metrics."""
-    shown = {**values, "lambda": (job.config.objective.fixed_lambda or 0.0) if job.config.objective else 0.0}
-    labels = dict(zip(LABELS, (job.folder.name, job.stage, job.arm, str(job.config.seed), job.trial_id), strict=True))
-    for name, gauge in _gauges().items():
-        value = shown.get(name)
-        if isinstance(value, (int, float)) and math.isfinite(value):
-            gauge.set(float(value), labels)
-
-
-@functools.cache
-def _gauges() -> dict[str, Any]:
-    """Ray metrics by the name of the reported value; they appear on the dashboard's metrics page and in Grafana."""
-    from ray.util.metrics import Gauge
-
-    described = {
-        "lambda": "Weight of the JEPA term",
-        "train_ce": "Cross-entropy of the last epoch",
-        "train_jepa": "JEPA loss of the last epoch",
-        "val_accuracy": "Share of correct answers on validation",
-    }
-    return {name: Gauge(f"jepa_ray_{name}", description=text, tag_keys=LABELS) for name, text in described.items()}

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-FREE = ("name", "output", "resources", "confirm.keep")
-"""Keys that decide where a sweep runs and what it writes, not what it computes. They may change from one run to the next."""
+FREE = ("name", "output", "resources", "track", "confirm.keep")
+"""Keys that decide where a sweep runs, what it writes and where it is shown, not what it computes. They may change between runs."""
 EXTENDABLE = (
     "search.num_trials",
     "search.algorithm",

@@ -21,7 +21,7 @@ from jepa_ray.config.record import is_none, show
 from jepa_ray.plan.checks import check
 from jepa_ray.plan.strict_yaml import Dumper, Loader, parse
 
-_SECTIONS = ("data", "space", "search", "resources", "base")
+_SECTIONS = ("data", "space", "search", "resources", "track", "base")
 _SECTIONS_OF_BASE = ("model", "optim", "evaluation")
 _PATHS = ("output", "model", "train", "test", "databases", "warm_start", "pilot", "corpus")
 """Keys whose values may be paths."""

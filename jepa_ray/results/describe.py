@@ -27,7 +27,7 @@ from jepa_ray.results.schema import ARMS, COLUMNS, CONFIG, EMBEDDINGS, IDENTITY,
 TABLES = {
     "trials": "One row per trial that has ended: identity, configuration, final metrics, cost, provenance. A trial that ended early has "
     "null in every column whose value it did not reach.",
-    "metrics": "Curves: one row per step, split and metric.",
+    "metrics": "Curves: one row per step, split and metric. The steps of the split `step` depend on the clock, so nothing compares them.",
     "predictions": "One row per evaluated example: all of test, and those of the last validation.",
     "embeddings": "One row per view of a pair, after training: only in the confirmation, and if `evaluation.embeddings` requests them.",
     "arms": "One row per arm: what is compared with what, declared before the first trial.",

@@ -190,12 +190,19 @@ COLUMNS: dict[str, dict[str, Column]] = {
         "trial_id": Column(TEXT, "The trial, as in the trials table."),
         "step": Column(INTEGER, "Optimizer steps so far; 0 for the first stage."),
         "epoch": Column(REAL, "Epochs so far; 0 is before training, and an n-epoch first stage has 1 - n to 0."),
-        "split": Column(TEXT, "`train`, `val`, `test`, `pretrain` (the first stage) or `diag` (diagnostics): the first word of `name`."),
-        "name": Column(TEXT, "Name of the metric, such as `val_exact` or `diag_rank_text`."),
+        "split": Column(
+            TEXT,
+            "`train`, `val`, `test`, `pretrain` (the first stage), `diag` (diagnostics) or `step` (every few seconds): the first word of "
+            "`name`.",
+        ),
+        "name": Column(TEXT, "Name of the metric, such as `val_exact`, `diag_rank_text` or `step_ce`."),
         "value": Column(REAL, "Value of the metric; NaN if it is not defined for this trial."),
-        "train_flops": Column(REAL, "FLOPs computed in training so far, first stage included."),
+        "train_flops": Column(
+            REAL, "FLOPs computed in training so far, first stage included. Null in the split `step` of several workers."
+        ),
         "train_flops_unpacked": Column(
-            REAL, "The same with every sequence and view encoded separately. Null or NaN from earlier versions."
+            REAL,
+            "The same with every sequence and view encoded separately. Null or NaN from earlier versions, and null like `train_flops`.",
         ),
         "train_seconds": Column(REAL, "Seconds of training so far, first stage included."),
     },

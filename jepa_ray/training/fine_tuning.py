@@ -36,6 +36,7 @@ from jepa_ray.training.runtime import Runtime
 from jepa_ray.training.saving import Checkpoints
 from jepa_ray.training.state import TrainState
 from jepa_ray.training.step import train_step
+from jepa_ray.training.step_log import StepLog
 
 Report = Callable[[dict[str, float]], None]
 
@@ -91,6 +92,12 @@ class FineTuning:
     trial that the scheduler stops ends with what it has reported."""
     validation_s: float | None = None
     """Seconds of the latest validation."""
+    log: StepLog = field(init=False)
+
+    def __post_init__(self) -> None:
+        optim = self.config.optim
+        steps_per_epoch = -(-len(self.run.prepared.train) // optim.batch_size)
+        self.log = StepLog(self.run.runtime, optim, self.total_steps, steps_per_epoch, self.spent.train_seconds)
 
     @classmethod
     def begin(cls, run: Run, progress: TrialResult, began: float) -> FineTuning:
@@ -126,6 +133,7 @@ class FineTuning:
         self.part = EpochPart.of(saved["part"], self.run.runtime) if "part" in saved else EpochPart()
         # Validations that were not due when their steps were trained are not made up for: the scheduler may have changed since.
         self.validated = max(saved.get("validated", self.step), self.step - 1)
+        self.log.resume(saved.get("step_log"), self.spent.train_seconds + self.part.seconds)
         self.watch.resume(saved["watch"])
         # On a GPU the size of passes decides LoRA's dropout masks, so it stays, unless there is less memory now.
         sizes = [size for size in (self.state.tokens_that_fit, saved.get("tokens_that_fit")) if size is not None]
@@ -140,6 +148,7 @@ class FineTuning:
             validated=self.validated,
             spent=asdict(self.spent),
             progress=self.progress.to_json(),
+            step_log=self.log.saved(),
             watch=self.watch.state(),
             tokens_that_fit=self.state.tokens_that_fit,
         )
@@ -156,6 +165,8 @@ class FineTuning:
     def add(self, lines: list[dict[str, Any]], **changes: Any) -> None:
         """Add rows of the metrics table, and replace other parts of the progress."""
         self.progress = replace(self.progress, metrics=[*self.progress.metrics, *lines], **changes)
+        if self.run.runtime.rank == 0:
+            self.run.runtime.observe(lines)
 
     def due(self) -> list[int]:
         """Steps after which validations are still due."""
@@ -175,16 +186,21 @@ class FineTuning:
         """Train the current epoch up to its step `until`; validate if that is due, diagnose if the epoch ends, and report."""
         run, state, ends, total_steps = self.run, self.state, until == len(steps), self.total_steps
         state.network.train()
+
+        def after_step(step: int) -> None:
+            self.log.after_step(self.spent, self.part, self.epoch, self.flop_model, last=self.part.steps == len(steps))
+            checkpoints.after_step(step)
+
         with packed_ahead(state, steps[self.part.steps : until], self.step) as packed:
             totals = train_epoch(
-                lambda rows, step: train_step(state, rows, step, total_steps, next(packed)),
+                lambda rows, step: self.log.add(train_step(state, rows, step, total_steps, next(packed)), state.grad_norm),
                 steps,
                 self.spent.step,
                 total_steps,
                 run.runtime,
                 part=self.part,
                 until=until,
-                after_step=checkpoints.after_step,
+                after_step=after_step,
             )
         step, predictions = self.spent.step + until, self.progress.predictions
         values: dict[str, float] = {}
@@ -216,7 +232,7 @@ class FineTuning:
         self.add(_lines(values | diagnostics, step, epoch, spent.cost()), summary=summary, predictions=predictions)
         HEARTBEAT.enter("save")
         if run.runtime.rank == 0 and step >= self.furthest:
-            save_progress(run.scratch / "progress.json", self.progress)
+            save_progress(run.scratch / "progress.json", self.log.into(self.progress))
         if step < total_steps:
             checkpoints.save_if_due()
             if validates:
@@ -235,7 +251,7 @@ class FineTuning:
         HEARTBEAT.enter("save")
         kept = {"model_error": keep_model(self.state, self.tokenizer, run.prepared, run.config)}
         final = {**progress.summary, **kept, "wall_seconds": self.earlier + time.perf_counter() - self.began, "finished_at": now()}
-        return replace(progress, state="COMPLETE", summary=final)
+        return self.log.into(replace(progress, state="COMPLETE", summary=final))
 
 
 def _network_columns(state: TrainState) -> dict[str, Any]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,10 @@ from torch import nn
 
 from jepa_ray.config import Sharding
 from jepa_ray.models.network import Network
+
+
+def _ignore(rows: Sequence[Mapping[str, Any]]) -> None:
+    pass
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,9 @@ class Runtime:
     """Training that a process may lose when it dies: time between two working checkpoints. 0: one after every step."""
     keep: Path | None = None
     """Folder in which the trained model is written at the end (`keeping.py`); its name is the trial's id. None: it is not written."""
+    observe: Callable[[Sequence[Mapping[str, Any]]], None] = field(default=_ignore, compare=False, repr=False)
+    """Receives rows of the metrics table as they arise, on rank 0, for display only: it returns at once and raises nothing. Steps that
+    are trained again after an interruption are shown again."""
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -108,6 +109,8 @@ class TrainState(StepInputs):
     """The network in DistributedDataParallel, if there are several workers and it is not sharded."""
     shards: Shards | None = None
     """If the network is sharded."""
+    grad_norm: float = math.nan
+    """Norm of the last step's gradients, before clipping."""
     saved: dict[str, Any] | None = None
     """The rest of the working checkpoint; None if training starts from scratch."""
 

@@ -70,7 +70,7 @@ def train_step(
         batches = list(micro_batches(state, rows, step, active))
     for batch in batches:
         totals.add(totals_of(batch))
-    norm = clip_gradients(model, optim.max_grad_norm)
+    norm = state.grad_norm = clip_gradients(model, optim.max_grad_norm)
     totals.ce_sum, totals.jepa_sum = read_sums(sums)
     check_finite(totals, norm, step, runtime)
     rate = optim.learning_rate * lr_factor(step, total_steps, optim)

@@ -10,9 +10,16 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from analysis import report
+from analysis.inputs.sweep import read
+from analysis.protocol.claims import gather
+from analysis.verdict import judge
+from jepa_ray import results
 from tests.analysis import sweeps
 from tests.analysis.sweeps import SEEDS
 
@@ -143,6 +150,27 @@ def test_a_running_sweep_and_damaged_files_are_said_first(tmp_path: Path) -> Non
     warning = text[text.index('<ul class="warning">') :]
     assert text.index('<ul class="warning">') < text.index('<section id="confirmation">')
     assert "the sweep is running or was interrupted" in warning and "2 of 27 files in trials/ cannot be read" in warning
+
+
+def test_rows_of_single_steps_reach_no_figure_and_no_verdict(tmp_path: Path) -> None:
+    """They depend on the clock, so nothing that is compared may read them."""
+    folder = sweeps.full(tmp_path / "full")
+
+    def shown() -> tuple[pd.DataFrame, str]:
+        return read(folder).metrics, str([vars(verdict) for verdict in judge(gather(folder)).verdicts])
+
+    before = shown()
+    for path in (folder / "metrics").glob("*.parquet"):
+        table = pq.read_table(path)
+        steps = [
+            {**table.to_pylist()[0], "step": 10**6, "epoch": 99.0, "split": "step", "name": name, "value": 1e9}
+            for name in ("step_ce", "step_jepa")
+        ]
+        pq.write_table(pa.concat_tables([table, pa.Table.from_pylist(steps, schema=table.schema)]), path)
+    after = shown()
+    assert len(results.read_metrics(folder, filters=[("split", "==", "step")])) == 54
+    pd.testing.assert_frame_equal(before[0], after[0])
+    assert before[1] == after[1] and "verdict" in after[1]
 
 
 def test_missing_tables_are_sentences(tmp_path: Path) -> None:

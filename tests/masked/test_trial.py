@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from pathlib import Path
@@ -34,6 +35,7 @@ from jepa_ray.plan import trial_config
 from jepa_ray.results import SUMMARY, TrialResult, write_trial
 from jepa_ray.training.packing_check import PackingError
 from jepa_ray.training.runtime import NonFinite, Runtime, StepTotals
+from jepa_ray.training.step_log import StepLog
 
 TIMES = {"train_seconds", "val_seconds", "test_seconds", "wall_seconds", "peak_memory_bytes", "started_at", "finished_at"}
 JEPA = {"gamma": 0, "target": "ema", "predictor": "mlp", "k": 0, "ema_momentum": 0.9, "predictor_width": 24}
@@ -122,9 +124,15 @@ def gradients(
 
 
 def numbers(result: TrialResult) -> dict[str, Any]:
-    rows = [{key: value for key, value in row.items() if key not in TIMES} for row in result.metrics]
+    rows = [{key: value for key, value in row.items() if key not in TIMES} for row in result.metrics if row["split"] != "step"]
     summary = {key: value for key, value in result.summary.items() if key not in TIMES}
     return {"state": result.state, "summary": summary, "metrics": rows, "predictions": result.predictions}
+
+
+def step_rows(result: TrialResult) -> list[dict[str, Any]]:
+    """Step-level rows without what depends on the clock."""
+    rows = [row for row in result.metrics if row["split"] == "step" and row["name"] not in ("step_tokens_per_second", "step_memory_bytes")]
+    return [{name: value for name, value in row.items() if name not in TIMES} for row in rows]
 
 
 # --- the step
@@ -331,6 +339,7 @@ def test_killed_within_an_epoch_it_goes_on_as_if_nothing_had_happened(
         return real(state, rows, step, total_steps)
 
     monkeypatch.setattr(trial, "masked_step", step)
+    monkeypatch.setattr(trial, "StepLog", functools.partial(StepLog, every_s=1e9))  # a row per epoch, whatever the clock says
     straight = run_masked_trial(config, prepared, Runtime(checkpoint_minutes=1e9), lambda _: None, tmp_path / "a" / "scratch" / "x")
     steps = int(straight.summary["steps"] or 0)
     for at, epoch, part in ((2, 0, 2), (steps - 1, config.optim.num_epochs - 1, steps // config.optim.num_epochs - 1)):
@@ -343,6 +352,7 @@ def test_killed_within_an_epoch_it_goes_on_as_if_nothing_had_happened(
     torch.manual_seed(99)
     resumed = run_masked_trial(config, prepared, Runtime(), lambda _: None, tmp_path / "b" / "scratch" / "x")
     assert numbers(resumed) == numbers(straight)
+    assert step_rows(resumed) == step_rows(straight) and len({row["step"] for row in step_rows(straight)}) == config.optim.num_epochs
     for part_name in ("context", "target") if method == "jepa" else ("context",):
         one, two = (load_file(tmp_path / side / "checkpoints" / "x" / part_name / "model.safetensors") for side in "ab")
         assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)

@@ -65,23 +65,6 @@ def test_job_survives_its_text_form(tmp_path: Path) -> None:
     assert Job.from_json(job.to_json()) == job
 
 
-def test_ray_metrics_are_labelled_by_sweep_stage_arm_seed_and_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from jepa_ray.config import TrialConfig
-    from jepa_ray.orchestration import worker
-    from jepa_ray.orchestration.jobs import Job
-
-    class Gauge:
-        def set(self, value: float, tags: dict[str, str]) -> None:
-            seen.append((value, tags))
-
-    seen: list[tuple[float, dict[str, str]]] = []
-    monkeypatch.setattr(worker, "_gauges", lambda: {"val_accuracy": Gauge()})
-    config = TrialConfig.model_validate({"model": {"family": "llama3"}, "seed": 82})
-    worker._show(Job("a-2", "a", "jepa/llama3", "confirm", tmp_path / "lora", config), {"val_accuracy": 0.5})
-    assert seen == [(0.5, {"sweep": "lora", "stage": "confirm", "arm": "jepa/llama3", "seed": "82", "trial": "a-2"})]
-    assert set(seen[0][1]) == set(worker.LABELS)
-
-
 def test_the_minutes_between_checkpoints_reach_the_trial() -> None:
     from jepa_ray.orchestration import worker
     from jepa_ray.orchestration.cluster import _fit

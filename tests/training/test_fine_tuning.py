@@ -96,7 +96,9 @@ def end_of(config: TrialConfig, prepared: Prepared, scratch: Path, runtime: Runt
     (state,) = built
     return {
         "summary": {name: value for name, value in result.summary.items() if not name.endswith(WANDERING)},
-        "metrics": [{name: value for name, value in row.items() if not name.endswith(WANDERING)} for row in result.metrics],
+        "metrics": [
+            {name: value for name, value in row.items() if not name.endswith(WANDERING)} for row in result.metrics if row["split"] != "step"
+        ],
         "predictions": result.predictions,
         "weights": tiny.weights(state.network),
         "optimizer": state.optimizer.state_dict(),

@@ -54,7 +54,7 @@ def run(config: TrialConfig, prepared: Prepared, scratch: Path, report: Any = la
 
 def numbers(result: TrialResult) -> dict[str, Any]:
     """Everything that must not depend on the clock."""
-    rows = [{key: value for key, value in row.items() if key not in TIMES} for row in result.metrics]
+    rows = [{key: value for key, value in row.items() if key not in TIMES} for row in result.metrics if row["split"] != "step"]
     summary = {key: value for key, value in result.summary.items() if key not in TIMES}
     return {"state": result.state, "summary": summary, "metrics": rows, "predictions": result.predictions}
 

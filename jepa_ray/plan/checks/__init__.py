@@ -14,6 +14,7 @@ from jepa_ray.plan.checks.data import check_data
 from jepa_ray.plan.checks.masked import check_masked
 from jepa_ray.plan.checks.search import check_scheduler, check_search
 from jepa_ray.plan.checks.space import check_methods, check_space
+from jepa_ray.plan.checks.track import check_track
 from jepa_ray.plan.checks.tree import at
 
 
@@ -68,6 +69,7 @@ def check(
         yield ["base", "evaluation", "embeddings"], why
     yield from check_scheduler(tree)
     yield from check_search(tree, masked)
+    yield from check_track(tree)
 
 
 __all__ = ["check"]
