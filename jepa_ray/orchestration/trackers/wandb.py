@@ -10,7 +10,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from jepa_ray.config import WandbConfig
 from jepa_ray.orchestration.trackers.tracker import Points, Tracked
@@ -27,7 +27,7 @@ class WeightsAndBiases:
 
     def __init__(self, config: WandbConfig, folder: Path, say: Callable[[str], None]) -> None:
         self._config, self._folder, self._say = config, folder, say
-        self._mode: str | None = None
+        self._mode: Literal["online", "offline"] | None = None
         self.where = "/".join(filter(None, (config.entity, config.project)))
 
     def open(self, trial: Tracked, run_id: str | None) -> WandbRun:
@@ -64,7 +64,7 @@ class WeightsAndBiases:
         )
         return WandbRun(run, run_id, new=new)
 
-    def _possible(self) -> str:
+    def _possible(self) -> Literal["online", "offline"]:
         """The mode that the file asks for; offline, with a sentence, without an API key (in WANDB_API_KEY, or from `wandb login`)."""
         import wandb
 
