@@ -1,7 +1,7 @@
 """A training step on a real checkpoint, against the loop that one would write with Transformers and PEFT: SmolLM2-135M on NL-RX.
 
-    python -m benchmarks.real_step [FOLDER] [--data FILE] [--full] [--examples 16] [--rounds 3]
-                                      [--arms baseline JEPA] [--threads 2] [--json]
+    python -m benchmarks.real_step [FOLDER] [--data FILE] [--full] [--examples 16] [--steps 2] [--rounds 3]
+        [--arms baseline JEPA] [--threads 2] [--json]
 
 Same checkpoint, same examples, same initial adapters, same AdamW, no gradient accumulation. The plain loop pads each batch to its longest
 sequence (not to 512) and lets the model compute its loss; its JEPA step makes three padded passes, as the reference does: conversation,
@@ -48,7 +48,6 @@ from jepa_ray.training.step import train_step
 RANK, K, WEIGHT = 8, 1, 1.0
 RATE, MAX_NORM = 1e-4, 1.0
 STEPS = 2
-"""First steps, whose losses are compared; they also warm up."""
 ARMS = ("baseline", "JEPA")
 IGNORED = -100
 Losses = tuple[float, float]
@@ -182,6 +181,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=SHARED / "synth_train.jsonl", metavar="FILE", help="NL-RX as JSON lines")
     parser.add_argument("--full", action="store_true", help="full fine-tuning instead of LoRA")
     parser.add_argument("--examples", type=int, default=16)
+    parser.add_argument("--steps", type=int, default=STEPS, help="first steps, whose losses are compared; they also warm up")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS)
     parser.add_argument("--threads", type=int, default=2)
@@ -205,7 +205,7 @@ def main() -> None:
         state = our_state(folder, table, rank, name == "JEPA")
         plain = PlainLoop(folder, state.network, rank, K if name == "JEPA" else 0)
         ours, theirs = partial(our_step, state), partial(plain.step, table, rows)
-        error = max(relative(ours(), theirs()) for _ in range(STEPS))
+        error = max(relative(ours(), theirs()) for _ in range(options.steps))
         seconds = measure({"ours": ours, "plain": theirs}, options.rounds)
         figures[name] = seconds["ours"][0] / seconds["plain"][0]
         figures[f"{name} (CPU seconds)"] = seconds["ours"][1] / seconds["plain"][1]
