@@ -1,7 +1,7 @@
 """A training step on a real checkpoint, against the loop that one would write with Transformers and PEFT: SmolLM2-135M on NL-RX.
 
-    python -m benchmarks.real_step [FOLDER] [--data FILE] [--full] [--examples 16] [--rounds 3]
-                                      [--arms baseline JEPA] [--threads 2] [--json]
+    python -m benchmarks.real_step [FOLDER] [--data FILE] [--full] [--examples 16] [--steps 2] [--rounds 3]
+        [--arms baseline JEPA] [--threads 2] [--json]
 
 Same checkpoint, same examples, same initial adapters, same AdamW, no gradient accumulation. The plain loop pads each batch to its longest
 sequence (not to 512) and lets the model compute its loss; its JEPA step makes three padded passes, as the reference does: conversation,
@@ -31,13 +31,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM
 
-from benchmarks.smollm2_checkpoint import default_folder, smollm2_family
+from benchmarks.smollm2_checkpoint import default_folder
 from benchmarks.timing import SHARED, finish
 from jepa_ray.config import LoraConfig, ModelConfig, ObjectiveConfig, OptimConfig, TrialConfig
 from jepa_ray.data.datasets import DATASETS
 from jepa_ray.data.sources import read
 from jepa_ray.data.views import TokenTable, tokenize_split
-from jepa_ray.models.families import FAMILIES
+from jepa_ray.models.auto import family_of
+from jepa_ray.models.families import AUTO
 from jepa_ray.models.loading import load_network, load_tokenizer
 from jepa_ray.models.network import Network
 from jepa_ray.training.jepa_term import Term
@@ -48,7 +49,6 @@ from jepa_ray.training.step import train_step
 RANK, K, WEIGHT = 8, 1, 1.0
 RATE, MAX_NORM = 1e-4, 1.0
 STEPS = 2
-"""First steps, whose losses are compared; they also warm up."""
 ARMS = ("baseline", "JEPA")
 IGNORED = -100
 Losses = tuple[float, float]
@@ -129,9 +129,8 @@ def padded(sequences: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
 
 def our_state(folder: Path, table: TokenTable, rank: int | None, jepa: bool) -> TrainState:
     """The training state of a trial on the checkpoint, with adapters that are not the zero map."""
-    family = smollm2_family().name
     config = TrialConfig(
-        model=ModelConfig(family=family, model=str(folder), precision="fp32"),
+        model=ModelConfig(family=AUTO, model=str(folder), precision="fp32"),
         lora=LoraConfig(r=rank, dropout=0.0) if rank is not None else None,
         objective=ObjectiveConfig(k=K, **{"lambda": WEIGHT}) if jepa else None,
         optim=OptimConfig(learning_rate=RATE, batch_size=len(table), max_grad_norm=MAX_NORM, schedule="constant"),
@@ -154,9 +153,9 @@ def our_step(state: TrainState, step: int = 0) -> Losses:
 
 def tokenised(folder: Path, data: Path, count: int) -> TokenTable:
     """The first examples of a file."""
-    family = smollm2_family()
+    model = ModelConfig(family=AUTO, model=str(folder))
     examples = read(DATASETS["nl-rx"], str(data))[:count]
-    return tokenize_split(examples, load_tokenizer(str(folder), ModelConfig(family=family.name, model=str(folder))), family, 512)
+    return tokenize_split(examples, load_tokenizer(str(folder), model), family_of(model, str(folder)), 512)
 
 
 def relative(ours: Losses, theirs: Losses) -> float:
@@ -182,6 +181,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=SHARED / "synth_train.jsonl", metavar="FILE", help="NL-RX as JSON lines")
     parser.add_argument("--full", action="store_true", help="full fine-tuning instead of LoRA")
     parser.add_argument("--examples", type=int, default=16)
+    parser.add_argument("--steps", type=int, default=STEPS, help="first steps, whose losses are compared; they also warm up")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS)
     parser.add_argument("--threads", type=int, default=2)
@@ -193,8 +193,6 @@ def main() -> None:
             print(f"{path} does not exist; {remedy}", file=sys.stderr)
             sys.exit(2)
     torch.set_num_threads(options.threads)
-    family = smollm2_family()
-    FAMILIES.setdefault(family.name, family)
     rank = None if options.full else RANK
     table = tokenised(folder, options.data, options.examples)
     rows = list(range(len(table)))
@@ -205,7 +203,7 @@ def main() -> None:
         state = our_state(folder, table, rank, name == "JEPA")
         plain = PlainLoop(folder, state.network, rank, K if name == "JEPA" else 0)
         ours, theirs = partial(our_step, state), partial(plain.step, table, rows)
-        error = max(relative(ours(), theirs()) for _ in range(STEPS))
+        error = max(relative(ours(), theirs()) for _ in range(options.steps))
         seconds = measure({"ours": ours, "plain": theirs}, options.rounds)
         figures[name] = seconds["ours"][0] / seconds["plain"][0]
         figures[f"{name} (CPU seconds)"] = seconds["ours"][1] / seconds["plain"][1]

@@ -21,7 +21,6 @@ import sys
 import tempfile
 import zipfile
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -30,7 +29,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from transformers.utils import logging
 from transformers.utils.import_utils import is_gguf_available
 
-from jepa_ray.models.families import FAMILIES, ModelFamily
 from jepa_ray.preparation.tiny_base import cache_folder
 from jepa_ray.system.atomic import whole_folder
 
@@ -72,23 +70,6 @@ PROMPT, ANSWER = "The capital of France is", " Paris"
 def default_folder() -> Path:
     """Where the folder is written, and where the tests look for it."""
     return cache_folder().parent / NAME
-
-
-def smollm2_family() -> ModelFamily:
-    """The family's record, made by hand: SmolLM2 has the architecture of Llama and ChatML's turns."""
-    llama = FAMILIES["llama3"]
-    return ModelFamily(
-        name="smollm2",
-        model_type="llama",
-        paper_model="HuggingFaceTB/SmolLM2-135M-Instruct",
-        template=TEMPLATE,
-        bos=None,
-        turn_end="<|im_end|>",
-        pad="<|endoftext|>",
-        extra_special_tokens=("<|im_start|>",),
-        lora_targets=llama.lora_targets,
-        tiny=MappingProxyType(dict(llama.tiny)),
-    )
 
 
 def write_checkpoint(folder: Path, source: Path | None = None, dtype: torch.dtype = torch.float32) -> None:

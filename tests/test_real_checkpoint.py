@@ -5,7 +5,6 @@ The folder is written by `python -m benchmarks.smollm2_checkpoint`; JEPA_RAY_SMO
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,15 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from benchmarks.real_step import PlainLoop, our_state, our_step, tokenised
-from benchmarks.smollm2_checkpoint import smollm2_family
+from jepa_ray.config import ModelConfig
 from jepa_ray.conformance.network_checks import CHECKS
 from jepa_ray.data.datasets import DATASETS
 from jepa_ray.data.example import Example
 from jepa_ray.data.sources import read
 from jepa_ray.data.views import TokenTable
 from jepa_ray.evaluation.generate import generate
-from jepa_ray.models.families import FAMILIES, ModelFamily
+from jepa_ray.models.auto import family_of
+from jepa_ray.models.families import AUTO, FAMILIES, ModelFamily
 from jepa_ray.models.loading import load_network, load_tokenizer
 from jepa_ray.preparation.text_checks import Subject, run_checks
 
@@ -32,11 +32,14 @@ RELATIVE = 1e-4
 
 
 @pytest.fixture
-def family(smollm2: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelFamily]:
-    """SmolLM2's record, known for the duration of a test."""
-    record = smollm2_family()
-    monkeypatch.setitem(FAMILIES, record.name, record)
-    yield record
+def family(smollm2: Path) -> ModelFamily:
+    return family_of(ModelConfig(family=AUTO, model=str(smollm2)), str(smollm2))
+
+
+def test_what_auto_finds_is_the_published_format(family: ModelFamily) -> None:
+    """ChatML without a beginning of sequence; the tokenizer's own BOS opens every turn."""
+    assert (family.model_type, family.bos, family.turn_end, family.pad) == ("llama", None, "<|im_end|>", "<|endoftext|>")
+    assert family.system_role and set(family.lora_targets) == set(FAMILIES["llama3"].lora_targets) and family.plain_because is None
 
 
 @pytest.fixture(scope="module")

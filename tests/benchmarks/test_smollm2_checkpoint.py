@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,19 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from benchmarks import smollm2_checkpoint as recipe
 from jepa_ray.data.views import Renderer
+from jepa_ray.models.families import FAMILIES
 from jepa_ray.models.tiny import tiny_tokenizer
 
-FAMILY = recipe.smollm2_family()
+FAMILY = replace(
+    FAMILIES["llama3"],
+    name="smollm2",
+    template=recipe.TEMPLATE,
+    template_kwargs={},
+    bos=None,
+    turn_end="<|im_end|>",
+    pad="<|endoftext|>",
+    extra_special_tokens=("<|im_start|>",),
+)
 SYSTEM, USER, ASSISTANT = (f"<|im_start|>{role}\n" for role in ("system", "user", "assistant"))
 END = "<|im_end|>"
 
