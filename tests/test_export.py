@@ -123,6 +123,7 @@ def test_a_sweep_ends_with_models_that_answer_as_they_were_scored(tiny_checkpoin
         "name": "kept",
         "output": str(tmp_path),
         "model": str(tiny_checkpoints["llama3"]),
+        "families": ["llama3"],
         "methods": {"baseline": "none", "jepa": {"k": 1}},
         "data": {"num_train": 24, "num_val": 4, "num_test": 5},
         "search": {"num_trials": 1},
