@@ -65,7 +65,7 @@ def _rates(sweep: SweepConfig) -> list[str]:
     highest = max(searched.probes()) if searched is not None else rate
     if highest > high:
         change = f"'space.optim.learning_rate={{float: [{show(low)}, {show(high)}], log: true}}'"
-        return [f"optim.learning_rate is up to {show(highest)}, as the tiny models need it; {usual}: {change}"]
+        return [f"optim.learning_rate is up to {show(highest)}, which tiny models need; {usual}: {change}"]
     return [f"optim.learning_rate is {show(rate)} in every trial; {usual}"] if searched is None else []
 
 
