@@ -17,6 +17,7 @@ from pathlib import Path
 from jepa_ray.config.messages import folded
 from jepa_ray.results import KeptModel, add_facts, kept_models
 from jepa_ray.system import atomic, full_disk
+from jepa_ray.system.digests import weights_sha
 
 OK, BAD_INPUT = 0, 2
 
@@ -87,8 +88,14 @@ def _merge(model: KeptModel, folder: Path, to: Path) -> None:
     from jepa_ray.models.merging import merged
 
     facts = model.facts
+    base, known = facts["base"], facts.get("base_sha")
+    if known and Path(base).is_dir() and weights_sha(base, facts["revision"]) != known:
+        raise ValueError(
+            f"{base} has changed since {model.arm}, seed {model.seed}, was trained on it, so its adapters no longer fit; restore that "
+            "folder, or export the adapters alone, without --merge"
+        )
     remote = bool(facts["config"]["model"]["trust_remote_code"])
-    lm = merged(facts["base"], facts["revision"], model.folder, dtype=facts["dtype"], trust_remote_code=remote)
+    lm = merged(base, facts["revision"], model.folder, dtype=facts["dtype"], trust_remote_code=remote)
     _check_room(to, sum(weight.numel() * weight.element_size() for weight in lm.parameters()))
     lm.save_pretrained(folder)
     for path in model.folder.iterdir():

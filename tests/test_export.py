@@ -114,6 +114,27 @@ def test_merged_adapters_need_neither_base_nor_peft(tiny_checkpoints: dict[str, 
     assert not list(to.glob("adapter_*")) and (to / "tokenizer.json").is_file()
 
 
+def test_adapters_are_not_merged_into_another_base(
+    tiny_checkpoints: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = Path(shutil.copytree(tiny_checkpoints["llama3"], tmp_path / "copy" / "llama3"))
+    config = tiny.trial(checkpoint, lora=LoraConfig(r=4))
+    folder = model_folder(tmp_path, "jepa/llama3", config.seed)
+    folder.mkdir(parents=True)
+    (tmp_path / "sweep.yaml").touch()
+    tokenizer = load_tokenizer(str(checkpoint), config.model)
+    save_model(folder, tiny.network_of(config), tokenizer, tiny.prepared_of(checkpoint), config, "0")
+    model = read_model(folder)
+    assert model is not None
+    add_facts(model, arm="jepa/llama3")
+    weights = checkpoint / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    told = refused(capsys, tmp_path, "--arm", "jepa/llama3", "--merge", "--to", tmp_path / "to")
+    assert "has changed since jepa/llama3" in told and "without --merge" in told and not (tmp_path / "to").exists()
+
+
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.timeout(240)

@@ -19,7 +19,7 @@ USUAL = {"full": (1e-6, 2e-4), "lora": (1e-5, 2e-3)}
 def pretrained(tree: dict[str, Any]) -> bool:
     """Whether a sweep starts from a pretrained causal model in every family: not `tiny`, and not from random weights."""
     model, base = tree.get("model", "tiny"), tree.get("base") or {}
-    models = set(model.values()) if isinstance(model, dict) else {model}
+    models = list(model.values()) if isinstance(model, dict) else [model]
     network = base.get("model") if isinstance(base, dict) else None
     random = isinstance(network, dict) and network.get("init") == "random"
     return "tiny" not in models and not random and is_none(base.get("masked") if isinstance(base, dict) else None)

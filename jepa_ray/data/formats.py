@@ -147,6 +147,8 @@ def _by_columns(first: Row, where: str, data: DataConfig) -> Format:
     if data.text is None or data.code is None:
         given, missing = ("text", "code") if data.code is None else ("code", "text")
         raise ValueError(f"data.{given} is given without data.{missing}; give both, or neither to have the format recognised")
+    if data.text == data.code:
+        raise ValueError(f"data.text and data.code are both {data.text!r}, so each answer would be its own question; name two columns")
     for key in ("messages", "conversations"):
         if isinstance(first.get(key), list):
             raise ValueError(

@@ -32,10 +32,10 @@ from jepa_ray.masked.step import MaskedFlops, draw_hidden, masked_network
 from jepa_ray.models.encoders import EncoderFamily, get_encoder
 from jepa_ray.models.loading import check_rows, check_weights, commit_of, seeded
 from jepa_ray.plan import Estimate, trial_config
-from jepa_ray.preparation.prepare import weights_sha
 from jepa_ray.preparation.tiny_base import cache_folder
 from jepa_ray.streams import derive_seed
 from jepa_ray.system import atomic
+from jepa_ray.system.digests import weights_sha
 from jepa_ray.system.heartbeat import HEARTBEAT
 from jepa_ray.training.epochs import epoch_steps
 from jepa_ray.training.runtime import StepTotals

@@ -139,12 +139,10 @@ class _Chat:
 
     def render(self, *turns: tuple[str, str], prompt: bool = False) -> str | None:
         """The text of (role, content) turns; None if the template refuses them. `prompt`: with the template's prompt for an answer."""
-        from jinja2 import TemplateError
-
         messages = [{"role": role, "content": content} for role, content in turns]
         try:
             text: str = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt, **self.switches)
-        except (TemplateError, TypeError):
+        except Exception:  # a template is foreign code, which may raise anything
             return None
         return text
 

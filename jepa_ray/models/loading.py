@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 from transformers.utils import logging
@@ -54,7 +53,8 @@ def load_tokenizer(checkpoint: str, model: ModelConfig, revision: str | None = N
     for token, role in ((family.turn_end, "the end of turn"), (family.bos, "the beginning of sequence")):
         if token is not None and token not in vocabulary:
             raise ValueError(
-                f"the tokenizer of {source} does not contain {token!r}, {role} in family {family.name}; check that the family is right"
+                f"the tokenizer of {source} does not contain {token!r}, {role} in family {family.name}; name the right family, "
+                f"or let it be found with families=[auto]"
             )
     return tokenizer
 
@@ -269,7 +269,9 @@ def from_hub(load: Any, checkpoint: str, revision: str | None = None, **kwargs: 
     getLogger("huggingface_hub").setLevel("ERROR")  # it would report every retry of an unreachable hub
     try:
         return load(checkpoint, **kwargs)
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # a config with odd values fails anywhere in the libraries
         raise ValueError(_sentence(checkpoint, error)) from error
 
 

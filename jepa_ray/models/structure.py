@@ -73,10 +73,15 @@ def refuse(config: Any, checkpoint: str) -> None:
 
 
 def without_weights(config: Any, trust_remote_code: bool = False) -> Any:
-    """The network of a config on the meta device."""
+    """The network of a config on the meta device. ValueError if its values make no network."""
     with torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+        try:
+            return AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+        except Exception as error:  # odd values fail anywhere in the libraries
+            first = (str(error).strip().splitlines() or [""])[0]
+            name = getattr(config, "name_or_path", "") or "the checkpoint"
+            raise ValueError(f"config.json of {name} describes no network ({type(error).__name__}: {first}); correct its values") from error
 
 
 def structure_of(lm: Any, checkpoint: str = "this model") -> Structure:

@@ -44,7 +44,7 @@ def total(sweep: SweepConfig, declared: Sequence[Arm], needed: Mapping[str, Requ
     basis = "measured in the first trial" if speed.measured else "assumed until the first trial is measured"
     return (
         f"{hours} h one trial at a time, {gpu_hours.removeprefix('about ')} GPU-hours{price}, with evaluation, at an MFU of "
-        f"{speed.mfu:.2f} ({basis}); early stopping takes less"
+        f"{speed.mfu:.2f} ({basis})" + ("; early stopping takes less" if sweep.scheduler.name != "none" else "")
     )
 
 

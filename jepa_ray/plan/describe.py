@@ -65,7 +65,7 @@ def _rates(sweep: SweepConfig) -> list[str]:
     highest = max(searched.probes()) if searched is not None else rate
     if highest > high:
         change = f"'space.optim.learning_rate={{float: [{show(low)}, {show(high)}], log: true}}'"
-        return [f"optim.learning_rate is up to {show(highest)}, which tiny models need; {usual}: {change}"]
+        return [f"optim.learning_rate is up to {show(highest)}, higher than usual (the tiny models need it); {usual}: {change}"]
     return [f"optim.learning_rate is {show(rate)} in every trial; {usual}"] if searched is None else []
 
 
@@ -152,7 +152,8 @@ def describe(
     if estimates:
         flops = sum(estimates[arm.name].train_flops * (search.num_trials + len(seeds)) for arm in declared if arm.name in estimates)
         lines.append(
-            f"  cost      about {flops:.3g} computed FLOPs of training, an estimate at the methods' defaults; early stopping spends less"
+            f"  cost      about {flops:.3g} computed FLOPs of training, an estimate at the methods' defaults"
+            + ("; early stopping spends less" if stopping != "none" else "")
         )
     lines += hardware
     lines += [f"  start     {line}" for line in _warm_start(sweep, declared)]

@@ -21,6 +21,7 @@ from jepa_ray.models.loading import check_rows, check_weights, commit_of, load_c
 from jepa_ray.models.structure import refuse_adapters
 from jepa_ray.preparation.text_checks import command, require_text
 from jepa_ray.preparation.tiny_base import split_for_base, tiny_base
+from jepa_ray.system.digests import sampled_sha, weights_sha
 from jepa_ray.system.heartbeat import HEARTBEAT
 from jepa_ray.training.prepared import Prepared
 
@@ -154,26 +155,6 @@ def databases_sha(data: DataConfig, examples: Sequence[Example]) -> str:
     for name in sorted({str(example.extra.get("db_id")) for example in examples}):
         for path in sorted((Path(data.databases) / name).glob("*.sqlite")):
             sha.update(f"{path.name} {sampled_sha(path)}\n".encode())
-    return sha.hexdigest()
-
-
-def weights_sha(checkpoint: str, revision: str | None) -> str:
-    """Digest of a checkpoint: of a folder's files (size, first and last megabyte of each), or the commit of a hub id."""
-    folder = Path(checkpoint)
-    if not folder.is_dir():
-        return revision or ""
-    files = [path for path in sorted(folder.iterdir()) if path.suffix in (".safetensors", ".json", ".jinja")]
-    return hashlib.sha256("\n".join(f"{path.name} {sampled_sha(path)}" for path in files).encode()).hexdigest()
-
-
-def sampled_sha(path: Path, sample: int = 1 << 20) -> str:
-    """Digest of a file's size, first and last megabyte: detects a retrained or edited file without reading gigabytes."""
-    size = path.stat().st_size
-    sha = hashlib.sha256(str(size).encode())
-    with path.open("rb") as stream:
-        sha.update(stream.read(sample))
-        stream.seek(max(0, size - sample))
-        sha.update(stream.read(sample))
     return sha.hexdigest()
 
 

@@ -28,6 +28,7 @@ from jepa_ray.models.network import Network
 from jepa_ray.results import FACTS
 from jepa_ray.results.model_card import SENTINEL
 from jepa_ray.system import atomic
+from jepa_ray.system.digests import weights_sha
 from jepa_ray.system.version import __version__
 from jepa_ray.training.jepa_term import active_objective
 from jepa_ray.training.prepared import Prepared
@@ -119,6 +120,7 @@ def facts_of(network: Network, tokenizer: Any, prepared: Prepared, config: Trial
         "model_type": family.model_type,
         "base": prepared.checkpoint,
         "revision": prepared.revision,
+        "base_sha": weights_sha(prepared.checkpoint, prepared.revision),
         "local": Path(prepared.checkpoint).is_dir(),
         "base_name": name,
         "hub": name != "tiny" and not Path(asked).is_dir(),

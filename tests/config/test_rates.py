@@ -31,3 +31,9 @@ def test_adapters_of_a_pretrained_model_learn_ten_times_as_fast(model: Any, base
     sweep = load_sweep({"name": "s", "methods": {"baseline": None}, "model": model, "base": base})
     assert sweep.base.optim.learning_rate == pytest.approx(rate) and pytest.approx(10 * WHOLE) == ADAPTER_RATE
     assert load_sweep(yaml.safe_load(dump(sweep))) == sweep, "the file in the results folder is another sweep"
+
+
+@pytest.mark.parametrize("model", [["a"], {"llama3": ["a"]}, 3])
+def test_a_model_that_is_no_name_is_a_sentence(model: Any) -> None:
+    with pytest.raises(ValueError, match="model: must be one name for all families"):
+        load_sweep({"name": "s", "methods": {"baseline": None}, "model": model, "base": LORA})

@@ -184,6 +184,7 @@ BAD: list[tuple[list[Row], dict[str, Any], str]] = [
         {"system": "how"},
         "data.system is 'how', but the columns are question, answer; name one of them, or write a message of several words",
     ),
+    ([QA], {"text": "answer", "code": "answer"}, "data.text and data.code are both 'answer'"),
     ([QA], {"text": "question"}, "data.text is given without data.code; give both, or neither"),
     ([QA], {"code": "answer"}, "data.code is given without data.text"),
     (

@@ -115,6 +115,8 @@ REFUSED: Mapping[str, tuple[str, dict[str, Any], str]] = {
     "no answer": ("{% for m in messages %}{{ m.role }}{% endfor %}", {}, "does not show a question and its answer"),
     "other letters": (TURNS.replace("m.content", "m.content | upper"), {}, "does not show a question and its answer"),
     "refuses": ("{{ raise_exception('tools only') }}", {}, "refuses a question and its answer"),
+    "fails": ("{{ 1 / 0 }}", {}, "refuses a question and its answer"),
+    "never ends by itself": ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", {}, "refuses a question and its answer"),
     "no special token": (TURNS.replace("<|eot_id|>", "<|stop|>"), {}, "puts no special token.*'<|stop|>'.*nothing would stop generation"),
 }
 
@@ -188,6 +190,17 @@ def test_a_tokenizer_without_offsets_and_one_that_is_too_large(folder: Path) -> 
     (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "CTRLTokenizer", "unk_token": "a"}))
     with pytest.raises(ValueError, match=r"no character offsets.*needs a tokenizer\.json"):
         require_text(str(folder), found(write(folder, TURNS)), None)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"num_attention_heads": 0}, {"hidden_size": "big"}, {"hidden_act": "nope"}, {"num_hidden_layers": None}]
+)
+def test_a_config_that_describes_no_network_is_one_sentence(folder: Path, changes: dict[str, Any]) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | changes), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"describes no network|is not a loadable checkpoint") as caught:
+        found(folder)
+    assert "\n" not in str(caught.value) and str(folder) in str(caught.value)
 
 
 def test_pickled_weights_are_refused(folder: Path) -> None:

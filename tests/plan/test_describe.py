@@ -22,7 +22,7 @@ TINY_RANGE = {"optim.learning_rate": {"float": [1e-3, 2e-2], "log": True}}
 @pytest.mark.parametrize(("base", "usual"), [({"lora": {"r": 4}}, "[1e-05, 0.002]"), ({}, "[1e-06, 0.0002]")])
 def test_a_space_for_tiny_models_is_noticed_on_a_pretrained_one(base: dict[str, Any], usual: str) -> None:
     (note,) = notes_on_rates(model="paper", base=base, space=TINY_RANGE)
-    assert "is up to 0.02, which tiny models need" in note and f"'space.optim.learning_rate={{float: {usual}, log: true}}'" in note
+    assert "is up to 0.02, higher than usual" in note and f"'space.optim.learning_rate={{float: {usual}, log: true}}'" in note
     assert notes_on_rates(model="tiny", base=base, space=TINY_RANGE) == []
     assert notes_on_rates(model="paper", base={**base, "model": {"init": "random"}}, space=TINY_RANGE) == []
 

@@ -134,7 +134,8 @@ def test_the_first_stage_never_sees_what_the_second_is_scored_on(tmp_path: Path,
 
 def test_identity_follows_data_weights_and_databases(tmp_path: Path) -> None:
     from jepa_ray.data.example import Example
-    from jepa_ray.preparation.prepare import databases_sha, sampled_sha
+    from jepa_ray.preparation.prepare import databases_sha
+    from jepa_ray.system.digests import sampled_sha
 
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "a.sqlite").write_bytes(b"one")
