@@ -19,6 +19,8 @@ SHAPE = '{"messages": [{"role": "system", "content": ...}, {"role": "user", "con
 def read_bytes(path: Path) -> bytes:
     """Contents of a file; ValueError with one sentence if it cannot be read."""
     try:
+        if path.is_fifo():  # reading would wait for a writer, perhaps forever
+            raise ValueError(f"{path}: is a pipe; write its contents to a file and name that")
         return path.read_bytes()
     except FileNotFoundError as error:
         raise ValueError(f"{path}: no such file (paths are relative to the folder the command is typed in)") from error

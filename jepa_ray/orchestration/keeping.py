@@ -8,6 +8,7 @@ any point leaves whole models, and the next run of the sweep finishes what this 
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,8 @@ def check_room(sweep: SweepConfig, folder: Path, arms: Sequence[Arm], model_byte
     left = [max(0, len(sweep.confirm.seeds) - int(confirmed.get(arm.name, 0))) for arm in arms]
     needed = sum(size * seeds for size, seeds in zip(sizes, left, strict=True))
     place = folder / "models"
-    free = shutil.disk_usage(place if place.is_dir() else folder).free
+    parent = place if place.is_dir() else folder
+    free = shutil.disk_usage(parent).free
     until = " until the median of each arm is known" if sweep.confirm.keep == "best" else ""
     if needed > free:
         raise ValueError(
@@ -43,6 +45,15 @@ def check_room(sweep: SweepConfig, folder: Path, arms: Sequence[Arm], model_byte
             f"{needed / 1e9:.3g} GB{until}, but {folder} has {free / 1e9:.3g} GB free; free some, name another folder with output=..., or "
             "keep no model with confirm.keep=none"
         )
+    if needed:
+        try:
+            with tempfile.TemporaryFile(dir=parent):
+                pass
+        except OSError as error:
+            raise ValueError(
+                f"the trained models cannot be written to {place} ({error.strerror}); make it writable, or keep no model with "
+                "confirm.keep=none"
+            ) from error
 
 
 def clean(sweep: SweepConfig, folder: Path) -> None:

@@ -63,6 +63,11 @@ def attention_error(
             if key not in alone:
                 alone[key] = separate_pass(network, ids)
             alone_LD = alone[key]
+            if not torch.isfinite(alone_LD).all():
+                raise PackingError(
+                    "the model's own hidden states are not finite before any training: its weights contain NaN or infinity, or overflow "
+                    "in this precision; use other weights, or set base.model.precision=fp32"
+                )
             difference_LD = packed_XD[torch.from_numpy(path_nodes).to(network.device)] - alone_LD
             # Per token: averaging over a long path would hide a leak at its last few tokens.
             error = (difference_LD.norm(dim=-1) / alone_LD.norm(dim=-1)).max()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -102,6 +103,8 @@ def test_bytes_that_are_not_utf8_and_missing_files(tmp_path: Path) -> None:
     for ending in ("jsonl", "json", "csv", "parquet"):
         refused(tmp_path / f"gone.{ending}", rf"gone.{ending}: no such file")
         (tmp_path / f"folder.{ending}").mkdir()
+    os.mkfifo(tmp_path / "pipe.csv")
+    refused(tmp_path / "pipe.csv", r"pipe.csv: is a pipe; write its contents to a file")
     refused(tmp_path / "folder.jsonl", r"src.txt: no such file; a folder is read as the parallel lines")
     (tmp_path / "odd.json").write_bytes(b'[{"a": "\xe9"}]')
     refused(tmp_path / "odd.json", "odd.json: not UTF-8")

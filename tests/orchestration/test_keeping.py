@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from collections import namedtuple
 from pathlib import Path
@@ -255,6 +257,19 @@ def test_a_disk_without_room_is_refused_before_anything_starts(tmp_path: Path, m
     sweep.ran(1, 0.1)  # one of them has been run
     check_room(sweep.sweep, tmp_path, both, sizes)
     check_room(sweep.with_seeds((1, 2, 3, 4), keep="none"), tmp_path, both, {("llama3", "nl-rx"): 0.0})
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_any_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read_only(**_: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    sweep = Sweep(tmp_path)
+    sizes, both = {("llama3", "nl-rx"): 1e3}, arms(sweep.sweep)
+    check_room(sweep.sweep, tmp_path, both, sizes)
+    monkeypatch.setattr(keeping.tempfile, "TemporaryFile", read_only)
+    with pytest.raises(ValueError, match=r"cannot be written to .*models \(Read-only file system\); make it writable, or keep no model"):
+        check_room(sweep.sweep, tmp_path, both, sizes)
+    check_room(sweep.sweep, tmp_path, both, {("llama3", "nl-rx"): 0.0})  # no model, no check
 
 
 def test_the_verdict_is_written_into_the_cards_that_it_is_about(tmp_path: Path) -> None:

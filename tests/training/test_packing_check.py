@@ -52,3 +52,11 @@ def test_a_head_whose_logits_are_scaled_elsewhere_is_refused(name: str, scale: s
     network.logits = unscaled  # type: ignore[method-assign]
     with pytest.raises(PackingError, match=r"logits of this model are not its head's output.*not supported, report it"):
         check_head(network, table, bf16=False)
+
+
+def test_weights_that_are_not_finite_are_named_as_the_cause(tmp_path: Path) -> None:
+    network, table = form("SmolLM2", tmp_path)
+    with torch.no_grad():
+        next(iter(network.causal_lm.base_model.layers[0].parameters())).fill_(torch.nan)
+    with pytest.raises(PackingError, match=r"states are not finite before any training: its weights contain NaN"):
+        attention_error(network, table, "trie", k=2, bf16=False)
