@@ -25,7 +25,7 @@ from scipy import stats
 
 from analysis.command_line import run
 from analysis.inputs.tables import refuse_damaged
-from analysis.protocol.claim_statistics import LEVEL, PLANS, POWER
+from analysis.protocol.claim_statistics import PLANS, POWER, planned_level
 from analysis.protocol.claims import Claim, gather
 from analysis.stats import crossed
 from analysis.text_tables import counted, sized
@@ -151,7 +151,7 @@ def examples_needed(spread: Spread, difference: float, *, seeds: int, claims: in
     """Fewest test examples on which this many seeds detect the difference; None if a million do not (then the seeds are too few)."""
 
     def enough(examples: int) -> bool:
-        return crossed.detectable(spread.parts, seeds=seeds, examples=examples, power=POWER, alpha=LEVEL / claims) <= difference
+        return crossed.detectable(spread.parts, seeds=seeds, examples=examples, power=POWER, alpha=planned_level(claims)) <= difference
 
     if not enough(MOST_EXAMPLES):
         return None
@@ -169,7 +169,7 @@ def lines(spread: Spread, *, seeds: int, examples: int, claims: int, margin: flo
     """
     if claims < 1 or not 0 < margin < 1:
         raise ValueError(f"A plan needs at least 1 claim and a margin in (0, 1); it has {claims} and {margin:g}.")
-    alpha, parts = LEVEL / claims, spread.parts
+    alpha, parts = planned_level(claims), spread.parts
     counts = sorted({seeds, *PLANS})
     detectable = crossed.plan(parts, examples=examples, seeds=counts, power=POWER, alpha=alpha)
     need = crossed.seeds_needed(parts, margin, examples=examples, power=POWER, alpha=alpha)

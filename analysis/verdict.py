@@ -29,9 +29,9 @@ from typing import Any
 
 from analysis.command_line import run
 from analysis.inputs.tables import refuse_damaged
-from analysis.protocol.claim_statistics import LEVEL, POWER, Reason, Verdict, across_tasks, blank, describe, plan
+from analysis.protocol.claim_statistics import ALL_SEEDS, LEVEL, POWER, Reason, Verdict, across_tasks, blank, describe, plan
 from analysis.protocol.claims import Evidence, gather
-from analysis.protocol.decision import ALL_SEEDS, DOUBT, KINDS, LEAKED_ALLOWED, STOPPING, leaked_text, rule
+from analysis.protocol.decision import DOUBT, KINDS, LEAKED_ALLOWED, STOPPING, leaked_text, rule
 from analysis.stats import crossed
 from analysis.text_tables import Table, counted, points, sized, text
 from jepa_ray.results import JUDGED
@@ -77,7 +77,7 @@ def judge(evidence: Evidence, metric: str = JUDGED, margin: float | None = None)
     tested = [claim for kind in KINDS for claim in evidence.claims if claim.kind == kind and claim.baseline is not None]
     for verdict, claim in zip(verdicts, tested, strict=True):
         describe(verdict, claim)
-        plan(verdict, claim, margin)
+        plan(verdict, claim, margin, declared)
         _word(verdict, margin)
     for claim in evidence.claims:
         if claim.baseline is None:
@@ -85,11 +85,6 @@ def judge(evidence: Evidence, metric: str = JUDGED, margin: float | None = None)
             alone.sentence = f"undecided: {claim.method} has no baseline to compare with. {claim.notes[0]}"
             verdicts.append(alone)
     notes = [note for note in evidence.notes if verdicts or note != declared.undeclared]
-    if declared.changes:
-        notes.append(
-            f"{' '.join(declared.changes)} If results were already known, p is too small: a test that adds or changes seeds or looks until "
-            "it is significant has more than 5 % errors. Plan looks with confirm.race before the first seed, or confirm in a new sweep."
-        )
     across = across_tasks(evidence.claims)
     return Report(metric, margin, family, verdicts, across, evidence.counts, evidence.absent, notes, declared.undeclared)
 

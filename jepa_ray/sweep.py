@@ -13,7 +13,7 @@ import argparse
 import contextlib
 import importlib
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 
     from jepa_ray.orchestration.keeping import Ruling
     from jepa_ray.orchestration.recipes import Prepare, RunTrial
+    from jepa_ray.orchestration.selection import Decide
     from jepa_ray.plan import Estimate
+    from jepa_ray.results import Look
 
 OK, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 COMMANDS = {
@@ -244,7 +246,7 @@ def _run(sweep: SweepConfig, folder: Path, interrupt: Interrupt, prepare_one: Pr
         board = Board(sweep, console, planned)
         board.best_before(results.read_trials(folder))
         with board.shown():  # left before Ray shuts down: the table asks it for heartbeats
-            decide = race_rule(sweep, declared)
+            decide = race_rule(sweep, declared, results.read_looks(folder))
             outcome = run_sweep(
                 sweep, folder, cluster, board, interrupt=interrupt, prepare_one=prepare_one, run_trial=run_trial, decide=decide
             )
@@ -306,7 +308,7 @@ def verdict(sweep: SweepConfig, folder: Path) -> list[str]:
 
 def rulings(sweep: SweepConfig, folder: Path) -> list[Ruling]:
     """A sentence per claim, controls after them, with the difference at equal FLOPs, and per arm without a claim; each with the arms that
-    it compares. Empty without confirmation."""
+    it compares. Empty without confirmation. Records the look at the results."""
     from jepa_ray import results
 
     if not sweep.confirm.seeds or not compared(results.read_arms(folder)):
@@ -318,6 +320,8 @@ def rulings(sweep: SweepConfig, folder: Path) -> list[Ruling]:
         found = judge(gather(folder))
     except ValueError as error:
         return [((), [f"none: {error}"])]
+    seen = {str(arm).partition(" (")[0] for ruling in found.verdicts if ruling.complete for arm in (ruling.method, ruling.baseline)}
+    results.record_look(folder, "verdict", sweep.confirm.seeds, sweep.confirm.race, seen)
     told: list[Ruling] = []
     for ruling in found.verdicts:
         shown = [reason for reason in ruling.conditions if reason.name == "equal FLOPs" and ruling.kind == "claim"]
@@ -326,21 +330,22 @@ def rulings(sweep: SweepConfig, folder: Path) -> list[Ruling]:
     return [*told, *(((), [sentence]) for sentence in found.absent)]
 
 
-def race_rule(sweep: SweepConfig, arms: Sequence[Arm]) -> Callable[[Sequence[float], int], tuple[bool, str]] | None:
+def race_rule(sweep: SweepConfig, arms: Sequence[Arm], looked: Sequence[Look] = ()) -> Decide | None:
     """(paired differences, look) -> whether a comparison is run on more seeds, and why; None where `confirm.race` asks for no race.
 
-    The level is that of the smallest p in Holm's correction over all claims, so what is decided at a look stays so in the verdict.
+    The level is that of the smallest p in Holm's correction over all claims, and that of the looks before this plan.
     """
     if not sweep.confirm.race:
         return None
     from analysis.protocol.claim_statistics import LEVEL
-    from analysis.stats import sequential
+    from analysis.stats import looks, sequential
 
-    looks, margin = sweep.confirm.race, sweep.confirm.margin
-    alpha = LEVEL / max(1, len(compared(arms, controls=False)))
+    race, margin = sweep.confirm.race, sweep.confirm.margin
+    number = 1 + sum((look.seeds, look.race) != (sweep.confirm.seeds, race) for look in looked)
+    alpha = looks.alpha_of(number, LEVEL) / max(1, len(compared(arms, controls=False)))
 
     def rule(differences: Sequence[float], look: int) -> tuple[bool, str]:
-        found = sequential.decide(differences, look, looks, margin, alpha)
+        found = sequential.decide(differences, look, race, margin, alpha)
         return found.go_on, found.reason
 
     return rule

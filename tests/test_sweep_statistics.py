@@ -61,7 +61,7 @@ def test_the_race_asks_at_the_level_of_all_claims() -> None:
     rule = race_rule(sweep, arms(sweep))
     assert rule is not None
     for differences in ([0.05, 0.01, 0.03], [0.0, 0.001, -0.001], [0.3, 0.31, 0.3]):
-        found = sequential.decide(differences, 3, (3, 6), 0.02, 0.05 / 2)
+        found = sequential.decide(differences, 3, (3, 6), 0.02, 0.05 * 2 / 3 / 2)
         assert rule(differences, 3) == (found.go_on, found.reason)
     assert rule([0.05, 0.01, 0.03], 3)[0] and not rule([0.0, 0.001, -0.001], 3)[0]
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import yaml
 
 from analysis.text_tables import named
 from jepa_ray import results
-from jepa_ray.results import Arm
+from jepa_ray.results import Arm, Look
 
 GROUP = ["task", "family", "model"]
 """Columns in which an arm and its baseline agree."""
@@ -42,8 +43,9 @@ class Declared:
     metric: str = "val_accuracy"
     """Column that selects (`search.metric`)."""
     mode: str = "max"
-    changes: tuple[str, ...] = ()
-    """Sentences on seeds or looks of earlier versions of the sweep (`sweep-N.yaml`), if they differ from the present ones."""
+    looked: tuple[Look, ...] = ()
+    """The looks at results so far (`results.read_looks`). In a folder that did not record them, each earlier version of the sweep file that
+    had other seeds (`sweep-N.yaml`) counts as one."""
     notes: tuple[str, ...] = ()
     undeclared: str | None = None
     """Why it is unknown which arms are compared, and the remedy; None if it is known. Also in the notes."""
@@ -57,6 +59,17 @@ class Declared:
     def controls(self) -> int:
         """How many controls are compared with a baseline."""
         return self._compared("control")
+
+    def number(self, trial_id: str, seed: int) -> int:
+        """The look, counted from 1, at which a confirmed trial became known, or will at the next verdict."""
+        for number, look in enumerate(self.looked, 1):
+            if trial_id in look.trials or (not look.trials and seed in look.seeds):
+                return number
+        return len(self.looked) + 1
+
+    def race_at(self, number: int) -> tuple[int, ...]:
+        """The race that was declared at a look."""
+        return self.looked[number - 1].race if number <= len(self.looked) else self.looks
 
     def _compared(self, kind: str) -> int:
         return sum(arm.kind == kind and arm.baseline is not None for arm in self.arms)
@@ -86,15 +99,28 @@ def declared(folder: Path) -> Declared:
     except ValueError as error:
         undeclared = f"{error}."
         notes.append(undeclared)
+    looked: tuple[Look, ...] = ()
+    try:
+        looked = tuple(results.read_looks(folder)) or _versions(folder, confirm)
+    except ValueError as error:
+        looked = _versions(folder, confirm)
+        notes.append(f"{error}.")
+    seeds, known = _numbers(confirm.get("seeds")), {seed for look in looked for seed in look.trials.values()}
+    dropped = tuple(seed for seed in sorted(known) if seed not in seeds)
+    if dropped:
+        notes.append(
+            f"{named('seed', dropped)} had results and then left confirm.seeds. They still count: a verdict on chosen seeds would be too "
+            "sure. Put them back into confirm.seeds if an arm lacks them."
+        )
     margin = confirm.get("margin", MARGIN)
     return Declared(
         arms=arms,
-        seeds=_numbers(confirm.get("seeds")),
+        seeds=(*dropped, *seeds),
         looks=_numbers(confirm.get("race")),
         margin=float(margin) if isinstance(margin, int | float) and 0 < margin < 1 else MARGIN,
         metric=str(search.get("metric", Declared.metric)),
         mode=str(search.get("mode", Declared.mode)),
-        changes=_changes(folder, confirm),
+        looked=looked,
         notes=tuple(notes),
         undeclared=undeclared,
     )
@@ -172,21 +198,15 @@ def _numbers(values: Any) -> tuple[int, ...]:
     return tuple(value for value in values if isinstance(value, int)) if isinstance(values, (list, tuple)) else ()
 
 
-def _changes(folder: Path, now: Mapping[str, Any]) -> tuple[str, ...]:
-    earlier_values: dict[str, list[str]] = {"seeds": [], "race": []}
-    versions: list[Mapping[str, Any]] = []
+def _versions(folder: Path, now: Mapping[str, Any]) -> tuple[Look, ...]:
+    """A look for each earlier version of the sweep file that confirmed on other seeds than the next."""
+    plans: list[Mapping[str, Any]] = []
     for path in sorted(folder.glob("sweep-*.yaml"), key=lambda path: (len(path.name), path.name)):
         with contextlib.suppress(ValueError):
-            versions.append(_section(_tree(path), "confirm"))
-    for earlier in versions:
-        if not earlier.get("seeds"):
-            continue  # it had no confirmation
-        for name, values in earlier_values.items():
-            once = _numbers(earlier.get(name))
-            if set(once) != set(_numbers(now.get(name))):
-                values.append(listed(once) or "none")
-    return tuple(
-        f"confirm.{name} was once {'; '.join(dict.fromkeys(values))} and is now {listed(_numbers(now.get(name))) or 'none'}."
-        for name, values in earlier_values.items()
-        if values
-    )
+            plans.append(_section(_tree(path), "confirm"))
+    out: list[Look] = []
+    for plan, following in pairwise([*plans, now]):
+        seeds = _numbers(plan.get("seeds"))
+        if seeds and set(seeds) != set(_numbers(following.get("seeds"))):
+            out.append(Look(looked_at="unknown", why="change", seeds=seeds, race=_numbers(plan.get("race")), trials={}))
+    return tuple(out)

@@ -16,13 +16,15 @@ from numpy.typing import NDArray
 
 from analysis.inputs.preregistration import Declared
 from analysis.protocol.claims import Claim
-from analysis.stats import crossed, paired_tests, resampling, sequential
+from analysis.stats import crossed, looks, paired_tests, resampling, sequential
 
 LEVEL = 0.05
 POWER = 0.8
 PLANS = (5, 10, 20)
 UNDECLARED = Declared()
 """For claims that no sweep has declared: no planned seeds, no race."""
+ALL_SEEDS = "all planned seeds"
+"""Name of the condition that every planned seed is in both arms."""
 T = TypeVar("T")
 
 
@@ -80,9 +82,14 @@ class Verdict:
     untested: str | None = None
     """Why there is no t-test over seeds; None if there is one."""
     p: float | None = None
-    """p of the two-sided paired t-test over seeds."""
+    """p of the two-sided paired t-test over seeds, at this look."""
     p_claim: float | None = None
-    """The larger p of the paired t-test over seeds and the test over seeds x examples; after a race, overall (`sequential.overall`)."""
+    """The larger p of the paired t-test over seeds and the test over seeds x examples, over all looks that there were or may be
+    (`looks.overall`)."""
+    level: float = LEVEL
+    """Nominal level of the tests at this look: what p before that correction is compared with if there is one claim."""
+    history: list[int] = field(default_factory=list)
+    """Numbers of seeds that became known at one look after another."""
     p_holm: float | None = None
     """`p_claim` after Holm's correction over all claims of the folder."""
     p_one_tailed: float | None = None
@@ -108,7 +115,12 @@ class Verdict:
     detectable: dict[int, float] = field(default_factory=dict)
     """Number of seeds -> smallest difference detected with power 0.8 at level 0.05 / claims."""
     seeds_needed: int | None = None
-    """Seeds needed to detect a difference of the margin; None if no number of seeds would."""
+    """Seeds needed in all to detect a difference of the margin at the next look; None if no number of seeds would."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether every planned seed is in both arms, so that the verdict could be any."""
+        return any(reason.name == ALL_SEEDS and reason.holds for reason in self.conditions)
 
 
 def blank(claim: Claim, metric: str) -> Verdict:
@@ -133,41 +145,41 @@ def measure(claim: Claim, metric: str, margin: float, declared: Declared = UNDEC
     verdict = blank(claim, metric)
     if not claim.ours:
         return verdict
-    looks = declared.looks
-    confidence = 1 - LEVEL
-    if looks:
-        verdict.looks, verdict.look = list(looks), sequential.look_of(len(claim.ours), looks)
-        # The repeated confidence interval (Jennison & Turnbull 2000, chapter 9): the intervals of all looks cover jointly with 95 %.
-        confidence = 1 - sequential.spending(looks, LEVEL)[verdict.look - 1]
-
-    def overall(p: float, sides: int = 2) -> float:
-        return sequential.overall(p, len(claim.ours), looks, sides=sides) if looks else p
-
+    history = claim.history or (looks.Stage(len(claim.ours), race=declared.looks),)
+    stage, before = history[-1], len(claim.ours) - history[-1].seeds
+    if stage.race:
+        verdict.looks, verdict.look = [before + look for look in stage.race], len(stage.looks)
+    verdict.history = [one.seeds for one in history]
+    verdict.level = looks.level(history, LEVEL)
+    # Repeated confidence intervals (Jennison & Turnbull 2000, chapter 9): those of all looks, planned or not, cover jointly with 95 %.
+    confidence = 1 - verdict.level
+    stages = looks.stages(history) if len(history) > 1 else None
     differences = _by_seed(claim)
     try:
-        verdict.p = verdict.p_claim = paired_tests.paired_t(differences).p
+        verdict.p = verdict.p_claim = paired_tests.paired_t(differences, stages).p
     except ValueError as error:
         verdict.untested = str(error)
-    if verdict.p is not None and verdict.look is not None and verdict.look < len(looks):
+    if verdict.p is not None and verdict.look is not None and verdict.look < len(verdict.looks):
         upper = sequential.upper_bound(differences)
         verdict.hopeless = upper if upper < margin else None
     D_SN = None if claim.right is None else _by_answer(claim.right)
     if D_SN is not None:
-        verdict.interval = _attempt(verdict, partial(crossed.interval, D_SN, confidence))
+        verdict.interval = _attempt(verdict, partial(crossed.interval, D_SN, confidence, stages))
         # Observed differences are never stronger evidence of equivalence than no difference at all.
         verdict.p_equivalence = paired_tests.never_apart(D_SN.shape[1], margin)
         verdict.identical = len(verdict.seeds) > 1 and not D_SN.any() and not any(differences)
         if verdict.interval is not None and verdict.p is not None:
             assert verdict.interval.p is not None
             verdict.p_claim = max(verdict.p, verdict.interval.p)
-            by_seed, by_answer = paired_tests.equivalence(differences, margin).p, crossed.equivalence(D_SN, margin)
+            by_seed = paired_tests.equivalence(differences, margin, stages).p
+            by_answer = crossed.equivalence(D_SN, margin, stages)
             verdict.p_equivalence = max(verdict.p_equivalence, by_seed, by_answer)
         elif not verdict.identical:
             verdict.p_equivalence = None
         if verdict.p_equivalence is not None:
-            verdict.p_equivalence = overall(verdict.p_equivalence, sides=1)
+            verdict.p_equivalence = looks.overall(verdict.p_equivalence, history, sides=1)
     if verdict.p_claim is not None:
-        verdict.p_claim = overall(verdict.p_claim)
+        verdict.p_claim = looks.overall(verdict.p_claim, history)
     return verdict
 
 
@@ -221,8 +233,16 @@ def _attempt(verdict: Verdict, call: Callable[[], T]) -> T | None:
         return None
 
 
-def plan(found: Verdict, claim: Claim, margin: float) -> None:
-    """Add what 5, 10 and 20 seeds would detect, at the level that Holm's correction requires of the smallest p of the family."""
+def planned_level(claims: int) -> float:
+    """The nominal level of a new plan's tests, for the smallest of this many p (Holm): part of the error is kept for later looks."""
+    return looks.alpha_of(1, LEVEL / claims)
+
+
+def plan(found: Verdict, claim: Claim, margin: float, declared: Declared = UNDECLARED) -> None:
+    """Add what a new plan of 5, 10 and 20 seeds would detect, and how many seeds the next look needs.
+
+    At the level that Holm's correction requires of the smallest p of the family.
+    """
     if found.p is None:
         return
     if claim.right is not None and found.interval is not None:
@@ -230,9 +250,21 @@ def plan(found: Verdict, claim: Claim, margin: float) -> None:
     else:  # scores by seed only: one placeholder example carries all the spread
         spread = float(np.var(_by_seed(claim), ddof=1))
         parts = crossed.Components(seeds=len(found.seeds), examples=1, mean=0.0, var_seed=spread, var_example=0.0, var_residual=0.0)
-    alpha = LEVEL / found.family_size
-    found.detectable = crossed.plan(parts, examples=parts.examples, seeds=PLANS, power=POWER, alpha=alpha)
-    found.seeds_needed = crossed.seeds_needed(parts, margin, examples=parts.examples, power=POWER, alpha=alpha)
+    wanted: dict[str, Any] = {"examples": parts.examples, "power": POWER}
+    found.detectable = crossed.plan(parts, seeds=PLANS, alpha=planned_level(found.family_size), **wanted)
+    history, have = claim.history or (looks.Stage(len(claim.ours), race=tuple(found.looks)),), len(claim.ours)
+    level = looks.level(history, LEVEL / found.family_size)
+    if crossed.detectable(parts, seeds=have, alpha=level, stages=looks.stages(history), **wanted) <= margin:
+        found.seeds_needed = have
+        return
+
+    def further(seeds: int) -> looks.History:
+        return looks.extended(history, max(1, seeds - have), number=1 + max(len(declared.looked), history[-1].number))
+
+    alpha = looks.level(further(have + 1), LEVEL / found.family_size)
+    found.seeds_needed = crossed.seeds_needed(
+        parts, margin, alpha=alpha, have=have, stages=lambda seeds: looks.stages(further(seeds)), **wanted
+    )
 
 
 def across_tasks(claims: Sequence[Claim]) -> list[dict[str, Any]]:
@@ -257,7 +289,8 @@ def across_tasks(claims: Sequence[Claim]) -> list[dict[str, Any]]:
 
 
 def _by_seed(claim: Claim) -> list[float]:
-    return list(paired_tests.paired_differences(claim.ours, claim.theirs).values())
+    by_seed = paired_tests.paired_differences(claim.ours, claim.theirs)
+    return [by_seed[seed] for seed in claim.ours]
 
 
 def _by_answer(right: tuple[NDArray[np.bool_], NDArray[np.bool_]]) -> NDArray[np.float64]:

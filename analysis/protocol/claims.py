@@ -8,8 +8,9 @@ Nothing is decided here; see `decision.py`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from analysis.inputs.confirmation import Choice, Tables, split_of
 from analysis.inputs.preregistration import GROUP, NOT_RUN, Declared, listed, standing
 from analysis.inputs.sweep import Sweep, read
 from analysis.protocol.equal_cost import Arm, Panel, at_equal_flops, at_equal_seconds, at_equal_steps
+from analysis.stats.looks import History, Stage
 from analysis.text_tables import named
 from jepa_ray.results import JUDGED
 
@@ -61,7 +63,10 @@ class Claim:
     ours: dict[int, float] = field(default_factory=dict)
     theirs: dict[int, float] = field(default_factory=dict)
     right: tuple[NDArray[np.bool_], NDArray[np.bool_]] | None = None
-    """Right (True) or wrong, ours and theirs: (seeds, examples) each, seeds ascending; None, with a note, without usable predictions."""
+    """Right (True) or wrong, ours and theirs: (seeds, examples) each, in the order of `ours`; None, with a note, without usable
+    predictions."""
+    history: History = ()
+    """The seeds by the look at which they became known, in the order of `ours`; empty: all at the first."""
     leaked: Leaked | None = None
     """Test examples that are also in training; None if there are no such examples."""
     stopping: dict[str, float] = field(default_factory=dict)
@@ -166,7 +171,7 @@ def _compare(sweep: Sweep, group: pd.DataFrame, arms: Mapping[str, Arm], metric:
         elif theirs is None:
             claim.notes.append(f"Its baseline {declared.baseline} has no COMPLETE confirmation trial, so there is nothing to compare with.")
         else:
-            _fill(claim, ours, theirs, metric, tables)
+            _fill(claim, ours, theirs, metric, tables, sweep.declared)
     used = {arm.baseline for arm in sweep.declared.arms}
     lone = [arm.name for arm in sweep.declared.arms if arm.kind == "baseline" and arm.name not in used]
     evidence.notes += [f"{name}: no method is compared with this baseline." for name in lone if name in labels]
@@ -174,7 +179,7 @@ def _compare(sweep: Sweep, group: pd.DataFrame, arms: Mapping[str, Arm], metric:
     evidence.notes += [f"{name}: this arm has trials here but is not declared by the sweep, so it is ignored." for name in unknown]
 
 
-def _fill(claim: Claim, method: Arm, baseline: Arm, metric: str, tables: Tables) -> None:
+def _fill(claim: Claim, method: Arm, baseline: Arm, metric: str, tables: Tables, declared: Declared) -> None:
     ours, theirs = method.confirmed.set_index("seed"), baseline.confirmed.set_index("seed")
     if set(ours["dataset_sha"].dropna()) != set(theirs["dataset_sha"].dropna()):
         claim.notes.append("The two arms were confirmed on different data (dataset_sha differs), so they cannot be paired.")
@@ -190,6 +195,10 @@ def _fill(claim: Claim, method: Arm, baseline: Arm, metric: str, tables: Tables)
     if not seeds:
         claim.notes.append(f"No seed has {metric} in both arms.")
         return
+    ids = zip(seeds, ours.loc[seeds, "trial_id"], theirs.loc[seeds, "trial_id"], strict=True)
+    known = {seed: max(declared.number(str(one), int(seed)) for one in both) for seed, *both in ids}
+    seeds.sort(key=lambda seed: (known[seed], seed))
+    claim.history = _history([known[seed] for seed in seeds], declared)
     claim.ours = {int(seed): float(ours[metric][seed]) for seed in seeds}
     claim.theirs = {int(seed): float(theirs[metric][seed]) for seed in seeds}
     ours, theirs = ours.loc[seeds], theirs.loc[seeds]
@@ -210,6 +219,19 @@ def _fill(claim: Claim, method: Arm, baseline: Arm, metric: str, tables: Tables)
     ]
     claim.notes += [note for panel in claim.panels for note in panel.notes]
     claim.notes += _note_extremes(ours, theirs, metric)
+
+
+def _history(numbers: Sequence[int], declared: Declared) -> History:
+    """The stages of a claim from the number of the look at which each seed became known, ascending.
+
+    The planned looks of a race are numbers of all seeds of the claim; those of a stage are counted from its first seed.
+    """
+    history: list[Stage] = []
+    for number, inside in groupby(numbers):
+        before = sum(stage.seeds for stage in history)
+        race = tuple(look - before for look in declared.race_at(number) if look > before)
+        history.append(Stage(len(list(inside)), number, race))
+    return tuple(history)
 
 
 def _note_extremes(ours: pd.DataFrame, theirs: pd.DataFrame, metric: str) -> list[str]:

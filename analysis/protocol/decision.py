@@ -3,8 +3,9 @@
 `rule` alone decides; `verdict.py` writes the sentences and adds statistics that decide nothing. `simulation/decisions.py` runs `rule`
 unchanged: without an effect, a single claim is significant 5 % of the time, and any claim of a family no more often.
 
-The p that is corrected is the larger of the paired t-test over seeds and the test over seeds x examples. The first alone treats this test
-set as the whole population; leaving the second uncorrected would let each claim of a large family through at 5 %.
+The p that is corrected is the larger of the paired t-test over seeds and the test over seeds x examples, over all looks that there were
+or may be (`stats/looks.py`). The first test alone treats this test set as the whole population; leaving the second uncorrected would let
+each claim of a large family through at 5 %.
 """
 
 from __future__ import annotations
@@ -12,14 +13,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from analysis.inputs.preregistration import Declared
-from analysis.protocol.claim_statistics import LEVEL, UNDECLARED, Clean, Reason, Verdict, measure, without_leaked
+from analysis.protocol.claim_statistics import ALL_SEEDS, LEVEL, UNDECLARED, Clean, Reason, Verdict, measure, without_leaked
 from analysis.protocol.claims import Claim
 from analysis.stats import paired_tests
 from analysis.text_tables import counted, flops, named, points, sized
 
 KINDS = ("claim", "control")
 """The two families, in this order."""
-ALL_SEEDS = "all planned seeds"
 STOPPING = "not only stopping"
 DOUBT = "answers match the scores"
 CLEAN = "without leaked examples"
@@ -169,9 +169,8 @@ def _p_text(verdict: Verdict) -> str:
     text += f" (n = {len(verdict.seeds)} seeds)"
     if verdict.interval is not None:
         text += f", over seeds x examples p = {verdict.interval.p:.3g}; the larger counts"
-    if verdict.look is not None:
-        text += f"; overall p of the race with {len(verdict.looks)} looks: {verdict.p_claim:.3g}"
-    return text
+    how = "" if len(verdict.history) < 2 else f" (the {' + '.join(map(str, verdict.history))} seeds weighted by stage)"
+    return f"{text}{how}, as {verdict.p_claim:.3g}, since more looks may follow: the level at this one is {verdict.level:.3g}"
 
 
 def _interval_text(verdict: Verdict) -> str:
@@ -179,5 +178,6 @@ def _interval_text(verdict: Verdict) -> str:
         return "no interval over seeds x examples"
     low, high = points(verdict.interval.low), points(verdict.interval.high)
     confidence = f"{100 * verdict.interval.confidence:.4g} %"
-    look = "" if verdict.look is None else f" (look {verdict.look} of {len(verdict.looks)}; all looks jointly 95 %)"
-    return f"{confidence}{look} {low} to {high} points, {verdict.interval.seeds} seeds x {verdict.interval.examples} examples"
+    race = "" if verdict.look is None else f"look {verdict.look} of {len(verdict.looks)}; "
+    size = f"{verdict.interval.seeds} seeds x {verdict.interval.examples} examples"
+    return f"{confidence} ({race}95 % over all looks) {low} to {high} points, {size}"

@@ -22,6 +22,7 @@ from analysis.protocol.decision import rule
 from analysis.protocol.equal_cost import Panel
 from analysis.simulation.sweeps import Design, Rate, both_p, confirmations
 from analysis.stats import sequential
+from analysis.stats.looks import alpha_of
 from jepa_ray.results import Arm
 
 METRIC = "test_accuracy"
@@ -38,8 +39,8 @@ def family(design: Design, claims: int, replicates: int, seed: int = 0) -> dict[
     for right_ARSN in confirmations(design, replicates, random, claims + 1):
         p_2AR = np.stack([both_p(ours_RSN.astype(np.float64) - right_ARSN[0]) for ours_RSN in right_ARSN[1:]], axis=1)
         # Holm rejects at least one claim exactly if the smallest p is below level / claims.
-        hits["corrected"] += int((p_2AR.max(axis=0) < LEVEL / claims).any(axis=0).sum())
-        hits["seeds corrected only"] += int(((p_2AR[0] < LEVEL / claims) & (p_2AR[1] < LEVEL)).any(axis=0).sum())
+        hits["corrected"] += int((p_2AR.max(axis=0) < alpha_of(1, LEVEL) / claims).any(axis=0).sum())
+        hits["seeds corrected only"] += int(((p_2AR[0] < alpha_of(1, LEVEL) / claims) & (p_2AR[1] < alpha_of(1, LEVEL))).any(axis=0).sum())
     return {name: Rate(hits=count, n=replicates) for name, count in hits.items()}
 
 
@@ -66,7 +67,7 @@ class Race:
 
 def raced(design: Design, looks: Sequence[int], replicates: int, seed: int = 0, *, margin: float = 0.01) -> Race:
     """One claim, raced at these looks and, on the same runs, tested once at the end."""
-    levels, random = sequential.spending(looks, LEVEL), np.random.default_rng(seed)
+    levels, random = sequential.spending(looks, alpha_of(1, LEVEL)), np.random.default_rng(seed)
     counts = dict.fromkeys(("significant", "at_any_look", "better", "fixed", "fixed_better", "futile"), 0)
     seeds, gain = 0, 0.0
     for right_ARSN in confirmations(_with_seeds(design, looks), replicates, random):
@@ -121,7 +122,7 @@ def rulings(right_ASN: NDArray[np.bool_], looks: Sequence[int] = (), margin: flo
     claims = []
     for arm in range(1, A):
         differences = (scores_AS[arm] - scores_AS[0]).tolist()
-        seeds = next((n for n in looks if not sequential.decide(differences[:n], n, looks, margin, LEVEL / (A - 1)).go_on), S)
+        seeds = next((n for n in looks if not sequential.decide(differences[:n], n, looks, margin, alpha_of(1, LEVEL) / (A - 1)).go_on), S)
         ours, theirs = (dict(enumerate(scores_AS[i, :seeds].tolist())) for i in (arm, 0))
         gain = float(np.mean(differences[:seeds]))
         claim = Claim(f"method{arm}/simulated", "baseline/simulated", "claim", "simulated", "simulated", "simulated", ours, theirs)

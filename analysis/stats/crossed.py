@@ -13,13 +13,16 @@ S seeds, N examples. Results report both. Functions raise ValueError for one see
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, stats
+
+from analysis.stats import combined
+from analysis.stats.combined import Stages
 
 Floats = NDArray[np.float64]
 
@@ -72,11 +75,11 @@ def components(D_SN: ArrayLike) -> Components:
     )
 
 
-def interval(D_SN: ArrayLike, confidence: float = 0.95) -> Interval:
+def interval(D_SN: ArrayLike, confidence: float = 0.95, stages: Stages | None = None) -> Interval:
     """t-interval for new seeds and new examples, from the mean squares, with degrees of freedom after Satterthwaite (1946).
 
-    It is never narrower than the t-interval over seeds alone, which has the smaller standard error but may have fewer degrees of freedom.
-    `p`, `se` and `df` belong to the test over seeds x examples.
+    It always contains the t-interval over seeds alone, which has the smaller standard error but may have fewer degrees of freedom. With
+    `stages` (rows ordered by stage) both are combined by stage. `estimate`, `p`, `se` and `df` belong to the test over seeds x examples.
     """
     checked_SN = _checked(D_SN)
     S, N = checked_SN.shape
@@ -84,23 +87,29 @@ def interval(D_SN: ArrayLike, confidence: float = 0.95) -> Interval:
     se, df = (float(x) for x in standard_error(by_seed, by_example, residual, S, N))
     if not se > 1e-9:
         raise ValueError(f"The difference is the same ({float(mean):+g}) at all {S} seeds, so it has no spread to test against.")
-    over_seeds = float(stats.t.ppf((1 + confidence) / 2, S - 1)) * math.sqrt(float(by_seed) / (S * N))
-    half = max(float(stats.t.ppf((1 + confidence) / 2, df)) * se, over_seeds)
+    middle, seeds_only = float(mean), float(mean)
+    narrow = math.sqrt(float(by_seed) / (S * N))
+    if stages is not None:
+        d_S, tau2 = checked_SN.mean(axis=1), shared(by_example, residual, S, N)
+        middle, se = (float(x) for x in combined.estimate(d_S, by_seed / N, tau2, stages))
+        seeds_only, narrow = (float(x) for x in combined.estimate(d_S, by_seed / N, 0.0, stages))
+    wide = float(stats.t.ppf((1 + confidence) / 2, df)) * se
+    narrow *= float(stats.t.ppf((1 + confidence) / 2, S - 1))
     return Interval(
         how="variance components",
         seeds=S,
         examples=N,
-        estimate=float(mean),
-        low=float(mean) - half,
-        high=float(mean) + half,
+        estimate=middle,
+        low=min(middle - wide, seeds_only - narrow),
+        high=max(middle + wide, seeds_only + narrow),
         confidence=confidence,
         se=se,
         df=df,
-        p=float(2 * stats.t.sf(abs(float(mean)) / se, df)),
+        p=float(2 * stats.t.sf(abs(middle) / se, df)),
     )
 
 
-def equivalence(D_SN: ArrayLike, margin: float) -> float:
+def equivalence(D_SN: ArrayLike, margin: float, stages: Stages | None = None) -> float:
     """p of TOST over right or wrong answers (D in -1, 0, 1), with a variance that allows for luck.
 
     A test for a difference needs no such allowance: luck hides a difference as often as it creates one. Equivalence rests on precision, so
@@ -114,6 +123,10 @@ def equivalence(D_SN: ArrayLike, margin: float) -> float:
     checked_SN = _checked(D_SN)
     mean, by_seed, by_example, residual = (float(x) for x in mean_squares(checked_SN))
     se, df = (float(x) for x in standard_error(max(by_seed, residual), by_example, residual, *checked_SN.shape))
+    if stages is not None:
+        S, N = checked_SN.shape
+        tau2 = shared(by_example, residual, S, N)
+        mean, se = (float(x) for x in combined.estimate(checked_SN.mean(axis=1), max(by_seed, residual) / N, tau2, stages))
     lacking, differing = margin - abs(mean), float(np.square(checked_SN).mean())
     return float(stats.t.sf(lacking / (se * math.sqrt(max(1.0, 1 + lacking / differing))), df))
 
@@ -149,11 +162,13 @@ def bootstrap(D_SN: ArrayLike, *, resamples: int = 2000, confidence: float = 0.9
     )
 
 
-def detectable(found: Components, *, seeds: int, examples: int, power: float = 0.8, alpha: float = 0.05) -> float:
+def detectable(
+    found: Components, *, seeds: int, examples: int, power: float = 0.8, alpha: float = 0.05, stages: Stages | None = None
+) -> float:
     """Smallest difference that the two-sided tests over seeds x examples and over seeds alone each find with this power.
 
     Noncentral t, with degrees of freedom from the plan's expected mean squares. The t-test over seeds has the smaller standard error and
-    fewer degrees of freedom; with three seeds it requires the larger difference.
+    fewer degrees of freedom; with three seeds it requires the larger difference. `stages` are those of the seeds, if there are several.
     """
     if seeds < 2 or examples < 1:
         raise ValueError(f"A plan needs at least 2 seeds and 1 example; it has {seeds} and {examples}.")
@@ -162,8 +177,11 @@ def detectable(found: Components, *, seeds: int, examples: int, power: float = 0
     by_seed = found.var_residual + examples * found.var_seed
     by_example = found.var_residual + seeds * found.var_example
     se, df = (float(x) for x in standard_error(by_seed, by_example, found.var_residual, seeds, examples))
-    over_seeds = math.sqrt(by_seed / (seeds * examples)) * _noncentrality(seeds - 1, power, alpha)
-    return max(se * _noncentrality(df, power, alpha), over_seeds)
+    narrow = math.sqrt(by_seed / (seeds * examples))
+    if stages is not None:
+        no_difference_S, sigma2 = np.zeros(seeds), by_seed / examples
+        se, narrow = (float(combined.estimate(no_difference_S, sigma2, tau2, stages)[1]) for tau2 in (found.var_example / examples, 0.0))
+    return max(se * _noncentrality(df, power, alpha), narrow * _noncentrality(seeds - 1, power, alpha))
 
 
 def _noncentrality(df: float, power: float, alpha: float) -> float:
@@ -186,17 +204,30 @@ def plan(
     return {n: detectable(found, seeds=n, examples=examples, power=power, alpha=alpha) for n in seeds}
 
 
-def seeds_needed(found: Components, difference: float, *, examples: int, power: float = 0.8, alpha: float = 0.05) -> int | None:
-    """Fewest seeds that detect this difference; None if `MOST_SEEDS` do not suffice (then the test set is too small)."""
+def seeds_needed(
+    found: Components,
+    difference: float,
+    *,
+    examples: int,
+    power: float = 0.8,
+    alpha: float = 0.05,
+    have: int = 1,
+    stages: Callable[[int], Stages] | None = None,
+) -> int | None:
+    """Fewest seeds that detect this difference; None if `MOST_SEEDS` do not suffice (then the test set is too small).
+
+    `have` seeds exist already and are too few. `stages` gives the stages of a number of seeds, if there are several.
+    """
     if not difference > 0:
         raise ValueError(f"The difference to detect must be above 0; it is {difference:g}.")
 
     def enough(seeds: int) -> bool:
-        return detectable(found, seeds=seeds, examples=examples, power=power, alpha=alpha) <= difference
+        split = None if stages is None else stages(seeds)
+        return detectable(found, seeds=seeds, examples=examples, power=power, alpha=alpha, stages=split) <= difference
 
-    if not enough(MOST_SEEDS):
+    if have >= MOST_SEEDS or not enough(MOST_SEEDS):
         return None
-    low, high = 1, MOST_SEEDS  # one seed is never enough, MOST_SEEDS are
+    low, high = have, MOST_SEEDS  # one seed is never enough, MOST_SEEDS are
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if enough(middle) else (middle, high)
@@ -213,6 +244,11 @@ def mean_squares(D_SN: Floats) -> tuple[Floats, Floats, Floats, Floats]:
     total = (D_SN**2).sum(axis=(-2, -1)) - S * N * mean**2
     residual = np.maximum(total - seed_squares - example_squares, 0.0) / ((S - 1) * (N - 1) or 1)
     return mean, seed_squares / (S - 1), example_squares / (N - 1), residual
+
+
+def shared(by_example: Any, residual: Any, S: int, N: int) -> Any:
+    """Variance of the mean difference over the examples, which all seeds share: var_example / N, at least 0."""
+    return np.maximum(by_example - residual, 0.0) / (S * N)
 
 
 def standard_error(by_seed: Any, by_example: Any, residual: Any, S: int, N: int) -> tuple[Any, Any]:

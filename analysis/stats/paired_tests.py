@@ -10,12 +10,16 @@ differences without spread, NaN.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
+
+from analysis.stats import combined
+from analysis.stats.combined import Stages
 
 Floats = NDArray[np.float64]
 
@@ -47,10 +51,14 @@ def paired_differences(ours: Mapping[int, float], theirs: Mapping[int, float]) -
     return {seed: float(ours[seed] - theirs[seed]) for seed in sorted(ours)}
 
 
-def paired_t(differences: Sequence[float]) -> Outcome:
-    """Two-sided paired t-test of a mean difference of 0, n - 1 degrees of freedom (Student 1908)."""
+def paired_t(differences: Sequence[float], stages: Stages | None = None) -> Outcome:
+    """Two-sided paired t-test of a mean difference of 0, n - 1 degrees of freedom (Student 1908).
+
+    With `stages` (differences ordered by stage) the mean is combined by stage (`combined.estimate`).
+    """
     values = checked(differences)
-    return _outcome("two-sided paired t", values, stats.ttest_1samp(values, 0.0).pvalue)
+    mean, se = _mean(values, stages)
+    return _outcome("two-sided paired t", values, 2 * float(stats.t.sf(abs(mean) / se, values.size - 1)))
 
 
 def paper_one_tailed_t(differences: Sequence[float]) -> Outcome:
@@ -111,14 +119,16 @@ def holm(values: Mapping[str, float]) -> dict[str, float]:
     return {name: adjusted[name] for name in values}
 
 
-def equivalence(differences: Sequence[float], margin: float) -> Outcome:
-    """TOST (Schuirmann 1987): two one-sided t-tests of |mean difference| >= margin; p is the larger of the two."""
+def equivalence(differences: Sequence[float], margin: float, stages: Stages | None = None) -> Outcome:
+    """TOST (Schuirmann 1987): two one-sided t-tests of |mean difference| >= margin; p is the larger of the two.
+
+    With `stages` (differences ordered by stage) the mean is combined by stage (`combined.estimate`).
+    """
     if not margin > 0:
         raise ValueError(f"Equivalence needs a margin above 0; it is {margin:g}.")
     values = checked(differences)
-    above_low = stats.ttest_1samp(values, -margin, alternative="greater").pvalue
-    below_high = stats.ttest_1samp(values, margin, alternative="less").pvalue
-    return _outcome(f"TOST, margin {margin:g}", values, max(above_low, below_high))
+    mean, se = _mean(values, stages)
+    return _outcome(f"TOST, margin {margin:g}", values, float(stats.t.sf((margin - abs(mean)) / se, values.size - 1)))
 
 
 def never_apart(examples: int, margin: float) -> float:
@@ -144,6 +154,15 @@ def checked(differences: Sequence[float]) -> Floats:
     if np.ptp(values) <= 1e-9 * max(1.0, float(np.abs(values).max())):
         raise ValueError(f"The difference is the same ({values[0]:+g}) at all {values.size} seeds, so it has no spread to test against.")
     return values
+
+
+def _mean(values: Floats, stages: Stages | None) -> tuple[float, float]:
+    """Mean and standard error of differences by seed."""
+    variance = float(values.var(ddof=1))
+    if stages is None:
+        return float(values.mean()), math.sqrt(variance / values.size)
+    mean, se = combined.estimate(values, variance, 0.0, stages)
+    return float(mean), float(se)
 
 
 def _outcome(test: str, values: Floats, p: float) -> Outcome:

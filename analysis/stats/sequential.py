@@ -6,15 +6,16 @@ Phi(z) = 1 - alpha / 4 (each of the two sides spends half). Almost nothing is sp
 those of a normal process with independent increments; the paired t-test at a look compares its p with the boundary's nominal level (the
 significance-level approach, Jennison & Turnbull 2000, chapter 3). Tests and `benchmarks/false_positives.py` simulate it with few seeds.
 
-A race ends a comparison that is decided or hopeless (`decide`). Its final p is `overall`: the smallest alpha whose boundary at the final
-look would have been reached. Whatever the reason for stopping, the probability of reaching the boundary for alpha at any look is at most
-alpha. This p is therefore valid for every rule that stops at a planned look, and stopping for futility is not binding.
+A race ends a comparison that is decided or hopeless (`decide`). Its final p is that of `smallest_level`: the smallest alpha whose boundary
+at the final look would have been reached. Whatever the reason for stopping, the probability of reaching the boundary for alpha at any look
+is at most alpha. This p is therefore valid for every rule that stops at a planned look, and stopping for futility is not binding.
+`looks.py` adds looks that nobody planned.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -31,6 +32,8 @@ FUTILE = 0.05
 """One-sided level of the upper bound: a comparison whose bound is below the margin ends as hopeless."""
 FLOOR = 1e-12
 """Overall p-values below this are not distinguished."""
+TINY = 1e-18
+"""Error that the quadrature cannot resolve, and that is not spent."""
 WIDE = 9.0
 """Standard deviations beyond which a normal process is cut off (2e-19 of its mass)."""
 
@@ -51,29 +54,40 @@ def spending(looks: Sequence[int], alpha: float = 0.05) -> tuple[float, ...]:
     """Nominal two-sided level of the test at each look; `looks` are numbers of seeds, the last is all. Raises ValueError for bad looks."""
     if not 0 < alpha < 1:
         raise ValueError(f"The level that is spent over the looks must be between 0 and 1; it is {alpha:g}.")
-    return tuple(2 * _tail(z) for z in boundaries(_times(looks), alpha))
+    times = shares(looks)
+    return tuple(2 * tail(z) for z in boundaries(times, tuple(spent(t, alpha) for t in times)))
+
+
+def spent(t: float, alpha: float) -> float:
+    """The error that may be spent up to a share `t` in (0, 1] of the seeds, `alpha` in all (Lan & DeMets 1983)."""
+    return 4 * tail(-special.ndtri(alpha / 4) / math.sqrt(t))
 
 
 @lru_cache(maxsize=4096)
-def boundaries(times: tuple[float, ...], alpha: float) -> tuple[float, ...]:
-    """Two-sided critical values of a standard normal statistic at information times in (0, 1], ascending."""
-    spent = [4 * _tail(-special.ndtri(alpha / 4) / math.sqrt(t)) for t in times]
-    critical: list[float] = []
-    before = 0.0
-    for k, total in enumerate(spent):
+def boundaries(times: tuple[float, ...], spent: tuple[float, ...]) -> tuple[float, ...]:
+    """Two-sided critical values of a standard normal statistic at ascending times (in any unit), for the error spent up to each of them."""
+    walk, critical, before = _Walk(times), [], 0.0
+    for total in spent:
         share = total - before
-        if share <= 0:
-            critical.append(math.inf)
-            continue
-        walk = _Walk(times[: k + 1], critical)
-        critical.append(float(optimize.brentq(lambda z, walk=walk, share=share: walk.crossing(z) - share, 0.0, 40.0, xtol=1e-12)))
+        if share <= TINY:
+            z = math.inf
+        elif walk.crossing(0.0) <= share:
+            z = 0.0
+        else:
+            z = float(optimize.brentq(lambda z, share=share: walk.crossing(z) - share, 0.0, 40.0, xtol=1e-12))
+        walk.inside(z)
+        critical.append(z)
         before = total
     return tuple(critical)
 
 
 def crossing(times: Sequence[float], critical: Sequence[float]) -> list[float]:
     """Without an effect, the probability that |Z| first reaches its critical value at each look."""
-    return [_Walk(times[: k + 1], critical[:k]).crossing(critical[k]) for k in range(len(times))]
+    walk, out = _Walk(times), []
+    for z in critical:
+        out.append(walk.crossing(z))
+        walk.inside(z)
+    return out
 
 
 @lru_cache(maxsize=32)
@@ -85,55 +99,58 @@ def _legendre(number: int) -> tuple[Floats, Floats]:
 class _Walk:
     """B(t) = Z sqrt(t) inside the boundaries of the earlier looks, by quadrature (Armitage, McPherson & Rowe 1969)."""
 
-    def __init__(self, times: Sequence[float], earlier: Sequence[float]) -> None:
-        self._root = math.sqrt(times[-1])
+    def __init__(self, times: Sequence[float]) -> None:
+        self._times = list(times)
+        self._steps = [math.sqrt(t - before) for before, t in pairwise([0.0, *times])]
+        self._look = 0
         self._nodes, self._mass = np.zeros(1), np.ones(1)
-        before = 0.0
-        for t, z in zip(times[:-1], earlier, strict=True):
-            step = math.sqrt(t - before)
-            edge = min(z, WIDE) * math.sqrt(t)
-            # Eight nodes per standard deviation of the finest increment, so that no kernel falls between nodes.
-            finest = min(step, math.sqrt(min(b - a for a, b in pairwise(times))))
-            nodes, weights = _legendre(min(2000, 64 * math.ceil(1 + edge / finest / 8)))
-            nodes, weights = edge * nodes, edge * weights
-            kernel = np.exp(-(((nodes[:, None] - self._nodes) / step) ** 2) / 2) / (step * math.sqrt(2 * math.pi))
-            self._nodes, self._mass, before = nodes, weights * (kernel @ self._mass), t
-        self._step = math.sqrt(times[-1] - before)
 
     def crossing(self, z: float) -> float:
-        edge = z * self._root
-        return float((special.ndtr((self._nodes - edge) / self._step) + special.ndtr((-edge - self._nodes) / self._step)) @ self._mass)
+        """P(|Z| reaches z at this look, and no earlier look its own)."""
+        edge, step = z * math.sqrt(self._times[self._look]), self._steps[self._look]
+        return float((special.ndtr((self._nodes - edge) / step) + special.ndtr((-edge - self._nodes) / step)) @ self._mass)
+
+    def inside(self, z: float) -> None:
+        """Go on to the next look with those walks that stay below z at this one."""
+        step, edge = self._steps[self._look], min(z, WIDE) * math.sqrt(self._times[self._look])
+        # Eight nodes per standard deviation of the finer of the two increments that meet here, so that no kernel falls between nodes.
+        finest = min(self._steps[self._look : self._look + 2])
+        nodes, weights = _legendre(min(2000, 64 * math.ceil(1 + edge / finest / 8)))
+        nodes, weights = edge * nodes, edge * weights
+        kernel = np.exp(-(((nodes[:, None] - self._nodes) / step) ** 2) / 2) / (step * math.sqrt(2 * math.pi))
+        self._nodes, self._mass = nodes, weights * (kernel @ self._mass)
+        self._look += 1
 
 
-def overall(p: float, seeds: int, looks: Sequence[int], *, sides: int = 2) -> float:
-    """Stage-wise p of a comparison that ended with this many seeds: the smallest overall level at which its p would have been significant.
+def smallest_level(p: float, level: Callable[[float], float], *, sides: int = 2) -> float:
+    """The smallest overall level at which this p would have been significant: p of a comparison with several looks.
 
-    `sides` = 1 is for a one-sided p (an equivalence test has two of them): it is spent as half of a two-sided level, up to 0.5, and counts
-    as 1 beyond. A number of seeds between two looks (some failed) belongs to the later look; one above the last look belongs to the last.
+    `level(alpha)` is the nominal two-sided level of the look that was reached if alpha may be spent in all; it rises with alpha and is at
+    most alpha. `sides` = 1 is for a one-sided p (an equivalence test has two of them): it is spent as half of a two-sided level, up to 0.5,
+    and counts as 1 beyond.
     """
     if not 0 <= p <= 1:
         raise ValueError(f"p is a number between 0 and 1; it is {p:g}.")
-    times = _times(looks)[: look_of(seeds, looks)]
     double = 2 * p if sides == 1 else p
-
-    # A nominal level never exceeds the overall one; at the largest overall level it is below 1, and any p above it counts as 1.
     least, most = max(double, FLOOR), 1 - 1e-9
 
     def short_of(alpha: float) -> float:
-        return 2 * _tail(boundaries(times, alpha)[-1]) - least
+        return level(alpha) - least
 
+    # At the largest overall level the nominal one is below 1; any p above it counts as 1.
     if least >= most or short_of(most) <= 0:
         return 1.0
     # With a single look, and below FLOOR, the two levels are equal up to rounding.
-    level = (
+    found = (
         least
         if short_of(least) >= 0
         else math.exp(optimize.brentq(lambda x: short_of(math.exp(x)), math.log(least), math.log(most), xtol=1e-9))
     )
-    return level / 2 if sides == 1 else level
+    return found / 2 if sides == 1 else found
 
 
-def _tail(z: float) -> float:
+def tail(z: float) -> float:
+    """P(Z > z) of a standard normal Z."""
     return float(special.ndtr(-z))
 
 
@@ -190,7 +207,8 @@ def decide(differences: Sequence[float], look: int, looks: Sequence[int], margin
     return Decision(go_on=not (decided or futile or last), reason=reason, nominal_level=level, p=p)
 
 
-def _times(looks: Sequence[int]) -> tuple[float, ...]:
+def shares(looks: Sequence[int]) -> tuple[float, ...]:
+    """Each look as a share of the last. Raises ValueError for looks that do not rise from 2 seeds on."""
     if not looks or looks[0] < 2 or any(b <= a for a, b in pairwise(looks)):
         raise ValueError(f"Looks must be rising numbers of seeds from 2 on, such as 3, 5, 10; got {', '.join(map(str, looks)) or 'none'}.")
     return tuple(look / looks[-1] for look in looks)

@@ -115,6 +115,8 @@ def _write_yaml(sweep: SweepConfig, folder: Path, extend: bool) -> None:
                 "--extend only adds trials:\n" + "\n".join(f"  {line}" for line in refused) + "\n--fresh starts over in a new folder"
             )
         if changes:
+            confirm = old["confirm"] if isinstance(old.get("confirm"), dict) else {}
+            results.record_look(folder, "change", confirm.get("seeds") or (), confirm.get("race") or ())
             number = next(number for number in itertools.count(1) if not (folder / f"sweep-{number}.yaml").exists())
             (folder / f"sweep-{number}.yaml").write_bytes(path.read_bytes())
     _warn(damaged.mend_arms(folder))

@@ -4,6 +4,7 @@ from jepa_ray.config import VALIDATION_METRICS, Arm
 from jepa_ray.results.arms import declare_arms, declared_before, read_arms, write_arms
 from jepa_ray.results.damaged import damage, files, unreadable
 from jepa_ray.results.kept import FACTS, KeptModel, add_facts, kept_models, model_folder, read_model, waiting_folder
+from jepa_ray.results.looks import LOOKS, Look, read_looks, record_look
 from jepa_ray.results.provenance import now, provenance
 from jepa_ray.results.schema import (
     ARMS,
@@ -43,6 +44,7 @@ __all__ = [
     "FLOPS_ALIKE",
     "IDENTITY",
     "JUDGED",
+    "LOOKS",
     "METRICS",
     "PREDICTIONS",
     "SUMMARY",
@@ -51,6 +53,7 @@ __all__ = [
     "Arm",
     "Filters",
     "KeptModel",
+    "Look",
     "Stage",
     "State",
     "TrialResult",
@@ -70,10 +73,12 @@ __all__ = [
     "provenance",
     "read_arms",
     "read_embeddings",
+    "read_looks",
     "read_metrics",
     "read_model",
     "read_predictions",
     "read_trials",
+    "record_look",
     "save_progress",
     "unreadable",
     "waiting_folder",

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis.stats.sequential import boundaries, crossing, decide, ended, look_of, overall, spending
+from analysis.stats.sequential import boundaries, crossing, decide, ended, look_of, smallest_level, spending, spent
 
 LOOKS = [(3, 5, 10), (5, 10, 20)]
 
@@ -20,8 +20,9 @@ LOOKS = [(3, 5, 10), (5, 10, 20)]
 def test_lan_and_demets(looks: int, published: list[float]) -> None:
     """O'Brien-Fleming-type spending, equally spaced, two-sided 5 % (the five looks are the example of Reboussin et al. 2000)."""
     times = tuple(k / looks for k in range(1, looks + 1))
-    assert boundaries(times, 0.05) == pytest.approx(published, abs=6e-4)
-    assert sum(crossing(times, boundaries(times, 0.05))) == pytest.approx(0.05, abs=1e-10)
+    found = boundaries(times, tuple(spent(t, 0.05) for t in times))
+    assert found == pytest.approx(published, abs=6e-4)
+    assert sum(crossing(times, found)) == pytest.approx(0.05, abs=1e-10)
 
 
 @pytest.mark.parametrize(("looks", "fleming", "pocock"), [(2, 1.977, 2.178), (3, 2.004, 2.289), (4, 2.024, 2.361), (5, 2.040, 2.413)])
@@ -41,32 +42,23 @@ def test_two_looks_are_a_bivariate_normal() -> None:
 
 def test_one_look_needs_no_correction() -> None:
     assert spending([5], 0.05) == pytest.approx((0.05,))
-    for p in (0.0004, 0.03, 0.7):
-        assert overall(p, 5, [5]) == pytest.approx(p, rel=1e-6)
+
+
+def test_the_unit_of_time_does_not_matter() -> None:
+    errors = (0.01, 0.03, 0.05)
+    assert boundaries((1.0, 3.0, 9.0), errors) == pytest.approx(boundaries((1 / 9, 1 / 3, 1.0), errors), abs=1e-9)
 
 
 @pytest.mark.parametrize("looks", LOOKS)
 def test_levels_rise_with_the_look_and_with_alpha(looks: tuple[int, ...]) -> None:
-    """Early looks cost almost nothing, and a larger alpha has larger levels at every look, so `overall` is unique."""
+    """Early looks cost almost nothing, and a larger alpha has larger levels at every look, so an overall p is unique."""
     table = np.array([spending(looks, alpha) for alpha in (1e-10, 1e-6, 1e-3, 0.01, 0.05, 0.2, 0.5, 0.9, 0.999)])
     assert (np.diff(table, axis=0) > 0).all()
     assert spending(looks, 0.05)[0] < 1e-4 < 0.048 < spending(looks, 0.05)[-1] < 0.05
 
 
-@pytest.mark.parametrize("looks", LOOKS)
-def test_overall_p_is_alpha_on_the_boundary(looks: tuple[int, ...]) -> None:
-    for alpha in (0.001, 0.0125, 0.05, 0.3):
-        for look, level in zip(looks, spending(looks, alpha), strict=True):
-            assert overall(level, look, looks) == pytest.approx(alpha, rel=1e-6)
-            assert overall(level / 2, look, looks, sides=1) == pytest.approx(alpha / 2, rel=1e-6)
-    for p in (0.0, 1e-9, 0.01, 0.2, 1.0):
-        values = [overall(p, look, looks) for look in looks]
-        assert values == sorted(values, reverse=True) and values[-1] >= p
-
-
-def test_seeds_between_looks_belong_to_the_later_one() -> None:
+def test_a_number_of_seeds_between_looks_belongs_to_the_later_one() -> None:
     assert [look_of(n, (3, 5, 10)) for n in (2, 3, 4, 5, 9, 10, 12)] == [1, 1, 2, 2, 3, 3, 3]
-    assert overall(0.001, 4, (3, 5, 10)) == overall(0.001, 5, (3, 5, 10)) > overall(0.001, 9, (3, 5, 10))
 
 
 @pytest.mark.parametrize("looks", LOOKS)
@@ -126,7 +118,7 @@ def test_bad_looks() -> None:
     with pytest.raises(ValueError, match="between 0 and 1"):
         spending((3, 5), 1.5)
     with pytest.raises(ValueError, match="between 0 and 1"):
-        overall(math.nan, 3, (3, 5))
+        smallest_level(math.nan, lambda alpha: alpha)
     for look, margin in ((4, 0.01), (3, 0.0)):
         with pytest.raises(ValueError, match="A race looks after 3, 5 seeds"):
             decide([0.1, 0.2], look, (3, 5), margin, 0.05)

@@ -1,0 +1,36 @@
+"""looks.json: grows by what is new, survives being read again, and is refused if damaged."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from jepa_ray.results import LOOKS, read_looks, record_look
+from tests.analysis.sweeps import add
+
+
+def test_a_look_holds_what_is_new(tmp_path: Path) -> None:
+    assert read_looks(tmp_path) == []
+    add(tmp_path, "baseline", "search", 0.5)
+    record_look(tmp_path, "verdict", (82, 23), (), None)
+    assert not (tmp_path / LOOKS).exists(), "no confirmation, no look"
+    first = {add(tmp_path, method, "confirm", 0.5, seed=seed): seed for method in ("baseline", "jepa") for seed in (82, 23)}
+    record_look(tmp_path, "verdict", (82, 23), (), None)
+    record_look(tmp_path, "verdict", (82, 23), (), None)  # the same command again shows nothing new
+    (look,) = read_looks(tmp_path)
+    assert look.trials == first and (look.why, look.seeds, look.race) == ("verdict", (82, 23), ())
+    added = add(tmp_path, "jepa", "confirm", 0.5, seed=37)
+    add(tmp_path, "jepa", "confirm", 0.5, seed=4, state="FAILED")
+    record_look(tmp_path, "change", (82, 23, 37), (2, 3), {"baseline/llama3"})
+    assert len(read_looks(tmp_path)) == 1, "the new trial is of an arm whose comparison is incomplete"
+    record_look(tmp_path, "change", (82, 23, 37), (2, 3), {"jepa/llama3"})
+    assert read_looks(tmp_path)[1].trials == {added: 37} and read_looks(tmp_path)[1].race == (2, 3)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", json.dumps({"looks": [{"seeds": 3}]}), '{"looks": [{"looked_at": "x"'])
+def test_a_damaged_file_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / LOOKS).write_text(text)
+    with pytest.raises(ValueError, match=r"looks.json cannot be read \(\w+\).*remove it: then every earlier version"):
+        read_looks(tmp_path)
