@@ -80,14 +80,17 @@ class Rate:
         return math.sqrt(self.rate * (1 - self.rate) / self.n)
 
 
-def protocol(design: Design, replicates: int, seed: int = 0) -> dict[str, Rate]:
-    """Our protocol without an effect: rates of a two-sided paired t, a crossed interval without 0, and both (as a verdict requires)."""
+def protocol(design: Design, replicates: int, seed: int = 0, *, level: float = LEVEL) -> dict[str, Rate]:
+    """Our protocol without an effect: rates of a two-sided paired t, a crossed interval without 0, and both (as a verdict requires).
+
+    The tests are at `level`; a first look of a sweep has two thirds of 5 % (`stats/looks.py`).
+    """
     random = np.random.default_rng(seed)
     hits: dict[str, int] = {}
     for right_ARSN in confirmations(design, replicates, random):
         D_RSN = right_ARSN[1].astype(np.float64) - right_ARSN[0]
         mean_R = D_RSN.mean(axis=(1, 2))
-        t_R, crossed_R = (p_R < LEVEL for p_R in both_p(D_RSN))
+        t_R, crossed_R = (p_R < level for p_R in both_p(D_RSN))
         outcomes = {
             "paired t": t_R,
             "crossed interval": crossed_R,
