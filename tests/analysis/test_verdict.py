@@ -425,7 +425,7 @@ def test_seeds_that_the_plan_does_not_name_are_ignored(sweep: Sweep) -> None:
 
 
 def test_seeds_that_were_added_after_a_verdict(sweep: Sweep) -> None:
-    """Recorded by the sweep when it printed the verdict on two seeds: the other three are the second look, wherever they stand in the list."""
+    """The sweep recorded the verdict on two seeds: the other three are the second look, wherever they stand in the list."""
     scores, better = around(0.5), shifted(around(0.5), 0.02)
     for seed in (37, 84):
         sweep.trial("baseline", seed, scores[seed])
