@@ -47,7 +47,7 @@ def test_answers_scatter_by_themselves() -> None:
 
 
 def test_seeds_only_is_the_paired_t() -> None:
-    """Without a variance of examples: the textbook power of a t-test with S - 1 degrees of freedom at the plan's two thirds of 0.05 / 2 claims."""
+    """Without a variance of examples: the textbook power of a t-test with S - 1 degrees of freedom at 2/3 of 0.05 / 2 claims."""
     parts = crossed.Components(seeds=9, examples=100, mean=0.0, var_seed=1e-4, var_example=0.0, var_residual=1e-12)
     first, *_ = lines(Spread(parts=parts, origin="here"), seeds=5, examples=100, claims=2)
     told = float(first.split()[2]) / 100

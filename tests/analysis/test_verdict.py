@@ -415,7 +415,6 @@ def test_seeds_that_the_plan_does_not_name_are_ignored(sweep: Sweep) -> None:
     sweep.arm("jepa", shifted(around(0.5), 0.1))
     for method, score in (("baseline", 0.5), ("jepa", 0.9)):
         sweep.trial(method, 7, score)
-    path = sweep.folder / "sweep.yaml"
     (sweep.folder / "sweep-1.yaml").write_text("confirm: {seeds: [7, 8]}")
     report = sweep.report()
     assert report.verdicts[0].seeds == sorted(SEEDS) and report.verdicts[0].difference == pytest.approx(0.1, abs=0.002)
