@@ -14,8 +14,8 @@ For every method and its baseline (`protocol/claims.py`), with D the difference 
 Holm's correction starts from the larger of two p: the two-sided paired t over seeds, and the test over seeds x examples. p is over all
 looks at the results that there were or may be (`stats/looks.py`), so seeds and methods may be added. The verdict is always `undecided` if
 planned seeds are missing in an arm, if the plan is unknown (no sweep.yaml), or if the answers do not match the scores. Seeds that never
-were in the plan are ignored. A true difference equal to the margin is `better` half of the time, regardless of the number of seeds: plan for a larger one.
-Controls are a family of their own, and so is every folder. The exit status is 0 for every verdict and 2 for bad input.
+were in the plan are ignored. A true difference equal to the margin is `better` half of the time, however many seeds there are: plan for
+a larger one. Controls are a family of their own, and so is every folder. The exit status is 0 for every verdict and 2 for bad input.
 """
 
 from __future__ import annotations

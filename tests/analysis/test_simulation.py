@@ -90,7 +90,7 @@ def test_rulings_agree_with_the_simulated_formulas(looks: tuple[int, ...]) -> No
 
 @pytest.mark.timeout(180)
 def test_rulings_at_no_effect() -> None:
-    """End to end: one claim is significant in two thirds of 5 % (standard error 0.7 points); the conditions make `better` rarer."""
+    """End to end: a claim is significant in two thirds of 5 % (standard error 0.7); the conditions make `better` rarer."""
     found = ruled(Design(), 600, seed=7)
     assert found["significant"].rate == pytest.approx(0.05 * 2 / 3, abs=0.022)
     assert found["better"].rate + found["worse"].rate <= found["significant"].rate and found["better"].rate < 0.05
