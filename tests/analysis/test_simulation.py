@@ -90,7 +90,7 @@ def test_rulings_agree_with_the_simulated_formulas(looks: tuple[int, ...]) -> No
 
 @pytest.mark.timeout(180)
 def test_rulings_at_no_effect() -> None:
-    """End to end: a claim is significant in two thirds of 5 % (standard error 0.7); the conditions make `better` rarer."""
+    """End to end: a claim is significant in two thirds of 5 % (standard error 0.7); further conditions make `better` rarer."""
     found = ruled(Design(), 600, seed=7)
     assert found["significant"].rate == pytest.approx(0.05 * 2 / 3, abs=0.022)
     assert found["better"].rate + found["worse"].rate <= found["significant"].rate and found["better"].rate < 0.05
@@ -106,7 +106,7 @@ def test_equal_arms_with_many_examples_are_equivalent() -> None:
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("world", [{}, {"taste_sd": 0.6, "run_sd": 0.1}], ids=str)
 def test_going_on_costs_no_error(world: dict[str, float]) -> None:
-    """However a user goes on, any method is significant in at most 5 % of sweeps (up to three standard errors); without the rule in more."""
+    """However a user goes on, any method is significant in at most 5 % of sweeps (to three standard errors); without the rule in more."""
     design = Design(seeds=40, test_examples=64, **world)  # type: ignore[arg-type]
     for name in ("as advised once", "always 5 more", "another method and 5 more", "few or many by p"):
         found = rates(HABITS[name], design, 1500, seed=9)
