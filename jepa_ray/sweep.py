@@ -264,12 +264,12 @@ def _run(sweep: SweepConfig, folder: Path, interrupt: Interrupt, prepare_one: Pr
 def detectable(sweep: SweepConfig, arms: Sequence[Arm], estimates: Mapping[str, Estimate]) -> list[str]:
     """Lines of the plan: the smallest difference that its seeds and test examples detect, task by task where their sizes differ.
 
-    Empty where nothing is compared with a baseline, or on fewer than two seeds. Raises ValueError where `confirm.pilot` cannot be used.
+    Empty where nothing is compared with a baseline, or confirmed. Raises ValueError where `confirm.pilot` cannot be used.
     """
     from analysis import planning
 
     claims, seeds = compared(arms, controls=False), len(sweep.confirm.seeds)
-    if not claims or seeds < 2:
+    if not claims or not seeds:
         return []
     sizes: dict[int, list[str]] = {}
     for arm in arms:
@@ -283,7 +283,7 @@ def detectable(sweep: SweepConfig, arms: Sequence[Arm], estimates: Mapping[str, 
             spread = planning.pilot(Path(confirm.pilot))
         else:
             spread = planning.stated(examples, confirm.sd_seed, confirm.discordance)
-        told = planning.lines(spread, seeds=seeds, examples=examples, claims=len(claims), margin=confirm.margin)
+        told = planning.told(spread, seeds=seeds, examples=examples, claims=len(claims), margin=confirm.margin)
         out += [f"{', '.join(tasks)}: {line}" if len(sizes) > 1 else line for line in told]
     return out
 

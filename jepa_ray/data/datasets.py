@@ -40,6 +40,8 @@ DATASETS: dict[str, Task] = {
     )
 }
 OWN = text.TASK.name
+Fewer = tuple[int, int, int]
+"""Of a split that is smaller than asked: (examples asked for, left in the file for it, used)."""
 """The task of own data, whose judge and columns `data` chooses."""
 
 
@@ -64,9 +66,10 @@ def load_splits(data: DataConfig) -> Splits:
     if data.train is None and data.test is not None:
         raise ValueError(f"data.test is the file {data.test}, but data.train is missing: give both, or neither for the built-in generator")
     formats: dict[str, str] = {}
-    train, val, test = _generated(task, data) if data.train is None else _from_files(task, data, data.train, formats)
+    fewer: dict[str, Fewer] = {}
+    train, val, test = _generated(task, data) if data.train is None else _from_files(task, data, data.train, formats, fewer)
     sha = hashlib.sha256("".join(digest(split) for split in (train, val, test)).encode()).hexdigest()
-    return Splits(tuple(train), tuple(val), tuple(test), sha, {**_report(data, train, val, test), "formats": formats})
+    return Splits(tuple(train), tuple(val), tuple(test), sha, {**_report(data, train, val, test), "formats": formats, "fewer": fewer})
 
 
 def task_of(data: DataConfig) -> Task:
@@ -119,8 +122,11 @@ def _generated(task: Task, data: DataConfig) -> tuple[list[Example], list[Exampl
     return train, val, test
 
 
-def _from_files(task: Task, data: DataConfig, source: str, formats: dict[str, str]) -> tuple[list[Example], list[Example], list[Example]]:
-    """`formats`: gets how each file was read, where the task recognises formats."""
+def _from_files(
+    task: Task, data: DataConfig, source: str, formats: dict[str, str], fewer: dict[str, Fewer]
+) -> tuple[list[Example], list[Example], list[Example]]:
+    """`formats`: gets how each file was read, where the task recognises formats. `fewer`: gets the splits that have fewer examples than
+    `data` asks for."""
 
     def read_split(name: str, source: str) -> list[Example]:
         examples, format_ = read_as(task, resolve(task, source, name))
@@ -128,9 +134,8 @@ def _from_files(task: Task, data: DataConfig, source: str, formats: dict[str, st
         return _with_system(task, examples)
 
     pool = read_split("train", source)
-    test: list[Example] = []
-    if data.test is not None:
-        test = subset(read_split("test", data.test), data.num_test, data.split_seed, "test subset")
+    test_pool = read_split("test", data.test) if data.test is not None else []
+    test = subset(test_pool, data.num_test, data.split_seed, "test subset")
     val, rest = split_groups(pool, data.num_val, data.split_seed, "validation split", task.split_by)
     train = subset(rest, data.num_train, data.split_seed, "train subset")
     shared = "text" if task.split_by == "text" else "text or answer"
@@ -141,6 +146,9 @@ def _from_files(task: Task, data: DataConfig, source: str, formats: dict[str, st
                 f"(data.num_val = {data.num_val}, in whole groups of equal {shared}); "
                 "change data.num_val, or give a file with more distinct examples"
             )
+    sizes = [("train", data.num_train, rest, train), ("val", data.num_val, pool, val)]
+    sizes += [("test", data.num_test, test_pool, test)] if data.test is not None else []
+    fewer.update({name: (asked, len(left), len(used)) for name, asked, left, used in sizes if asked is not None and len(used) < asked})
     return train, val, test
 
 

@@ -5,8 +5,14 @@ Imports nothing of the package. The same numbers are written to `results/<name>/
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+
+def labelled(sentences: Sequence[str], task: str, family: str | None = None) -> list[str]:
+    """Sentences about a task, or about a family on it, each with what it is about: the same in a plan and in a run."""
+    about = task if family is None else f"{family} {task}"
+    return [f"{about}: {sentence}" for sentence in sentences]
 
 
 def of_task(report: Mapping[str, Any]) -> list[str]:
@@ -19,6 +25,7 @@ def of_task(report: Mapping[str, Any]) -> list[str]:
         f"{sizes['train']} train, {sizes['val']} validation, {sizes['test']} test examples; "
         f"repeated pairs: {repeated['train']}, {repeated['val']}, {repeated['test']}"
     ]
+    out += fewer_than_asked(report.get("fewer", {}))
     if contradictions := {name: count for name, count in report.get("contradictions", {}).items() if count}:
         parts = ", ".join(f"{count} of {name} ({count / sizes[name]:.1%})" for name, count in contradictions.items())
         out.append(f"examples whose question has another answer elsewhere in the same split: {parts}")
@@ -30,6 +37,15 @@ def of_task(report: Mapping[str, Any]) -> list[str]:
         )
     if unscored := report.get("golds_unscored"):
         out.append(f"{unscored} references of validation and test are rejected by the task's own judge: no output can be correct there")
+    return out
+
+
+def fewer_than_asked(fewer: Mapping[str, Sequence[int]]) -> list[str]:
+    """One sentence for each split that has fewer examples than the sweep asks for. Values: (asked for, left in the data, used)."""
+    out = []
+    for name, (asked, left, used) in fewer.items():
+        why = f"the data have {left:,} left" if used == left else f"no more whole groups of equal examples fit, of {left:,} in the data"
+        out.append(f"data.num_{name} is {asked:,}, {why}: {used:,} are used")
     return out
 
 

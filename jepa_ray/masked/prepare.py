@@ -17,7 +17,7 @@ from transformers.utils import logging
 from jepa_ray.config import MaskedConfig, ModelConfig, SweepConfig, arms
 from jepa_ray.data.datasets import texts_of
 from jepa_ray.data.example import Example
-from jepa_ray.data.report import of_family, of_task
+from jepa_ray.data.report import labelled, of_family, of_task
 from jepa_ray.masked.corpus import Corpus, Passages, corpus_report, load_corpus, tokenize_passages
 from jepa_ray.masked.network import (
     TINY_WORDS,
@@ -205,6 +205,7 @@ def estimate_masked(sweep: SweepConfig) -> tuple[dict[str, Estimate], list[str]]
     refused: list[str] = []
     workloads: dict[tuple[str, str], tuple[MaskedPrepared, Any, Any]] = {}
     for task in sweep.tasks:
+        told = False
         for family in sweep.families:
             try:
                 workloads[family, task] = _shape(sweep, family, task)
@@ -212,7 +213,8 @@ def estimate_masked(sweep: SweepConfig) -> tuple[dict[str, Estimate], list[str]]
                 refused.append(f"{family} {task} cannot be run: {error}")
                 continue
             report = workloads[family, task][0].report
-            facts += [f"{family} {task}: {sentence}" for sentence in (*of_task(report), *of_family(report))]
+            facts += [*([] if told else labelled(of_task(report), task)), *labelled(of_family(report), task, family)]
+            told = True
     if not workloads:
         raise ValueError("\n".join(refused))
     estimates: dict[str, Estimate] = {}

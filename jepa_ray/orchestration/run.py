@@ -82,10 +82,10 @@ def run_sweep(
     if not stored:
         raise ValueError("\n".join(dict.fromkeys(refused.values())))
     for workload, data in stored.items():
-        listener.prepared(_name(workload, sweep), data.report)
+        listener.prepared(*workload, data.report)
         _write_report(folder, workload, data.report)
     for workload, reason in refused.items():
-        listener.say(f"{_name(workload, sweep)}: {reason}; its arms are FAILED, the others continue")
+        listener.say(f"{' '.join(workload)}: {reason}; its arms are FAILED, the others continue")
     clean(sweep, folder)
     check_room(sweep, folder, arms, {workload: data.model_bytes for workload, data in stored.items()})
     unprepared = _refuse(sweep, folder, arms, refused)
@@ -125,10 +125,6 @@ def run_sweep(
     missing = [arm.name for arm in arms if sweep.confirm.seeds and arm.name not in selection]
     failed = [row for row in results.finished(folder).values() if row["state"] == "FAILED" and row["config_id"] not in unprepared]
     return Outcome(failed=failed, unconfirmed=missing)
-
-
-def _name(workload: Workload, sweep: SweepConfig) -> str:
-    return workload[0] if len(sweep.tasks) == 1 else " ".join(workload)
 
 
 def _write_report(folder: Path, workload: Workload, report: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ from jepa_ray.config import Arm, ModelConfig, ObjectiveConfig, ResourcesConfig, 
 from jepa_ray.data.datasets import first_stage, task_of
 from jepa_ray.data.example import Example
 from jepa_ray.data.packing import make_batch
-from jepa_ray.data.report import of_family, of_task
+from jepa_ray.data.report import labelled, of_family, of_task
 from jepa_ray.data.views import TokenTable, tokenize_split
 from jepa_ray.models.auto import resolved
 from jepa_ray.models.families import AUTO, ModelFamily, get_family, published_family
@@ -94,7 +94,7 @@ def estimate(sweep: SweepConfig) -> tuple[dict[str, Estimate], list[str]]:
             refused.append(f"{task} cannot be run: {error}")
             continue
         told = of_task({**splits.report, "golds_unscored": unscored}) if planned.note is None else [planned.note]
-        facts += [f"{task}: {sentence}" for sentence in told]
+        facts += labelled(told, task)
         for family in sweep.families:
             try:
                 workload, report = _workload(sweep, family, task, planned, stage)
@@ -103,7 +103,7 @@ def estimate(sweep: SweepConfig) -> tuple[dict[str, Estimate], list[str]]:
                 continue
             workloads[family, task] = workload
             told = [*([workload.note] if workload.note is not None else []), *of_family(report)]
-            facts += [f"{family} {task}: {sentence}" for sentence in told]
+            facts += labelled(told, task, family)
     if not workloads:
         raise ValueError("\n".join(refused))
     runnable = [(arm, workloads[pair]) for arm in arms(sweep) if (pair := (arm.family, arm.task)) in workloads]
