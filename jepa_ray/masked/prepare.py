@@ -256,5 +256,7 @@ def _shape(sweep: SweepConfig, family: str, task: str) -> tuple[MaskedPrepared, 
     else:
         checkpoint = record.paper_model if model == "paper" else model
         shape, tokenizer = load_encoder_config(checkpoint, config), load_encoder_tokenizer(checkpoint, config)
+        if Path(checkpoint).is_dir():
+            check_weights(checkpoint, config)
     limit = shape.max_position_embeddings
     return _prepared(sweep, family, task, corpus, checkpoint=checkpoint, tokenizer=tokenizer, limit=limit), shape, tokenizer

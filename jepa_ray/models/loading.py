@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 from transformers.utils import logging
@@ -98,21 +99,29 @@ def commit_of(checkpoint: str, config: Any) -> str | None:
 
 
 def check_weights(checkpoint: str, model: ModelConfig, revision: str | None = None) -> None:
-    """ValueError if a file with the checkpoint's weights is missing; the files are not read. `init: random` needs none."""
+    """ValueError if a file with the checkpoint's weights is missing or, in a folder, truncated or damaged. Of the files only the headers are
+    read. `init: random` needs none."""
     if model.init == "random":
         return
-    if missing := from_hub(_missing_shards, checkpoint, revision):
+    names, missing = from_hub(_weight_files, checkpoint, revision)
+    if missing:
         named = ", ".join(missing[:3]) + ("..." if len(missing) > 3 else "")
         raise ValueError(
             f"{checkpoint} lacks {len(missing)} of the weight files that its {WEIGHTS_INDEX} names ({named}); "
             f"complete the download, or train from scratch with base.model.init=random"
         )
+    for name in names if Path(checkpoint).is_dir() else ():
+        try:
+            with safe_open(Path(checkpoint) / name, framework="numpy"):
+                pass  # opening compares the sizes in the header with that of the file
+        except (OSError, SafetensorError) as error:
+            raise ValueError(f"{name} in {checkpoint} is truncated or damaged ({error}); download or copy it again") from error
 
 
-def _missing_shards(checkpoint: str, **pinned: Any) -> list[str]:
-    """Weight files that the index names and that do not exist. OSError if there is neither a single weight file nor a valid index."""
+def _weight_files(checkpoint: str, **pinned: Any) -> tuple[list[str], list[str]]:
+    """(the files with the weights, those of them that do not exist). OSError if there is neither a single file nor a valid index."""
     if _known(checkpoint, WEIGHTS, **pinned):
-        return []
+        return [WEIGHTS], []
     index = cached_file(checkpoint, WEIGHTS_INDEX, _raise_exceptions_for_missing_entries=False, **pinned)
     if index is None:
         raise OSError(f"no file named {WEIGHTS}")
@@ -122,7 +131,7 @@ def _missing_shards(checkpoint: str, **pinned: Any) -> list[str]:
         raise OSError(f"{WEIGHTS_INDEX} is not an index of weight files") from error
     if not shards:
         raise OSError(f"{WEIGHTS_INDEX} names no weight files")
-    return [name for name in shards if not _known(checkpoint, name, **pinned)]
+    return shards, [name for name in shards if not _known(checkpoint, name, **pinned)]
 
 
 def _known(checkpoint: str, name: str, **pinned: Any) -> bool:

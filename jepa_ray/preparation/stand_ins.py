@@ -22,7 +22,7 @@ from jepa_ray.data.report import fewer_than_asked
 from jepa_ray.data.sources import NotReachable, resolve
 from jepa_ray.models.checkpoint_configs import CHECKPOINT_CONFIGS
 from jepa_ray.models.families import AUTO, get_family
-from jepa_ray.models.loading import check_rows, load_config, load_tokenizer
+from jepa_ray.models.loading import check_rows, check_weights, load_config, load_tokenizer
 from jepa_ray.models.tiny import VOCAB_SIZE
 from jepa_ray.plan.checks.data import is_remote
 from jepa_ray.preparation.tiny_base import base_tokenizer
@@ -109,15 +109,11 @@ def planned_checkpoint(checkpoint: str, model: ModelConfig, examples: Sequence[E
     ValueError if the checkpoint cannot be read and its shape is unknown, or is not of the family.
     """
     if model.family == AUTO:  # its record is that of the real tokenizer
-        tokenizer, shape = load_tokenizer(checkpoint, model), load_config(checkpoint, model)
-        check_rows(tokenizer, shape, checkpoint)
-        return tokenizer, shape, None
+        return *_here(checkpoint, model), None
     record = get_family(model.family)
     known = CHECKPOINT_CONFIGS.get(checkpoint)
     try:
-        tokenizer = load_tokenizer(checkpoint, model)
-        shape = load_config(checkpoint, model)
-        check_rows(tokenizer, shape, checkpoint)
+        tokenizer, shape = _here(checkpoint, model)
     except ValueError:
         if known is None or Path(checkpoint).is_dir() or known["model_type"] != record.model_type:
             raise
@@ -128,3 +124,13 @@ def planned_checkpoint(checkpoint: str, model: ModelConfig, examples: Sequence[E
         )
         return base_tokenizer(record, examples), AutoConfig.for_model(record.model_type, **keys), note
     return tokenizer, shape, None
+
+
+def _here(checkpoint: str, model: ModelConfig) -> tuple[Any, Any]:
+    """(tokenizer, Transformers config) of a checkpoint that can be read. ValueError, as in a run, also if a folder's weights cannot."""
+    tokenizer = load_tokenizer(checkpoint, model)
+    shape = load_config(checkpoint, model)
+    check_rows(tokenizer, shape, checkpoint)
+    if Path(checkpoint).is_dir():
+        check_weights(checkpoint, model)
+    return tokenizer, shape

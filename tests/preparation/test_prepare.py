@@ -6,6 +6,7 @@ import itertools
 import json
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 from jepa_ray.config import ModelConfig, SweepConfig, arms
 from jepa_ray.conformance.forms import FORMS
 from jepa_ray.masked.network import load_masked_lm
-from jepa_ray.masked.prepare import prepare_masked, write_tiny_encoder
+from jepa_ray.masked.prepare import estimate_masked, prepare_masked, write_tiny_encoder
 from jepa_ray.models import loading
 from jepa_ray.plan import trial_config
 from jepa_ray.preparation.estimate import estimate
@@ -81,6 +82,35 @@ def test_an_index_without_its_shards_is_refused(index: Any, sentence: str, check
     prepared_from(checkpoint)
 
 
+def half(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def pickled(file: Path) -> None:
+    file.rename(file.with_name("pytorch_model.bin"))
+
+
+@pytest.mark.parametrize("damage", [half, Path.unlink, pickled, lambda file: file.write_bytes(b"")])
+def test_a_plan_refuses_weights_with_the_sentence_of_the_run(damage: Callable[[Path], object], checkpoint: Path) -> None:
+    estimate(sweep_of(checkpoint))
+    damage(checkpoint / "model.safetensors")
+    sentences = []
+    for attempt in (prepared_from, lambda folder: estimate(sweep_of(folder))):
+        with pytest.raises(ValueError, match=r"truncated or damaged|contains no \*.safetensors") as caught:
+            attempt(checkpoint)
+        sentences.append(str(caught.value))
+    assert sentences[1] == f"llama3 nl-rx cannot be run: {sentences[0]}"
+    estimate(sweep_of(checkpoint, base={"model": {"init": "random"}}))  # needs no weights
+
+
+def test_a_truncated_shard_is_named(checkpoint: Path) -> None:
+    (checkpoint / "model.safetensors").rename(checkpoint / "one.safetensors")
+    (checkpoint / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "one.safetensors"}}))
+    half(checkpoint / "one.safetensors")
+    with pytest.raises(ValueError, match=r"^one.safetensors in .* is truncated or damaged \(.*\); download or copy it again$"):
+        prepared_from(checkpoint)
+
+
 def test_a_masked_encoder_without_weights_is_refused(tmp_path: Path) -> None:
     from jepa_ray.models.encoders import get_encoder
 
@@ -90,6 +120,8 @@ def test_a_masked_encoder_without_weights_is_refused(tmp_path: Path) -> None:
     changes = {"families": ["distilbert"], "task": "rotten-tomatoes", "data": data, "base": {"masked": {}}}
     with pytest.raises(ValueError, match=r"encoder contains no \*\.safetensors"):
         prepare_masked(sweep_of(tmp_path / "encoder", **changes), "distilbert", "rotten-tomatoes")
+    with pytest.raises(ValueError, match=r"encoder contains no \*\.safetensors"):
+        estimate_masked(sweep_of(tmp_path / "encoder", **changes))
 
 
 class Hub:
