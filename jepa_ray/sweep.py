@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from jepa_ray.config import Arm, SweepConfig, arms, compared
 from jepa_ray.config.messages import folded
 from jepa_ray.orchestration.cluster import Interrupt, signals
-from jepa_ray.orchestration.sweep_folder import lock_folder, same_command
+from jepa_ray.orchestration.sweep_folder import lock_folder, look, same_command
 from jepa_ray.plan.load import load_sweep, shipped
 from jepa_ray.system import full_disk
 
@@ -164,15 +164,17 @@ def main(argv: Sequence[str] | None = None, prepare_one: Prepare | None = None, 
             from jepa_ray.orchestration.planning import plan
             from jepa_ray.plan.describe import describe
 
-            declared = arms(sweep)
+            found = look(sweep, extend=options.extend, fresh=options.fresh)
+            sweep, declared = found.sweep, arms(sweep)
             try:
                 planned = plan(sweep)
             except ValueError:  # no model, or no data, of any arm: the plan itself needs neither
-                print(folded(describe(sweep, declared), sys.stdout), end="\n\n")
+                print(folded(describe(sweep, declared, folder=found.lines), sys.stdout), end="\n\n")
                 raise
             power = detectable(sweep, declared, planned.estimates)
-            print(folded(describe(sweep, declared, planned.estimates, planned.facts, power, planned.hardware), sys.stdout))
+            print(folded(describe(sweep, declared, planned.estimates, planned.facts, power, planned.hardware, found.lines), sys.stdout))
             planned.check()
+            found.check()
             return OK if len(planned.estimates) == len(declared) else SOME_FAILED
         with signals() as interrupt, lock_folder(sweep, extend=options.extend, fresh=options.fresh) as (claimed, folder):
             again = same_command(arguments, sweep, claimed)
@@ -268,7 +270,7 @@ def detectable(sweep: SweepConfig, arms: Sequence[Arm], estimates: Mapping[str, 
     """
     from analysis import planning
 
-    claims, seeds = compared(arms, controls=False), len(sweep.confirm.seeds)
+    claims, confirm, seeds = compared(arms, controls=False), sweep.confirm, len(sweep.confirm.seeds)
     if not claims or not seeds:
         return []
     sizes: dict[int, list[str]] = {}
@@ -278,11 +280,8 @@ def detectable(sweep: SweepConfig, arms: Sequence[Arm], estimates: Mapping[str, 
             names += [arm.task] if arm.task not in names else []
     out = []
     for examples, tasks in sizes.items():
-        confirm = sweep.confirm
-        if confirm.pilot is not None:
-            spread = planning.pilot(Path(confirm.pilot))
-        else:
-            spread = planning.stated(examples, confirm.sd_seed, confirm.discordance)
+        pilot = planning.pilot(Path(confirm.pilot)) if confirm.pilot is not None else None
+        spread = pilot or planning.stated(examples, confirm.sd_seed, confirm.discordance)
         told = planning.told(spread, seeds=seeds, examples=examples, claims=len(claims), margin=confirm.margin)
         out += [f"{', '.join(tasks)}: {line}" if len(sizes) > 1 else line for line in told]
     return out

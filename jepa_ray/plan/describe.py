@@ -107,11 +107,12 @@ def describe(
     facts: Sequence[str] = (),
     power: Sequence[str] = (),
     hardware: Sequence[str] = (),
+    folder: Sequence[str] = (),
 ) -> str:
     """The plan as text: arms, space, budget, confirmation, notes; with estimates also tokens, FLOPs and disk.
 
     `declared`: the sweep's arms, each with its baseline. `power`: differences that the confirmation can detect, in words. `hardware`:
-    memory, hours and cost (`budget.lines`).
+    memory, hours and cost (`budget.lines`). `folder`: what a run would find in the results folder.
     """
     search = sweep.search
 
@@ -135,6 +136,7 @@ def describe(
     searched = [(f"    {path}", distribution.text()) for path, distribution in sweep.space.items()]
     lines = [
         f"Sweep {sweep.name}   ->   {sweep.output}/{sweep.name}",
+        *(f"  folder    {line}" for line in folder),
         f"  {'task ' if len(sweep.tasks) == 1 else 'tasks'}     {', '.join(map(source, sweep.tasks))}; model {model}, {adapters}; "
         f"{_count(optim.num_epochs, 'epoch')}, batch {optim.batch_size}, {optim.schedule} schedule",
         *_pretraining(sweep),

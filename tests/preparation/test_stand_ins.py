@@ -26,8 +26,8 @@ def test_there_are_files_of_the_paper() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", PAPER, ids=lambda path: path.stem)
-def test_every_file_of_the_paper_plans_offline(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([str(path), "--dry-run"]) == 0
+def test_every_file_of_the_paper_plans_offline(path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(path), "--dry-run", f"output={tmp_path}"]) == 0
     plan = capsys.readouterr().out
     assert "a run needs the data" in plan and "a run needs the checkpoint" in plan
     assert "cannot run" not in plan and plan.count("computed FLOPs a trial") >= 2
