@@ -21,6 +21,7 @@ from transformers.utils.hub import cached_file, has_file
 from jepa_ray.config import LoraConfig, ModelConfig
 from jepa_ray.models import openelm  # noqa: F401 - registers itself with the Auto classes
 from jepa_ray.models.families import AUTO, PINNED_DAY, PLAIN_TEMPLATE, ModelFamily, get_family
+from jepa_ray.models.folders import fault_of
 from jepa_ray.models.network import Network
 from jepa_ray.models.structure import refuse, structure_of
 from jepa_ray.streams import derive_seed
@@ -99,8 +100,8 @@ def commit_of(checkpoint: str, config: Any) -> str | None:
 
 
 def check_weights(checkpoint: str, model: ModelConfig, revision: str | None = None) -> None:
-    """ValueError if a file with the checkpoint's weights is missing or, in a folder, truncated or damaged. Of the files only the headers are
-    read. `init: random` needs none."""
+    """ValueError if a file with the checkpoint's weights is missing or, in a folder, truncated or damaged; only headers are read.
+    `init: random` needs no weights."""
     if model.init == "random":
         return
     names, missing = from_hub(_weight_files, checkpoint, revision)
@@ -286,6 +287,8 @@ def from_hub(load: Any, checkpoint: str, revision: str | None = None, **kwargs: 
 
 def _sentence(checkpoint: str, error: Exception) -> str:
     """What went wrong with a checkpoint, and the remedy. Only the libraries' messages distinguish the cases."""
+    if fault := fault_of(checkpoint):
+        return fault
     message = str(error).strip()
     first = message.splitlines()[0] if message else type(error).__name__
     local = Path(checkpoint).is_dir()
