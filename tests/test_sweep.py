@@ -406,12 +406,13 @@ def test_a_dry_run_says_what_is_in_the_folder_and_writes_nothing(
     file = write(sweep, tmp_path)
     folder = begin(sweep)
     config = trial_config(sweep, arms(sweep)[0], {})
-    for name, stage, state in (
+    rows: list[tuple[str, results.Stage, results.State]] = [
         ("a", "search", "COMPLETE"),
         ("b", "search", "FAILED"),
         ("c", "search", "COMPLETE"),
         ("d", "confirm", "COMPLETE"),
-    ):
+    ]
+    for name, stage, state in rows:
         results.write_trial(folder, name, config, "base/llama3", stage, results.TrialResult(state=state))
     with pytest.raises(ValueError, match="contains another sweep") as refused:
         begin(fake.make_sweep(tmp_path / "results", search={"num_trials": 9}))

@@ -195,6 +195,7 @@ def _arm_rows(sweep: SweepConfig, declared: Iterable[Arm], estimates: Mapping[st
     for arm in declared:
         objective = sweep.methods[arm.method]
         tokens = "next-token" if sweep.base.masked is None else "masked-token"
+        packed = " (shared prefixes once)" if sweep.base.masked is None else ""
         method = f"{tokens} loss only" if objective is None else objective_text(objective)
         method += "".join(f", {key} {show(value)}" for key, value in canonical_without_none(sweep.cross_entropy.get(arm.method)).items())
         row: tuple[str, ...] = (f"    {arm.name}", method, f"{len(space(sweep, arm))} searched")
@@ -203,7 +204,7 @@ def _arm_rows(sweep: SweepConfig, declared: Iterable[Arm], estimates: Mapping[st
         elif estimates:
             estimate = estimates[arm.name]
             row += (
-                f"{estimate.train_examples} examples, {estimate.train_tokens:.3g} tokens, "
+                f"{estimate.train_examples} examples, {estimate.train_tokens:.3g} tokens{packed}, "
                 f"{estimate.train_flops:.3g} computed FLOPs a trial, {estimate.checkpoint_bytes / 1e6:.1f} MB working checkpoint",
             )
         rows.append(row)

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from jepa_ray.config import arms
-from jepa_ray.plan.describe import notes
+from jepa_ray.plan import Estimate
+from jepa_ray.plan.describe import describe, notes
 from jepa_ray.plan.load import load_sweep
 
 
@@ -32,3 +33,12 @@ def test_the_plan_says_which_rate_a_pretrained_model_gets() -> None:
     assert note.startswith("optim.learning_rate is 0.0002 in every trial")
     usual_space = {"optim.learning_rate": {"float": [1e-5, 1e-3], "log": True}}
     assert notes_on_rates(model="paper", base={"lora": {"r": 4}}, space=usual_space) == []
+
+
+@pytest.mark.parametrize(("keys", "counted"), [({}, " tokens (shared prefixes once), "), ({"base": {"masked": {}}}, " tokens, ")])
+def test_the_plan_says_which_tokens_it_counts(keys: dict[str, Any], counted: str) -> None:
+    """Passages of masked encoders share nothing."""
+    families = {"families": ["distilbert"], "task": "rotten-tomatoes"} if keys else {}
+    sweep = load_sweep({"name": "s", "methods": {"baseline": None}, "search": {"num_trials": 1}, **families, **keys})
+    estimates = {arm.name: Estimate(10, 1234.0, 1e6, 1e6) for arm in arms(sweep)}
+    assert f"1.23e+03{counted}" in describe(sweep, arms(sweep), estimates)
