@@ -426,12 +426,12 @@ def test_a_dry_run_says_what_is_in_the_folder_and_writes_nothing(
         return code, [line for line in out.splitlines() if line.startswith("  folder ")], err
 
     code, (line,), _ = said()
-    assert code == 0 and "already holds this sweep: 3 trials are COMPLETE (2 search, 1 confirm)" in line
+    assert code == 0 and "3 COMPLETE trials are not run again (2 search, 1 confirm)" in line
     code, (line,), error = said("search.num_trials=9")
     assert code == 2 and "a run with these arguments is refused" in line
     assert error.strip() == str(refused.value)
     code, (changed, line), _ = said("search.num_trials=9", "--extend")
-    assert code == 0 and "--extend changes the sweep" in changed and "search.num_trials: 4 -> 9" in changed and "3 trials" in line
+    assert code == 0 and "--extend changes the sweep" in changed and "search.num_trials: 4 -> 9" in changed and "3 COMPLETE" in line
     assert said("search.num_trials=9", "--fresh")[:2] == (0, [])
     assert said("name=other")[:2] == (0, [])
     assert said("data.num_train=10", "--extend")[0] == 2

@@ -13,9 +13,11 @@ import platform
 import re
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from jepa_ray.config import SweepConfig, arms
 from jepa_ray.config.messages import folded
@@ -37,7 +39,7 @@ def lock_folder(sweep: SweepConfig, extend: bool = False, fresh: bool = False) -
         folder.mkdir(parents=True, exist_ok=True)
         lock_file = (folder / ".lock").open("a+")
     except OSError as error:
-        raise ValueError(f"output: cannot write to {folder} ({error.strerror}); name another folder with output=...") from error
+        raise ValueError(_unusable(folder, error)) from error
     with lock_file as lock:
         holder = f"pid {os.getpid()} on {platform.node()}"
         try:
@@ -96,13 +98,19 @@ def look(sweep: SweepConfig, extend: bool = False, fresh: bool = False) -> Stand
         broken = damaged.unreadable(folder, "trials")
     except ValueError as error:
         return Standing(sweep, [f"{folder} is taken or damaged: a run with these arguments is refused, see the message"], str(error))
+    except OSError as error:
+        return Standing(sweep, [f"{folder} cannot be read: a run is refused, see the message"], _unusable(folder, error))
     lines = [f"--extend changes the sweep in {folder}: {'; '.join(changes)}"] if changes else []
     if broken:
         return Standing(sweep, [*lines, f"{folder} has {len(broken)} results that cannot be read; a run sets them aside and repeats them"])
-    states = [row["stage"] for row in results.finished(folder).values() if row["state"] == "COMPLETE"]
-    counts = ", ".join(f"{states.count(stage)} {stage}" for stage in dict.fromkeys(states))
-    skipped = f"{len(states)} trials are COMPLETE{f' ({counts})' if counts else ''}; with the same data and weights they are not run again"
+    complete = Counter(row["stage"] for row in results.finished(folder).values() if row["state"] == "COMPLETE")
+    stages = ", ".join(f"{complete[stage]} {stage}" for stage in get_args(results.Stage) if complete[stage])
+    skipped = f"with the same data and weights, {complete.total()} COMPLETE trials are not run again{f' ({stages})' if stages else ''}"
     return Standing(sweep, [*lines, f"{folder} already holds this sweep: {skipped}"])
+
+
+def _unusable(folder: Path, error: OSError) -> str:
+    return f"output: cannot write to {folder} ({error.strerror}); name another folder with output=..."
 
 
 def _named(sweep: SweepConfig, extend: bool, fresh: bool) -> SweepConfig:
