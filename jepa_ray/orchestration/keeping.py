@@ -16,7 +16,7 @@ from typing import Any
 from jepa_ray import results
 from jepa_ray.config import Arm, SweepConfig, TrialConfig, canonical
 from jepa_ray.orchestration.jobs import confirmation
-from jepa_ray.results import JUDGED, KeptModel, kept_models, model_folder, read_model, waiting_folder
+from jepa_ray.results import FACTS, JUDGED, KeptModel, kept_models, model_folder, read_model, unreadable_models, waiting_folder
 from jepa_ray.system import atomic
 
 Row = Mapping[str, Any]
@@ -117,18 +117,23 @@ def _settle_arm(
     models = {seed: model for seed in scores if (model := _model_of(folder, arm, seed, str(runs[seed][1]["trial_id"])))}
     lost = [seed for seed in scores if seed not in models]
     middle = median(scores)
+
+    def why_lost(seeds: Sequence[int]) -> str:
+        unreadable = [path for path in unreadable_models(folder, arm) if path in {model_folder(folder, arm, seed) for seed in seeds}]
+        return f"as {unreadable[0] / FACTS} is missing or damaged" if unreadable else _why_lost(runs, seeds)
+
     if not models:
-        say(f"{arm}: no model can be kept, {_why_lost(runs, lost)}.")
+        say(f"{arm}: no model can be kept, {why_lost(lost)}.")
         return
     if keep == "all":
         chosen = list(models)
         if lost:
-            say(f"{arm}: no model of {_seeds(lost)}, {_why_lost(runs, lost)}.")
+            say(f"{arm}: no model of {_seeds(lost)}, {why_lost(lost)}.")
     else:
         chosen = [nearest(scores, list(models))]
         if chosen != [middle]:
             say(
-                f"{arm}: seed {middle} is the median now, but it has no model, {_why_lost(runs, [middle])}; the model of seed {chosen[0]}, "
+                f"{arm}: seed {middle} is the median now, but it has no model, {why_lost([middle])}; the model of seed {chosen[0]}, "
                 "the nearest that has one, is kept."
             )
     for seed in chosen:

@@ -156,6 +156,15 @@ def test_trials_without_a_model_are_said_in_a_sentence_with_the_reason(tmp_path:
     assert sweep.settle() == {2: two} and sweep.said[0].startswith(f"{ARM}: no model of seed 1, as it was not kept")
 
 
+def test_a_kept_model_whose_facts_are_lost_is_said(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path)
+    sweep.ran(2, 0.2)
+    sweep.settle()
+    path = kept_models(tmp_path)[0].folder / "trial.json"
+    path.write_text("{")
+    assert sweep.settle() == {} and sweep.said[-1] == f"{ARM}: no model can be kept, as {path} is missing or damaged."
+
+
 def test_a_model_that_could_not_be_saved_is_said_when_its_trial_ends(tmp_path: Path) -> None:
     sweep, heard = Sweep(tmp_path), fake.Heard()
     jobs = FixedJobs(
