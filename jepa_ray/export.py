@@ -109,6 +109,11 @@ def export(model: KeptModel, to: Path, *, merge: bool = False) -> None:
         raise ValueError(f"{to} exists and is not an empty folder; name a new one with --to")
     if merge and not model.facts["adapter"]:
         raise ValueError(f"{model.arm}, seed {model.seed}, is a whole model: there are no adapters to merge; drop --merge")
+    if not merge and _of_first_stage(model):
+        raise ValueError(
+            f"the base of {model.arm}, seed {model.seed}, is the checkpoint of its first stage, {model.facts['base']}, which is temporary: "
+            "use --merge"
+        )
     if damage := model_damage(model):
         raise ValueError(f"{model.folder} is no whole model: {damage}; restore it from a copy, or train again (--fresh)")
     _check_room(to, sum(path.stat().st_size for path in model.folder.rglob("*") if path.is_file()))
@@ -138,15 +143,13 @@ def _merge(model: KeptModel, folder: Path, to: Path) -> None:
 
     facts = model.facts
     base, known = facts["base"], facts.get("base_sha")
+    alone = "train again (--fresh)" if _of_first_stage(model) else "export the adapters alone, without --merge"
     if facts["local"] and not Path(base).is_dir():
-        raise ValueError(
-            f"{base}, the base of {model.arm}, seed {model.seed}, no longer exists; restore that folder, or export the adapters alone, "
-            "without --merge"
-        )
+        raise ValueError(f"{base}, the base of {model.arm}, seed {model.seed}, no longer exists; restore that folder, or {alone}")
     if known and Path(base).is_dir() and weights_sha(base, facts["revision"]) != known:
         raise ValueError(
             f"{base} has changed since {model.arm}, seed {model.seed}, was trained on it, so its adapters no longer fit; restore that "
-            "folder, or export the adapters alone, without --merge"
+            f"folder, or {alone}"
         )
     remote = bool(facts["config"]["model"]["trust_remote_code"])
     lm = merged(base, facts["revision"], model.folder, dtype=facts["dtype"], trust_remote_code=remote)
@@ -156,6 +159,11 @@ def _merge(model: KeptModel, folder: Path, to: Path) -> None:
         if path.is_file() and not path.name.startswith("adapter_"):
             shutil.copy2(path, folder / path.name)
     add_facts(KeptModel(folder, facts), adapter=False)
+
+
+def _of_first_stage(model: KeptModel) -> bool:
+    """Whether these are adapters on a first stage's checkpoint, as earlier versions kept them."""
+    return bool(model.facts["adapter"]) and model.facts["config"]["pretrain"] is not None
 
 
 def _check_room(to: Path, size: int) -> None:

@@ -202,6 +202,21 @@ def test_adapters_are_not_merged_into_another_base(kept: Path, tmp_path: Path, c
     assert "copy/llama3, the base of jepa/llama3, seed 1, no longer exists; restore that folder" in told
 
 
+def test_adapters_of_a_first_stage_are_exported_merged_only(kept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As earlier versions kept them: their base is a temporary checkpoint."""
+    model = read_model(kept)
+    assert model is not None
+    add_facts(model, config=model.facts["config"] | {"pretrain": {"data": {"task": "gsm8k"}}})
+    told = refused(capsys, tmp_path, "--arm", "jepa/llama3", "--to", tmp_path / "to")
+    assert f"first stage, {tmp_path}/copy/llama3, which is temporary: use --merge" in told
+    assert export.main([str(tmp_path), "--arm", "jepa/llama3", "--merge", "--to", str(tmp_path / "to")]) == 0
+    assert "These weights contain both stages." in (tmp_path / "to" / "README.md").read_text()
+    shutil.rmtree(tmp_path / "copy")
+    capsys.readouterr()
+    told = refused(capsys, tmp_path, "--arm", "jepa/llama3", "--merge", "--to", tmp_path / "other")
+    assert "no longer exists; restore that folder, or train again (--fresh)" in told
+
+
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.timeout(240)
