@@ -26,7 +26,7 @@ def model_card(facts: Mapping[str, Any]) -> str:
         "pipeline_tag": "text-generation",
         "tags": ["jepa_ray", *(["llm-jepa"] if config["objective"] is not None else []), *(["lora"] if config["lora"] else []), task],
     }
-    what = ("LoRA adapters" if adapter else "a whole model, adapters merged in") if config["lora"] else "a whole model"
+    what = ("LoRA adapters" if adapter else "a whole model, adapters merged in,") if config["lora"] else "a whole model"
     revision = f", revision `{facts['revision']}`" if facts["revision"] else ""
     parts = [
         f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---",
