@@ -1,7 +1,7 @@
 """Command line and Python API: one YAML file in, tables of results out.
 
     python -m jepa_ray.sweep FILE [key=value ...] [--dry-run] [--extend] [--fresh] [--schema]
-    jepa-ray sweep FILE ...         the same, where the package is installed; `jepa-ray` alone lists the other commands
+    jepa-ray sweep FILE ...         the same, where the package is installed; `jepa-ray` (or `python -m jepa_ray`) lists the other commands
 
 Exit code 0: every trial is terminal and none FAILED; 1: some FAILED; 2: bad input, nothing was started; 130: stopped by Ctrl-C.
 The same command again goes on where the last one ended. Everything is validated before torch or Ray is imported.
