@@ -219,7 +219,7 @@ class FineTuning:
         spent = replace(self.spent, wall=self.earlier + time.perf_counter() - self.began)
         spent.train(totals, self.flop_model, self.part.steps, self.part.seconds)
         # Of a full epoch: a FLOPs budget may end within one.
-        epoch = self.epoch + (1 if ends else until / -(-len(run.prepared.train) // self.config.optim.batch_size))
+        epoch = self.epoch + until / self.log.steps_per_epoch
         diagnostics: dict[str, float] = {}
         if ends:
             HEARTBEAT.enter("diagnose")
@@ -228,7 +228,7 @@ class FineTuning:
             self.epoch, self.part, self.spent = self.epoch + 1, EpochPart(), spent
         self.validated = step
         how = {"compiled": state.network.compiled, "attention_used": _attention(state)}
-        summary = self.progress.summary | values | spent.cost() | self.watch.columns() | spent.columns(self.epoch, run.runtime) | how
+        summary = self.progress.summary | values | spent.cost() | self.watch.columns() | spent.columns(int(epoch), run.runtime) | how
         self.add(_lines(values | diagnostics, step, epoch, spent.cost()), summary=summary, predictions=predictions)
         HEARTBEAT.enter("save")
         if run.runtime.rank == 0 and step >= self.furthest:
