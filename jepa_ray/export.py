@@ -11,8 +11,9 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from jepa_ray.config.messages import folded
 from jepa_ray.results import KeptModel, add_facts, kept_models
@@ -101,7 +102,17 @@ def _merge(model: KeptModel, folder: Path, to: Path) -> None:
     for path in model.folder.iterdir():
         if path.is_file() and not path.name.startswith("adapter_"):
             shutil.copy2(path, folder / path.name)
-    add_facts(KeptModel(folder, facts), adapter=False)
+    add_facts(KeptModel(folder, facts), adapter=False, notes_on_scores=_notes_on_scores(facts))
+
+
+def _notes_on_scores(facts: Mapping[str, Any]) -> list[str]:
+    """What the card of a merged model says about the scores, which were measured before: nothing if the weights have all their digits."""
+    if facts["dtype"] == "float32" or not facts.get("scores"):
+        return []
+    return [
+        "The scores are those of the base with the adapters next to it, as it was trained; merging rounds the sum of both to "
+        f"{facts['dtype']}, so some answers of this model may differ."
+    ]
 
 
 def _check_room(to: Path, size: int) -> None:
