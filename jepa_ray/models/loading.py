@@ -233,7 +233,7 @@ def add_lora(lm: Any, family: ModelFamily | None, lora: LoraConfig, seed: int) -
         warnings.filterwarnings("ignore", "fan_in_fan_out is set to False")  # GPT-2's layers are transposed; PEFT sees that itself
         adapted = get_peft_model(lm, settings)
     # PEFT makes a set of them, which it would save in an order that differs from process to process.
-    adapted.peft_config["default"].target_modules = sorted(targets)
+    settings.target_modules = sorted(targets)
     return adapted
 
 
