@@ -212,7 +212,9 @@ class FineTuning:
             checkpoints.before(self.validation_s)
             started = time.perf_counter()
             with state.gathered() as network:
-                scores, predictions = evaluate(network, self.tokenizer, run.prepared.val, "val", self.config, run.runtime)
+                scores, predictions = evaluate(
+                    network, self.tokenizer, run.prepared.val, "val", self.config, run.runtime, run.prepared.labels
+                )
             self.validation_s = time.perf_counter() - started
             self.spent.val_seconds += self.validation_s
             values |= scores
@@ -298,7 +300,7 @@ def score_test(
     if prepared.test is None:
         raise ValueError("evaluation.test is on, but no test split was loaded; set data.test")
     started = time.perf_counter()
-    scores, rows = evaluate(network, tokenizer, prepared.test, "test", config, runtime)
+    scores, rows = evaluate(network, tokenizer, prepared.test, "test", config, runtime, prepared.labels)
     last = progress.metrics[-1]
     cost = {name: last[name] for name in ("step", "epoch", "train_flops", "train_flops_unpacked", "train_seconds")}
     return replace(
