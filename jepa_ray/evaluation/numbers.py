@@ -55,7 +55,7 @@ _MORE = re.compile(_JOINED, re.VERBOSE)
 """After a number: text that makes it only a part of a number or of an expression."""
 _START = re.compile(
     rf"""(?P<none>{NO_NUMBER}+)
-    | (?P<divides>/[ ]*)?
+    | (?P<divides>/|(?<=[ ])/[ ]+)?
       (?:(?<![\w)\]%])(?P<sign>[-+]))?(?:(?:(?:US)?\$|[\u20ac\u00a3\u00a5\u20b9])(?P<later>[-+]?))?(?<!\w)(?<!\w[-.,])(?=\.?[0-9])""",
     re.VERBOSE,
 )

@@ -225,6 +225,8 @@ def test_the_last_number(text: str, number: Fraction | int | None) -> None:
         (r"2\pi", None),
         (r"\pi/4", None),
         ("(a + b)/2", None),
+        ("x / 2", None),
+        ("9 eggs w/ 2 yolks", 2),  # with
         (r"2 \times 9", None),
         (r"2 \times 9 = 18", 18),
         ("10^2 = 100", 100),
