@@ -13,8 +13,9 @@ import contextlib
 import itertools
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from jepa_ray.config.messages import folded
 from jepa_ray.results import FACTS, KeptModel, add_facts, kept_models, model_damage, read_trials, unreadable_models
@@ -158,7 +159,17 @@ def _merge(model: KeptModel, folder: Path, to: Path) -> None:
     for path in model.folder.iterdir():
         if path.is_file() and not path.name.startswith("adapter_"):
             shutil.copy2(path, folder / path.name)
-    add_facts(KeptModel(folder, facts), adapter=False)
+    add_facts(KeptModel(folder, facts), adapter=False, notes_on_scores=_notes_on_scores(facts))
+
+
+def _notes_on_scores(facts: Mapping[str, Any]) -> list[str]:
+    """What the card of a merged model says about the scores, which were measured before: nothing if the weights have all their digits."""
+    if facts["dtype"] == "float32" or not facts.get("scores"):
+        return []
+    return [
+        "The scores are those of the base with the adapters next to it, as it was trained; merging rounds the sum of both to "
+        f"{facts['dtype']}, so some answers of this model may differ."
+    ]
 
 
 def _of_first_stage(model: KeptModel) -> bool:

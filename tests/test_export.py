@@ -190,6 +190,27 @@ def test_merged_adapters_need_neither_base_nor_peft(kept: Path, tmp_path: Path) 
     assert not list(to.glob("adapter_*")) and (to / "tokenizer.json").is_file()
 
 
+@pytest.mark.parametrize(("precision", "noted"), [("bf16", True), ("fp32", False)])
+def test_the_card_of_a_model_merged_in_bf16_says_that_its_scores_are_those_before(
+    precision: str, noted: bool, tiny_checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    checkpoint = tiny_checkpoints["llama3"]
+    config = tiny.trial(checkpoint, lora=LoraConfig(r=2), model__precision=precision)
+    folder = model_folder(tmp_path, "jepa/llama3", config.seed)
+    folder.mkdir(parents=True)
+    (tmp_path / "sweep.yaml").touch()
+    tokenizer = load_tokenizer(str(checkpoint), config.model)
+    save_model(folder, tiny.network_of(config), tokenizer, tiny.prepared_of(checkpoint), config, "0")
+    model = read_model(folder)
+    assert model is not None
+    add_facts(model, arm="jepa/llama3", scores={"val_accuracy": 0.5})
+    assert export.main([str(tmp_path), "--arm", "jepa/llama3", "--merge", "--to", str(tmp_path / "merged")]) == 0
+    assert export.main([str(tmp_path), "--arm", "jepa/llama3", "--to", str(tmp_path / "apart")]) == 0
+    merged, apart = ((tmp_path / name / "README.md").read_text() for name in ("merged", "apart"))
+    assert "0.5000" in merged and ("merging rounds the sum of both to bfloat16" in merged) == noted
+    assert "0.5000" in apart and "merging rounds" not in apart
+
+
 def test_adapters_are_not_merged_into_another_base(kept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     weights = tmp_path / "copy" / "llama3" / "model.safetensors"
     content = bytearray(weights.read_bytes())

@@ -37,6 +37,11 @@ def of_task(report: Mapping[str, Any]) -> list[str]:
         )
     if unscored := report.get("golds_unscored"):
         out.append(f"{unscored} references of validation and test are rejected by the task's own judge: no output can be correct there")
+    if short := report.get("golds_short"):
+        out.append(
+            f"{short} of {sizes['val'] + sizes['test']} references of validation and test have at most 3 characters, which "
+            "data.judge=contains finds within other words too (no in I do not know); exact or label compares them as a whole"
+        )
     return out
 
 

@@ -182,7 +182,8 @@ def load_network(
     """The network to train: weights, adapters and k predictor tokens. New weights are drawn from the seed's own streams.
 
     `revision` is the commit of a hub repository; None: the newest.
-    On a GPU frozen weights are bf16 and trained weights fp32 (autocast computes in bf16); on a CPU everything is fp32.
+    With bf16 (on a GPU by default, see `uses_bf16`) frozen weights are bf16 and trained weights fp32, and autocast computes in bf16;
+    without it everything is fp32.
     """
     family = get_family(model.family) if model.family != AUTO else None
     config = load_config(checkpoint, model, revision)
@@ -240,7 +241,10 @@ def add_lora(lm: Any, family: ModelFamily | None, lora: LoraConfig, seed: int) -
     with seeded(derive_seed(seed, "adapters")), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # about PEFT's use of Transformers; users cannot act on it
         warnings.filterwarnings("ignore", "fan_in_fan_out is set to False")  # GPT-2's layers are transposed; PEFT sees that itself
-        return get_peft_model(lm, settings)
+        adapted = get_peft_model(lm, settings)
+    # PEFT makes a set of them, which it would save in an order that differs from process to process.
+    settings.target_modules = sorted(targets)
+    return adapted
 
 
 def new_predictor(lm: Any, k: int, seed: int) -> Tensor:

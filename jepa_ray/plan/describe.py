@@ -56,13 +56,18 @@ def notes(sweep: SweepConfig, declared: Sequence[Arm], estimates: Mapping[str, E
 
 def _rates(sweep: SweepConfig) -> list[str]:
     """For pretrained models: the learning rate of the file or its default, and rates that only tiny models are trained at."""
-    if not rates.pretrained(canonical(sweep)):
+    tree = canonical(sweep)
+    if not rates.pretrained(tree) and not rates.mixed(tree):
         return []
     how, name = ("lora", "LoRA") if sweep.base.lora is not None else ("full", "full fine-tuning")
     low, high = rates.USUAL[how]
     searched, rate = sweep.space.get("optim.learning_rate"), sweep.base.optim.learning_rate
     usual = f"{name} of a pretrained model usually takes {show(low)} to {show(high)}"
     highest = max(searched.probes()) if searched is not None else rate
+    if rates.mixed(tree) and (searched is None or highest > high):
+        real = ", ".join(family for family in sweep.families if sweep.model_of(family) != "tiny")
+        value = f"{'up to ' if searched is not None else ''}{show(highest)}"
+        return [f"optim.learning_rate is {value} in every trial, tiny models and {real} alike; {usual}: give {real} a sweep of its own"]
     if highest > high:
         change = f"'space.optim.learning_rate={{float: [{show(low)}, {show(high)}], log: true}}'"
         return [f"optim.learning_rate is up to {show(highest)}, higher than usual (the tiny models need it); {usual}: {change}"]

@@ -28,7 +28,7 @@ from jepa_ray.models.tiny import tiny_config
 from jepa_ray.objectives.layouts import views_of
 from jepa_ray.plan import Estimate, trial_config
 from jepa_ray.preparation.demand import demand
-from jepa_ray.preparation.prepare import check_lengths, found_report, golds_unscored, token_report, usable_family
+from jepa_ray.preparation.prepare import check_lengths, found_report, golds_short, golds_unscored, token_report, usable_family
 from jepa_ray.preparation.rows import draw
 from jepa_ray.preparation.stand_ins import PlannedData, planned_checkpoint, planned_data
 from jepa_ray.preparation.tiny_base import base_tokenizer, split_for_base
@@ -93,8 +93,9 @@ def estimate(sweep: SweepConfig) -> tuple[dict[str, Estimate], list[str]]:
         except ValueError as error:
             refused.append(f"{task} cannot be run: {error}")
             continue
-        told = of_task({**splits.report, "golds_unscored": unscored}) if planned.note is None else [planned.note]
-        facts += labelled(told, task)
+        short = golds_short(task_of(planned.data).judge, sweep.base.evaluation, judged)
+        checked = {**splits.report, "golds_unscored": unscored, "golds_short": short}
+        facts += labelled(of_task(checked) if planned.note is None else [planned.note], task)
         for family in sweep.families:
             try:
                 workload, report = _workload(sweep, family, task, planned, stage)

@@ -13,7 +13,8 @@ from jepa_ray.config import DataConfig, EvaluationConfig, ModelConfig, SweepConf
 from jepa_ray.data.datasets import digest, first_stage, load_splits, task_of, texts_of
 from jepa_ray.data.example import Example
 from jepa_ray.data.views import TokenTable, tokenize_split
-from jepa_ray.evaluation.judges import judge_of
+from jepa_ray.evaluation.judges import judge_of, labels_of
+from jepa_ray.evaluation.metrics import plain
 from jepa_ray.evaluation.sql import missing_databases
 from jepa_ray.models.auto import check_positions, family_of, resolved
 from jepa_ray.models.families import AUTO, ModelFamily, get_family
@@ -24,6 +25,9 @@ from jepa_ray.preparation.tiny_base import split_for_base, tiny_base
 from jepa_ray.system.digests import sampled_sha, weights_sha
 from jepa_ray.system.heartbeat import HEARTBEAT
 from jepa_ray.training.prepared import Prepared
+
+SHORT = 3
+"""Characters of a reference that occurs within other words: `no` in "I do not know"."""
 
 
 def prepare(sweep: SweepConfig, family: str, task: str) -> Prepared:
@@ -41,6 +45,7 @@ def prepare(sweep: SweepConfig, family: str, task: str) -> Prepared:
     splits = load_splits(data)
     HEARTBEAT.enter("judge the references")
     unscored = golds_unscored(task_of(data).judge, data, sweep.base.evaluation, [*splits.val, *splits.test])
+    labels = labels_of(task_of(data).judge, [example.code for example in splits.train])
     first, left_out = first_stage(sweep.pretrain.data, splits, data) if sweep.pretrain is not None else ((), 0)
     train: Sequence[Example] = splits.train
     base_half: Sequence[Example] = ()
@@ -80,6 +85,7 @@ def prepare(sweep: SweepConfig, family: str, task: str) -> Prepared:
         revision=revision,
         first_stage_table=first_stage_table,
         first_stage_sha=digest(first) if first else "",
+        labels=labels,
         facts={
             **{name: splits.report[name] for name in ("overlap_text", "overlap_target")},
             "dropped_examples": sum(table.dropped for table in tables.values()),
@@ -92,6 +98,8 @@ def prepare(sweep: SweepConfig, family: str, task: str) -> Prepared:
             "max_length": data.max_length,
             "base_examples": len(base_half),
             "golds_unscored": unscored,
+            "golds_short": golds_short(task_of(data).judge, sweep.base.evaluation, [*splits.val, *splits.test]),
+            **({"labels": list(labels)} if labels else {}),
             "pretrain_left_out": left_out,
             "max_new_tokens": cap,
             **found_report(record, checkpoint),
@@ -145,6 +153,11 @@ def golds_unscored(judge: str, data: DataConfig, evaluation: EvaluationConfig, e
         example, result = bad[0]
         raise ValueError(f"the judge of {data.task} scores no reference correct; {example.id}: {result.error or repr(example.code)}")
     return len(bad)
+
+
+def golds_short(judge: str, evaluation: EvaluationConfig, examples: Sequence[Example]) -> int:
+    """Number of references that are too short for the judge `contains`: almost any answer has them somewhere."""
+    return sum(len(plain(example.code)) <= SHORT for example in examples) if judge == "contains" and evaluation.judge == "task" else 0
 
 
 def databases_sha(data: DataConfig, examples: Sequence[Example]) -> str:

@@ -42,6 +42,7 @@ def model_card(facts: Mapping[str, Any]) -> str:
         "The prompt is the one that it was trained and scored with.",
         f"```python\n{asking(facts)}\n```",
         *_scores(facts),
+        *facts.get("notes_on_scores", []),
         *_data(facts),
         *_predictor(facts),
         "## Configuration",

@@ -212,14 +212,16 @@ class FineTuning:
             checkpoints.before(self.validation_s)
             started = time.perf_counter()
             with state.gathered() as network:
-                scores, predictions = evaluate(network, self.tokenizer, run.prepared.val, "val", self.config, run.runtime)
+                scores, predictions = evaluate(
+                    network, self.tokenizer, run.prepared.val, "val", self.config, run.runtime, run.prepared.labels
+                )
             self.validation_s = time.perf_counter() - started
             self.spent.val_seconds += self.validation_s
             values |= scores
         spent = replace(self.spent, wall=self.earlier + time.perf_counter() - self.began)
         spent.train(totals, self.flop_model, self.part.steps, self.part.seconds)
         # Of a full epoch: a FLOPs budget may end within one.
-        epoch = self.epoch + (1 if ends else until / -(-len(run.prepared.train) // self.config.optim.batch_size))
+        epoch = self.epoch + until / self.log.steps_per_epoch
         diagnostics: dict[str, float] = {}
         if ends:
             HEARTBEAT.enter("diagnose")
@@ -228,7 +230,7 @@ class FineTuning:
             self.epoch, self.part, self.spent = self.epoch + 1, EpochPart(), spent
         self.validated = step
         how = {"compiled": state.network.compiled, "attention_used": _attention(state)}
-        summary = self.progress.summary | values | spent.cost() | self.watch.columns() | spent.columns(self.epoch, run.runtime) | how
+        summary = self.progress.summary | values | spent.cost() | self.watch.columns() | spent.columns(int(epoch), run.runtime) | how
         self.add(_lines(values | diagnostics, step, epoch, spent.cost()), summary=summary, predictions=predictions)
         HEARTBEAT.enter("save")
         if run.runtime.rank == 0 and step >= self.furthest:
@@ -298,7 +300,7 @@ def score_test(
     if prepared.test is None:
         raise ValueError("evaluation.test is on, but no test split was loaded; set data.test")
     started = time.perf_counter()
-    scores, rows = evaluate(network, tokenizer, prepared.test, "test", config, runtime)
+    scores, rows = evaluate(network, tokenizer, prepared.test, "test", config, runtime, prepared.labels)
     last = progress.metrics[-1]
     cost = {name: last[name] for name in ("step", "epoch", "train_flops", "train_flops_unpacked", "train_seconds")}
     return replace(

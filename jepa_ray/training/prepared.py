@@ -51,6 +51,8 @@ class Prepared:
     """Result of the first stage: set by the trial that has run it."""
     identity: str = ""
     """Digest of the inputs that determine a trial's results but are not in its config: data of both stages, databases, weights."""
+    labels: tuple[str, ...] = ()
+    """The label set that answers are judged by (`evaluation.judges.labels_of`), also in the data report; empty if they are not labels."""
     facts: dict[str, Any] = field(default_factory=dict)
     """Columns of the trials table known before training: overlap, and examples dropped from any split."""
     report: dict[str, Any] = field(default_factory=dict)

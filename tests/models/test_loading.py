@@ -255,3 +255,13 @@ def test_the_families_template_serves_a_checkpoint_without_one(checkpoint: Path,
     assert load_tokenizer(str(folder), model).chat_template == FAMILIES[checkpoint.name].template
     (folder / "chat_template.jinja").write_text("its own")
     assert load_tokenizer(str(folder), model).chat_template == "its own"
+
+
+def test_adapters_are_saved_in_the_same_order_by_every_process(checkpoint: Path, tmp_path: Path) -> None:
+    """PEFT keeps the names of layers in a set, whose order is that of a hash that differs from process to process."""
+    model = ModelConfig(family=checkpoint.name, model=str(checkpoint))
+    network = load_network(str(checkpoint), model, LoraConfig(r=2), k=0, seed=1)
+    network.lm.save_pretrained(str(tmp_path))
+    saved = json.loads((tmp_path / "adapter_config.json").read_text(encoding="utf-8"))["target_modules"]
+    assert isinstance(network.lm.peft_config["default"].target_modules, list), "a set has no order of its own"
+    assert saved == sorted(FAMILIES[checkpoint.name].lora_targets) and len(saved) > 1

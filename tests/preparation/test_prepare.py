@@ -216,6 +216,7 @@ def test_conversations_of_your_own_are_trained_and_judged_by_their_label(checkpo
     sweep = sweep_of(checkpoint, data=data, base={"evaluation": {"max_new_tokens": 4, "diagnostic_pairs": 0, "test": True}})
     prepared = prepare(sweep, "llama3", "text")
     assert prepared.test is not None and len(prepared.train) == 12 and prepared.report["golds_unscored"] == 0
+    assert prepared.labels == ("bad", "good") and prepared.report["labels"] == ["bad", "good"], "from which answers can be judged again"
     assert set(prepared.report["formats"]) == {"train", "test"} and prepared.report["overlap_text"] == 0
     config = trial_config(sweep, arms(sweep)[0], {})
     assert (
@@ -229,6 +230,22 @@ def test_conversations_of_your_own_are_trained_and_judged_by_their_label(checkpo
     rows = [row for row in result.predictions if row["split"] == "test"]
     assert len(rows) == 8 and all(row["question"].endswith("good or bad?") for row in rows)
     assert {row["reference"] for row in rows} == {"good", "bad"}
+
+
+def test_references_too_short_to_be_contained_are_counted(checkpoint: Path, tmp_path: Path) -> None:
+    """In the plan and in the data report; `no` is also in "I do not know"."""
+    rows = [{"prompt": f"question {i}", "completion": ("no", "yes", "1917", " 42 ")[i % 4]} for i in range(24)]
+    for name, part in (("train", rows), ("test", [{**row, "prompt": f"tested {row['prompt']}"} for row in rows])):
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, part)), encoding="utf-8")
+    files = {name: str(tmp_path / f"{name}.jsonl") for name in ("train", "test")}
+    for judge, counted in (("contains", True), ("exact", False)):
+        sweep = sweep_of(checkpoint, data={"task": "text", "judge": judge, "num_val": 4, **files})
+        prepared = prepare(sweep, "llama3", "text")
+        assert prepared.test is not None and "labels" not in prepared.report and prepared.labels == ()
+        short = sum(len(reference.strip()) <= 3 for reference in [*prepared.val.references, *prepared.test.references])
+        assert short >= 18 and prepared.report["golds_short"] == (short if counted else 0)
+        told = [fact for fact in estimate(sweep)[1] if "have at most 3 characters" in fact]
+        assert len(told) == counted and all(f"{short} of 28 references of validation and test" in fact for fact in told)
 
 
 # --- family auto
