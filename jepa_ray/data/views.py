@@ -21,6 +21,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from jepa_ray.data.chat_template import fault_of, render
 from jepa_ray.data.content import Content
 from jepa_ray.data.example import Example
 
@@ -128,6 +129,8 @@ class Renderer:
                 f"the tokenizer of family {style.name} gives no character offsets (a slow tokenizer); install its fast version: "
                 f"readouts are located by characters, so the checkpoint needs a tokenizer.json"
             )
+        if fault := fault_of(tokenizer, style.template_kwargs):
+            raise ValueError(f"the chat template of family {style.name} {fault}; {_OTHER_TEMPLATE}")
         self.tokenizer, self.style = tokenizer, style
         self._affixes: dict[str, tuple[str, str]] = {}
 
@@ -212,10 +215,8 @@ class Renderer:
     def _render(self, messages: list[dict[str, str]]) -> str:
         """The rendered messages, with the family's BOS exactly once in front: some templates leave it to the tokenizer."""
         try:
-            text: str = self.tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=False, **self.style.template_kwargs
-            )
-        except Exception as error:  # a template is foreign code, which may raise anything
+            text = render(self.tokenizer, messages, self.style.template_kwargs)
+        except ValueError as error:
             roles = ", ".join(message["role"] for message in messages)
             raise ValueError(
                 f"the chat template of family {self.style.name} refuses the turns ({roles}): {error}; {_OTHER_TEMPLATE}"

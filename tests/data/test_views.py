@@ -235,7 +235,10 @@ def test_unsuitable_templates_are_refused(family: ModelFamily, tokenizer: Any) -
     with pytest.raises(ValueError, match=r"refuses the turns \(user\).*remove it to get the family's own"):
         table_of(EXAMPLES[:1], tokenizer, family)
     tokenizer.chat_template = frame.replace("CONTENT", "m['content'] + 1")
-    with pytest.raises(ValueError, match="refuses the turns"):
+    with pytest.raises(ValueError, match=r"refuses the turns \(user\): TypeError: can only concatenate"):
+        table_of(EXAMPLES[:1], tokenizer, family)
+    tokenizer.chat_template = frame + "{{ 'a' * 10 ** 10 }}"
+    with pytest.raises(ValueError, match=r"needs more than .* of memory for a short conversation; use another chat_template\.jinja"):
         table_of(EXAMPLES[:1], tokenizer, family)
     tokenizer.chat_template = family.template
     with pytest.raises(ValueError, match="empty side"):
