@@ -19,7 +19,7 @@ from scipy import stats
 from analysis.inputs.confirmation import FREE, alike
 from analysis.inputs.preregistration import listed
 from analysis.stats import paired_tests
-from analysis.text_tables import FLOPS, cost_column, flops, named
+from analysis.text_tables import FLOPS, cost_column, counted, flops, named
 from jepa_ray.results import FLOPS_ALIKE
 
 LEVEL = 0.95
@@ -120,8 +120,8 @@ def _at_flops(ours: Arm, theirs: Arm, metric: str, curves: Curves, cost: str) ->
     if matched:
         below, steps = max((pair.below, pair.steps) for pair in matched.values())
         if below > TOO_FAR + 1e-9:  # not compared on curves either, which have no more steps
-            count = f"{steps} step{'s' * (steps != 1)}"
-            how = f"matched runs of {count} are up to {below:.0%} below the budget: too short to compare at equal FLOPs (within {TOO_FAR:.0%})"
+            how = f"matched runs of {counted(steps, 'step')} are up to {below:.0%} below the budget: too short to compare at equal FLOPs"
+            how += f" (within {TOO_FAR:.0%})"
             return Panel("equal FLOPs", metric, {}, None, how, notes)
         how = "retrained with the same FLOPs, on a schedule shortened to match"
         how += f", {int(same.sum())} of {len(matched)} seeds at the same cost {WITHIN} anyway" if same.any() else ""
@@ -148,8 +148,8 @@ def at_equal_seconds(ours: pd.DataFrame, theirs: pd.DataFrame, metric: str, curv
 
 @dataclass(frozen=True)
 class _Pair:
-    """One seed at equal FLOPs: method minus baseline, the cheaper arm's FLOPs, and the share by which the matched run stayed below them with
-    its number of steps."""
+    """One seed at equal FLOPs: method minus baseline, the cheaper arm's FLOPs, and of the matched run the share by which it stayed below
+    them, and its number of steps."""
 
     gap: float
     flops: float

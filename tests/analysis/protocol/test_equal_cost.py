@@ -100,7 +100,8 @@ def test_matched_runs_of_few_steps_are_too_short_to_compare(tmp_path: Path, step
     folder = pair(tmp_path)
     for seed in SEEDS:
         sweeps.add(folder, "jepa", "matched", 0.9, seed=seed, cost=0.6e9, max_train_flops=3e9, steps=steps)
-    text = f"matched runs of {steps} step{'s' * (steps > 1)} are up to 40% below the budget: too short to compare at equal FLOPs (within 5%)"
+    short = f"matched runs of {steps} step{'s' * (steps > 1)} are up to 40% below the budget"
+    text = f"{short}: too short to compare at equal FLOPs (within 5%)"
     assert flops(folder).difference is None and flops(folder).how == text
     (ruling,) = judge(gather(folder)).verdicts
     (reason,) = (reason for reason in ruling.conditions if reason.name == "equal FLOPs")
