@@ -2,8 +2,8 @@
 
 A template may loop for ever, or build a string that fills the memory. No thread can interrupt that: `10 ** (10 ** 10)` is one instruction.
 So `fault_of` first renders a few conversations in a process of its own, under limits that the kernel enforces: once per template and
-process, in about 0.1 s. That process has the environment of Transformers (`utils/chat_template_utils.py`) without Transformers, which takes
-a second to import; what it renders is only measured. Templates that grow without bound for quite other contents alone are not caught.
+process, in about 0.1 s. That process sets up Jinja as Transformers does, without Transformers, which takes a second to import; what it
+renders is only measured. Templates that grow without bound for quite other contents alone are not caught.
 
 Run as a script, this file is that process. It imports nothing of the package.
 """

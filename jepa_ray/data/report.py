@@ -30,6 +30,8 @@ def of_task(report: Mapping[str, Any]) -> list[str]:
         )
     if unscored := report.get("golds_unscored"):
         out.append(f"{unscored} references of validation and test are rejected by the task's own judge: no output can be correct there")
+    if no_regex := report.get("golds_no_regex"):
+        out.append(f"no regular expressions, so compared as text only: {no_regex} references of validation and test")
     return out
 
 
