@@ -56,11 +56,6 @@ def derive(tokenizer: Any, config: Any, checkpoint: str, structure: Structure) -
 
     ValueError with one sentence if the template cannot be used.
     """
-    if not getattr(tokenizer, "is_fast", False):
-        raise ValueError(
-            f"the tokenizer of {checkpoint} gives no character offsets (a slow tokenizer), by which readouts are located; the checkpoint "
-            f"needs a tokenizer.json"
-        )
     template = tokenizer.get_chat_template()
     chat = _Chat(tokenizer, {name: value for name, value in _SWITCHES.items() if name in template}, checkpoint)
     if fault := fault_of(tokenizer, chat.switches):
