@@ -37,6 +37,8 @@ def of_task(report: Mapping[str, Any]) -> list[str]:
         )
     if unscored := report.get("golds_unscored"):
         out.append(f"{unscored} references of validation and test are rejected by the task's own judge: no output can be correct there")
+    if no_regex := report.get("golds_no_regex"):
+        out.append(f"no regular expressions, so compared as text only: {no_regex} references of validation and test")
     if short := report.get("golds_short"):
         out.append(
             f"{short} of {sizes['val'] + sizes['test']} references of validation and test have at most 3 characters, which "

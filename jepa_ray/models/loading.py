@@ -34,15 +34,19 @@ WEIGHTS, WEIGHTS_INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
 def load_tokenizer(checkpoint: str, model: ModelConfig, revision: str | None = None) -> Any:
-    """The checkpoint's tokenizer. The family's template, or the family's tokenizer, is used if the checkpoint has none."""
+    """The checkpoint's tokenizer. The family's template, or the family's tokenizer, is used if the checkpoint has none.
+
+    ValueError with one sentence if it cannot be read, or is a slow one.
+    """
     if model.family == AUTO:
-        return _with_template(from_hub(read_tokenizer, checkpoint, revision, trust_remote_code=model.trust_remote_code), checkpoint)
+        tokenizer = _fast(from_hub(read_tokenizer, checkpoint, revision, trust_remote_code=model.trust_remote_code), checkpoint)
+        return _with_template(tokenizer, checkpoint)
     family = get_family(model.family)
     source = checkpoint
     if family.tokenizer_model is not None and not from_hub(_has_tokenizer, checkpoint, revision):
         source, revision = family.tokenizer_model, None
     try:
-        tokenizer = from_hub(read_tokenizer, source, revision, trust_remote_code=model.trust_remote_code)
+        tokenizer = _fast(from_hub(read_tokenizer, source, revision, trust_remote_code=model.trust_remote_code), source)
     except ValueError as error:
         if source == checkpoint:
             raise
@@ -59,6 +63,16 @@ def load_tokenizer(checkpoint: str, model: ModelConfig, revision: str | None = N
                 f"or let it be found with families=[auto]"
             )
     return tokenizer
+
+
+def _fast(tokenizer: Any, checkpoint: str) -> Any:
+    """The tokenizer. ValueError if it is one of those in Python, which do not tell where in a text a token is."""
+    if getattr(tokenizer, "is_fast", False):
+        return tokenizer
+    raise ValueError(
+        f"the tokenizer of {checkpoint} ({type(tokenizer).__name__}) gives no character offsets (a slow tokenizer), by which readouts are "
+        f"located; the checkpoint needs a tokenizer.json"
+    )
 
 
 def _with_template(tokenizer: Any, checkpoint: str) -> Any:
@@ -90,7 +104,12 @@ def read_tokenizer(checkpoint: str, *, trust_remote_code: bool, **pinned: Any) -
     """The tokenizer of tokenizer.json if it exists: for some architectures (qwen2) AutoTokenizer rebuilds it by its own rules."""
     if _has(checkpoint, "tokenizer.json", **pinned):
         return PreTrainedTokenizerFast.from_pretrained(checkpoint, **pinned)
-    return AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=trust_remote_code, **pinned)
+    try:
+        return AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=trust_remote_code, **pinned)
+    except (ImportError, ValueError) as error:  # a library for the other forms is missing, or there is none of them
+        why, *details = str(error).strip().split("\n")
+        lines = [f"it contains no tokenizer.json, and its other files give no tokenizer: {why.rstrip(': ')}", *details]
+        raise ValueError("\n".join(lines)) from error
 
 
 def commit_of(checkpoint: str, config: Any) -> str | None:

@@ -28,7 +28,8 @@ from jepa_ray.models.tiny import tiny_config
 from jepa_ray.objectives.layouts import views_of
 from jepa_ray.plan import Estimate, trial_config
 from jepa_ray.preparation.demand import demand
-from jepa_ray.preparation.prepare import check_lengths, found_report, golds_short, golds_unscored, token_report, usable_family
+from jepa_ray.preparation.prepare import check_lengths, found_report, token_report, usable_family
+from jepa_ray.preparation.references import judged_references
 from jepa_ray.preparation.rows import draw
 from jepa_ray.preparation.stand_ins import PlannedData, planned_checkpoint, planned_data
 from jepa_ray.preparation.tiny_base import base_tokenizer, split_for_base
@@ -87,14 +88,11 @@ def estimate(sweep: SweepConfig) -> tuple[dict[str, Estimate], list[str]]:
     for task in sweep.tasks:
         try:
             planned = planned_data(sweep.data_of(task))
-            splits, judged = planned.splits, [*planned.splits.val, *planned.splits.test]
-            real = planned.note is None
-            unscored = golds_unscored(task_of(planned.data).judge, planned.data, sweep.base.evaluation, judged) if real else 0
+            judged = judged_references(planned.data, sweep.base.evaluation, planned.splits) if planned.note is None else {}
         except ValueError as error:
             refused.append(f"{task} cannot be run: {error}")
             continue
-        short = golds_short(task_of(planned.data).judge, sweep.base.evaluation, judged)
-        checked = {**splits.report, "golds_unscored": unscored, "golds_short": short}
+        checked = {**planned.splits.report, **judged}
         facts += labelled(of_task(checked) if planned.note is None else [planned.note], task)
         for family in sweep.families:
             try:

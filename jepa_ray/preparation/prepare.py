@@ -9,24 +9,22 @@ from typing import Any
 
 import numpy as np
 
-from jepa_ray.config import DataConfig, EvaluationConfig, ModelConfig, SweepConfig
+from jepa_ray.config import DataConfig, ModelConfig, SweepConfig
 from jepa_ray.data.datasets import digest, first_stage, load_splits, task_of, texts_of
 from jepa_ray.data.example import Example
 from jepa_ray.data.views import TokenTable, tokenize_split
-from jepa_ray.evaluation.judges import judge_of, labels_of
-from jepa_ray.evaluation.metrics import plain
-from jepa_ray.evaluation.sql import missing_databases
+from jepa_ray.evaluation.judges import labels_of
 from jepa_ray.models.auto import check_positions, family_of, resolved
 from jepa_ray.models.families import AUTO, ModelFamily, get_family
 from jepa_ray.models.loading import check_rows, check_weights, commit_of, load_config, load_tokenizer
 from jepa_ray.models.structure import refuse_adapters
+from jepa_ray.preparation.references import judged_references
 from jepa_ray.preparation.text_checks import command, require_text
 from jepa_ray.preparation.tiny_base import split_for_base, tiny_base
 from jepa_ray.system.digests import sampled_sha, weights_sha
 from jepa_ray.system.heartbeat import HEARTBEAT
 from jepa_ray.training.prepared import Prepared
 
-SHORT = 3
 """Characters of a reference that occurs within other words: `no` in "I do not know"."""
 
 
@@ -44,7 +42,7 @@ def prepare(sweep: SweepConfig, family: str, task: str) -> Prepared:
     HEARTBEAT.enter("read the data")
     splits = load_splits(data)
     HEARTBEAT.enter("judge the references")
-    unscored = golds_unscored(task_of(data).judge, data, sweep.base.evaluation, [*splits.val, *splits.test])
+    judged = judged_references(data, sweep.base.evaluation, splits)
     labels = labels_of(task_of(data).judge, [example.code for example in splits.train])
     first, left_out = first_stage(sweep.pretrain.data, splits, data) if sweep.pretrain is not None else ((), 0)
     train: Sequence[Example] = splits.train
@@ -97,8 +95,7 @@ def prepare(sweep: SweepConfig, family: str, task: str) -> Prepared:
             "checkpoint": checkpoint,
             "max_length": data.max_length,
             "base_examples": len(base_half),
-            "golds_unscored": unscored,
-            "golds_short": golds_short(task_of(data).judge, sweep.base.evaluation, [*splits.val, *splits.test]),
+            **judged,
             **({"labels": list(labels)} if labels else {}),
             "pretrain_left_out": left_out,
             "max_new_tokens": cap,
@@ -138,26 +135,6 @@ def check_lengths(record: ModelFamily, sweep: SweepConfig, tables: Sequence[Toke
 def found_report(record: ModelFamily, checkpoint: str) -> dict[str, Any]:
     """What was found in the checkpoint of a family that is not in the table, and the command that checks it: parts of the data report."""
     return {"found": list(record.found), "conformance": command(checkpoint)} if record.name == AUTO else {}
-
-
-def golds_unscored(judge: str, data: DataConfig, evaluation: EvaluationConfig, examples: Sequence[Example]) -> int:
-    """Number of examples whose own reference is not scored correct, so that no output can be.
-
-    ValueError with the first example's reason if this is true of all of them (missing databases, for example).
-    """
-    score = judge_of(judge, data, evaluation)
-    if judge == "sql" and evaluation.judge == "task" and (missing := missing_databases(examples, data)):
-        raise ValueError("; ".join(missing))
-    bad = [(example, result) for example in examples if not (result := score(example.code, example.code, example.extra)).correct]
-    if examples and len(bad) == len(examples):
-        example, result = bad[0]
-        raise ValueError(f"the judge of {data.task} scores no reference correct; {example.id}: {result.error or repr(example.code)}")
-    return len(bad)
-
-
-def golds_short(judge: str, evaluation: EvaluationConfig, examples: Sequence[Example]) -> int:
-    """Number of references that are too short for the judge `contains`: almost any answer has them somewhere."""
-    return sum(len(plain(example.code)) <= SHORT for example in examples) if judge == "contains" and evaluation.judge == "task" else 0
 
 
 def databases_sha(data: DataConfig, examples: Sequence[Example]) -> str:

@@ -19,7 +19,8 @@ import numpy as np
 
 from jepa_ray.config import TrialConfig
 from jepa_ray.data.packing import PREDICTOR_BASE, Views, make_batch
-from jepa_ray.data.views import Ids, TokenTable
+from jepa_ray.data.ragged import Ids
+from jepa_ray.data.views import TokenTable
 from jepa_ray.objectives.layouts import views_of
 from jepa_ray.plan.table import table as aligned
 from jepa_ray.training.jepa_term import active_objective

@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from jepa_ray.config import ObjectiveConfig, TrialConfig, canonical
+from jepa_ray.data.chat_template import render
 from jepa_ray.data.datasets import task_of
 from jepa_ray.data.views import Renderer, TokenTable
 from jepa_ray.models.auto import family_of
@@ -172,10 +173,11 @@ def rendering(tokenizer: Any, family: ModelFamily) -> dict[str, Any]:
     messages = [{"role": "system", "content": "system"}, {"role": "user", "content": "question"}]
     if not family.system_role:
         messages = [{"role": "user", "content": "system\n\nquestion"}]
-    own = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **family.template_kwargs)
-    cut = tokenizer.apply_chat_template(
-        [*messages, {"role": "assistant", "content": SENTINEL}], tokenize=False, **family.template_kwargs
-    ).rpartition(SENTINEL)[0]
+    try:
+        own = render(tokenizer, messages, family.template_kwargs, prompt=True)
+    except ValueError:  # some templates only render a conversation
+        own = ""
+    cut = render(tokenizer, [*messages, {"role": "assistant", "content": SENTINEL}], family.template_kwargs).rpartition(SENTINEL)[0]
     for rendered, name in ((own, True), (cut, False)):
         for front in ("", family.bos or ""):
             if front + rendered == expected:

@@ -213,3 +213,5 @@ def test_prompts_are_rendered_without_jepa_ray_whatever_the_template_does(tiny_c
     shown = tokenizer.chat_template.replace("{{- bos_token }}\n", "")
     tokenizer.chat_template = shown + "{%- if add_generation_prompt %}{{- '<think>\\n' }}{% endif %}"
     assert rendering(tokenizer, family) == {"own": False, "front": family.bos}
+    tokenizer.chat_template = shown + "{%- if add_generation_prompt %}{{ raise_exception('only whole conversations') }}{% endif %}"
+    assert rendering(tokenizer, family) == {"own": False, "front": family.bos}
