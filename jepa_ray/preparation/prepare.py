@@ -25,8 +25,6 @@ from jepa_ray.system.digests import sampled_sha, weights_sha
 from jepa_ray.system.heartbeat import HEARTBEAT
 from jepa_ray.training.prepared import Prepared
 
-"""Characters of a reference that occurs within other words: `no` in "I do not know"."""
-
 
 def prepare(sweep: SweepConfig, family: str, task: str) -> Prepared:
     """Splits, checkpoint and token tables of one family and task of a sweep.
