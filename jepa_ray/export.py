@@ -17,7 +17,7 @@ from pathlib import Path
 from jepa_ray.config.messages import folded
 from jepa_ray.results import KeptModel, add_facts, kept_models
 from jepa_ray.system import atomic, full_disk
-from jepa_ray.system.digests import weights_sha
+from jepa_ray.system.digests import same_weights
 
 OK, BAD_INPUT = 0, 2
 
@@ -89,7 +89,7 @@ def _merge(model: KeptModel, folder: Path, to: Path) -> None:
 
     facts = model.facts
     base, known = facts["base"], facts.get("base_sha")
-    if known and Path(base).is_dir() and weights_sha(base, facts["revision"]) != known:
+    if known and Path(base).is_dir() and not same_weights(base, facts["revision"], known):
         raise ValueError(
             f"{base} has changed since {model.arm}, seed {model.seed}, was trained on it, so its adapters no longer fit; restore that "
             "folder, or export the adapters alone, without --merge"

@@ -35,7 +35,7 @@ from jepa_ray.plan import Estimate, trial_config
 from jepa_ray.preparation.tiny_base import cache_folder
 from jepa_ray.streams import derive_seed
 from jepa_ray.system import atomic
-from jepa_ray.system.digests import weights_sha
+from jepa_ray.system.digests import Weights, weights_of
 from jepa_ray.system.heartbeat import HEARTBEAT
 from jepa_ray.training.epochs import epoch_steps
 from jepa_ray.training.runtime import StepTotals
@@ -67,6 +67,10 @@ class MaskedPrepared:
     """Folder or hub id that weights and tokenizer are read from."""
     revision: str | None = None
     """For a hub id: the commit that `identity` includes, loaded by every trial."""
+    former_identity: str = ""
+    """`identity` as earlier versions made it, from samples of large files."""
+    weights: Weights = field(default_factory=Weights)
+    """Digests of the starting checkpoint."""
     facts: dict[str, Any] = field(default_factory=dict)
     """Columns of the trials table known before training."""
     report: dict[str, Any] = field(default_factory=dict)
@@ -96,8 +100,9 @@ def prepare_masked(sweep: SweepConfig, family: str, task: str) -> MaskedPrepared
     check_rows(tokenizer, shape, checkpoint)
     check_weights(checkpoint, config, revision)
     prepared = _prepared(sweep, family, task, corpus, checkpoint=checkpoint, tokenizer=tokenizer, limit=shape.max_position_embeddings)
-    sha = hashlib.sha256((corpus.dataset_sha + weights_sha(checkpoint, revision)).encode())
-    return replace(prepared, identity=sha.hexdigest(), revision=revision)
+    weights = weights_of(checkpoint, revision)
+    identity, former = (hashlib.sha256((corpus.dataset_sha + sha).encode()).hexdigest() for sha in (weights.sha, weights.former_sha))
+    return replace(prepared, identity=identity, former_identity=former, weights=weights, revision=revision)
 
 
 def _prepared(sweep: SweepConfig, family: str, task: str, corpus: Corpus, *, checkpoint: str, tokenizer: Any, limit: int) -> MaskedPrepared:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from jepa_ray.models.loading import check_rows, check_weights, commit_of, load_c
 from jepa_ray.models.structure import refuse_adapters
 from jepa_ray.preparation.text_checks import command, require_text
 from jepa_ray.preparation.tiny_base import split_for_base, tiny_base
-from jepa_ray.system.digests import sampled_sha, weights_sha
+from jepa_ray.system.digests import file_sha, sampled_sha, weights_of
 from jepa_ray.system.heartbeat import HEARTBEAT
 from jepa_ray.training.prepared import Prepared
 
@@ -67,15 +67,17 @@ def prepare(sweep: SweepConfig, family: str, task: str) -> Prepared:
     cap = sweep.max_new_tokens_of(task) or task_of(data).max_new_tokens
     check_lengths(record, sweep, [*tables.values(), *([first_stage_table] if first_stage_table is not None else [])], cap)
     HEARTBEAT.enter("digest of data and weights")
-    sha = hashlib.sha256(splits.dataset_sha.encode())
-    for part in (digest(first) if first else "", databases_sha(data, [*splits.val, *splits.test]), weights_sha(checkpoint, revision)):
-        sha.update(part.encode())
+    weights, asked = weights_of(checkpoint, revision), [*splits.val, *splits.test]
+    parts = (splits.dataset_sha, digest(first) if first else "")
+    former = (*parts, databases_sha(data, asked, sampled_sha), weights.former_sha)
     return Prepared(
         train=tables["train"],
         val=tables["val"],
         test=tables.get("test"),
         dataset_sha=splits.dataset_sha,
-        identity=sha.hexdigest(),
+        identity=_identity(*parts, databases_sha(data, asked), weights.sha),
+        former_identity=_identity(*former),
+        weights=weights,
         checkpoint=checkpoint,
         revision=revision,
         first_stage_table=first_stage_table,
@@ -147,14 +149,18 @@ def golds_unscored(judge: str, data: DataConfig, evaluation: EvaluationConfig, e
     return len(bad)
 
 
-def databases_sha(data: DataConfig, examples: Sequence[Example]) -> str:
-    """Digest of the databases that the examples' queries run on; empty if there are none."""
+def _identity(*parts: str) -> str:
+    return hashlib.sha256("".join(parts).encode()).hexdigest()
+
+
+def databases_sha(data: DataConfig, examples: Sequence[Example], of: Callable[[Path], str] = file_sha) -> str:
+    """Digest of the databases that the examples' queries run on; empty if there are none. `of`: digest of a file."""
     if data.databases is None:
         return ""
     sha = hashlib.sha256()
     for name in sorted({str(example.extra.get("db_id")) for example in examples}):
         for path in sorted((Path(data.databases) / name).glob("*.sqlite")):
-            sha.update(f"{path.name} {sampled_sha(path)}\n".encode())
+            sha.update(f"{path.name} {of(path)}\n".encode())
     return sha.hexdigest()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import shutil
@@ -20,6 +21,7 @@ from jepa_ray.plan import trial_config
 from jepa_ray.preparation.estimate import estimate
 from jepa_ray.preparation.prepare import prepare
 from jepa_ray.preparation.text_checks import examples
+from jepa_ray.system.digests import former_weights_sha
 from jepa_ray.training.prepared import Prepared
 from jepa_ray.training.runtime import Runtime
 from jepa_ray.training.trial import run_trial
@@ -152,6 +154,16 @@ def test_a_folder_has_no_commit(tiny_checkpoints: dict[str, Path], tmp_path: Pat
     snapshot = tmp_path / "snapshots" / COMMIT
     shutil.copytree(tiny_checkpoints["llama3"], snapshot)
     assert prepared_from(snapshot).revision is None
+
+
+def test_identity_is_of_data_and_weights_as_earlier_versions_made_it(checkpoint: Path) -> None:
+    """For small files. Code and vocabulary files, which those versions did not look at, change it."""
+    prepared = prepared_from(checkpoint)
+    sha = hashlib.sha256((prepared.dataset_sha + former_weights_sha(str(checkpoint), None)).encode()).hexdigest()
+    assert prepared.identity == prepared.former_identity == sha and prepared.weights.written
+    (checkpoint / "merges.txt").write_text("a b")
+    changed = prepared_from(checkpoint)
+    assert changed.identity != sha and changed.former_identity == sha
 
 
 def test_a_masked_encoder_is_of_its_commit(monkeypatch: pytest.MonkeyPatch) -> None:
