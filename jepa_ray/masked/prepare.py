@@ -15,9 +15,9 @@ from transformers import AutoModelForMaskedLM
 from transformers.utils import logging
 
 from jepa_ray.config import MaskedConfig, ModelConfig, SweepConfig, arms
-from jepa_ray.data.datasets import texts_of
 from jepa_ray.data.example import Example
 from jepa_ray.data.report import of_family, of_task
+from jepa_ray.data.sameness import Seen
 from jepa_ray.masked.corpus import Corpus, Passages, corpus_report, load_corpus, tokenize_passages
 from jepa_ray.masked.network import (
     TINY_WORDS,
@@ -149,9 +149,9 @@ def _prepared(sweep: SweepConfig, family: str, task: str, corpus: Corpus, *, che
         questions={example.id: example.text for example in (*splits.val, *splits.test)},
         leaked=frozenset(
             example.id
-            for part, before in ((splits.val, texts_of(splits.train)), (splits.test, texts_of(splits.train, splits.val)))
+            for part, before in ((splits.val, Seen(splits.train)), (splits.test, Seen([*splits.train, *splits.val])))
             for example in part
-            if example.question in before
+            if example in before
         ),
         dataset_sha=corpus.dataset_sha,
         identity="",

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from jepa_ray.config import DataConfig, EvaluationConfig, ModelConfig, SweepConfig
-from jepa_ray.data.datasets import digest, first_stage, load_splits, task_of, texts_of
+from jepa_ray.data.datasets import digest, first_stage, load_splits, task_of
 from jepa_ray.data.example import Example
+from jepa_ray.data.sameness import Seen
 from jepa_ray.data.views import TokenTable, tokenize_split
 from jepa_ray.evaluation.judges import judge_of
 from jepa_ray.evaluation.sql import missing_databases
@@ -59,7 +60,7 @@ def prepare(sweep: SweepConfig, family: str, task: str) -> Prepared:
     check_weights(checkpoint, config, revision)
     record = usable_family(sweep, config, checkpoint, revision)
     tables = {"train": tokenize_split(train, tokenizer, record, data.max_length)}
-    seen = {"val": texts_of(splits.train), "test": texts_of(splits.train, splits.val)}
+    seen = {"val": Seen(splits.train), "test": Seen([*splits.train, *splits.val])}
     for name, examples in (("val", splits.val), ("test", splits.test)):
         if examples:
             tables[name] = tokenize_split(examples, tokenizer, record, data.max_length, scored=True, trained=seen[name])
