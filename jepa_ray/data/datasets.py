@@ -144,8 +144,8 @@ def _with_system(task: Task, examples: Sequence[Example]) -> list[Example]:
 
 
 def _report(data: DataConfig, train: Sequence[Example], val: Sequence[Example], test: Sequence[Example]) -> dict[str, Any]:
-    """Sizes, repeated pairs, contradictions and digest of each split; how many test examples are leaked from train or val (`sameness.Seen`),
-    or share their answer with them."""
+    """Sizes, repeated pairs, contradictions, unused messages and digest of each split; how many test examples are leaked from train or val,
+    that is, the same as one there (`sameness.py`), and how many share their answer."""
     seen = Seen([*train, *val])
     codes = {key(example.code) for split in (train, val) for example in split}
     overlap_text = sum(example in seen for example in test)
@@ -157,6 +157,7 @@ def _report(data: DataConfig, train: Sequence[Example], val: Sequence[Example], 
         "sizes": {name: len(split) for name, split in splits.items()},
         "duplicates": {name: len(split) - len(set(map(pair, split))) for name, split in splits.items()},
         "contradictions": {name: contradictions(split) for name, split in splits.items()},
+        "unused_messages": {name: sum(example.unused for example in split) for name, split in splits.items()},
         "sha": {name: digest(split) for name, split in splits.items()},
         "answers_apart": data.train is not None and task_of(data).split_by == "answer" and overlap_target > 0,
         "overlap_text": overlap_text,

@@ -10,7 +10,8 @@ from typing import Any
 
 
 def of_task(report: Mapping[str, Any]) -> list[str]:
-    """Sizes, repeated pairs, contradictions, overlap of test with training, and references that the task's own judge rejects."""
+    """Sizes, repeated pairs, contradictions, overlap of test with training, messages that are not used, and references that the task's own
+    judge rejects."""
     sizes, repeated = report["sizes"], report["duplicates"]
     formats = report.get("formats", {})
     same = len(set(formats.values())) == 1
@@ -28,6 +29,9 @@ def of_task(report: Mapping[str, Any]) -> list[str]:
             f"{report['overlap_target']} ({report['overlap_target_share']:.1%}) their answer with train or validation"
             + ("; validation shares none with train, so it is harder than test" if report.get("answers_apart") else "")
         )
+    if unused := {name: count for name, count in report.get("unused_messages", {}).items() if count}:
+        parts = ", ".join(f"{count} of {name}" for name, count in unused.items())
+        out.append(f"messages after the last answer of their conversation, which are not used: {parts}")
     if unscored := report.get("golds_unscored"):
         out.append(f"{unscored} references of validation and test are rejected by the task's own judge: no output can be correct there")
     return out

@@ -1,7 +1,8 @@
 """When two examples are about the same: what a model has seen of one, it knows of the other.
 
 Texts are the same if they differ only in white space or in Unicode's compatible forms (`key`). A conversation also is the same as each of
-its beginnings that ends with an answer, and as every example with the same last user message, which is the whole Text view.
+its beginnings that ends with an answer, and as every example with the same last user message, which is the whole Text view, if that message
+has the same answer whatever was said before it. "And then?", whose answers differ, depends on the turns before it.
 """
 
 from __future__ import annotations
@@ -25,8 +26,16 @@ def pair(example: Example) -> tuple[str, str]:
 
 
 def texts(example: Example) -> tuple[str, ...]:
-    """Keys of the user's message, and of the Text view if it is another text."""
-    return tuple(key(text) for text in (example.text, *(example.views or ())[:1]))
+    """Keys of the question, with the earlier turns, and of the Text view if it is another text."""
+    return tuple(key(text) for text in (example.question, *(example.views or ())[:1]))
+
+
+def answers(examples: Iterable[Example]) -> dict[str, set[str]]:
+    """Key of a user's message -> keys of its answers, whatever was said before it."""
+    found: dict[str, set[str]] = {}
+    for example in examples:
+        found.setdefault(key(example.text), set()).add(key(example.code))
+    return found
 
 
 def beginnings(example: Example) -> list[str]:
@@ -44,14 +53,16 @@ class Seen:
 
     def __init__(self, examples: Iterable[Example]) -> None:
         listed = [(example, beginnings(example)) for example in examples]
-        self._texts = {key(example.text) for example, _ in listed}
+        self._questions = {key(example.question) for example, _ in listed}
+        self._answers = answers(example for example, _ in listed)
         self._begun = {digest for _, digests in listed for digest in digests}
         self._whole = {digests[-1] for _, digests in listed}
 
     def __contains__(self, example: object) -> bool:
         if not isinstance(example, Example):
             return False
-        if key(example.text) in self._texts:
+        question, answer = pair(example)
+        if question in self._questions or self._answers.get(key(example.text)) == {answer}:
             return True
         digests = beginnings(example)
         return digests[-1] in self._begun or not self._whole.isdisjoint(digests)

@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from typing import Literal
 
 from jepa_ray.data.example import Example
-from jepa_ray.data.sameness import Seen, beginnings, key, texts
+from jepa_ray.data.sameness import Seen, answers, beginnings, key, texts
 from jepa_ray.streams import stream
 
 By = Literal["answer", "text"]
 """What the examples of a group share. answer: the text or the answer. text: only the text (or the Text view, if it differs), for tasks
-whose answers are labels or few. With both, a conversation is in the group of its beginnings."""
+whose answers are labels or few. With both, a conversation is in the group of its beginnings, and
+of its last message if that has one answer."""
 
 
 def groups(examples: Sequence[Example], by: By = "answer") -> list[list[Example]]:
@@ -40,11 +41,14 @@ def groups(examples: Sequence[Example], by: By = "answer") -> list[list[Example]
         for shared in (*texts(example), *((key(example.code),) if by == "answer" else ())):
             join(seen.setdefault(shared, index), index)
     if any(example.history for example in examples):
-        begun = [beginnings(example) for example in examples]
+        begun, answered = [beginnings(example) for example in examples], answers(examples)
         whole = {digests[-1]: index for index, digests in enumerate(begun)}
+        last: dict[str, int] = {}
         for index, digests in enumerate(begun):
             for digest in digests:
                 join(whole.get(digest, index), index)
+            if len(answered[text := key(examples[index].text)]) == 1:
+                join(last.setdefault(text, index), index)
     components: dict[int, list[Example]] = {}
     for index, example in enumerate(examples):
         components.setdefault(root(index), []).append(example)

@@ -163,8 +163,7 @@ SUMMARY: dict[str, Column] = {
     "test_examples": Column(INTEGER, "Test examples, without dropped ones. Null for masked encoders, or without a test split."),
     "dropped_examples": Column(INTEGER, "Examples of all splits dropped because they exceed `max_length`."),
     "overlap_text": Column(
-        INTEGER,
-        "Test examples whose Text, or whose conversation up to an answer, is also in training or validation, in any white space (*leaked*).",
+        INTEGER, "Test examples whose Text is also in training or validation, or a conversation that begins or continues it (*leaked*)."
     ),
     "overlap_target": Column(INTEGER, "Test examples whose answer is also in training or validation."),
     "test_clean_examples": Column(INTEGER, "Test examples behind `test_accuracy_clean`. Null if the test split was not scored."),

@@ -56,11 +56,19 @@ def test_beginnings_end_with_an_answer() -> None:
         (talk("q", "a"), talk("q", "a", "r", "b"), True),  # its continuation
         (talk("q", "a", "r", "b"), talk("q", "other", "s", "c"), False),  # only the first question
         (talk("q", "a", "r", "b"), talk("q", "a", "s", "c"), False),  # the same start, but neither is the start of the other
-        (talk("q", "a", "r", "b"), talk("p", "z", "r", "c"), True),  # the same last user message
-        (talk("q", "a", "r", "b"), talk("r", "c"), True),
+        (talk("q", "a", "r", "b"), talk("p", "z", " r", "b"), True),  # both views
+        (talk("q", "a", "r", "b"), talk("r", "b"), True),
+        (talk("q", "a", "r", "b"), talk("p", "z", "r", "c"), False),  # what r asks depends on the turns before it
+        (talk("q", "a", "r", "b"), talk("r", "c"), False),
         (talk("q", "a", "r", "b"), talk("p", "a", "s", "b"), False),
     ],
 )
 def test_what_is_leaked(seen: Example, asked: Example, leaked: bool) -> None:
     assert (asked in Seen([talk("other", "x"), seen])) == leaked == (seen in Seen([asked]))
     assert asked not in Seen([])
+
+
+def test_a_last_message_with_several_answers_depends_on_the_turns_before_it() -> None:
+    asked = talk("p", "z", "yes or no?", "yes")
+    assert asked in Seen([talk("q", "a", "yes or no?", "yes"), talk("r", "a", "yes or no?", "yes ")])
+    assert asked not in Seen([talk("q", "a", "yes or no?", "yes"), talk("r", "a", "yes or no?", "no")])

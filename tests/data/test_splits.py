@@ -93,14 +93,16 @@ def test_a_conversation_and_its_beginnings_are_one_group() -> None:
     assert ids(groups(rows[::-1], "text")) == [["3", "2", "0"], ["1"]]
 
 
-def test_conversations_with_the_same_last_message_are_one_group() -> None:
+def test_conversations_with_the_same_views_are_one_group() -> None:
+    """Not if the message has other answers after other turns: then it does not say what is asked."""
     rows = [
         talk("hi", "hello", "Q", "A", name="0"),
-        talk("hey", "hello", "Q ", "B", name="1"),
-        talk("Q", "C", name="2"),
+        talk("hey", "hello", "Q ", "A", name="1"),
+        talk("Q", "A", name="2"),
         talk("R", "A", name="3"),
     ]
     assert ids(groups(rows, "text")) == [["0", "1", "2"], ["3"]]
+    assert ids(groups([*rows, talk("ho", "hello", "Q", "B", name="4")], "text")) == [[str(number)] for number in range(5)]
 
 
 def test_no_validation_pair_stands_in_a_training_conversation(tmp_path: Path) -> None:
