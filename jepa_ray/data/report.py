@@ -38,7 +38,8 @@ def of_task(report: Mapping[str, Any]) -> list[str]:
 
 
 def of_family(report: Mapping[str, Any]) -> list[str]:
-    """Token lengths in training; in any split, examples that are dropped for their length or contain the text of special tokens."""
+    """Token lengths in training; in any split, examples that are dropped for their length or contain the text of special tokens; references
+    that the tokenizer cannot reproduce."""
     tokens = report["tokens"]
     lengths = ", ".join(
         f"{name} {table['p50']:.0f} / {table['p95']:.0f} / {table['max']}"
@@ -63,6 +64,11 @@ def of_family(report: Mapping[str, Any]) -> list[str]:
     if over := {name: split["over_cap"] for name, split in tokens.items() if split.get("over_cap") and name != "pretrain"}:
         parts = ", ".join(f"{count} of {name}" for name, count in over.items())
         out.append(f"answers longer than max_new_tokens = {report['max_new_tokens']}, so that no output can equal them: {parts}; raise it")
+    if lost := report.get("golds_lost"):
+        out.append(
+            f"{lost} references of validation and test do not survive the tokenizer: encoded and decoded again, they are not correct, "
+            "and no output can be"
+        )
     if special := {name: split["special"] for name, split in tokens.items() if split["special"]}:
         parts = ", ".join(f"{count} of {name}" for name, count in special.items())
         out.append(f"messages that contain the text of a special token, which is read as ordinary text: {parts}")

@@ -64,6 +64,8 @@ def prepare(sweep: SweepConfig, family: str, task: str) -> Prepared:
     for name, examples in (("val", splits.val), ("test", splits.test)):
         if examples:
             tables[name] = tokenize_split(examples, tokenizer, record, data.max_length, scored=True, trained=seen[name])
+    judged = [tables[name] for name in ("val", "test") if name in tables]
+    lost = golds_lost(task_of(data).judge, data, sweep.base.evaluation, judged, tokenizer)
     first_stage_table = tokenize_split(first, tokenizer, record, sweep.pretrain.data.max_length) if sweep.pretrain is not None else None
     cap = sweep.max_new_tokens_of(task) or task_of(data).max_new_tokens
     check_lengths(record, sweep, [*tables.values(), *([first_stage_table] if first_stage_table is not None else [])], cap)
@@ -95,6 +97,7 @@ def prepare(sweep: SweepConfig, family: str, task: str) -> Prepared:
             "max_length": data.max_length,
             "base_examples": len(base_half),
             "golds_unscored": unscored,
+            "golds_lost": lost,
             "pretrain_left_out": left_out,
             "max_new_tokens": cap,
             **found_report(record, checkpoint),
@@ -148,6 +151,20 @@ def golds_unscored(judge: str, data: DataConfig, evaluation: EvaluationConfig, e
         example, result = bad[0]
         raise ValueError(f"the judge of {data.task} scores no reference correct; {example.id}: {result.error or repr(example.code)}")
     return len(bad)
+
+
+def golds_lost(judge: str, data: DataConfig, evaluation: EvaluationConfig, tables: Sequence[TokenTable], tokenizer: Any) -> int:
+    """Number of examples whose reference is scored correct, but no longer after it was encoded as an answer and decoded as an output."""
+    score, lost = judge_of(judge, data, evaluation), 0
+    for table in tables:
+        stop = tokenizer.convert_tokens_to_ids(table.turn_end)
+        for i, (reference, extra) in enumerate(zip(table.references, table.extras, strict=True)):
+            ids = table.lm[i][table.prompt_length[i] :]
+            ids = ids[: next(iter(np.flatnonzero(ids == stop)), len(ids))]
+            output = tokenizer.decode(ids.tolist(), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+            if output.strip() != reference.strip() and not table.options:
+                lost += score(reference, reference, extra).correct and not score(output, reference, extra).correct
+    return lost
 
 
 def _identity(*parts: str) -> str:

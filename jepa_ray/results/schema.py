@@ -132,7 +132,8 @@ SUMMARY: dict[str, Column] = {
     "val_anisotropy": Column(REAL, "Mean cosine between the states of distinct validation texts. Null for causal models."),
     "test_anisotropy": Column(REAL, "`val_anisotropy` on the test split. Null if that was not scored, and for causal models."),
     "chance": Column(
-        REAL, "Accuracy of guessing without the question, on the last split judged (masked encoders: val). 0 if answers are not labels."
+        REAL,
+        "Accuracy of guessing without the question, on the last split judged (masked encoders: val). 0 unless answers are labels or few.",
     ),
     "pretrain_ce": Column(REAL, "Mean cross-entropy in the last epoch of the first stage, nats per label. Null without a first stage."),
     "pretrain_jepa": Column(REAL, "Mean JEPA loss per pair in the last epoch of the first stage. Null if that has no JEPA term."),
