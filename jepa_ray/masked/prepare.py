@@ -102,7 +102,8 @@ def prepare_masked(sweep: SweepConfig, family: str, task: str) -> MaskedPrepared
     prepared = _prepared(sweep, family, task, corpus, checkpoint=checkpoint, tokenizer=tokenizer, limit=shape.max_position_embeddings)
     weights = weights_of(checkpoint, revision)
     identity, former = (hashlib.sha256((corpus.dataset_sha + sha).encode()).hexdigest() for sha in (weights.sha, weights.former_sha))
-    return replace(prepared, identity=identity, former_identity=former, weights=weights, revision=revision)
+    report = {**prepared.report, "weights_sha": weights.sha}
+    return replace(prepared, identity=identity, former_identity=former, weights=weights, revision=revision, report=report)
 
 
 def _prepared(sweep: SweepConfig, family: str, task: str, corpus: Corpus, *, checkpoint: str, tokenizer: Any, limit: int) -> MaskedPrepared:

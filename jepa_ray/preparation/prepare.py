@@ -94,6 +94,7 @@ def prepare(sweep: SweepConfig, family: str, task: str) -> Prepared:
             **splits.report,
             "family": family,
             "checkpoint": checkpoint,
+            "weights_sha": weights.sha,
             "max_length": data.max_length,
             "base_examples": len(base_half),
             "golds_unscored": unscored,
