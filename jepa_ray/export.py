@@ -20,7 +20,7 @@ from typing import Any
 from jepa_ray.config.messages import folded
 from jepa_ray.results import FACTS, KeptModel, add_facts, kept_models, model_damage, read_trials, unreadable_models
 from jepa_ray.system import atomic, full_disk
-from jepa_ray.system.digests import weights_sha
+from jepa_ray.system.digests import same_weights
 
 OK, BAD_INPUT = 0, 2
 
@@ -147,7 +147,7 @@ def _merge(model: KeptModel, folder: Path, to: Path) -> None:
     alone = "train again (--fresh)" if _of_first_stage(model) else "export the adapters alone, without --merge"
     if facts["local"] and not Path(base).is_dir():
         raise ValueError(f"{base}, the base of {model.arm}, seed {model.seed}, no longer exists; restore that folder, or {alone}")
-    if known and Path(base).is_dir() and weights_sha(base, facts["revision"]) != known:
+    if known and Path(base).is_dir() and not same_weights(base, facts["revision"], known):
         raise ValueError(
             f"{base} has changed since {model.arm}, seed {model.seed}, was trained on it, so its adapters no longer fit; restore that "
             f"folder, or {alone}"

@@ -14,6 +14,7 @@ from typing import Any
 
 from jepa_ray.config import OWN_DATA, DataConfig
 from jepa_ray.data.example import Example
+from jepa_ray.data.sameness import Seen, key, pair
 from jepa_ray.data.sources import read_as, resolve
 from jepa_ray.data.splits import split_base, split_groups, subset, without
 from jepa_ray.data.tasks import gsm8k, hellaswag, nlrx, nlrx_turk, nq_open, paraphrase, reviews, spider, text
@@ -79,9 +80,9 @@ def task_of(data: DataConfig) -> Task:
         raise ValueError(f"data.task {data.task!r} is unknown; available: {', '.join(sorted(DATASETS))}")
     if data.task == OWN:
         return text.own(data)
-    for key in OWN_DATA:
-        if getattr(data, key) is not None:
-            raise ValueError(f"data.{key} {text.not_own(key, data.task)}")
+    for name in OWN_DATA:
+        if getattr(data, name) is not None:
+            raise ValueError(f"data.{name} {text.not_own(name, data.task)}")
     return DATASETS[data.task]
 
 
@@ -97,12 +98,6 @@ def first_stage(pretrain: DataConfig, splits: Splits, data: DataConfig) -> tuple
             f"of {data.task}; give other data"
         )
     return kept, len(train) - len(kept)
-
-
-def texts_of(*splits: Sequence[Example]) -> frozenset[str]:
-    """The questions of some splits: Texts, after the earlier turns if there are any. An example whose question is also in training is
-    leaked: the question was seen with an answer."""
-    return frozenset(example.question for split in splits for example in split)
 
 
 def digest(examples: Sequence[Example]) -> str:
@@ -157,19 +152,20 @@ def _with_system(task: Task, examples: Sequence[Example]) -> list[Example]:
 
 
 def _report(data: DataConfig, train: Sequence[Example], val: Sequence[Example], test: Sequence[Example]) -> dict[str, Any]:
-    """Sizes, repeated pairs, contradictions and digest of each split; how many test examples share their text (their answer) with train
-    or val."""
-    texts = texts_of(train, val)
-    codes = {example.code for split in (train, val) for example in split}
-    overlap_text = sum(example.question in texts for example in test)
-    overlap_target = sum(example.code in codes for example in test)
+    """Sizes, repeated pairs, contradictions, unused messages and digest of each split; how many test examples are leaked from train or val,
+    that is, the same as one there (`sameness.py`), and how many share their answer."""
+    seen = Seen([*train, *val])
+    codes = {key(example.code) for split in (train, val) for example in split}
+    overlap_text = sum(example in seen for example in test)
+    overlap_target = sum(key(example.code) in codes for example in test)
     splits = {"train": train, "val": val, "test": test}
     return {
         "task": data.task,
         "files": {"train": data.train, "test": data.test},
         "sizes": {name: len(split) for name, split in splits.items()},
-        "duplicates": {name: len(split) - len({(example.question, example.code) for example in split}) for name, split in splits.items()},
+        "duplicates": {name: len(split) - len(set(map(pair, split))) for name, split in splits.items()},
         "contradictions": {name: contradictions(split) for name, split in splits.items()},
+        "unused_messages": {name: sum(example.unused for example in split) for name, split in splits.items()},
         "sha": {name: digest(split) for name, split in splits.items()},
         "answers_apart": data.train is not None and task_of(data).split_by == "answer" and overlap_target > 0,
         "overlap_text": overlap_text,
@@ -183,5 +179,6 @@ def contradictions(examples: Sequence[Example]) -> int:
     """Examples whose question has another answer elsewhere in the split: no model can get all of them right."""
     answers: dict[tuple[str, str], set[str]] = {}
     for example in examples:
-        answers.setdefault((example.system, example.question), set()).add(example.code)
-    return sum(len(answers[example.system, example.question]) > 1 for example in examples)
+        question, answer = pair(example)
+        answers.setdefault((key(example.system), question), set()).add(answer)
+    return sum(len(answers[key(example.system), pair(example)[0]]) > 1 for example in examples)

@@ -16,7 +16,8 @@ def labelled(sentences: Sequence[str], task: str, family: str | None = None) -> 
 
 
 def of_task(report: Mapping[str, Any]) -> list[str]:
-    """Sizes, repeated pairs, contradictions, overlap of test with training, and references that the task's own judge rejects."""
+    """Sizes, repeated pairs, contradictions, overlap of test with training, messages that are not used, and references that the task's own
+    judge rejects."""
     sizes, repeated = report["sizes"], report["duplicates"]
     formats = report.get("formats", {})
     same = len(set(formats.values())) == 1
@@ -35,6 +36,9 @@ def of_task(report: Mapping[str, Any]) -> list[str]:
             f"{report['overlap_target']} ({report['overlap_target_share']:.1%}) their answer with train or validation"
             + ("; validation shares none with train, so it is harder than test" if report.get("answers_apart") else "")
         )
+    if unused := {name: count for name, count in report.get("unused_messages", {}).items() if count}:
+        parts = ", ".join(f"{count} of {name}" for name, count in unused.items())
+        out.append(f"messages after the last answer of their conversation, which are not used: {parts}")
     if unscored := report.get("golds_unscored"):
         out.append(f"{unscored} references of validation and test are rejected by the task's own judge: no output can be correct there")
     if no_regex := report.get("golds_no_regex"):
@@ -57,7 +61,8 @@ def fewer_than_asked(fewer: Mapping[str, Sequence[int]]) -> list[str]:
 
 
 def of_family(report: Mapping[str, Any]) -> list[str]:
-    """Token lengths in training; in any split, examples that are dropped for their length or contain the text of special tokens."""
+    """Token lengths in training; in any split, examples that are dropped for their length or contain the text of special tokens; references
+    that the tokenizer cannot reproduce."""
     tokens = report["tokens"]
     lengths = ", ".join(
         f"{name} {table['p50']:.0f} / {table['p95']:.0f} / {table['max']}"
@@ -82,6 +87,11 @@ def of_family(report: Mapping[str, Any]) -> list[str]:
     if over := {name: split["over_cap"] for name, split in tokens.items() if split.get("over_cap") and name != "pretrain"}:
         parts = ", ".join(f"{count} of {name}" for name, count in over.items())
         out.append(f"answers longer than max_new_tokens = {report['max_new_tokens']}, so that no output can equal them: {parts}; raise it")
+    if lost := report.get("golds_lost"):
+        out.append(
+            f"{lost} references of validation and test do not survive the tokenizer: encoded and decoded again, they are not correct, "
+            "and no output can be"
+        )
     if special := {name: split["special"] for name, split in tokens.items() if split["special"]}:
         parts = ", ".join(f"{count} of {name}" for name, count in special.items())
         out.append(f"messages that contain the text of a special token, which is read as ordinary text: {parts}")

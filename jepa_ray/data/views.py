@@ -14,7 +14,7 @@ that with text that their answers do not begin with (a `<think>`).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -204,13 +204,13 @@ def tokenize_split(
     max_length: int,
     *,
     scored: bool = False,
-    trained: Collection[str] = frozenset(),
+    trained: Container[Example] = (),
 ) -> TokenTable:
     """Tokenise a split once, for all trials of a family. Examples with a sequence over `max_length` tokens are dropped and counted.
 
     `scored`: outputs are judged on this split. Then only an overlong prompt drops an example, so that families drop nearly the same ones,
     and the options of choice tasks are tokenised.
-    `trained`: questions of the splits before this one (`datasets.texts_of`), to mark its leaked examples.
+    `trained`: the splits before this one (`sameness.Seen`), to mark its leaked examples.
 
     Raises:
         ValueError: a slow tokenizer, a template that cannot render the turns, or every example too long.
@@ -232,7 +232,7 @@ def tokenize_split(
         example_ids=tuple(examples[i].id for i in kept),
         questions=tuple(examples[i].text for i in kept),
         references=tuple(examples[i].code for i in kept),
-        leaked=tuple(examples[i].question in trained for i in kept),
+        leaked=tuple(examples[i] in trained for i in kept),
         lm=Ragged.of([lm_ids[i] for i in kept]),
         prompt_length=np.array([prompt_lengths[i] for i in kept], dtype=np.int64),
         text=Ragged.of([text_ids[i] for i in kept]),

@@ -14,7 +14,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from jepa_ray.config import Arm, ModelConfig, ObjectiveConfig, ResourcesConfig, SweepConfig, TrialConfig, arms
-from jepa_ray.data.datasets import first_stage, task_of
+from jepa_ray.data.datasets import OWN, first_stage, task_of
 from jepa_ray.data.example import Example
 from jepa_ray.data.packing import make_batch
 from jepa_ray.data.report import labelled, of_family, of_task
@@ -29,7 +29,7 @@ from jepa_ray.objectives.layouts import views_of
 from jepa_ray.plan import Estimate, trial_config
 from jepa_ray.preparation.demand import demand
 from jepa_ray.preparation.prepare import check_lengths, found_report, token_report, usable_family
-from jepa_ray.preparation.references import judged_references
+from jepa_ray.preparation.references import golds_lost, judged_references
 from jepa_ray.preparation.rows import draw
 from jepa_ray.preparation.stand_ins import PlannedData, planned_checkpoint, planned_data
 from jepa_ray.preparation.tiny_base import base_tokenizer, split_for_base
@@ -159,8 +159,12 @@ def _workload(
     num_trainable = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
     cap = sweep.max_new_tokens_of(task) or task_of(data).max_new_tokens
     check_lengths(record, sweep, [table, *([first_stage_table] if first_stage_table is not None else [])], cap)
+    judged: list[TokenTable] = []
+    if planned.note is None and note is None and data.task == OWN:
+        judged = [tokenize_split([*splits.val, *splits.test], tokenizer, record, data.max_length, scored=True)]
     report = {
         "tokens": {"train": token_report(table, cap)},
+        "golds_lost": golds_lost(task_of(data).judge, data, sweep.base.evaluation, judged, tokenizer),
         "base_examples": len(base),
         "max_length": data.max_length,
         "max_new_tokens": cap,

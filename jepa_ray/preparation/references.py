@@ -7,10 +7,14 @@ repeats it. A sweep on such data measures nothing, so it is refused; where only 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
 
 from jepa_ray.config import DataConfig, EvaluationConfig
 from jepa_ray.data.datasets import OWN, Splits, task_of
 from jepa_ray.data.example import Example
+from jepa_ray.data.views import TokenTable
 from jepa_ray.evaluation import regexes
 from jepa_ray.evaluation.judges import judge_of
 from jepa_ray.evaluation.metrics import plain
@@ -47,6 +51,20 @@ def judged_references(data: DataConfig, evaluation: EvaluationConfig, splits: Sp
         if judge == "contains":
             counts["golds_short"] += sum(len(plain(example.code)) <= SHORT for example in examples)
     return counts
+
+
+def golds_lost(judge: str, data: DataConfig, evaluation: EvaluationConfig, tables: Sequence[TokenTable], tokenizer: Any) -> int:
+    """Number of examples whose reference is scored correct, but no longer after it was encoded as an answer and decoded as an output."""
+    score, lost = judge_of(judge, data, evaluation), 0
+    for table in tables:
+        stop = tokenizer.convert_tokens_to_ids(table.turn_end)
+        for i, (reference, extra) in enumerate(zip(table.references, table.extras, strict=True)):
+            ids = table.lm[i][table.prompt_length[i] :]
+            ids = ids[: next(iter(np.flatnonzero(ids == stop)), len(ids))]
+            output = tokenizer.decode(ids.tolist(), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+            if output.strip() != reference.strip() and not table.options:
+                lost += score(reference, reference, extra).correct and not score(output, reference, extra).correct
+    return lost
 
 
 def _require_labels(data: DataConfig, examples: Sequence[Example]) -> None:

@@ -15,14 +15,12 @@ from typing import Any
 import torch
 
 from jepa_ray.config import TrialConfig
-from jepa_ray.data.datasets import task_of
-from jepa_ray.data.views import TokenTable
-from jepa_ray.evaluation.metrics import guessing
 from jepa_ray.models.loading import load_tokenizer, uses_bf16
 from jepa_ray.models.network import Network, compilable
 from jepa_ray.results import TrialResult, now, save_progress
 from jepa_ray.system.heartbeat import HEARTBEAT
 from jepa_ray.training.build import build
+from jepa_ray.training.chance import chance
 from jepa_ray.training.cost import FlopModel, Spent
 from jepa_ray.training.diagnostics.monitor import Watch
 from jepa_ray.training.epochs import EpochPart, Rows, all_epochs, train_epoch, validated_after
@@ -314,10 +312,3 @@ def score_test(
         metrics=[*progress.metrics, *({**cost, "split": "test", "name": name, "value": value} for name, value in scores.items())],
         predictions=[*progress.predictions, *rows],
     )
-
-
-def chance(config: TrialConfig, prepared: Prepared, judged: TokenTable) -> float:
-    """Accuracy of guessing on a split; 0 if answers are not labels. Measured, because the task's number is for its public data only."""
-    if not task_of(config.data).has_labels:
-        return 0.0
-    return guessing(prepared.train.references, judged.references)

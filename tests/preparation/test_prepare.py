@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import shutil
@@ -14,6 +15,7 @@ import pytest
 
 from jepa_ray.config import ModelConfig, SweepConfig, arms
 from jepa_ray.conformance.forms import FORMS
+from jepa_ray.data.report import of_family
 from jepa_ray.masked.network import load_masked_lm
 from jepa_ray.masked.prepare import estimate_masked, prepare_masked, write_tiny_encoder
 from jepa_ray.models import loading
@@ -21,6 +23,7 @@ from jepa_ray.plan import trial_config
 from jepa_ray.preparation.estimate import estimate
 from jepa_ray.preparation.prepare import prepare
 from jepa_ray.preparation.text_checks import examples
+from jepa_ray.system.digests import former_weights_sha
 from jepa_ray.training.prepared import Prepared
 from jepa_ray.training.runtime import Runtime
 from jepa_ray.training.trial import run_trial
@@ -186,6 +189,16 @@ def test_a_folder_has_no_commit(tiny_checkpoints: dict[str, Path], tmp_path: Pat
     assert prepared_from(snapshot).revision is None
 
 
+def test_identity_is_of_data_and_weights_as_earlier_versions_made_it(checkpoint: Path) -> None:
+    """For small files. Code and vocabulary files, which those versions did not look at, change it."""
+    prepared = prepared_from(checkpoint)
+    sha = hashlib.sha256((prepared.dataset_sha + former_weights_sha(str(checkpoint), None)).encode()).hexdigest()
+    assert prepared.identity == prepared.former_identity == sha and prepared.weights.written
+    (checkpoint / "merges.txt").write_text("a b")
+    changed = prepared_from(checkpoint)
+    assert changed.identity != sha and changed.former_identity == sha
+
+
 def test_a_masked_encoder_is_of_its_commit(monkeypatch: pytest.MonkeyPatch) -> None:
     from jepa_ray.masked import network
 
@@ -299,3 +312,28 @@ def test_what_a_found_family_cannot_do_is_refused_before_any_trial(forms: dict[s
     template = (broken / "chat_template.jinja").read_text()
     (broken / "chat_template.jinja").write_text(template.replace("~ eos_token", "~ '!' ~ eos_token"))
     refused(auto_sweep(broken), "fails the check `labels`: labels are")
+
+
+# --- references that the tokenizer changes
+
+
+@pytest.mark.parametrize(("judge", "lost"), [("exact", 5), ("contains", 5), ("number", 0)])
+def test_references_that_do_not_survive_the_tokenizer_are_counted(judge: str, lost: int, checkpoint: Path, tmp_path: Path) -> None:
+    """A tokenizer in lower case: answers with a capital cannot be reproduced, but their numbers can. In the run and in its plan."""
+    tokenizer = json.loads((checkpoint / "tokenizer.json").read_text(encoding="utf-8"))
+    tokenizer["normalizer"] = {"type": "Lowercase"}
+    (checkpoint / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
+    files = {"train": tmp_path / "train.jsonl", "test": tmp_path / "test.jsonl"}
+    for name, path in files.items():
+        answers = ["capital" if name == "train" or number >= 5 else "Capital" for number in range(12)]
+        rows = [{"question": f"{name} dog {i}", "answer": f"{answer} {i}"} for i, answer in enumerate(answers)]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    data = {"task": "text", "judge": judge, "num_val": 4, **{name: str(path) for name, path in files.items()}}
+    sweep = sweep_of(checkpoint, data=data)
+    report = prepare(sweep, "llama3", "text").report
+    assert report["golds_lost"] == lost and report["golds_unscored"] == 0
+    for sentences in (of_family(report), estimate(sweep)[1]):
+        told = [sentence for sentence in sentences if "do not survive the tokenizer" in sentence]
+        assert len(told) == (1 if lost else 0) and all(
+            "5 references of validation and test do not survive" in sentence for sentence in told
+        )
