@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,13 +42,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Order the files for `make test`, and skip `gpu` tests without CUDA; `-ra` prints the reason.
 
     pytest-xdist gives whole files to its processes, in this order, because a file's fixtures are made once (`--dist loadfile`; its groups,
-    `loadgroup`, have no effect with pytest 9.2). Files with tests that start Ray come first, then those with slow tests: a long file that
-    starts last would leave the other processes without work. torch is imported only if there are `gpu` tests.
+    `loadgroup`, have no effect with pytest 9.2). A long file that starts last would leave the other processes without work, so files with
+    tests that start Ray come first, then those with slow tests, and small files last. torch is imported only if there are `gpu` tests.
     """
-    first = {item.path: 2 for item in items}
+    sizes = Counter(item.path for item in items)
+    ranks = dict.fromkeys(sizes, 2)
     for item in items:
-        first[item.path] = min(first[item.path], 0 if item.get_closest_marker("ray") else 1 if item.get_closest_marker("slow") else 2)
-    items.sort(key=lambda item: first[item.path])
+        ranks[item.path] = min(ranks[item.path], 0 if item.get_closest_marker("ray") else 1 if item.get_closest_marker("slow") else 2)
+    items.sort(key=lambda item: (ranks[item.path], -sizes[item.path] if ranks[item.path] else 0))
     gpu_items = [item for item in items if item.get_closest_marker("gpu")]
     if not gpu_items:
         return

@@ -141,7 +141,7 @@ def test_adapters_are_not_merged_into_another_base(
 def test_a_sweep_ends_with_models_that_answer_as_they_were_scored(tiny_checkpoints: dict[str, Path], tmp_path: Path) -> None:
     """The whole path: a sweep of LoRA trials, its kept medians, their cards, an export, and a second run, which changes nothing.
 
-    One cluster serves both runs, with room for one trial: every further process would load torch and transformers, for a second of training.
+    One cluster serves both runs, with room for one trial: each further process would load torch and transformers for a second of training.
     """
     from jepa_ray.orchestration.cluster import connect
 
