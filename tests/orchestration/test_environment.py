@@ -82,7 +82,7 @@ def head() -> Iterator[str]:
         other.bind(("127.0.0.1", 0))
         port, client = one.getsockname()[1], other.getsockname()[1]
     home = tempfile.mkdtemp(prefix="ray-")  # a short path, because the sockets are in it
-    command = [str(Path(sys.executable).with_name("ray")), "start", "--head", f"--port={port}", "--num-cpus=1", "--block"]
+    command = [str(Path(sys.executable).with_name("ray")), "start", "--head", f"--port={port}", "--num-cpus=2", "--block"]
     command += ["--include-dashboard=false", f"--ray-client-server-port={client}", "--min-worker-port=0", "--max-worker-port=0"]
     environ = {**os.environ, "RAY_TMPDIR": home, "RAY_AUTH_MODE": "token"}
     process = subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True, start_new_session=True)
