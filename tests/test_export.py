@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 
 import jepa_ray
 from jepa_ray import export
-from jepa_ray.config import LoraConfig, TrialConfig
+from jepa_ray.config import LoraConfig, ResourcesConfig, TrialConfig
 from jepa_ray.data.datasets import load_splits
 from jepa_ray.models.loading import load_tokenizer
 from jepa_ray.results import TrialResult, add_facts, kept_models, model_folder, read_model, write_trial
@@ -242,7 +242,12 @@ def test_adapters_of_a_first_stage_are_exported_merged_only(kept: Path, tmp_path
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_a_sweep_ends_with_models_that_answer_as_they_were_scored(tiny_checkpoints: dict[str, Path], tmp_path: Path) -> None:
-    """The whole path: a sweep of LoRA trials, its kept medians, their cards, an export, and a second run, which changes nothing."""
+    """The whole path: a sweep of LoRA trials, its kept medians, their cards, an export, and a second run, which changes nothing.
+
+    One cluster serves both runs, with room for one trial: each further process would load torch and transformers for a second of training.
+    """
+    from jepa_ray.orchestration.cluster import connect
+
     tree = {
         "name": "kept",
         "output": str(tmp_path),
@@ -260,7 +265,11 @@ def test_a_sweep_ends_with_models_that_answer_as_they_were_scored(tiny_checkpoin
             "evaluation": {"max_new_tokens": 12, "diagnostic_pairs": 0},
         },
     }
-    swept = jepa_ray.run(tree)
+    with connect(ResourcesConfig(dashboard=False), num_cpus=1):
+        swept = jepa_ray.run(tree)
+        before = {path: path.stat().st_mtime_ns for path in (swept.folder / "models").rglob("*")}
+        jepa_ray.run(tree)
+    assert {path: path.stat().st_mtime_ns for path in (swept.folder / "models").rglob("*")} == before
     models = {model.arm: model for model in kept_models(swept.folder)}
     assert set(models) == {"baseline/llama3", "jepa/llama3"} and not (swept.folder / "models" / ".waiting").exists()
     trials = swept.trials.set_index("trial_id")
@@ -280,7 +289,3 @@ def test_a_sweep_ends_with_models_that_answer_as_they_were_scored(tiny_checkpoin
         expected.append(rows["prediction"].tolist())
     texts, modules = answers(asked)
     assert texts == expected and modules == [] and len(expected[0]) == 5
-
-    before = {path: path.stat().st_mtime_ns for path in (swept.folder / "models").rglob("*")}
-    jepa_ray.run(tree)
-    assert {path: path.stat().st_mtime_ns for path in (swept.folder / "models").rglob("*")} == before
