@@ -13,6 +13,7 @@ from jepa_ray.config import ModelConfig
 from jepa_ray.models.folders import fault_of
 from jepa_ray.models.loading import load_config
 from jepa_ray.results import model_folder
+from tests.model_cards import facts
 
 
 def adapter(folder: Path, **trial: object) -> Path:
@@ -52,7 +53,7 @@ def test_files_links_and_empty_names(tmp_path: Path) -> None:
 def test_kept_adapters_name_the_command_that_merges_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     results = tmp_path / "my results"
     folder = model_folder(results, "jepa/auto", 82)
-    adapter(folder, arm="jepa/auto", trial_id="abc", config={"seed": 82}, adapter=True)
+    adapter(folder, **facts("abc", arm="jepa/auto", config=facts()["config"] | {"seed": 82}, adapter=True))
     (results / "sweep.yaml").touch()
     monkeypatch.chdir(results)
     for path, source in ((str(folder), str(results)), (str(folder.relative_to(results)), ".")):

@@ -93,7 +93,9 @@ def test_some_references_that_cannot_be_judged_are_counted(tmp_path: Path) -> No
 
 def test_usual_data_pass(tmp_path: Path) -> None:
     for judge, answers in (("label", ["good", "bad"] * 3), ("exact", ["same"] * 6), ("contains", WORDS)):
-        assert found(data_of(tmp_path, judge, answers, answers)) == {"golds_unscored": 0, "golds_no_regex": 0, "golds_short": 0}
+        counts = found(data_of(tmp_path, judge, answers, answers))
+        assert (counts["golds_unscored"], counts["golds_no_regex"]) == (0, 0)
+        assert (counts["golds_short"] > 0) == (judge == "contains"), "red has three letters"
     assert found(DataConfig(num_train=8, num_val=4, num_test=4)) == {"golds_unscored": 0, "golds_no_regex": 0, "golds_short": 0}
 
 
