@@ -50,8 +50,9 @@ report: $(READY)
 	@$(BIN)/python -m jepa_ray.sweep search_spaces/report.yaml $(ARGS) || test $$? -eq 1
 	@$(BIN)/python -m analysis.report results/report
 
+# Compiled modules are kept in any case (in __pycache__, until `make clean`): the tests start over a hundred processes.
 test: $(READY)
-	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadgroup --no-loadscope-reorder $(ARGS)
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

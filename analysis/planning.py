@@ -194,6 +194,16 @@ def lines(spread: Spread, *, seeds: int, examples: int, claims: int, margin: flo
     return [*out, f"based on {spread.origin}", *([spread.warning] if spread.warning else [])]
 
 
+def told(spread: Spread, *, seeds: int, examples: int, claims: int, margin: float = 0.01) -> list[str]:
+    """`lines`; or for a single seed, that nothing can be tested on it, and the differences that 5, 10 and 20 seeds detect."""
+    if seeds != 1:
+        return lines(spread, seeds=seeds, examples=examples, claims=claims, margin=margin)
+    detectable = crossed.plan(spread.parts, examples=examples, seeds=PLANS, power=POWER, alpha=planned_level(claims))
+    found = "; ".join(f"{n} seeds: {_in_points(detectable[n])}" for n in PLANS if detectable[n] < 1)
+    would = f"detectable with more seeds x {counted(examples, 'example')} (power {POWER:g}, {counted(claims, 'claim')}): {found or 'none'}"
+    return [f"one seed cannot be tested, since it does not show how much seeds differ; {would}", f"based on {spread.origin}"]
+
+
 def _points(share: float) -> str:
     return f"{100 * share:.2g}" if share < 0.1 else f"{100 * share:.3g}"
 

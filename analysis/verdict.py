@@ -58,6 +58,11 @@ class Report:
     """Why it is unknown which arms are compared; None if it is known."""
 
     @property
+    def seen(self) -> set[str]:
+        """Arms whose verdict could have been any: showing this report is a look at their results."""
+        return {str(arm).partition(" (")[0] for one in self.verdicts if one.complete for arm in (one.method, one.baseline)}
+
+    @property
     def none(self) -> list[str]:
         """If there is no verdict, the sentence that says so."""
         if self.verdicts:
@@ -103,11 +108,13 @@ def _word(verdict: Verdict, margin: float) -> None:
     verdict.reasons += [Reason(name, None, text) for name, text in _for_information(verdict)]
     if verdict.clean is not None:
         verdict.notes.insert(0, f"{leaked_text(verdict.clean)}.")
-    head = f"{verdict.method} against {verdict.baseline}: {points(verdict.difference)} points of {verdict.metric} over {_size(verdict)}"
+    gap = f"{points(verdict.difference)} points of" if abs(verdict.difference) > 1e-9 else "no difference in"
+    head = f"{verdict.method} against {verdict.baseline}: {gap} {verdict.metric} over {_size(verdict)}"
     if verdict.look is not None and verdict.look < len(verdict.looks):
         head += f" (raced, stopped at look {verdict.look} of {len(verdict.looks)})"
     if verdict.identical and verdict.verdict == "equivalent":
-        tail = f"; both are right on exactly the same examples at these seeds (Holm p = {verdict.p_equivalence_holm:.3g})"
+        rare = f"which would be rare if they differed by {sized(margin)} (Holm p = {verdict.p_equivalence_holm:.3g})"
+        tail = f"; both are right on exactly the same examples at these seeds, {rare}"
     elif verdict.verdict == "equivalent":
         tail = f", within {sized(margin)} of each other (TOST, Holm p = {verdict.p_equivalence_holm:.3g})"
     elif verdict.verdict != "undecided":

@@ -1,7 +1,7 @@
 """Command line and Python API: one YAML file in, tables of results out.
 
     python -m jepa_ray.sweep FILE [key=value ...] [--dry-run] [--extend] [--fresh] [--schema]
-    jepa-ray sweep FILE ...         the same, where the package is installed; `jepa-ray` alone lists the other commands
+    jepa-ray sweep FILE ...         the same, where the package is installed; `jepa-ray` (or `python -m jepa_ray`) lists the other commands
 
 Exit code 0: every trial is terminal and none FAILED; 1: some FAILED; 2: bad input, nothing was started; 130: stopped by Ctrl-C.
 The same command again goes on where the last one ended. Everything is validated before torch or Ray is imported.
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from jepa_ray.config import Arm, SweepConfig, arms, compared
 from jepa_ray.config.messages import folded
 from jepa_ray.orchestration.cluster import Interrupt, signals
-from jepa_ray.orchestration.sweep_folder import lock_folder, same_command
+from jepa_ray.orchestration.sweep_folder import lock_folder, look, same_command
 from jepa_ray.plan.load import load_sweep, shipped
 from jepa_ray.system import full_disk
 
@@ -166,15 +166,17 @@ def main(argv: Sequence[str] | None = None, prepare_one: Prepare | None = None, 
             from jepa_ray.orchestration.planning import plan
             from jepa_ray.plan.describe import describe
 
-            declared = arms(sweep)
+            found = look(sweep, extend=options.extend, fresh=options.fresh)
+            sweep, declared = found.sweep, arms(sweep)
             try:
                 planned = plan(sweep)
             except ValueError:  # no model, or no data, of any arm: the plan itself needs neither
-                print(folded(describe(sweep, declared), sys.stdout), end="\n\n")
+                print(folded(describe(sweep, declared, folder=found.lines), sys.stdout), end="\n\n")
                 raise
             power = detectable(sweep, declared, planned.estimates)
-            print(folded(describe(sweep, declared, planned.estimates, planned.facts, power, planned.hardware), sys.stdout))
+            print(folded(describe(sweep, declared, planned.estimates, planned.facts, power, planned.hardware, found.lines), sys.stdout))
             planned.check()
+            found.check()
             return OK if len(planned.estimates) == len(declared) else SOME_FAILED
         with signals() as interrupt, lock_folder(sweep, extend=options.extend, fresh=options.fresh) as (claimed, folder):
             again = same_command(arguments, sweep, claimed)
@@ -246,10 +248,9 @@ def _run(sweep: SweepConfig, folder: Path, interrupt: Interrupt, prepare_one: Pr
         board = Board(sweep, console, planned)
         board.best_before(results.read_trials(folder))
         with board.shown():  # left before Ray shuts down: the table asks it for heartbeats
-            decide = race_rule(sweep, declared, results.read_looks(folder))
-            outcome = run_sweep(
-                sweep, folder, cluster, board, interrupt=interrupt, prepare_one=prepare_one, run_trial=run_trial, decide=decide
-            )
+            going_on = race_rule(sweep, declared, results.read_looks(folder))
+            replaced = {"prepare_one": prepare_one, "run_trial": run_trial}
+            outcome = run_sweep(sweep, folder, cluster, board, interrupt=interrupt, decide=going_on, **replaced)
     for table in tables(sweep, folder):
         console.print(Text(f"\n{table}"))
     for row in outcome.failed:
@@ -266,12 +267,12 @@ def _run(sweep: SweepConfig, folder: Path, interrupt: Interrupt, prepare_one: Pr
 def detectable(sweep: SweepConfig, arms: Sequence[Arm], estimates: Mapping[str, Estimate]) -> list[str]:
     """Lines of the plan: the smallest difference that its seeds and test examples detect, task by task where their sizes differ.
 
-    Empty where nothing is compared with a baseline, or on fewer than two seeds. Raises ValueError where `confirm.pilot` cannot be used.
+    Empty where nothing is compared with a baseline, or confirmed. Raises ValueError where `confirm.pilot` cannot be used.
     """
     from analysis import planning
 
-    claims, seeds = compared(arms, controls=False), len(sweep.confirm.seeds)
-    if not claims or seeds < 2:
+    claims, confirm, seeds = compared(arms, controls=False), sweep.confirm, len(sweep.confirm.seeds)
+    if not claims or not seeds:
         return []
     sizes: dict[int, list[str]] = {}
     for arm in arms:
@@ -280,12 +281,9 @@ def detectable(sweep: SweepConfig, arms: Sequence[Arm], estimates: Mapping[str, 
             names += [arm.task] if arm.task not in names else []
     out = []
     for examples, tasks in sizes.items():
-        confirm = sweep.confirm
-        if confirm.pilot is not None:
-            spread = planning.pilot(Path(confirm.pilot))
-        else:
-            spread = planning.stated(examples, confirm.sd_seed, confirm.discordance)
-        told = planning.lines(spread, seeds=seeds, examples=examples, claims=len(claims), margin=confirm.margin)
+        pilot = planning.pilot(Path(confirm.pilot)) if confirm.pilot is not None else None
+        spread = pilot or planning.stated(examples, confirm.sd_seed, confirm.discordance)
+        told = planning.told(spread, seeds=seeds, examples=examples, claims=len(claims), margin=confirm.margin)
         out += [f"{', '.join(tasks)}: {line}" if len(sizes) > 1 else line for line in told]
     return out
 
@@ -320,8 +318,7 @@ def rulings(sweep: SweepConfig, folder: Path) -> list[Ruling]:
         found = judge(gather(folder))
     except ValueError as error:
         return [((), [f"none: {error}"])]
-    seen = {str(arm).partition(" (")[0] for ruling in found.verdicts if ruling.complete for arm in (ruling.method, ruling.baseline)}
-    results.record_look(folder, "verdict", sweep.confirm.seeds, sweep.confirm.race, seen)
+    results.record_look(folder, "verdict", sweep.confirm.seeds, sweep.confirm.race, found.seen)
     told: list[Ruling] = []
     for ruling in found.verdicts:
         shown = [reason for reason in ruling.conditions if reason.name == "equal FLOPs" and ruling.kind == "claim"]
@@ -331,10 +328,8 @@ def rulings(sweep: SweepConfig, folder: Path) -> list[Ruling]:
 
 
 def race_rule(sweep: SweepConfig, arms: Sequence[Arm], looked: Sequence[Look] = ()) -> Decide | None:
-    """(paired differences, look) -> whether a comparison is run on more seeds, and why; None where `confirm.race` asks for no race.
-
-    The level is that of the smallest p in Holm's correction over all claims, and that of the looks before this plan.
-    """
+    """(paired differences, look) -> whether a comparison is run on more seeds, and why; None where `confirm.race` asks for no race. The
+    level is that of the smallest p in Holm's correction over all claims, and that of the looks before this plan."""
     if not sweep.confirm.race:
         return None
     from analysis.protocol.claim_statistics import LEVEL

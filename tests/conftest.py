@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,14 +39,17 @@ def pytest_unconfigure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Assign tests to processes (`make test`: pytest-xdist) and skip `gpu` tests without CUDA; `-ra` prints the reason.
+    """Order the files for `make test`, and skip `gpu` tests without CUDA; `-ra` prints the reason.
 
-    A file stays together, because its fixtures are made once. All tests that start Ray run first, in one process: they wait more than
-    they compute, and two clusters on two cores would compete. torch is imported only if there are `gpu` tests.
+    pytest-xdist gives whole files to its processes, in this order, because a file's fixtures are made once (`--dist loadfile`; its groups,
+    `loadgroup`, have no effect with pytest 9.2). A long file that starts last would leave the other processes without work, so files with
+    tests that start Ray come first, then those with slow tests, and small files last. torch is imported only if there are `gpu` tests.
     """
-    items.sort(key=lambda item: item.get_closest_marker("ray") is None)
+    sizes = Counter(item.path for item in items)
+    ranks = dict.fromkeys(sizes, 2)
     for item in items:
-        item.add_marker(pytest.mark.xdist_group("ray" if item.get_closest_marker("ray") else str(item.path.relative_to(ROOT))))
+        ranks[item.path] = min(ranks[item.path], 0 if item.get_closest_marker("ray") else 1 if item.get_closest_marker("slow") else 2)
+    items.sort(key=lambda item: (ranks[item.path], -sizes[item.path] if ranks[item.path] else 0))
     gpu_items = [item for item in items if item.get_closest_marker("gpu")]
     if not gpu_items:
         return

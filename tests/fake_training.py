@@ -32,6 +32,7 @@ import numpy as np
 from jepa_ray.config import SweepConfig, TrialConfig
 from jepa_ray.orchestration.cluster import settings
 from jepa_ray.results import TrialResult, load_progress, save_progress
+from jepa_ray.system.digests import Weights
 
 settings()  # Ray reads them on import, which a test may do before anything else here does
 
@@ -45,6 +46,8 @@ class FakePrepared:
     test: np.ndarray | None
     dataset_sha: str = SHA
     identity: str = SHA
+    former_identity: str = ""
+    weights: Weights = field(default_factory=Weights)
     report: dict[str, Any] = field(default_factory=dict)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import sys
 import threading
 from collections import UserDict
@@ -108,6 +109,22 @@ def test_the_command_alone_lists_the_others(
     printed: Any = capsys.readouterr()
     text = printed.err if code else printed.out
     assert all(f"  {name}" in text for name in COMMANDS) and ("unknown command 'swep'" in text) == bool(code)
+
+
+@pytest.mark.parametrize(("arguments", "code"), [([], 0), (["swep"], 2), (["export", "nowhere", "--arm", "a", "--to", "b"], 2)])
+def test_the_package_runs_as_the_command_does(
+    arguments: list[str], code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`python -m jepa_ray`."""
+    printed = []
+    for run in (command, lambda: runpy.run_module("jepa_ray", run_name="__main__")):
+        monkeypatch.setattr(sys, "argv", ["jepa-ray", *arguments])
+        try:
+            ended = run()
+        except SystemExit as stop:
+            ended = stop.code
+        printed.append((ended, *capsys.readouterr()))
+    assert printed[0] == printed[1] and printed[0][0] == code and any(printed[0][1:])
 
 
 def test_a_shipped_search_space_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,9 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("orchestration",),
     ("sweep", "export"),
 )
-ROOT_FILES = {"__init__", "streams", "sweep", "export"}
+FACES = ("jepa_ray", "jepa_ray.__main__")
+"""The version with the Python API, and `python -m jepa_ray`: they hand on to the rows, and are in none."""
+ROOT_FILES = {"__init__", "__main__", "streams", "sweep", "export"}
 """Everything else is in a folder."""
 TORCH_FREE = (
     "config",
@@ -133,9 +135,9 @@ def _torch_free(name: str) -> bool:
 
 
 def row_of(name: str) -> int | None:
-    """Index in ROWS; -1 for the root package, which holds the version only; None where ROWS lists neither folder nor file."""
+    """Index in ROWS; -1 for the two FACES of the package; None where ROWS lists neither folder nor file."""
     top = _short(name).split(".")[0]
-    return next((index for index, row in enumerate(ROWS) if top in row), None) if top else -1
+    return next((index for index, row in enumerate(ROWS) if top in row), None) if name not in FACES else -1
 
 
 def _reached(name: str, modules: dict[str, Module]) -> dict[str, str]:
@@ -158,8 +160,8 @@ def violations(root: Path) -> list[str]:
     modules = read_modules(root)
     found = []
     for module in modules.values():
-        if module.name == "jepa_ray":
-            continue  # its face: the version, and the Python API, imported when it is used
+        if module.name in FACES:
+            continue
         ours, folder = _inside(module.name, "jepa_ray"), _short(module.name).split(".")[0]
         row = row_of(module.name) if ours else None
         if ours and row is None:

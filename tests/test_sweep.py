@@ -20,9 +20,11 @@ import yaml
 
 from jepa_ray import results
 from jepa_ray import sweep as command
-from jepa_ray.config import ResourcesConfig, SweepConfig, canonical
+from jepa_ray.config import ResourcesConfig, SweepConfig, arms, canonical
+from jepa_ray.orchestration import planning
 from jepa_ray.orchestration.cluster import Interrupt, _fit
 from jepa_ray.orchestration.sweep_folder import lock_folder, same_command
+from jepa_ray.plan import Estimate, trial_config
 from tests import fake_training as fake
 
 
@@ -391,9 +393,54 @@ def test_a_dry_run_counts_tokens_and_flops_and_starts_nothing(repository: Path, 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_plan_needs_no_model(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
+    return {str(path): (path.stat().st_mtime_ns, path.read_bytes()) for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_a_dry_run_says_what_is_in_the_folder_and_writes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The real estimate would take a second for each of the plans below.
+    monkeypatch.setattr(planning, "estimate", lambda sweep: ({arm.name: Estimate(10, 1e3, 1e6, 1e6) for arm in arms(sweep)}, []))
+    sweep = fake.make_sweep(tmp_path / "results")
+    file = write(sweep, tmp_path)
+    folder = begin(sweep)
+    config = trial_config(sweep, arms(sweep)[0], {})
+    rows: list[tuple[str, results.Stage, results.State]] = [
+        ("a", "search", "COMPLETE"),
+        ("b", "search", "FAILED"),
+        ("c", "search", "COMPLETE"),
+        ("d", "confirm", "COMPLETE"),
+    ]
+    for name, stage, state in rows:
+        results.write_trial(folder, name, config, "base/llama3", stage, results.TrialResult(state=state))
+    with pytest.raises(ValueError, match="contains another sweep") as refused:
+        begin(fake.make_sweep(tmp_path / "results", search={"num_trials": 9}))
+    before = snapshot(tmp_path)
+    assert before
+
+    def said(*arguments: str) -> tuple[int, list[str], str]:
+        code = command.main([file, "--dry-run", *arguments])
+        out, err = capsys.readouterr()
+        assert snapshot(tmp_path) == before, "a dry run wrote something"
+        return code, [line for line in out.splitlines() if line.startswith("  folder ")], err
+
+    code, (line,), _ = said()
+    assert code == 0 and "3 COMPLETE trials are not run again (2 search, 1 confirm)" in line
+    code, (line,), error = said("search.num_trials=9")
+    assert code == 2 and "a run with these arguments is refused" in line
+    assert error.strip() == str(refused.value)
+    code, (changed, line), _ = said("search.num_trials=9", "--extend")
+    assert code == 0 and "--extend changes the sweep" in changed and "search.num_trials: 4 -> 9" in changed and "3 COMPLETE" in line
+    assert said("search.num_trials=9", "--fresh")[:2] == (0, [])
+    assert said("name=other")[:2] == (0, [])
+    assert said("data.num_train=10", "--extend")[0] == 2
+
+
+def test_a_plan_needs_no_model(repository: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Without network and weights nothing can be counted, but arms, trials and notes are known."""
-    arguments = [str(repository / "search_spaces" / "lora.yaml"), "--dry-run", "model=some/checkpoint", "families=[llama3]"]
+    output = f"output={tmp_path}"
+    arguments = [str(repository / "search_spaces" / "lora.yaml"), "--dry-run", output, "model=some/checkpoint", "families=[llama3]"]
     assert command.main(arguments) == 2
     said = capsys.readouterr()
     assert "baseline/llama3" in said.out and "runs" in said.out
@@ -416,9 +463,9 @@ def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyP
         pass
 
 
-def test_a_dry_run_refuses_a_model_that_no_micro_batch_fits(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_refuses_a_model_that_no_micro_batch_fits(repository: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = str(repository / "search_spaces" / "paper" / "t15-llama3-8b.yaml")
-    arguments = [file, "--dry-run", "resources.hardware=h100", "resources.price_per_gpu_hour=2.5"]
+    arguments = [file, "--dry-run", f"output={tmp_path}", "resources.hardware=h100", "resources.price_per_gpu_hour=2.5"]
     assert command.main(arguments) == 0
     said = capsys.readouterr()
     assert "H100 SXM, 76.3 GB for use" in said.out and "price" in said.out and said.err == ""

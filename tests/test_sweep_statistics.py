@@ -42,10 +42,21 @@ def test_tasks_with_other_test_sets_have_their_own_lines() -> None:
     assert [line.partition(":")[0] for line in told if "can detect" in line] == ["nl-rx, gsm8k", "spider"]
 
 
-@pytest.mark.parametrize("changes", [{"confirm": {"seeds": [2]}}, {"confirm": {"seeds": []}}, {"methods": {"jepa": {}}}])
+@pytest.mark.parametrize("changes", [{"confirm": {"seeds": []}}, {"methods": {"jepa": {}}}])
 def test_nothing_is_promised_where_nothing_is_compared(changes: dict[str, Any]) -> None:
     sweep = sweep_of(**changes)
     assert detectable(sweep, arms(sweep), estimates(sweep, {"nl-rx": 400})) == []
+
+
+def test_one_seed_cannot_be_tested_and_the_plan_says_how_many_could() -> None:
+    sweep = sweep_of(confirm={"seeds": [2], "sd_seed": 0.02, "discordance": 0.2})
+    first, second = detectable(sweep, arms(sweep), estimates(sweep, {"nl-rx": 400}))
+    assert first.startswith("one seed cannot be tested") and second == "based on " + planning.stated(400, 0.02, 0.2).origin
+    # The differences are those that a plan with these seeds states.
+    for seeds, points in re.findall(r"(\d+) seeds: ([\d.]+) points", first):
+        wanted = planning.lines(planning.stated(400, 0.02, 0.2), seeds=int(seeds), examples=400, claims=2)[0]
+        assert wanted.startswith(f"can detect {points} points with {seeds} seeds")
+    assert first.count("seeds: ") == 3
 
 
 def test_a_pilot_that_has_nothing_to_offer_is_refused(tmp_path: Path) -> None:

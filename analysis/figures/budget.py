@@ -21,7 +21,7 @@ def plot(sweep: Sweep) -> Plot:
         sums = [f"{rows['train_tokens'].sum():.3g}", flops(rows["train_flops"].sum())]
         seconds = [f"{rows[name].sum():.0f}" for name in ("train_seconds", "wall_seconds")]
         lines.append([str(label), str(stage), str(len(rows)), str(int(rows["train_flops"].isna().sum())), *sums, *seconds])
-    header = ["arm", "stage", "trials", "of unknown cost", "tokens", "computed FLOPs", "training s", "wall s"]
+    header = ["arm", "stage", "trials", "of unknown cost", "tokens (shared prefixes once)", "computed FLOPs", "training s", "wall s"]
     table = Table(title, header, lines, "No trial yet.")
     priced = sweep.trials.dropna(subset=["train_flops"])
     if priced.empty:

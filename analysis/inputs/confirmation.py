@@ -142,7 +142,9 @@ def one_version(runs: pd.DataFrame) -> pd.DataFrame:
         return runs
     versions = [group for _, group in runs.groupby([*SETTINGS, "dataset_sha"], dropna=False)]
     runs = max(versions, key=lambda group: str(group["started_at"].max()))
-    return runs.sort_values("trial_id", key=lambda ids: ids.map(_attempt)).drop_duplicates("seed", keep="last").sort_values("seed")
+    # Of two on one seed, the later: an attempt again, or (with another id) on weights that were changed in the meantime.
+    runs = runs.sort_values("trial_id", key=lambda ids: ids.map(_attempt)).sort_values("started_at", kind="stable")
+    return runs.drop_duplicates("seed", keep="last").sort_values("seed")
 
 
 def alike(rows: pd.DataFrame, one: pd.Series[Any], free: Iterable[str] = FREE) -> pd.Series[bool]:

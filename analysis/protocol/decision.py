@@ -111,7 +111,7 @@ def _equal_flops(claim: Claim, seeds: int) -> Reason:
     if compared is None or compared.difference is None:
         return Reason("equal FLOPs", None, f"cannot be determined: {compared.how if compared else 'no pair of trials'}")
     spent = f"{flops(compared.spent)} {compared.unit} of training"
-    text = f"{points(compared.difference)} points at {spent}; {compared.how} (n = {compared.seeds} seeds)"
+    text = f"{points(compared.difference)} points at {spent}; {compared.how} (n = {counted(compared.seeds, 'seed')})"
     if compared.seeds < seeds:
         return Reason("equal FLOPs", None, f"cannot be determined, as {seeds - compared.seeds} of {seeds} seeds are missing: {text}")
     return Reason("equal FLOPs", compared.difference > 0, text)
@@ -164,7 +164,7 @@ def _not_stopping(claim: Claim, others: Sequence[Claim], margin: float) -> Reaso
 
 def _p_text(verdict: Verdict) -> str:
     if verdict.p is None or verdict.p_holm is None:
-        return "no t-test"
+        return "no t-test" if verdict.untested is None else f"no t-test: {verdict.untested[0].lower()}{verdict.untested[1:].rstrip('.')}"
     text = f"Holm p = {verdict.p_holm:.3g} over {counted(verdict.family_size, 'claim')}; two-sided paired t-test p = {verdict.p:.3g}"
     text += f" (n = {len(verdict.seeds)} seeds)"
     if verdict.interval is not None:

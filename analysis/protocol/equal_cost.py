@@ -19,10 +19,12 @@ from scipy import stats
 from analysis.inputs.confirmation import FREE, alike
 from analysis.inputs.preregistration import listed
 from analysis.stats import paired_tests
-from analysis.text_tables import FLOPS, cost_column, flops, named
+from analysis.text_tables import FLOPS, cost_column, counted, flops, named
 from jepa_ray.results import FLOPS_ALIKE
 
 LEVEL = 0.95
+TOO_FAR = 0.05
+"""Share below the budget from which a matched run is no match: its last step, which did not fit, is too large a part of few steps."""
 WITHIN = f"within {100 * FLOPS_ALIKE:.0f} %"
 Curves = Mapping[str, pd.DataFrame]
 """trial_id -> validation curve: `value`, `step`, FLOPs (both counts) and `train_seconds` of every evaluation, sorted by step."""
@@ -97,7 +99,10 @@ def at_equal_steps(ours: pd.DataFrame, theirs: pd.DataFrame, metric: str, curves
 
 
 def at_equal_flops(ours: Arm, theirs: Arm, metric: str, curves: Curves) -> Panel:
-    """The confirmation if both arms cost the same; otherwise matched runs, and without those, validation curves."""
+    """The confirmation if both arms cost the same; otherwise matched runs, and without those, validation curves.
+
+    No difference if a matched run is more than TOO_FAR below its budget.
+    """
     cost = cost_column(ours.confirmed, theirs.confirmed)
     return replace(_at_flops(ours, theirs, metric, curves, cost), unit=FLOPS[cost])
 
@@ -113,7 +118,11 @@ def _at_flops(ours: Arm, theirs: Arm, metric: str, curves: Curves, cost: str) ->
         return Panel("equal FLOPs", metric, gaps, float(spent.min(axis=0).mean()), how)
     matched, notes = _matched(ours, theirs, metric, same, cost)
     if matched:
-        below = max(pair.below for pair in matched.values())
+        below, steps = max((pair.below, pair.steps) for pair in matched.values())
+        if below > TOO_FAR + 1e-9:  # not compared on curves either, which have no more steps
+            how = f"matched runs of {counted(steps, 'step')} are up to {below:.0%} below the budget: too short to compare at equal FLOPs"
+            how += f" (within {TOO_FAR:.0%})"
+            return Panel("equal FLOPs", metric, {}, None, how, notes)
         how = "retrained with the same FLOPs, on a schedule shortened to match"
         how += f", {int(same.sum())} of {len(matched)} seeds at the same cost {WITHIN} anyway" if same.any() else ""
         how += f", matched runs up to {below:.1%} below the budget" if below > FLOPS_ALIKE else ""
@@ -139,11 +148,13 @@ def at_equal_seconds(ours: pd.DataFrame, theirs: pd.DataFrame, metric: str, curv
 
 @dataclass(frozen=True)
 class _Pair:
-    """One seed at equal FLOPs: method minus baseline, the cheaper arm's FLOPs, and the share by which the matched run stayed below them."""
+    """One seed at equal FLOPs: method minus baseline, the cheaper arm's FLOPs, and of the matched run the share by which it stayed below
+    them, and its number of steps."""
 
     gap: float
     flops: float
     below: float = 0.0
+    steps: int = 0
 
 
 def _matched(ours: Arm, theirs: Arm, metric: str, same: Any, cost: str) -> tuple[dict[int, _Pair], tuple[str, ...]]:
@@ -175,7 +186,7 @@ def _matched(ours: Arm, theirs: Arm, metric: str, same: Any, cost: str) -> tuple
             missing.append(int(seed))
             continue
         gap, flops = float(run[metric] - cheap[metric]), float(cheap[cost])
-        pairs[int(seed)] = _Pair(gap if is_ours else -gap, flops, 1 - float(run[cost]) / flops)
+        pairs[int(seed)] = _Pair(gap if is_ours else -gap, flops, 1 - float(run[cost]) / flops, int(run["steps"]))
     if len(pairs) == int(np.sum(same)):  # no matched run: curves are better than the few seeds that happen to cost the same
         pairs = {}
     if missing:

@@ -278,6 +278,8 @@ def _checked(D_SN: ArrayLike) -> Floats:
         raise ValueError(
             f"{S} seed{'s' * (S != 1)} x {N} example{'s' * (N != 1)}: an interval over seeds x examples needs at least 2 of each."
         )
+    if not values.any():
+        raise ValueError(f"Both arms are right on exactly the same examples ({S} seeds x {N} examples), so there is no interval.")
     if np.ptp(values) == 0:
         raise ValueError(f"The difference is the same ({values[0, 0]:+g}) at all {S} seeds x {N} examples, so it has no spread.")
     return values

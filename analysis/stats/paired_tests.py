@@ -152,6 +152,8 @@ def checked(differences: Sequence[float]) -> Floats:
         raise ValueError(f"{few} nothing about the spread over seeds; a test needs at least 2.")
     # If differences are equal up to rounding, a t-test would divide by the rounding error.
     if np.ptp(values) <= 1e-9 * max(1.0, float(np.abs(values).max())):
+        if abs(values[0]) <= 1e-9:
+            raise ValueError(f"Both arms score exactly the same at all {values.size} seeds, so there is nothing to test.")
         raise ValueError(f"The difference is the same ({values[0]:+g}) at all {values.size} seeds, so it has no spread to test against.")
     return values
 

@@ -18,11 +18,26 @@ USUAL = {"full": (1e-6, 2e-4), "lora": (1e-5, 2e-3)}
 
 def pretrained(tree: dict[str, Any]) -> bool:
     """Whether a sweep starts from a pretrained causal model in every family: not `tiny`, and not from random weights."""
-    model, base = tree.get("model", "tiny"), tree.get("base") or {}
-    models = list(model.values()) if isinstance(model, dict) else [model]
+    return "tiny" not in _models(tree) and _from_weights(tree)
+
+
+def mixed(tree: dict[str, Any]) -> bool:
+    """Whether some families of a sweep start from a pretrained causal model, and others from a tiny one. One rate trains them all."""
+    models = _models(tree)
+    return "tiny" in models and any(model != "tiny" for model in models) and _from_weights(tree)
+
+
+def _models(tree: dict[str, Any]) -> list[Any]:
+    model = tree.get("model", "tiny")
+    return list(model.values()) if isinstance(model, dict) else [model]
+
+
+def _from_weights(tree: dict[str, Any]) -> bool:
+    """Whether causal models start from weights, not from random ones."""
+    base = tree.get("base") or {}
     network = base.get("model") if isinstance(base, dict) else None
     random = isinstance(network, dict) and network.get("init") == "random"
-    return "tiny" not in models and not random and is_none(base.get("masked") if isinstance(base, dict) else None)
+    return not random and is_none(base.get("masked") if isinstance(base, dict) else None)
 
 
 def with_adapter_rate(tree: dict[str, Any]) -> dict[str, Any]:

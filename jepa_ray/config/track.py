@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
-from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 
-from jepa_ray.config.record import Record
+from jepa_ray.config.record import Record, show
+
+_STORE = re.compile(r"https?://[^/\s]\S*|sqlite:///[^:].*|(postgresql|mysql|mssql)(\+\w+)?://\S+|databricks(://\S+)?")
+"""Tracking URIs that MLflow writes to. In `sqlite:///` and `sqlite:///:memory:` it would lose everything at the end."""
 
 
 class WandbConfig(Record):
@@ -26,18 +29,30 @@ class TrackConfig(Record):
     """Trackers, each with one run per trial: curves, settings, final numbers. The tables contain all of it, with or without trackers."""
 
     tensorboard: bool = False
-    """Write event files of TensorBoard to `results/NAME/tensorboard/<arm>/<trial>`."""
+    """Write event files of TensorBoard to `results/NAME/tensorboard/<arm>/seed-82`, or `trial-7` of a search."""
     mlflow: str | None = None
-    """Tracking URI of MLflow: of a server (`http://localhost:5000`) or a database (`sqlite:///mlflow.db`). The experiment has the
-    sweep's name. If null, no MLflow."""
+    """Tracking URI of MLflow: of a server (`http://localhost:5000`), a database (`sqlite:///mlflow.db`) or `databricks`. The experiment has
+    the sweep's name. If null, no MLflow."""
     wandb: WandbConfig | None = None
     """Weights & Biases. If null, none."""
 
     @field_validator("mlflow")
     @classmethod
     def _no_password(cls, value: str | None) -> str | None:
-        if value is not None and urlsplit(value).password is not None:
+        if value is not None and re.match(r"[^/]*://[^/@:]*:[^/@]*@", value):
             raise ValueError(
                 "contains a password, which sweep.yaml would keep; drop it, and set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+            )
+        return value
+
+    @field_validator("mlflow")
+    @classmethod
+    def _a_store(cls, value: str | None) -> str | None:
+        if value is not None and _STORE.fullmatch(value) is None:
+            folder = re.match(r"file:|[^:]+$", value)
+            why = " (MLflow refuses folders; such a database is one file)" if folder else ""
+            raise ValueError(
+                "must be the address of a server (http://localhost:5000), a database (sqlite:///mlflow.db, postgresql://...) or "
+                f"databricks, got {show(value)}{why}"
             )
         return value

@@ -91,8 +91,9 @@ class DataConfig(Record):
     """Spider's folder of databases, containing `<db_id>/<db_id>.sqlite`. If null, the built-in databases of generated examples."""
     judge: OwnJudge | None = None
     """Only for `task: text`: when an answer is correct. exact: equal to the reference as text. contains: the reference occurs in it.
-    number: same number (the one after `####`, else the last one). label: begins with the label. regex: equal as text; equivalence is
-    reported too. sql: same rows. If null, exact; every other task has its own judge."""
+    number: same number (the one alone on the line of the last `####`, else the last one). label: begins with the label, and with no longer
+    one of the training data. regex: equal as text; equivalence is reported too. sql: same rows. If null, exact; every other task has its
+    own judge."""
     text: str | None = None
     """Only for `task: text`: column of the Text view, with `code`. If null, the format is recognised by the first row's columns."""
     code: str | None = None

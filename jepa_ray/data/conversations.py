@@ -1,6 +1,6 @@
 """Conversations of any number of turns: the last assistant message is the Code view, the user message before it the Text view.
 
-All messages before those two are the example's history, which the prompt contains. Messages after the last answer are not used.
+All messages before those two are the example's history, which the prompt contains. Messages after the last answer are counted, not used.
 A content is a string, or a list of parts `{"type": "text", "text": ...}`, which are joined. Every error begins with the row's place.
 """
 
@@ -73,4 +73,5 @@ def conversation(messages: Sequence[Turn], where: str, name: str) -> Example:
         raise ValueError(f"{where}: a system message that is not the first message; put it first, or drop the row")
     if not before or before[-1][0] != "user":
         raise ValueError(f"{where}: no user message directly before the last assistant message; that message is the Text view")
-    return Example(name, system, before[-1][1], messages[answers[-1]][1], history=tuple(before[:-1]))
+    last = answers[-1]
+    return Example(name, system, before[-1][1], messages[last][1], history=tuple(before[:-1]), unused=len(messages) - last - 1)

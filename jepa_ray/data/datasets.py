@@ -14,6 +14,7 @@ from typing import Any
 
 from jepa_ray.config import OWN_DATA, DataConfig
 from jepa_ray.data.example import Example
+from jepa_ray.data.sameness import Seen, key, pair
 from jepa_ray.data.sources import read_as, resolve
 from jepa_ray.data.splits import split_base, split_groups, subset, without
 from jepa_ray.data.tasks import gsm8k, hellaswag, nlrx, nlrx_turk, nq_open, paraphrase, reviews, spider, text
@@ -40,6 +41,8 @@ DATASETS: dict[str, Task] = {
     )
 }
 OWN = text.TASK.name
+Fewer = tuple[int, int, int]
+"""Of a split that is smaller than asked: (examples asked for, left in the file for it, used)."""
 """The task of own data, whose judge and columns `data` chooses."""
 
 
@@ -64,9 +67,10 @@ def load_splits(data: DataConfig) -> Splits:
     if data.train is None and data.test is not None:
         raise ValueError(f"data.test is the file {data.test}, but data.train is missing: give both, or neither for the built-in generator")
     formats: dict[str, str] = {}
-    train, val, test = _generated(task, data) if data.train is None else _from_files(task, data, data.train, formats)
+    fewer: dict[str, Fewer] = {}
+    train, val, test = _generated(task, data) if data.train is None else _from_files(task, data, data.train, formats, fewer)
     sha = hashlib.sha256("".join(digest(split) for split in (train, val, test)).encode()).hexdigest()
-    return Splits(tuple(train), tuple(val), tuple(test), sha, {**_report(data, train, val, test), "formats": formats})
+    return Splits(tuple(train), tuple(val), tuple(test), sha, {**_report(data, train, val, test), "formats": formats, "fewer": fewer})
 
 
 def task_of(data: DataConfig) -> Task:
@@ -76,9 +80,9 @@ def task_of(data: DataConfig) -> Task:
         raise ValueError(f"data.task {data.task!r} is unknown; available: {', '.join(sorted(DATASETS))}")
     if data.task == OWN:
         return text.own(data)
-    for key in OWN_DATA:
-        if getattr(data, key) is not None:
-            raise ValueError(f"data.{key} {text.not_own(key, data.task)}")
+    for name in OWN_DATA:
+        if getattr(data, name) is not None:
+            raise ValueError(f"data.{name} {text.not_own(name, data.task)}")
     return DATASETS[data.task]
 
 
@@ -94,12 +98,6 @@ def first_stage(pretrain: DataConfig, splits: Splits, data: DataConfig) -> tuple
             f"of {data.task}; give other data"
         )
     return kept, len(train) - len(kept)
-
-
-def texts_of(*splits: Sequence[Example]) -> frozenset[str]:
-    """The questions of some splits: Texts, after the earlier turns if there are any. An example whose question is also in training is
-    leaked: the question was seen with an answer."""
-    return frozenset(example.question for split in splits for example in split)
 
 
 def digest(examples: Sequence[Example]) -> str:
@@ -119,8 +117,11 @@ def _generated(task: Task, data: DataConfig) -> tuple[list[Example], list[Exampl
     return train, val, test
 
 
-def _from_files(task: Task, data: DataConfig, source: str, formats: dict[str, str]) -> tuple[list[Example], list[Example], list[Example]]:
-    """`formats`: gets how each file was read, where the task recognises formats."""
+def _from_files(
+    task: Task, data: DataConfig, source: str, formats: dict[str, str], fewer: dict[str, Fewer]
+) -> tuple[list[Example], list[Example], list[Example]]:
+    """`formats`: gets how each file was read, where the task recognises formats. `fewer`: gets the splits that have fewer examples than
+    `data` asks for."""
 
     def read_split(name: str, source: str) -> list[Example]:
         examples, format_ = read_as(task, resolve(task, source, name))
@@ -128,9 +129,8 @@ def _from_files(task: Task, data: DataConfig, source: str, formats: dict[str, st
         return _with_system(task, examples)
 
     pool = read_split("train", source)
-    test: list[Example] = []
-    if data.test is not None:
-        test = subset(read_split("test", data.test), data.num_test, data.split_seed, "test subset")
+    test_pool = read_split("test", data.test) if data.test is not None else []
+    test = subset(test_pool, data.num_test, data.split_seed, "test subset")
     val, rest = split_groups(pool, data.num_val, data.split_seed, "validation split", task.split_by)
     train = subset(rest, data.num_train, data.split_seed, "train subset")
     shared = "text" if task.split_by == "text" else "text or answer"
@@ -141,6 +141,9 @@ def _from_files(task: Task, data: DataConfig, source: str, formats: dict[str, st
                 f"(data.num_val = {data.num_val}, in whole groups of equal {shared}); "
                 "change data.num_val, or give a file with more distinct examples"
             )
+    sizes = [("train", data.num_train, rest, train), ("val", data.num_val, pool, val)]
+    sizes += [("test", data.num_test, test_pool, test)] if data.test is not None else []
+    fewer.update({name: (asked, len(left), len(used)) for name, asked, left, used in sizes if asked is not None and len(used) < asked})
     return train, val, test
 
 
@@ -149,19 +152,20 @@ def _with_system(task: Task, examples: Sequence[Example]) -> list[Example]:
 
 
 def _report(data: DataConfig, train: Sequence[Example], val: Sequence[Example], test: Sequence[Example]) -> dict[str, Any]:
-    """Sizes, repeated pairs, contradictions and digest of each split; how many test examples share their text (their answer) with train
-    or val."""
-    texts = texts_of(train, val)
-    codes = {example.code for split in (train, val) for example in split}
-    overlap_text = sum(example.question in texts for example in test)
-    overlap_target = sum(example.code in codes for example in test)
+    """Sizes, repeated pairs, contradictions, unused messages and digest of each split; how many test examples are leaked from train or val,
+    that is, the same as one there (`sameness.py`), and how many share their answer."""
+    seen = Seen([*train, *val])
+    codes = {key(example.code) for split in (train, val) for example in split}
+    overlap_text = sum(example in seen for example in test)
+    overlap_target = sum(key(example.code) in codes for example in test)
     splits = {"train": train, "val": val, "test": test}
     return {
         "task": data.task,
         "files": {"train": data.train, "test": data.test},
         "sizes": {name: len(split) for name, split in splits.items()},
-        "duplicates": {name: len(split) - len({(example.question, example.code) for example in split}) for name, split in splits.items()},
+        "duplicates": {name: len(split) - len(set(map(pair, split))) for name, split in splits.items()},
         "contradictions": {name: contradictions(split) for name, split in splits.items()},
+        "unused_messages": {name: sum(example.unused for example in split) for name, split in splits.items()},
         "sha": {name: digest(split) for name, split in splits.items()},
         "answers_apart": data.train is not None and task_of(data).split_by == "answer" and overlap_target > 0,
         "overlap_text": overlap_text,
@@ -175,5 +179,6 @@ def contradictions(examples: Sequence[Example]) -> int:
     """Examples whose question has another answer elsewhere in the split: no model can get all of them right."""
     answers: dict[tuple[str, str], set[str]] = {}
     for example in examples:
-        answers.setdefault((example.system, example.question), set()).add(example.code)
-    return sum(len(answers[example.system, example.question]) > 1 for example in examples)
+        question, answer = pair(example)
+        answers.setdefault((key(example.system), question), set()).add(answer)
+    return sum(len(answers[key(example.system), pair(example)[0]]) > 1 for example in examples)

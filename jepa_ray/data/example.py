@@ -25,6 +25,8 @@ class Example:
     history: tuple[tuple[str, str], ...] = ()
     """Earlier turns of a conversation, each (`user` or `assistant`, content), between the system message and `text`. Part of the prompt,
     of neither view, and without labels."""
+    unused: int = 0
+    """Messages after the answer, which nothing reads."""
 
     @property
     def question(self) -> str:

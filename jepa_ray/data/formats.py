@@ -9,9 +9,9 @@
     columns             any two, named by `data.text` and `data.code`
 
 The first row of a source decides on the format of all its rows. A row that fits two formats, or none, is refused with the columns that
-it has. Values that are numbers or booleans count as the text that JSON writes for them. A `system` column, where a format does not have its
-own system message, is the system message; `data.system` names another column, or is the text itself, of at least two words (a single word
-would be the name of a column that a file lacks).
+it has. Values that are numbers count as the text that JSON writes for them, and booleans as True and False, which is what pandas writes
+into a .csv file. A `system` column, where a format does not have its own system message, is the system message; `data.system` names another
+column, or is the text itself, of at least two words (a single word would be the name of a column that a file lacks).
 """
 
 from __future__ import annotations
@@ -58,7 +58,9 @@ def value(row: Row, key: str, where: str, *, optional: bool = False) -> str:
         return ""
     if key not in row:
         raise ValueError(f"{where}: no {key}, which the first row has; the columns here are {_names(row)}")
-    if isinstance(given, bool | int) or (isinstance(given, float) and math.isfinite(given)):
+    if isinstance(given, bool):
+        given = str(given)
+    if isinstance(given, int) or (isinstance(given, float) and math.isfinite(given)):
         given = json.dumps(given)
     if not isinstance(given, str):
         raise ValueError(f"{where}: {key} is {kind(given)}; expected text")

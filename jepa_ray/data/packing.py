@@ -27,7 +27,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from jepa_ray.data.views import Ids, TokenTable
+from jepa_ray.data.ragged import Ids
+from jepa_ray.data.views import TokenTable
 
 Backend = Literal["trie", "flat", "plain"]
 Index = NDArray[np.int64]

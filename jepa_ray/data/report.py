@@ -5,12 +5,19 @@ Imports nothing of the package. The same numbers are written to `results/<name>/
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
+def labelled(sentences: Sequence[str], task: str, family: str | None = None) -> list[str]:
+    """Sentences about a task, or about a family on it, each with what it is about: the same in a plan and in a run."""
+    about = task if family is None else f"{family} {task}"
+    return [f"{about}: {sentence}" for sentence in sentences]
+
+
 def of_task(report: Mapping[str, Any]) -> list[str]:
-    """Sizes, repeated pairs, contradictions, overlap of test with training, and references that the task's own judge rejects."""
+    """Sizes, repeated pairs, contradictions, overlap of test with training, messages that are not used, and references that the task's own
+    judge rejects."""
     sizes, repeated = report["sizes"], report["duplicates"]
     formats = report.get("formats", {})
     same = len(set(formats.values())) == 1
@@ -19,6 +26,7 @@ def of_task(report: Mapping[str, Any]) -> list[str]:
         f"{sizes['train']} train, {sizes['val']} validation, {sizes['test']} test examples; "
         f"repeated pairs: {repeated['train']}, {repeated['val']}, {repeated['test']}"
     ]
+    out += fewer_than_asked(report.get("fewer", {}))
     if contradictions := {name: count for name, count in report.get("contradictions", {}).items() if count}:
         parts = ", ".join(f"{count} of {name} ({count / sizes[name]:.1%})" for name, count in contradictions.items())
         out.append(f"examples whose question has another answer elsewhere in the same split: {parts}")
@@ -28,13 +36,33 @@ def of_task(report: Mapping[str, Any]) -> list[str]:
             f"{report['overlap_target']} ({report['overlap_target_share']:.1%}) their answer with train or validation"
             + ("; validation shares none with train, so it is harder than test" if report.get("answers_apart") else "")
         )
+    if unused := {name: count for name, count in report.get("unused_messages", {}).items() if count}:
+        parts = ", ".join(f"{count} of {name}" for name, count in unused.items())
+        out.append(f"messages after the last answer of their conversation, which are not used: {parts}")
     if unscored := report.get("golds_unscored"):
         out.append(f"{unscored} references of validation and test are rejected by the task's own judge: no output can be correct there")
+    if no_regex := report.get("golds_no_regex"):
+        out.append(f"no regular expressions, so compared as text only: {no_regex} references of validation and test")
+    if short := report.get("golds_short"):
+        out.append(
+            f"{short} of {sizes['val'] + sizes['test']} references of validation and test have at most 3 characters, which "
+            "data.judge=contains finds within other words too (no in I do not know); exact or label compares them as a whole"
+        )
+    return out
+
+
+def fewer_than_asked(fewer: Mapping[str, Sequence[int]]) -> list[str]:
+    """One sentence for each split that has fewer examples than the sweep asks for. Values: (asked for, left in the data, used)."""
+    out = []
+    for name, (asked, left, used) in fewer.items():
+        why = f"the data have {left:,} left" if used == left else f"no more whole groups of equal examples fit, of {left:,} in the data"
+        out.append(f"data.num_{name} is {asked:,}, {why}: {used:,} are used")
     return out
 
 
 def of_family(report: Mapping[str, Any]) -> list[str]:
-    """Token lengths in training; in any split, examples that are dropped for their length or contain the text of special tokens."""
+    """Token lengths in training; in any split, examples that are dropped for their length or contain the text of special tokens; references
+    that the tokenizer cannot reproduce."""
     tokens = report["tokens"]
     lengths = ", ".join(
         f"{name} {table['p50']:.0f} / {table['p95']:.0f} / {table['max']}"
@@ -59,6 +87,11 @@ def of_family(report: Mapping[str, Any]) -> list[str]:
     if over := {name: split["over_cap"] for name, split in tokens.items() if split.get("over_cap") and name != "pretrain"}:
         parts = ", ".join(f"{count} of {name}" for name, count in over.items())
         out.append(f"answers longer than max_new_tokens = {report['max_new_tokens']}, so that no output can equal them: {parts}; raise it")
+    if lost := report.get("golds_lost"):
+        out.append(
+            f"{lost} references of validation and test do not survive the tokenizer: encoded and decoded again, they are not correct, "
+            "and no output can be"
+        )
     if special := {name: split["special"] for name, split in tokens.items() if split["special"]}:
         parts = ", ".join(f"{count} of {name}" for name, count in special.items())
         out.append(f"messages that contain the text of a special token, which is read as ordinary text: {parts}")

@@ -1,4 +1,7 @@
-"""Splits a set of examples in two without leaks: examples that share a text or an answer form a group, and groups stay whole."""
+"""Splits a set of examples in two without leaks: examples that share a text or an answer form a group, and groups stay whole.
+
+`sameness.py` says which texts count as the same.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,13 @@ from collections.abc import Sequence
 from typing import Literal
 
 from jepa_ray.data.example import Example
+from jepa_ray.data.sameness import Seen, answers, beginnings, key, texts
 from jepa_ray.streams import stream
 
 By = Literal["answer", "text"]
 """What the examples of a group share. answer: the text or the answer. text: only the text (or the Text view, if it differs), for tasks
-whose answers are labels or few."""
+whose answers are labels or few. With both, a conversation is in the group of its beginnings, and
+of its last message if that has one answer."""
 
 
 def groups(examples: Sequence[Example], by: By = "answer") -> list[list[Example]]:
@@ -26,13 +31,24 @@ def groups(examples: Sequence[Example], by: By = "answer") -> list[list[Example]
             index = parent[index]
         return index
 
+    def join(one: int, other: int) -> None:
+        older, younger = sorted((root(one), root(other)))
+        parent[younger] = older
+
     # Texts and answers share the keys: examples also belong together if one's answer is another's text (consecutive paraphrases).
     seen: dict[str, int] = {}
     for index, example in enumerate(examples):
-        for key in (example.question, *(example.views or ())[:1], *((example.code,) if by == "answer" else ())):
-            first = seen.setdefault(key, index)
-            older, younger = sorted((root(first), root(index)))
-            parent[younger] = older
+        for shared in (*texts(example), *((key(example.code),) if by == "answer" else ())):
+            join(seen.setdefault(shared, index), index)
+    if any(example.history for example in examples):
+        begun, answered = [beginnings(example) for example in examples], answers(examples)
+        whole = {digests[-1]: index for index, digests in enumerate(begun)}
+        last: dict[str, int] = {}
+        for index, digests in enumerate(begun):
+            for digest in digests:
+                join(whole.get(digest, index), index)
+            if len(answered[text := key(examples[index].text)]) == 1:
+                join(last.setdefault(text, index), index)
     components: dict[int, list[Example]] = {}
     for index, example in enumerate(examples):
         components.setdefault(root(index), []).append(example)
@@ -78,11 +94,9 @@ def subset(examples: Sequence[Example], size: int | None, seed: int, purpose: st
 
 
 def without(examples: Sequence[Example], others: Sequence[Example], by: By) -> tuple[Example, ...]:
-    """The examples that share no text with any of `others` and, with `by` answer, no answer."""
-    texts = {text for example in others for text in (example.question, *(example.views or ())[:1])}
-    codes = {example.code for example in others} if by == "answer" else set()
+    """The examples that share no text and no beginning of a conversation with any of `others` and, with `by` answer, no answer."""
+    seen, views = Seen(others), {text for example in others for text in texts(example)}
+    codes = {key(example.code) for example in others} if by == "answer" else set()
     return tuple(
-        example
-        for example in examples
-        if example.question not in texts and example.code not in codes and not (example.views and example.views[0] in texts)
+        example for example in examples if example not in seen and views.isdisjoint(texts(example)) and key(example.code) not in codes
     )

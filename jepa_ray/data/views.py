@@ -14,17 +14,18 @@ that with text that their answers do not begin with (a `<think>`).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from jepa_ray.data.chat_template import fault_of, render
 from jepa_ray.data.content import Content
 from jepa_ray.data.example import Example
+from jepa_ray.data.ragged import Ids, Ragged
 
-Ids = NDArray[np.int32]
 Turns = Sequence[tuple[str, str]]
 """(role, content) of each message."""
 _SENTINEL = "\u241fcontent\u241f"
@@ -46,38 +47,6 @@ class ChatStyle(Protocol):
     def turn_end(self) -> str: ...
     @property
     def answer_lead(self) -> str: ...
-
-
-@dataclass(frozen=True)
-class Ragged:
-    """Sequences of different lengths in one flat array: sequence i is `flat[offsets[i]:offsets[i + 1]]`."""
-
-    flat: Ids
-    offsets: NDArray[np.int64]
-
-    @classmethod
-    def of(cls, sequences: Sequence[Sequence[int]]) -> Ragged:
-        lengths = [len(sequence) for sequence in sequences]
-        flat = np.fromiter((token for sequence in sequences for token in sequence), dtype=np.int32, count=sum(lengths))
-        return cls(flat, np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64))
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    def __getitem__(self, index: int) -> Ids:
-        return self.flat[self.offsets[index] : self.offsets[index + 1]]
-
-    @property
-    def lengths(self) -> NDArray[np.int64]:
-        return np.diff(self.offsets)
-
-
-def common_prefix(sequences: Ragged) -> int:
-    """Number of first tokens that all sequences have in common; 0 if there are none."""
-    if not len(sequences):
-        return 0
-    first, starts, shortest = sequences[0], sequences.offsets[:-1], int(sequences.lengths.min())
-    return next((at for at in range(shortest) if (sequences.flat[starts + at] != first[at]).any()), shortest)
 
 
 @dataclass(frozen=True)
@@ -128,6 +97,8 @@ class Renderer:
                 f"the tokenizer of family {style.name} gives no character offsets (a slow tokenizer); install its fast version: "
                 f"readouts are located by characters, so the checkpoint needs a tokenizer.json"
             )
+        if fault := fault_of(tokenizer, style.template_kwargs):
+            raise ValueError(f"the chat template of family {style.name} {fault}; {_OTHER_TEMPLATE}")
         self.tokenizer, self.style = tokenizer, style
         self._affixes: dict[str, tuple[str, str]] = {}
 
@@ -160,6 +131,10 @@ class Renderer:
         if not shown:
             raise ValueError(f"a {role} message shows nothing to encode ({content[:80]!r}); remove examples with an empty side")
         return prefix + shown, len(prefix)
+
+    def after_question(self, system: str) -> str:
+        """The text of a prompt after the question, which depends neither on the question nor on what comes before it."""
+        return self.prompt_and_answer(system, _SENTINEL, "-")[0].rpartition(_SENTINEL)[2]
 
     def _around_answer(self, system: str, text: str, history: Turns) -> tuple[str, str]:
         """The text before and after the answer, which does not depend on the answer."""
@@ -212,10 +187,8 @@ class Renderer:
     def _render(self, messages: list[dict[str, str]]) -> str:
         """The rendered messages, with the family's BOS exactly once in front: some templates leave it to the tokenizer."""
         try:
-            text: str = self.tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=False, **self.style.template_kwargs
-            )
-        except Exception as error:  # a template is foreign code, which may raise anything
+            text = render(self.tokenizer, messages, self.style.template_kwargs)
+        except ValueError as error:
             roles = ", ".join(message["role"] for message in messages)
             raise ValueError(
                 f"the chat template of family {self.style.name} refuses the turns ({roles}): {error}; {_OTHER_TEMPLATE}"
@@ -231,13 +204,13 @@ def tokenize_split(
     max_length: int,
     *,
     scored: bool = False,
-    trained: Collection[str] = frozenset(),
+    trained: Container[Example] = (),
 ) -> TokenTable:
     """Tokenise a split once, for all trials of a family. Examples with a sequence over `max_length` tokens are dropped and counted.
 
     `scored`: outputs are judged on this split. Then only an overlong prompt drops an example, so that families drop nearly the same ones,
     and the options of choice tasks are tokenised.
-    `trained`: questions of the splits before this one (`datasets.texts_of`), to mark its leaked examples.
+    `trained`: the splits before this one (`sameness.Seen`), to mark its leaked examples.
 
     Raises:
         ValueError: a slow tokenizer, a template that cannot render the turns, or every example too long.
@@ -259,7 +232,7 @@ def tokenize_split(
         example_ids=tuple(examples[i].id for i in kept),
         questions=tuple(examples[i].text for i in kept),
         references=tuple(examples[i].code for i in kept),
-        leaked=tuple(examples[i].question in trained for i in kept),
+        leaked=tuple(examples[i] in trained for i in kept),
         lm=Ragged.of([lm_ids[i] for i in kept]),
         prompt_length=np.array([prompt_lengths[i] for i in kept], dtype=np.int64),
         text=Ragged.of([text_ids[i] for i in kept]),
@@ -317,7 +290,8 @@ def _conversation_ids(
     prompts, answers = [prompt for prompt, _ in pairs], [answer for _, answer in pairs]
     prompt_ids, offsets = content.encode(prompts)
     texts = [content.veiled(example.text).strip() for example in examples]
-    questions = [_span(prompt, text, at) for prompt, text, at in zip(prompts, texts, offsets, strict=True)]
+    after = renderer.after_question(examples[0].system) if examples else ""
+    questions = [_span(prompt.removesuffix(after), text, at) for prompt, text, at in zip(prompts, texts, offsets, strict=True)]
     joint_ids, _ = content.encode([p + a for p, a in zip(prompts, answers, strict=True)])
     out = []
     for prompt, joint, answer in zip(prompt_ids, joint_ids, answers, strict=True):
@@ -339,10 +313,9 @@ def _rendered(renderer: Renderer, content: Content, example: Example) -> tuple[s
         raise ValueError(f"{example.id}: {error}, or drop the row") from error
 
 
-def _span(prompt: str, text: str, offsets: Sequence[tuple[int, int]]) -> tuple[int, int]:
-    """Tokens of a prompt that contain characters of its last occurrence of `text`; all tokens if it does not occur verbatim."""
-    first = prompt.rfind(text)
-    if first < 0:
-        return 0, len(offsets)
+def _span(upto: str, text: str, offsets: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """Tokens of a prompt that contain characters of the question, `text`; all tokens if it does not occur verbatim. `upto`: the prompt
+    without the text after the question, which may contain a short question as well (an `a`, in `assistant`)."""
+    first = upto.rfind(text)
     inside = [position for position, (start, end) in enumerate(offsets) if start < first + len(text) and end > first and start < end]
-    return inside[0], inside[-1] + 1
+    return (inside[0], inside[-1] + 1) if first >= 0 and inside else (0, len(offsets))

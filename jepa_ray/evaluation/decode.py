@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import torch
 
-from jepa_ray.data.views import Ids
+from jepa_ray.data.ragged import Ids
 from jepa_ray.models.decoding import NAME, bytes_per_token, prefill, step
 from jepa_ray.models.network import Network
 from jepa_ray.system.heartbeat import HEARTBEAT

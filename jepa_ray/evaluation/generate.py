@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from jepa_ray.data.packing import Backend
-from jepa_ray.data.views import Ids
+from jepa_ray.data.ragged import Ids
 from jepa_ray.evaluation.decode import decode, rows_per_batch
 from jepa_ray.evaluation.padded import decode_padded
 from jepa_ray.models.network import Network

@@ -9,12 +9,12 @@ import itertools
 import re
 import string
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from jepa_ray.config import DataConfig, EvaluationConfig
-from jepa_ray.evaluation.metrics import Score, compare_text
+from jepa_ray.evaluation.metrics import Score, compare_text, plain
 from jepa_ray.evaluation.numbers import answer_number, loose_number_after_mark, number_after_mark
 from jepa_ray.evaluation.regexes import equivalent
 
@@ -62,7 +62,7 @@ def judge_contains(prediction: str, reference: str, extra: Mapping[str, Any]) ->
 
 
 def judge_any_number(prediction: str, reference: str, extra: Mapping[str, Any]) -> Score:
-    """Correct if the numbers are equal (own data): of each text the one after `####`, or, without that mark, the last one.
+    """Correct if the numbers are equal (own data): of each text the one alone on the line of the last `####`, or else the last one.
 
     A reference without a number is an error: no output can be correct.
     """
@@ -127,15 +127,31 @@ def judge_answers(prediction: str, reference: str, extra: Mapping[str, Any]) -> 
     return _score(prediction, reference, correct, paper_correct=paper)
 
 
-_GOES_ON = re.compile(r"\w|[-'\u2010\u2011\u2019]\w|[.,][0-9]")
+_GOES_ON = re.compile(r"\w|['\u2010\u2011\u2019]\w|[.,][0-9]|[+#\u2212]|-(?!-)")
+"""After a label: what makes it only the start of a word, of a number, or of a grade or name such as A+ and C#."""
 
 
-def judge_label(prediction: str, reference: str, extra: Mapping[str, Any]) -> Score:
-    """Correct if the output starts with the label and a word ends there (Rotten Tomatoes, Yelp): "Badly" is not the label "Bad", and
-    neither "10" nor "1.5" is the label "1". The paper's script only requires that the output starts with the label."""
-    answer, label = prediction.strip(), reference.strip()
-    starts = answer.startswith(label)
-    return _score(prediction, reference, starts and not _GOES_ON.match(answer, len(label)), paper_correct=starts)
+def labels_of(judge: str, references: Iterable[str]) -> tuple[str, ...]:
+    """The label set of a task, sorted: the references of its training split. Empty if the judge is not `label`."""
+    return tuple(sorted({plain(reference) for reference in references})) if judge == "label" else ()
+
+
+def make_label_judge(labels: Iterable[str]) -> Judge:
+    """The judge of a label set (Rotten Tomatoes, Yelp): the longest label that the output starts with is its answer. A word must end
+    there: "Badly" is not the label "Bad", nor "10" or "1.5" the label "1", nor "A+" the label "A". A reference that is not in the set
+    is added for its example. The paper's script only requires that the output starts with the reference."""
+    known = {plain(label) for label in labels}
+    lengths = {len(label) for label in known}
+
+    def judge_label(prediction: str, reference: str, extra: Mapping[str, Any]) -> Score:
+        answer, label = plain(prediction), plain(reference)
+        correct = answer.startswith(label) and not _GOES_ON.match(answer, len(label))
+        if correct:
+            longer = (length for length in lengths if len(label) < length <= len(answer))
+            correct = not any(answer[:length] in known and not _GOES_ON.match(answer, length) for length in longer)
+        return _score(prediction, reference, correct, paper_correct=prediction.strip().startswith(reference.strip()))
+
+    return judge_label
 
 
 def judge_choice(prediction: str, reference: str, extra: Mapping[str, Any]) -> Score:
@@ -143,26 +159,27 @@ def judge_choice(prediction: str, reference: str, extra: Mapping[str, Any]) -> S
     return _score(prediction, reference)
 
 
-def _make_sql(data: DataConfig, evaluation: EvaluationConfig) -> Judge:
+def _make_sql(data: DataConfig, evaluation: EvaluationConfig, labels: Sequence[str]) -> Judge:
     from jepa_ray.evaluation.sql import make_judge
 
     return make_judge(data, evaluation)
 
 
-JUDGES: dict[str, Callable[[DataConfig, EvaluationConfig], Judge]] = {
-    "text": lambda data, evaluation: judge_text,
-    "contains": lambda data, evaluation: judge_contains,
-    "regex": lambda data, evaluation: judge_regex,
-    "number": lambda data, evaluation: judge_number,
-    "any_number": lambda data, evaluation: judge_any_number,
+JUDGES: dict[str, Callable[[DataConfig, EvaluationConfig, Sequence[str]], Judge]] = {
+    "text": lambda data, evaluation, labels: judge_text,
+    "contains": lambda data, evaluation, labels: judge_contains,
+    "regex": lambda data, evaluation, labels: judge_regex,
+    "number": lambda data, evaluation, labels: judge_number,
+    "any_number": lambda data, evaluation, labels: judge_any_number,
     "sql": _make_sql,
-    "answers": lambda data, evaluation: judge_answers,
-    "label": lambda data, evaluation: judge_label,
-    "choice": lambda data, evaluation: judge_choice,
+    "answers": lambda data, evaluation, labels: judge_answers,
+    "label": lambda data, evaluation, labels: make_label_judge(labels),
+    "choice": lambda data, evaluation, labels: judge_choice,
 }
-"""Name -> factory of the judge. It raises ValueError, one sentence with the remedy, if something is missing (databases)."""
+"""Name -> factory of the judge; only that of `label` reads the labels. It raises ValueError, one sentence with the remedy, if something is
+missing (databases)."""
 
 
-def judge_of(name: str, data: DataConfig, evaluation: EvaluationConfig) -> Judge:
-    """The judge called `name`, or text comparison if `evaluation.judge` is `text`."""
-    return JUDGES["text" if evaluation.judge == "text" else name](data, evaluation)
+def judge_of(name: str, data: DataConfig, evaluation: EvaluationConfig, labels: Sequence[str] = ()) -> Judge:
+    """The judge called `name`, or text comparison if `evaluation.judge` is `text`. `labels`: the task's `labels_of`."""
+    return JUDGES["text" if evaluation.judge == "text" else name](data, evaluation, labels)

@@ -9,6 +9,7 @@ unchanged has only learnt to stop.
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -49,11 +50,17 @@ class Score:
     """Regexes only: whether equivalence could not be decided."""
 
 
+def plain(text: str) -> str:
+    """A text as judges compare it: without whitespace around it, and with one form for every accented character (Unicode's NFC)."""
+    return unicodedata.normalize("NFC", text).strip()
+
+
 def compare_text(prediction: str, reference: str) -> tuple[bool, bool, bool]:
     """(exact, prefix, contains) as case-sensitive strings. Whitespace is ignored around either text (templates differ in what they
-    put after a turn), but not inside it. Raises ValueError for an empty reference: every output would start with it.
+    put after a turn), but not inside it; so is how an accented character is encoded. Raises ValueError for an empty reference: every
+    output would start with it.
     """
-    answer, wanted = prediction.strip(), reference.strip()
+    answer, wanted = plain(prediction), plain(reference)
     if not wanted:
         raise ValueError("the reference is empty: every output would count as starting with it; remove the example")
     return answer == wanted, answer.startswith(wanted), wanted in answer

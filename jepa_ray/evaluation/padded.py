@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from transformers import GenerationConfig
 
-from jepa_ray.data.views import Ids
+from jepa_ray.data.ragged import Ids
 from jepa_ray.models.network import Network
 from jepa_ray.system.heartbeat import HEARTBEAT
 

@@ -299,6 +299,17 @@ def equivalent(prediction: str, reference: str, *, seconds: float = MAX_SECONDS)
         return None
 
 
+def fault_of(regex: str) -> str | None:
+    """Why a text is not a regular expression of the dialect: what is wrong, and where. None if it is one, or is too large to tell."""
+    try:
+        _Parser(regex, Terms(Budget(MAX_STEPS, MAX_SECONDS))).parse()
+    except ValueError as error:
+        return str(error).rpartition(" is not a regular expression: ")[2]
+    except BudgetSpent:
+        return None
+    return None
+
+
 def _same(left: Automaton, right: Automaton | Table, budget: Budget) -> bool:
     """Walk the pairs of states that lines lead to, shortest lines first; pairs that follow from earlier ones are skipped."""
     characters = [(whole & -whole).bit_length() - 1 for whole in _classes(left.masks | right.masks)]

@@ -45,7 +45,8 @@ LIKE: dict[OwnJudge, str] = {
 
 OWN = """\
 `task: text` is judged as `data.judge` says. The token cap holds unless `evaluation.max_new_tokens` sets another one; the plan says which
-references are longer. For `label`, `chance` is measured on the labels that the data hold. Last two columns: on examples of another task.
+references are longer. For `label`, and for any judge if at most 20 % of the training references are distinct, `chance` is measured on the
+data. Last two columns: on examples of another task.
 """
 
 HEAD = """\

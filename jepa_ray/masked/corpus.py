@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from jepa_ray.config import DataConfig, MaskedConfig
 from jepa_ray.data.datasets import Splits, load_splits
 from jepa_ray.data.jsonl import decode, read_bytes
+from jepa_ray.data.sameness import key
 
 Tokenize = Callable[[list[str]], list[list[int]]]
 """Texts -> token ids, with special tokens and without truncation."""
@@ -76,8 +77,8 @@ def load_corpus(data: DataConfig, masked: MaskedConfig) -> Corpus:
     if masked.corpus is None:
         return Corpus(tuple(example.text for example in splits.train), splits, labels, splits.dataset_sha, 0)
     lines = read_passages(Path(masked.corpus))
-    judged = {example.text for split in (splits.val, splits.test) for example in split}
-    passages = tuple(line for line in lines if line not in judged)
+    judged = {key(example.text) for split in (splits.val, splits.test) for example in split}
+    passages = tuple(line for line in lines if key(line) not in judged)
     if not passages:
         raise ValueError(f"{masked.corpus}: all of its {len(lines):,} passages are in validation or test; use another file")
     sha = hashlib.sha256("\n".join([splits.dataset_sha, *passages]).encode()).hexdigest()

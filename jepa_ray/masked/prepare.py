@@ -15,9 +15,9 @@ from transformers import AutoModelForMaskedLM
 from transformers.utils import logging
 
 from jepa_ray.config import MaskedConfig, ModelConfig, SweepConfig, arms
-from jepa_ray.data.datasets import texts_of
 from jepa_ray.data.example import Example
-from jepa_ray.data.report import of_family, of_task
+from jepa_ray.data.report import labelled, of_family, of_task
+from jepa_ray.data.sameness import Seen
 from jepa_ray.masked.corpus import Corpus, Passages, corpus_report, load_corpus, tokenize_passages
 from jepa_ray.masked.network import (
     TINY_WORDS,
@@ -35,7 +35,7 @@ from jepa_ray.plan import Estimate, trial_config
 from jepa_ray.preparation.tiny_base import cache_folder
 from jepa_ray.streams import derive_seed
 from jepa_ray.system import atomic
-from jepa_ray.system.digests import weights_sha
+from jepa_ray.system.digests import Weights, weights_of
 from jepa_ray.system.heartbeat import HEARTBEAT
 from jepa_ray.training.epochs import epoch_steps
 from jepa_ray.training.runtime import StepTotals
@@ -67,6 +67,10 @@ class MaskedPrepared:
     """Folder or hub id that weights and tokenizer are read from."""
     revision: str | None = None
     """For a hub id: the commit that `identity` includes, loaded by every trial."""
+    former_identity: str = ""
+    """`identity` as earlier versions made it, from samples of large files."""
+    weights: Weights = field(default_factory=Weights)
+    """Digests of the starting checkpoint."""
     facts: dict[str, Any] = field(default_factory=dict)
     """Columns of the trials table known before training."""
     report: dict[str, Any] = field(default_factory=dict)
@@ -96,8 +100,10 @@ def prepare_masked(sweep: SweepConfig, family: str, task: str) -> MaskedPrepared
     check_rows(tokenizer, shape, checkpoint)
     check_weights(checkpoint, config, revision)
     prepared = _prepared(sweep, family, task, corpus, checkpoint=checkpoint, tokenizer=tokenizer, limit=shape.max_position_embeddings)
-    sha = hashlib.sha256((corpus.dataset_sha + weights_sha(checkpoint, revision)).encode())
-    return replace(prepared, identity=sha.hexdigest(), revision=revision)
+    weights = weights_of(checkpoint, revision)
+    identity, former = (hashlib.sha256((corpus.dataset_sha + sha).encode()).hexdigest() for sha in (weights.sha, weights.former_sha))
+    report = {**prepared.report, "weights_sha": weights.sha}
+    return replace(prepared, identity=identity, former_identity=former, weights=weights, revision=revision, report=report)
 
 
 def _prepared(sweep: SweepConfig, family: str, task: str, corpus: Corpus, *, checkpoint: str, tokenizer: Any, limit: int) -> MaskedPrepared:
@@ -144,9 +150,9 @@ def _prepared(sweep: SweepConfig, family: str, task: str, corpus: Corpus, *, che
         questions={example.id: example.text for example in (*splits.val, *splits.test)},
         leaked=frozenset(
             example.id
-            for part, before in ((splits.val, texts_of(splits.train)), (splits.test, texts_of(splits.train, splits.val)))
+            for part, before in ((splits.val, Seen(splits.train)), (splits.test, Seen([*splits.train, *splits.val])))
             for example in part
-            if example.question in before
+            if example in before
         ),
         dataset_sha=corpus.dataset_sha,
         identity="",
@@ -205,6 +211,7 @@ def estimate_masked(sweep: SweepConfig) -> tuple[dict[str, Estimate], list[str]]
     refused: list[str] = []
     workloads: dict[tuple[str, str], tuple[MaskedPrepared, Any, Any]] = {}
     for task in sweep.tasks:
+        told = False
         for family in sweep.families:
             try:
                 workloads[family, task] = _shape(sweep, family, task)
@@ -212,7 +219,8 @@ def estimate_masked(sweep: SweepConfig) -> tuple[dict[str, Estimate], list[str]]
                 refused.append(f"{family} {task} cannot be run: {error}")
                 continue
             report = workloads[family, task][0].report
-            facts += [f"{family} {task}: {sentence}" for sentence in (*of_task(report), *of_family(report))]
+            facts += [*([] if told else labelled(of_task(report), task)), *labelled(of_family(report), task, family)]
+            told = True
     if not workloads:
         raise ValueError("\n".join(refused))
     estimates: dict[str, Estimate] = {}
@@ -254,5 +262,7 @@ def _shape(sweep: SweepConfig, family: str, task: str) -> tuple[MaskedPrepared, 
     else:
         checkpoint = record.paper_model if model == "paper" else model
         shape, tokenizer = load_encoder_config(checkpoint, config), load_encoder_tokenizer(checkpoint, config)
+        if Path(checkpoint).is_dir():
+            check_weights(checkpoint, config)
     limit = shape.max_position_embeddings
     return _prepared(sweep, family, task, corpus, checkpoint=checkpoint, tokenizer=tokenizer, limit=limit), shape, tokenizer

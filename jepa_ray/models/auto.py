@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from jepa_ray.config import ModelConfig
+from jepa_ray.data.chat_template import fault_of, render
 from jepa_ray.models.families import AUTO, DAY, PINNED_DAY, PLAIN_TEMPLATE, ModelFamily, get_family
 from jepa_ray.models.loading import load_config, load_tokenizer
 from jepa_ray.models.structure import Structure, structure_of, without_weights
@@ -55,17 +56,14 @@ def derive(tokenizer: Any, config: Any, checkpoint: str, structure: Structure) -
 
     ValueError with one sentence if the template cannot be used.
     """
-    if not getattr(tokenizer, "is_fast", False):
-        raise ValueError(
-            f"the tokenizer of {checkpoint} gives no character offsets (a slow tokenizer), by which readouts are located; the checkpoint "
-            f"needs a tokenizer.json"
-        )
     template = tokenizer.get_chat_template()
     chat = _Chat(tokenizer, {name: value for name, value in _SWITCHES.items() if name in template}, checkpoint)
+    if fault := fault_of(tokenizer, chat.switches):
+        raise ValueError(f"the chat template of {checkpoint} {fault}; {_OTHER}")
     before, after = chat.around_answer()
     turn_end = chat.turn_end(after)
     bos, bos_from = chat.bos()
-    system_role = chat.shows_system()
+    system_role, refusal = chat.shows_system()
     pad, pad_from = _pad(tokenizer, turn_end)
     lead = chat.answer_lead(before)
     default = chat.default_system() if system_role else ""
@@ -75,7 +73,7 @@ def derive(tokenizer: Any, config: Any, checkpoint: str, structure: Structure) -
         else "its own template" + "".join(f", {what}" for what in chat.fixed(template)),
         f"BOS {bos!r}, once, {bos_from}" if bos is not None else "no BOS",
         f"end of turn {turn_end!r}",
-        "system messages as the template shows them" if system_role else "system messages put before the user's text",
+        "system messages as the template shows them" if system_role else f"system messages put before the user's text{refusal}",
         *([f"the template's default system message ({_short(default)}) in both views"] if default else []),
         *(["a space before each answer, trained with it"] if lead else []),
         f"padding {pad!r}{pad_from}",
@@ -139,18 +137,22 @@ class _Chat:
 
     def render(self, *turns: tuple[str, str], prompt: bool = False) -> str | None:
         """The text of (role, content) turns; None if the template refuses them. `prompt`: with the template's prompt for an answer."""
-        messages = [{"role": role, "content": content} for role, content in turns]
         try:
-            text: str = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt, **self.switches)
-        except Exception:  # a template is foreign code, which may raise anything
+            return self.rendered(*turns, prompt=prompt)
+        except ValueError:
             return None
-        return text
+
+    def rendered(self, *turns: tuple[str, str], prompt: bool = False) -> str:
+        """The same; ValueError with the cause if the template refuses them."""
+        messages = [{"role": role, "content": content} for role, content in turns]
+        return render(self.tokenizer, messages, self.switches, prompt=prompt)
 
     def around_answer(self) -> tuple[str, str]:
         """The text before and after the answer to a question without a system message."""
-        text = self.render(("user", TEXT), ("assistant", ANSWER))
-        if text is None:
-            raise ValueError(f"the chat template of {self.checkpoint} refuses a question and its answer; {_OTHER}")
+        try:
+            text = self.rendered(("user", TEXT), ("assistant", ANSWER))
+        except ValueError as error:
+            raise ValueError(f"the chat template of {self.checkpoint} refuses a question and its answer ({error}); {_OTHER}") from error
         before, shown, after = text.rpartition(ANSWER)
         if not shown or TEXT not in before:
             raise ValueError(f"the chat template of {self.checkpoint} does not show a question and its answer; {_OTHER}")
@@ -178,9 +180,13 @@ class _Chat:
                 return token, "by the template"
         return (own[0], "by the tokenizer") if own else (None, "")
 
-    def shows_system(self) -> bool:
-        text = self.render(("system", SYSTEM), ("user", TEXT), ("assistant", ANSWER))
-        return text is not None and SYSTEM in text and ANSWER in text
+    def shows_system(self) -> tuple[bool, str]:
+        """Whether the template shows a system message; if it raises an error instead, which one, in words."""
+        try:
+            text = self.rendered(("system", SYSTEM), ("user", TEXT), ("assistant", ANSWER))
+        except ValueError as error:
+            return False, f" (the template refuses them: {error})"
+        return SYSTEM in text and ANSWER in text, ""
 
     def answer_lead(self, before: str) -> str:
         """The spaces by which the text before an answer is longer than the template's own prompt for one."""

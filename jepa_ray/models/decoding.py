@@ -25,7 +25,7 @@ from transformers.cache_utils import Cache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from jepa_ray.data.packing import Packed, pack
-from jepa_ray.data.views import Ids
+from jepa_ray.data.ragged import Ids
 from jepa_ray.models.network import Network
 
 NAME = "jepa_ray_decoding"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 from transformers.utils import logging
@@ -20,6 +21,7 @@ from transformers.utils.hub import cached_file, has_file
 from jepa_ray.config import LoraConfig, ModelConfig
 from jepa_ray.models import openelm  # noqa: F401 - registers itself with the Auto classes
 from jepa_ray.models.families import AUTO, PINNED_DAY, PLAIN_TEMPLATE, ModelFamily, get_family
+from jepa_ray.models.folders import fault_of
 from jepa_ray.models.network import Network
 from jepa_ray.models.structure import refuse, structure_of
 from jepa_ray.streams import derive_seed
@@ -32,15 +34,19 @@ WEIGHTS, WEIGHTS_INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
 def load_tokenizer(checkpoint: str, model: ModelConfig, revision: str | None = None) -> Any:
-    """The checkpoint's tokenizer. The family's template, or the family's tokenizer, is used if the checkpoint has none."""
+    """The checkpoint's tokenizer. The family's template, or the family's tokenizer, is used if the checkpoint has none.
+
+    ValueError with one sentence if it cannot be read, or is a slow one.
+    """
     if model.family == AUTO:
-        return _with_template(from_hub(read_tokenizer, checkpoint, revision, trust_remote_code=model.trust_remote_code), checkpoint)
+        tokenizer = _fast(from_hub(read_tokenizer, checkpoint, revision, trust_remote_code=model.trust_remote_code), checkpoint)
+        return _with_template(tokenizer, checkpoint)
     family = get_family(model.family)
     source = checkpoint
     if family.tokenizer_model is not None and not from_hub(_has_tokenizer, checkpoint, revision):
         source, revision = family.tokenizer_model, None
     try:
-        tokenizer = from_hub(read_tokenizer, source, revision, trust_remote_code=model.trust_remote_code)
+        tokenizer = _fast(from_hub(read_tokenizer, source, revision, trust_remote_code=model.trust_remote_code), source)
     except ValueError as error:
         if source == checkpoint:
             raise
@@ -57,6 +63,16 @@ def load_tokenizer(checkpoint: str, model: ModelConfig, revision: str | None = N
                 f"or let it be found with families=[auto]"
             )
     return tokenizer
+
+
+def _fast(tokenizer: Any, checkpoint: str) -> Any:
+    """The tokenizer. ValueError if it is one of those in Python, which do not tell where in a text a token is."""
+    if getattr(tokenizer, "is_fast", False):
+        return tokenizer
+    raise ValueError(
+        f"the tokenizer of {checkpoint} ({type(tokenizer).__name__}) gives no character offsets (a slow tokenizer), by which readouts are "
+        f"located; the checkpoint needs a tokenizer.json"
+    )
 
 
 def _with_template(tokenizer: Any, checkpoint: str) -> Any:
@@ -88,7 +104,12 @@ def read_tokenizer(checkpoint: str, *, trust_remote_code: bool, **pinned: Any) -
     """The tokenizer of tokenizer.json if it exists: for some architectures (qwen2) AutoTokenizer rebuilds it by its own rules."""
     if _has(checkpoint, "tokenizer.json", **pinned):
         return PreTrainedTokenizerFast.from_pretrained(checkpoint, **pinned)
-    return AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=trust_remote_code, **pinned)
+    try:
+        return AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=trust_remote_code, **pinned)
+    except (ImportError, ValueError) as error:  # a library for the other forms is missing, or there is none of them
+        why, *details = str(error).strip().split("\n")
+        lines = [f"it contains no tokenizer.json, and its other files give no tokenizer: {why.rstrip(': ')}", *details]
+        raise ValueError("\n".join(lines)) from error
 
 
 def commit_of(checkpoint: str, config: Any) -> str | None:
@@ -98,21 +119,29 @@ def commit_of(checkpoint: str, config: Any) -> str | None:
 
 
 def check_weights(checkpoint: str, model: ModelConfig, revision: str | None = None) -> None:
-    """ValueError if a file with the checkpoint's weights is missing; the files are not read. `init: random` needs none."""
+    """ValueError if a file with the checkpoint's weights is missing or, in a folder, truncated or damaged; only headers are read.
+    `init: random` needs no weights."""
     if model.init == "random":
         return
-    if missing := from_hub(_missing_shards, checkpoint, revision):
+    names, missing = from_hub(_weight_files, checkpoint, revision)
+    if missing:
         named = ", ".join(missing[:3]) + ("..." if len(missing) > 3 else "")
         raise ValueError(
             f"{checkpoint} lacks {len(missing)} of the weight files that its {WEIGHTS_INDEX} names ({named}); "
             f"complete the download, or train from scratch with base.model.init=random"
         )
+    for name in names if Path(checkpoint).is_dir() else ():
+        try:
+            with safe_open(Path(checkpoint) / name, framework="numpy"):
+                pass  # opening compares the sizes in the header with that of the file
+        except (OSError, SafetensorError) as error:
+            raise ValueError(f"{name} in {checkpoint} is truncated or damaged ({error}); download or copy it again") from error
 
 
-def _missing_shards(checkpoint: str, **pinned: Any) -> list[str]:
-    """Weight files that the index names and that do not exist. OSError if there is neither a single weight file nor a valid index."""
+def _weight_files(checkpoint: str, **pinned: Any) -> tuple[list[str], list[str]]:
+    """(the files with the weights, those of them that do not exist). OSError if there is neither a single file nor a valid index."""
     if _known(checkpoint, WEIGHTS, **pinned):
-        return []
+        return [WEIGHTS], []
     index = cached_file(checkpoint, WEIGHTS_INDEX, _raise_exceptions_for_missing_entries=False, **pinned)
     if index is None:
         raise OSError(f"no file named {WEIGHTS}")
@@ -122,7 +151,7 @@ def _missing_shards(checkpoint: str, **pinned: Any) -> list[str]:
         raise OSError(f"{WEIGHTS_INDEX} is not an index of weight files") from error
     if not shards:
         raise OSError(f"{WEIGHTS_INDEX} names no weight files")
-    return [name for name in shards if not _known(checkpoint, name, **pinned)]
+    return shards, [name for name in shards if not _known(checkpoint, name, **pinned)]
 
 
 def _known(checkpoint: str, name: str, **pinned: Any) -> bool:
@@ -172,7 +201,8 @@ def load_network(
     """The network to train: weights, adapters and k predictor tokens. New weights are drawn from the seed's own streams.
 
     `revision` is the commit of a hub repository; None: the newest.
-    On a GPU frozen weights are bf16 and trained weights fp32 (autocast computes in bf16); on a CPU everything is fp32.
+    With bf16 (on a GPU by default, see `uses_bf16`) frozen weights are bf16 and trained weights fp32, and autocast computes in bf16;
+    without it everything is fp32.
     """
     family = get_family(model.family) if model.family != AUTO else None
     config = load_config(checkpoint, model, revision)
@@ -230,7 +260,10 @@ def add_lora(lm: Any, family: ModelFamily | None, lora: LoraConfig, seed: int) -
     with seeded(derive_seed(seed, "adapters")), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # about PEFT's use of Transformers; users cannot act on it
         warnings.filterwarnings("ignore", "fan_in_fan_out is set to False")  # GPT-2's layers are transposed; PEFT sees that itself
-        return get_peft_model(lm, settings)
+        adapted = get_peft_model(lm, settings)
+    # PEFT makes a set of them, which it would save in an order that differs from process to process.
+    settings.target_modules = sorted(targets)
+    return adapted
 
 
 def new_predictor(lm: Any, k: int, seed: int) -> Tensor:
@@ -277,6 +310,8 @@ def from_hub(load: Any, checkpoint: str, revision: str | None = None, **kwargs: 
 
 def _sentence(checkpoint: str, error: Exception) -> str:
     """What went wrong with a checkpoint, and the remedy. Only the libraries' messages distinguish the cases."""
+    if fault := fault_of(checkpoint):
+        return fault
     message = str(error).strip()
     first = message.splitlines()[0] if message else type(error).__name__
     local = Path(checkpoint).is_dir()

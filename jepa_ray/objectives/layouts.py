@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from jepa_ray.config import ObjectiveConfig
 from jepa_ray.data.packing import Readout, Views, predictor_tokens
-from jepa_ray.data.views import Ids, TokenTable
+from jepa_ray.data.ragged import Ids
+from jepa_ray.data.views import TokenTable
 from jepa_ray.objectives.in_sequence import count_pairs, points
 from jepa_ray.streams import stream
 

@@ -13,7 +13,7 @@ import signal
 import threading
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from jepa_ray.config import ResourcesConfig, SweepConfig
@@ -213,11 +213,15 @@ class Stored:
 
     identity: str
     """Identifies the inputs that determine a trial's results but are not in its config: `Prepared.identity`, workers, GPUs, shards."""
-    report: dict[str, Any]
-    references: list[Any]
+    report: dict[str, Any] = field(default_factory=dict)
+    references: list[Any] = field(default_factory=list)
     """References to the data without its test table, and to the test table, which the search stage never fetches."""
     model_bytes: float = 0.0
     """Bytes of a trained model on disk, at most; 0 if none is kept."""
+    former: str = ""
+    """`identity` as earlier versions made it; empty if there is none."""
+    written: str = ""
+    """When the starting checkpoint was written (`Weights.written`)."""
 
 
 def prepare(
@@ -238,11 +242,11 @@ def prepare(
     tasks = {workload: task.options(name=f"prepare {' '.join(workload)}").remote(sweep, workload, *others) for workload in workloads}
     stored, refused = {}, {}
     for workload, (facts, data, test) in tasks.items():
-        identity, report, size = ray.get(facts)
-        if isinstance(report, str):
-            refused[workload] = report
+        found = ray.get(facts)
+        if isinstance(found, str):
+            refused[workload] = found
         else:
-            stored[workload] = Stored(identity=identity, report=report, references=[data, test], model_bytes=size)
+            stored[workload] = dataclasses.replace(found, references=[data, test])
     return stored, refused
 
 
@@ -264,5 +268,12 @@ def _prepare(
             size = model_size(sweep, workload[0], prepared) if real else 0.0
             HEARTBEAT.enter("ready")
     except (ValueError, OSError) as error:
-        return ("", str(error), 0.0), None, None
-    return (prepared.identity + resources.place, prepared.report, size), dataclasses.replace(prepared, test=None), prepared.test
+        return str(error), None, None
+    facts = Stored(
+        prepared.identity + resources.place,
+        prepared.report,
+        model_bytes=size,
+        former=prepared.former_identity and prepared.former_identity + resources.place,
+        written=prepared.weights.written,
+    )
+    return facts, dataclasses.replace(prepared, test=None), prepared.test

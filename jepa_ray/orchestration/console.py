@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jepa_ray.config import SweepConfig, TrialConfig, arms, columns
-from jepa_ray.data.report import of_family, of_task
+from jepa_ray.data.report import labelled, of_family, of_task
 from jepa_ray.orchestration.forecast import later_trials, seconds_left
 from jepa_ray.orchestration.jobs import Job
 from jepa_ray.orchestration.planning import Planned
@@ -71,6 +71,7 @@ class Board:
     def __post_init__(self) -> None:
         self._running: dict[str, _Running] = {}
         self._best: dict[str, float] = {}
+        self._tasks: set[str] = set()
         self._durations: list[float] = []
         self._stage: Stage = "search"
         self._total = self._done = self._failed = 0
@@ -92,10 +93,13 @@ class Board:
         """Set the source of the latest heartbeats, by trial id, or by family and task during preparation. It must not wait."""
         self._beats = beats
 
-    def prepared(self, name: str, report: dict[str, Any]) -> None:
-        """Print the data report of a family and task."""
-        for sentence in [*of_task(report), *of_family(report)] if report else ():
-            self.say(f"{name}: {sentence}")
+    def prepared(self, family: str, task: str, report: dict[str, Any]) -> None:
+        """Print the data report of a family and task; what it says of the task alone is printed once."""
+        if not report:
+            return
+        for line in [*([] if task in self._tasks else labelled(of_task(report), task)), *labelled(of_family(report), task, family)]:
+            self.say(line)
+        self._tasks.add(task)
 
     def stage(self, stage: Stage, total: int, done: int, concurrent: int) -> None:
         self._stage, self._total, self._done, self._concurrent = stage, total, done, concurrent

@@ -37,9 +37,15 @@ def cluster_address(configured: str | None, environ: Mapping[str, str]) -> tuple
     return address, f"Joining the Ray cluster at {address}, from RAY_ADDRESS (resources.address=local starts one on this machine)."
 
 
-def allowed_cpus() -> int:
-    """Number of CPUs that this process may run on (taskset, SLURM, cpusets) if the system reports it, else of all."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def allowed_cpus(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """Number of CPUs that this process may run on (taskset, SLURM, cpusets, and the quota of a container) if the system reports it, else of
+    all. `quota`: file with microseconds of CPU time per period, of which a part of a CPU counts as none, but there is always one."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        most, period = map(int, quota.read_text().split())
+    except (OSError, ValueError):  # no cgroup, or `max`: no quota
+        return allowed
+    return max(1, min(allowed, most // period)) if period > 0 else allowed
 
 
 def short_folder(environ: Mapping[str, str]) -> str | None:

@@ -28,12 +28,20 @@ GAUGES = {
 
 def show(job: Job, values: Mapping[str, Any]) -> None:
     """Set the trial's gauges, as far as there are values for them."""
-    shown = {**values, "lambda": (job.config.objective.fixed_lambda or 0.0) if job.config.objective else 0.0}
+    shown = {**values, "lambda": _weight(job, values)}
     labels = dict(zip(LABELS, (job.folder.name, job.stage, job.arm, str(job.config.seed), job.trial_id), strict=True))
     for name, gauge in _gauges().items():
         value = shown.get(name)
         if isinstance(value, (int, float)) and math.isfinite(value):
             gauge.set(float(value), labels)
+
+
+def _weight(job: Job, values: Mapping[str, Any]) -> float | None:
+    """lambda before its schedule, as in the column `lambda_used`; None while only the trial knows it (`lambda: {grad_ratio: ...}`)."""
+    objective, used = job.config.objective, values.get("lambda_used")
+    if used is not None:
+        return float(used)
+    return 0.0 if objective is None or objective.control in ("monitor", "zero") else objective.fixed_lambda
 
 
 @functools.cache

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from jepa_ray import results
-from jepa_ray.config import Arm, SweepConfig, TrialConfig, canonical
+from jepa_ray.config import Arm, Kind, SweepConfig, TrialConfig, arms, canonical
 from jepa_ray.orchestration.jobs import confirmation
-from jepa_ray.results import JUDGED, KeptModel, kept_models, model_folder, read_model, waiting_folder
+from jepa_ray.results import FACTS, JUDGED, KeptModel, kept_models, model_folder, read_model, unreadable_models, waiting_folder
 from jepa_ray.system import atomic
 
 Row = Mapping[str, Any]
@@ -25,15 +25,15 @@ Ruling = tuple[tuple[str | None, ...], list[str]]
 SCORES = ("accuracy", "exact", "prefix", "contains", "stopped", "ce")
 
 
-def check_room(sweep: SweepConfig, folder: Path, arms: Sequence[Arm], model_bytes: Mapping[tuple[str, str], float]) -> None:
+def check_room(sweep: SweepConfig, folder: Path, declared: Sequence[Arm], model_bytes: Mapping[tuple[str, str], float]) -> None:
     """ValueError, with the numbers and the remedies, if the disk cannot hold the models of all confirmations that are still to run.
 
     `model_bytes`: of one model, by family and task.
     """
     done = results.read_trials(folder, ["arm", "stage", "state"])
     confirmed = done[(done["stage"] == "confirm") & (done["state"] == "COMPLETE")]["arm"].value_counts()
-    sizes = [model_bytes.get((arm.family, arm.task), 0.0) for arm in arms]
-    left = [max(0, len(sweep.confirm.seeds) - int(confirmed.get(arm.name, 0))) for arm in arms]
+    sizes = [model_bytes.get((arm.family, arm.task), 0.0) for arm in declared]
+    left = [max(0, len(sweep.confirm.seeds) - int(confirmed.get(arm.name, 0))) for arm in declared]
     needed = sum(size * seeds for size, seeds in zip(sizes, left, strict=True))
     place = folder / "models"
     parent = place if place.is_dir() else folder
@@ -41,7 +41,7 @@ def check_room(sweep: SweepConfig, folder: Path, arms: Sequence[Arm], model_byte
     until = " until the median of each arm is known" if sweep.confirm.keep == "best" else ""
     if needed > free:
         raise ValueError(
-            f"the models of {sum(left)} confirmed trials ({len(arms)} arms, {max(sizes) / 1e9:.3g} GB each at most) take up to "
+            f"the models of {sum(left)} confirmed trials ({len(declared)} arms, {max(sizes) / 1e9:.3g} GB each at most) take up to "
             f"{needed / 1e9:.3g} GB{until}, but {folder} has {free / 1e9:.3g} GB free; free some, name another folder with output=..., or "
             "keep no model with confirm.keep=none"
         )
@@ -73,11 +73,12 @@ def settle(
     """Keep what `confirm.keep` asks for of every arm of `selection`, whose confirmation has ended, and delete its other models."""
     if sweep.confirm.keep == "none" or sweep.base.masked is not None:
         return
-    rows = results.finished(folder)
+    rows, kinds = results.finished(folder), {arm.name: arm.kind for arm in arms(sweep)}
     for arm, best in selection.items():
         configs = {seed: confirmation(best, seed) for seed in sweep.confirm.seeds}
         runs = {seed: (config, rows.get(identify(arm, config), {})) for seed, config in configs.items()}
-        _settle_arm(folder, arm, {seed: run for seed, run in runs.items() if run[1].get("state") == "COMPLETE"}, sweep.confirm.keep, say)
+        ended = {seed: run for seed, run in runs.items() if run[1].get("state") == "COMPLETE"}
+        _settle_arm(folder, arm, kinds.get(arm), ended, sweep.confirm.keep, say)
     waiting = waiting_folder(folder, "")
     for path in sorted(waiting.iterdir()) if waiting.is_dir() else ():
         row = rows.get(path.name.partition("-")[0])
@@ -97,7 +98,7 @@ def add_verdict(folder: Path, told: Sequence[Ruling]) -> list[str]:
 
 
 def median(scores: Mapping[int, float]) -> int:
-    """The seed with the median score: the lower one of an even number of seeds, the first in order of equal ones."""
+    """The seed with the median score: the lower one in the middle of an even number of seeds, the first in order of equal ones."""
     value = sorted(scores.values())[(len(scores) - 1) // 2]
     return next(seed for seed, score in scores.items() if score == value)
 
@@ -109,7 +110,7 @@ def nearest(scores: Mapping[int, float], available: Sequence[int]) -> int:
 
 
 def _settle_arm(
-    folder: Path, arm: str, runs: Mapping[int, tuple[TrialConfig, dict[str, Any]]], keep: str, say: Callable[[str], None]
+    folder: Path, arm: str, kind: Kind | None, runs: Mapping[int, tuple[TrialConfig, dict[str, Any]]], keep: str, say: Callable[[str], None]
 ) -> None:
     scores = {seed: float(row[JUDGED]) for seed, (_, row) in runs.items() if row.get(JUDGED) is not None}
     if not scores:
@@ -117,23 +118,28 @@ def _settle_arm(
     models = {seed: model for seed in scores if (model := _model_of(folder, arm, seed, str(runs[seed][1]["trial_id"])))}
     lost = [seed for seed in scores if seed not in models]
     middle = median(scores)
+
+    def why_lost(seeds: Sequence[int]) -> str:
+        unreadable = [path for path in unreadable_models(folder, arm) if path in {model_folder(folder, arm, seed) for seed in seeds}]
+        return f"as {unreadable[0] / FACTS} is missing or damaged" if unreadable else _why_lost(runs, seeds)
+
     if not models:
-        say(f"{arm}: no model can be kept, {_why_lost(runs, lost)}.")
+        say(f"{arm}: no model can be kept, {why_lost(lost)}.")
         return
     if keep == "all":
         chosen = list(models)
         if lost:
-            say(f"{arm}: no model of {_seeds(lost)}, {_why_lost(runs, lost)}.")
+            say(f"{arm}: no model of {_seeds(lost)}, {why_lost(lost)}.")
     else:
         chosen = [nearest(scores, list(models))]
         if chosen != [middle]:
             say(
-                f"{arm}: seed {middle} is the median now, but it has no model, {_why_lost(runs, [middle])}; the model of seed {chosen[0]}, "
+                f"{arm}: seed {middle} is the median now, but it has no model, {why_lost([middle])}; the model of seed {chosen[0]}, "
                 "the nearest that has one, is kept."
             )
     for seed in chosen:
         config, row = runs[seed]
-        why = {"why": _why(scores, seed), "median": seed == middle}
+        why = {"why": _why(scores, seed), "median": seed == middle, "kind": kind}
         _keep(folder, arm, models[seed], config, row, why, keep, say)
     if keep == "best":
         for model in kept_models(folder):
@@ -170,11 +176,13 @@ def _keep(
 
 
 def _why(scores: Mapping[int, float], seed: int) -> str:
+    """Why the model of this seed is kept, with the rule by which the median is chosen."""
     middle, of = median(scores), f"{len(scores)} seed{'s' if len(scores) > 1 else ''}"
     shown = ", ".join(f"{other}: {score:.4f}" for other, score in scores.items())
+    rule = ", the lower of the two in the middle, as their number is even" if len(scores) % 2 == 0 else ""
     if seed == middle:
-        return f"Its test accuracy is the median of {of} ({shown})."
-    return f"The median of the test accuracies of {of} is that of seed {middle} ({shown})."
+        return f"Its test accuracy is the median of {of} ({shown}){rule}."
+    return f"The median of the test accuracies of {of} is that of seed {middle} ({shown}){rule}."
 
 
 def _why_lost(runs: Mapping[int, tuple[TrialConfig, Row]], seeds: Sequence[int]) -> str:

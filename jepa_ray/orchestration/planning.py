@@ -1,16 +1,19 @@
-"""What a sweep takes on the GPU it will run on, before it starts; and its cost again once the first trial has been measured."""
+"""What a sweep takes on the GPU or CPUs that it will run on, before it starts; and its cost once the first trial has been measured."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from jepa_ray.config import SweepConfig, arms
+from jepa_ray.orchestration.environment import allowed_cpus
 from jepa_ray.orchestration.recipes import estimate
 from jepa_ray.plan import Estimate
 from jepa_ray.plan.budget import lines, total
+from jepa_ray.plan.cpu import Cpus, precision_of, timed
 from jepa_ray.plan.hardware import CARDS, Card, of_gpu
 from jepa_ray.plan.requirements import Requirement, Speed, gpu_share, recomputed, refusals, requirements
 from jepa_ray.system.gpus import Gpu, local_gpus
@@ -26,16 +29,19 @@ class Planned:
     """About the data, in words."""
     card: Card | None
     """None: a CPU, or a GPU that is not known yet."""
+    cpus: Cpus | None = None
+    """CPUs of this machine, if trials would run on them and hours can be estimated."""
 
     @cached_property
     def needed(self) -> Mapping[str, Requirement]:
         """What trials need, by arm."""
-        return requirements(self.sweep, self.estimates, self.card)
+        needed = requirements(self.sweep, self.estimates, self.card)
+        return timed(self.sweep, self.estimates, needed, self.cpus) if self.cpus is not None else needed
 
     @property
     def hardware(self) -> list[str]:
         """Lines of the plan: memory, hours and cost."""
-        return lines(self.sweep, arms(self.sweep), self.card, self.needed)
+        return lines(self.sweep, arms(self.sweep), self.card, self.needed, self.cpus)
 
     def check(self) -> None:
         """ValueError, with the remedies, if the card cannot run the sweep."""
@@ -66,7 +72,8 @@ class Planned:
 def plan(sweep: SweepConfig) -> Planned:
     """Estimate a sweep. ValueError if no arm can be run. Reads data and tokenizers, but no weights; uses no GPU."""
     estimates, facts = estimate(sweep)
-    return Planned(sweep, estimates, facts, card_of(sweep))
+    card = card_of(sweep)
+    return Planned(sweep, estimates, facts, card, cpus_of(sweep) if card is None else None)
 
 
 def at_start(sweep: SweepConfig, gpus: float) -> Planned | None:
@@ -98,6 +105,19 @@ def card_of(sweep: SweepConfig) -> Card | None:
     if sweep.resources.hardware is not None:
         return CARDS[sweep.resources.hardware]
     return smallest(local_gpus())
+
+
+def cpus_of(sweep: SweepConfig) -> Cpus | None:
+    """This machine's CPUs with their measured rate, if a sweep without a known GPU would run on them. None for a cluster, whose CPUs may be
+    others, for trials that need a GPU, and for tiny models, whose time is not that of their matrix products."""
+    from jepa_ray.preparation.cpu_rate import matmul_rate
+
+    elsewhere = (sweep.resources.address or os.environ.get("RAY_ADDRESS") or "local") != "local"
+    small = sweep.base.masked is not None or any(sweep.model_of(family) == "tiny" for family in sweep.families)
+    if elsewhere or small or sweep.placement.gpus_per_worker:
+        return None
+    precision = precision_of(sweep)
+    return Cpus(allowed_cpus(), matmul_rate(precision, sweep.placement.cpus_per_worker), precision)
 
 
 def smallest(gpus: Sequence[Gpu]) -> Card | None:

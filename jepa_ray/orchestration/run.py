@@ -12,7 +12,6 @@ Events go to the listener (the console); this module prints nothing.
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 import uuid
 from collections.abc import Sequence
@@ -25,6 +24,7 @@ from ray import tune
 
 from jepa_ray import plan, results
 from jepa_ray.config import Arm, SweepConfig, TrialConfig, config_id
+from jepa_ray.orchestration import data_reports
 from jepa_ray.orchestration.cluster import Cluster, Interrupt, Workload, prepare
 from jepa_ray.orchestration.early_stopping import ArmScheduler
 from jepa_ray.orchestration.jobs import Job, ended, storage, write, written
@@ -81,11 +81,14 @@ def run_sweep(
     stored, refused = prepare(sweep, cluster, prepare_one, mailbox)
     if not stored:
         raise ValueError("\n".join(dict.fromkeys(refused.values())))
+    begun = len(results.read_trials(folder, ["trial_id"])) > 0
     for workload, data in stored.items():
-        listener.prepared(_name(workload, sweep), data.report)
-        _write_report(folder, workload, data.report)
+        listener.prepared(*workload, data.report)
+        changed = data_reports.renew(folder, *workload, data.report)
+        if changed and begun:
+            listener.say(data_reports.told(" ".join(workload), changed))
     for workload, reason in refused.items():
-        listener.say(f"{_name(workload, sweep)}: {reason}; its arms are FAILED, the others continue")
+        listener.say(f"{' '.join(workload)}: {reason}; its arms are FAILED, the others continue")
     clean(sweep, folder)
     check_room(sweep, folder, arms, {workload: data.model_bytes for workload, data in stored.items()})
     unprepared = _refuse(sweep, folder, arms, refused)
@@ -125,16 +128,6 @@ def run_sweep(
     missing = [arm.name for arm in arms if sweep.confirm.seeds and arm.name not in selection]
     failed = [row for row in results.finished(folder).values() if row["state"] == "FAILED" and row["config_id"] not in unprepared]
     return Outcome(failed=failed, unconfirmed=missing)
-
-
-def _name(workload: Workload, sweep: SweepConfig) -> str:
-    return workload[0] if len(sweep.tasks) == 1 else " ".join(workload)
-
-
-def _write_report(folder: Path, workload: Workload, report: dict[str, Any]) -> None:
-    path = folder / "data" / f"{workload[0]}-{workload[1]}.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
 def _refuse(sweep: SweepConfig, folder: Path, arms: Sequence[Arm], refused: dict[Workload, str]) -> set[str]:

@@ -30,7 +30,7 @@ class Listener(Protocol):
     """Receives the events of a sweep (the console)."""
 
     def watch(self, beats: Callable[[], Mapping[str, Beat]]) -> None: ...
-    def prepared(self, name: str, report: dict[str, Any]) -> None: ...
+    def prepared(self, family: str, task: str, report: dict[str, Any]) -> None: ...
     def stage(self, stage: Stage, total: int, done: int, concurrent: int) -> None: ...
     def started(self, job: Job) -> None: ...
     def progress(self, job: Job, metrics: dict[str, Any]) -> None: ...
@@ -45,27 +45,40 @@ class Identities:
 
     If the spaces of two arms overlap, both may propose the same configuration. The first arm gets it under its plain id, the other one
     runs it under a separate id. Each arm's rows are then complete, and neither lacks a confirmation.
+
+    A row of an earlier version keeps the id of that version (`Stored.former`), unless the checkpoint was written after its trial started.
     """
 
     def __init__(self, folder: Path, stored: Mapping[Workload, Stored]) -> None:
         self._stored = stored
-        rows = results.read_trials(folder, ["config_id", "arm"])
+        rows = results.read_trials(folder, ["config_id", "arm", "started_at"]).sort_values("started_at")
         self._owners = dict(zip(rows["config_id"], rows["arm"], strict=True))
+        started = zip(rows["config_id"], rows["started_at"], strict=True)
+        self._started = {key: time for key, time in started if isinstance(time, str)}
 
     def stands_for(self, identity: str, arm: str, config: TrialConfig) -> bool:
         """Whether the id is that of the arm's configuration; in earlier versions, arms with equal configurations shared the plain id."""
-        return identity in (self(arm, config), config_id(config, self._stored[config.model.family, config.data.task].identity))
+        return identity in (self(arm, config), *self._plain(config))
 
     def was_of(self, identity: str, arm: str, config: TrialConfig) -> bool:
         """The same for an id whose row is lost; a plain id without an owner is assigned to the arm."""
-        if identity == config_id(config, self._stored[config.model.family, config.data.task].identity):
+        if identity in self._plain(config):
             self._owners.setdefault(identity, arm)
         return self.stands_for(identity, arm, config)
 
     def __call__(self, arm: str, config: TrialConfig) -> str:
-        data = self._stored[config.model.family, config.data.task].identity
-        plain = config_id(config, data)
-        return plain if self._owners.setdefault(plain, arm) == arm else config_id(config, f"{data} of {arm}")
+        stored = self._stored[config.model.family, config.data.task]
+        if stored.former not in ("", stored.identity):
+            for former in (config_id(config, stored.former), config_id(config, f"{stored.former} of {arm}")):
+                if self._owners.get(former) == arm and self._started.get(former, stored.written) >= stored.written:
+                    return former
+        plain = config_id(config, stored.identity)
+        return plain if self._owners.setdefault(plain, arm) == arm else config_id(config, f"{stored.identity} of {arm}")
+
+    def _plain(self, config: TrialConfig) -> list[str]:
+        """The ids that the configuration would have if no other arm had proposed it: today's, and that of earlier versions."""
+        stored = self._stored[config.model.family, config.data.task]
+        return [config_id(config, data) for data in (stored.identity, stored.former) if data]
 
 
 class _Jobs:

@@ -1,4 +1,7 @@
-"""The results folder of a sweep: locked by one process, with a sweep.yaml that decides which sweep may continue in it."""
+"""The results folder of a sweep: locked by one process, with a sweep.yaml that decides which sweep may continue in it.
+
+A plan only looks at it (`look`): it says what a run would find there, and writes nothing.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,11 @@ import platform
 import re
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from jepa_ray.config import SweepConfig, arms
 from jepa_ray.config.messages import folded
@@ -27,17 +33,13 @@ def lock_folder(sweep: SweepConfig, extend: bool = False, fresh: bool = False) -
 
     Raises ValueError if another process uses the folder, or if it contains another sweep of the same name.
     """
-    if extend and fresh:
-        raise ValueError("--extend adds to the existing sweep, --fresh leaves it unchanged: use only one of the two")
-    if fresh:
-        names = itertools.chain([sweep.name], (f"{sweep.name}-{number}" for number in itertools.count(2)))
-        sweep = sweep.model_copy(update={"name": next(name for name in names if not _begun(Path(sweep.output) / name))})
+    sweep = _named(sweep, extend, fresh)
     folder = Path(sweep.output) / sweep.name
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock_file = (folder / ".lock").open("a+")
     except OSError as error:
-        raise ValueError(f"output: cannot write to {folder} ({error.strerror}); name another folder with output=...") from error
+        raise ValueError(_unusable(folder, error)) from error
     with lock_file as lock:
         holder = f"pid {os.getpid()} on {platform.node()}"
         try:
@@ -64,6 +66,63 @@ def lock_folder(sweep: SweepConfig, extend: bool = False, fresh: bool = False) -
         yield sweep, folder
 
 
+@dataclass(frozen=True)
+class Standing:
+    """What a run would find in its results folder."""
+
+    sweep: SweepConfig
+    """Under the name that it has there."""
+    lines: list[str]
+    """For the plan; empty if no search has started there."""
+    refused: str | None = None
+    """Why a run would be refused."""
+
+    def check(self) -> None:
+        """ValueError, with the sentence of a run, if it would be refused."""
+        if self.refused is not None:
+            raise ValueError(self.refused)
+
+
+def look(sweep: SweepConfig, extend: bool = False, fresh: bool = False) -> Standing:
+    """What `lock_folder` would find. Reads only. ValueError for `--extend` together with `--fresh`."""
+    from jepa_ray import results
+    from jepa_ray.results import damaged
+
+    sweep = _named(sweep, extend, fresh)
+    folder = Path(sweep.output) / sweep.name
+    try:
+        changes = _changes(sweep, folder, extend)
+        if not _begun(folder):
+            return Standing(sweep, [])
+        _refuse_lost_arms(sweep, folder)
+        broken = damaged.unreadable(folder, "trials")
+    except ValueError as error:
+        return Standing(sweep, [f"{folder} is taken or damaged: a run with these arguments is refused, see the message"], str(error))
+    except OSError as error:
+        return Standing(sweep, [f"{folder} cannot be read: a run is refused, see the message"], _unusable(folder, error))
+    lines = [f"--extend changes the sweep in {folder}: {'; '.join(changes)}"] if changes else []
+    if broken:
+        return Standing(sweep, [*lines, f"{folder} has {len(broken)} results that cannot be read; a run sets them aside and repeats them"])
+    complete = Counter(row["stage"] for row in results.finished(folder).values() if row["state"] == "COMPLETE")
+    stages = ", ".join(f"{complete[stage]} {stage}" for stage in get_args(results.Stage) if complete[stage])
+    skipped = f"with the same data and weights, {complete.total()} COMPLETE trials are not run again{f' ({stages})' if stages else ''}"
+    return Standing(sweep, [*lines, f"{folder} already holds this sweep: {skipped}"])
+
+
+def _unusable(folder: Path, error: OSError) -> str:
+    return f"output: cannot write to {folder} ({error.strerror}); name another folder with output=..."
+
+
+def _named(sweep: SweepConfig, extend: bool, fresh: bool) -> SweepConfig:
+    """The sweep under the name of its folder: with `--fresh` the first name that is free."""
+    if extend and fresh:
+        raise ValueError("--extend adds to the existing sweep, --fresh leaves it unchanged: use only one of the two")
+    if not fresh:
+        return sweep
+    names = itertools.chain([sweep.name], (f"{sweep.name}-{number}" for number in itertools.count(2)))
+    return sweep.model_copy(update={"name": next(name for name in names if not _begun(Path(sweep.output) / name))})
+
+
 def _lives(holder: str) -> bool:
     """Whether an unlocked lock file names another running process of this machine."""
     match = re.fullmatch(r"pid (\d+) on (.*)", holder)
@@ -75,6 +134,58 @@ def _begun(folder: Path) -> bool:
     return (folder / "study.db").exists() or any((folder / "trials").glob("[!.]*.parquet"))
 
 
+def _changes(sweep: SweepConfig, folder: Path, extend: bool) -> list[str]:
+    """The changes that the sweep makes to the one in its folder, one line each. Reads only.
+
+    ValueError if it may not continue there, or a file that defines the sweep cannot be read.
+    """
+    from jepa_ray.results import damaged, read_looks
+
+    path, new = folder / "sweep.yaml", dump(sweep)
+    if path.is_dir():
+        raise ValueError(unreadable_resolved(path, "it is a folder"))
+    damaged.check_folders(folder)
+    damaged.selections(folder)  # these two raise now rather than at the end of the search
+    read_looks(folder)
+    if not _begun(folder):
+        return []
+    if not path.exists():
+        return []
+    old = parse_resolved(path)
+    changes = changed(old, parse(new))
+    if changes and new.startswith(path.read_text(encoding="utf-8")):
+        raise ValueError(unreadable_resolved(path, "it is truncated"))
+    reasons = (refusal(by_family(old), parse(new)["methods"], *change) for change in changes)
+    refused = list(dict.fromkeys(reason for reason in reasons if reason))
+    lines = list(dict.fromkeys(told(old["methods"], parse(new)["methods"], *change) for change in changes))
+    if changes and not extend:
+        remedy = (
+            "--fresh starts over in a new folder (--extend cannot add these)"
+            if refused
+            else "--extend adds to it, --fresh starts over in a new folder"
+        )
+        raise ValueError(
+            f"{folder} contains another sweep named {sweep.name!r}; changed since:\n"
+            + "\n".join(f"  {line}" for line in lines)
+            + f"\n{remedy}; nothing is ever deleted"
+        )
+    if refused:
+        raise ValueError(
+            "--extend only adds trials:\n" + "\n".join(f"  {line}" for line in refused) + "\n--fresh starts over in a new folder"
+        )
+    return lines
+
+
+def _refuse_lost_arms(sweep: SweepConfig, folder: Path) -> None:
+    """ValueError if the folder has lost its sweep.yaml, and declares arms that the sweep lacks."""
+    from jepa_ray import results
+
+    if (folder / "sweep.yaml").exists():
+        return
+    if lost := {arm.name for arm in results.declared_before(folder)} - {arm.name for arm in arms(sweep)}:
+        raise ValueError(f"{folder} has arms that the given file lacks ({', '.join(sorted(lost))}): use the file that was last used there")
+
+
 def _write_yaml(sweep: SweepConfig, folder: Path, extend: bool) -> None:
     """Write sweep.yaml and the arms table if the sweep may continue in this folder; an earlier sweep.yaml is kept as sweep-N.yaml.
 
@@ -84,50 +195,25 @@ def _write_yaml(sweep: SweepConfig, folder: Path, extend: bool) -> None:
     from jepa_ray.results import damaged
 
     path, new = folder / "sweep.yaml", dump(sweep)
-    if path.is_dir():
-        raise ValueError(unreadable_resolved(path, "it is a folder"))
-    damaged.check_folders(folder)
-    damaged.selections(folder)  # raises now rather than at the end of the search
+    changes = _changes(sweep, folder, extend)
     if not _begun(folder):
         atomic.write_text(path, new)
         results.write_arms(folder, arms(sweep))
         return
-    if path.exists():
-        old = parse_resolved(path)
-        changes = changed(old, parse(new))
-        if changes and new.startswith(path.read_text(encoding="utf-8")):
-            raise ValueError(unreadable_resolved(path, "it is truncated"))
-        reasons = (refusal(by_family(old), parse(new)["methods"], *change) for change in changes)
-        refused = list(dict.fromkeys(reason for reason in reasons if reason))
-        if changes and not extend:
-            remedy = (
-                "--fresh starts over in a new folder (--extend cannot add these)"
-                if refused
-                else "--extend adds to it, --fresh starts over in a new folder"
-            )
-            raise ValueError(
-                f"{folder} contains another sweep named {sweep.name!r}; changed since:\n"
-                + "\n".join(dict.fromkeys(f"  {told(old['methods'], parse(new)['methods'], *change)}" for change in changes))
-                + f"\n{remedy}; nothing is ever deleted"
-            )
-        if refused:
-            raise ValueError(
-                "--extend only adds trials:\n" + "\n".join(f"  {line}" for line in refused) + "\n--fresh starts over in a new folder"
-            )
-        if changes:
-            confirm = old["confirm"] if isinstance(old.get("confirm"), dict) else {}
-            results.record_look(folder, "change", confirm.get("seeds") or (), confirm.get("race") or ())
-            number = next(number for number in itertools.count(1) if not (folder / f"sweep-{number}.yaml").exists())
-            (folder / f"sweep-{number}.yaml").write_bytes(path.read_bytes())
+    if changes:
+        before = parse_resolved(path)["confirm"] or {}
+        number = next(number for number in itertools.count(1) if not (folder / f"sweep-{number}.yaml").exists())
+        (folder / f"sweep-{number}.yaml").write_bytes(path.read_bytes())
     _warn(damaged.mend_arms(folder))
     if path.exists() and not (folder / "arms.parquet").exists():
         # A folder of an earlier version, or one that lost its arms: declare its comparisons before anything is added.
         results.write_arms(folder, results.read_arms(folder))
-    elif not path.exists() and (lost := {arm.name for arm in results.declared_before(folder)} - {arm.name for arm in arms(sweep)}):
-        raise ValueError(f"{folder} has arms that the given file lacks ({', '.join(sorted(lost))}): use the file that was last used there")
+    _refuse_lost_arms(sweep, folder)
     atomic.write_text(path, new)
     results.declare_arms(folder, sweep)
     _warn(damaged.mend(folder))
+    if changes:  # what was known of the sweep until now; its tables can be read since they were mended
+        results.record_look(folder, "change", before.get("seeds") or (), before.get("race") or ())
 
 
 def _warn(sentences: Sequence[str]) -> None:

@@ -63,6 +63,7 @@ class Lane:
     def __init__(self, tracker: Tracker, sweep: str, folder: Path, say: Callable[[str], None]) -> None:
         self._tracker, self._sweep, self._folder, self._say = tracker, sweep, folder, say
         self._followed: dict[str, Followed] = {}
+        self._reported = False
         self._calls: queue.Queue[Callable[[], None] | None] = queue.Queue()
         self._thread = threading.Thread(target=self._work, daemon=True, name=f"tracker {tracker.key}")
 
@@ -87,7 +88,7 @@ class Lane:
         """Carry out what was called, then close the runs of trials that have not ended; gives up after so many seconds."""
         self._calls.put(None)
         self._thread.join(seconds)
-        if self._thread.is_alive():
+        if self._thread.is_alive() and not self._reported:
             self._say(f"{self._tracker.name} has not taken everything in time; the same command, repeated, completes it.")
 
     def _work(self) -> None:
@@ -109,7 +110,10 @@ class Lane:
             self._followed[trial.trial_id] = Followed(trial, run_id=state.get("run"), sent=state.get("sent", {}))
 
     def _safely(self, trial_id: str, call: Callable[[Followed], object]) -> None:
-        """An error concerns this trial's run only, which is then not continued before the sweep's command is repeated."""
+        """An error concerns this trial's run only, which is then not continued before the sweep's command is repeated.
+
+        Only the first is reported, as a server that is down fails with every trial.
+        """
         followed = self._followed.get(trial_id)
         if followed is None or followed.dropped:
             return
@@ -118,7 +122,12 @@ class Lane:
         except Exception as error:
             followed.dropped, followed.run = True, None
             reason = (str(error).strip().partition("\n")[0] or type(error).__name__)[:200]
-            self._say(f"{self._tracker.name} does not take trial {trial_id} ({reason}); training goes on, and the tables have its curves.")
+            if not self._reported:
+                self._reported = True
+                self._say(
+                    f"{self._tracker.name} does not take {followed.trial.name} ({reason}), and perhaps others; training goes on, the "
+                    "tables have all curves, and the same command, repeated, completes the tracker."
+                )
 
     def _send(self, followed: Followed, rows: Sequence[Row]) -> Run:
         """Send what is new among rows of the metrics table."""
@@ -139,7 +148,11 @@ class Lane:
         (row,), curves = _rows(self._folder / "trials" / name), _rows(self._folder / "metrics" / name)
         run = self._send(followed, curves)
         final = {key: row[key] for key in ("error", *SUMMARY) if row.get(key) is not None}
-        numbers = {key: float(value) for key, value in final.items() if isinstance(value, (int, float)) and math.isfinite(value)}
+        numbers = {
+            key: float(value)
+            for key, value in final.items()
+            if isinstance(value, (int, float)) and math.isfinite(value) and key not in followed.sent  # curves end with theirs
+        }
         texts = {key: value for key, value in final.items() if isinstance(value, str)}
         run.end(row["state"], numbers, texts, int(row.get("steps") or 0))
         self._save(followed, ended=True)
@@ -214,25 +227,19 @@ def tracking(
 
 def tracked(sweep: str, job: Job) -> Tracked:
     """A job as trackers show it."""
-    return Tracked.of(sweep, {"trial_id": job.trial_id, "arm": job.arm, "stage": job.stage, **columns(job.config)})
+    return Tracked.of(sweep, {"trial_id": job.trial_id, "arm": job.arm, "stage": job.stage, "number": job.number, **columns(job.config)})
 
 
 def points_of(rows: Sequence[Row], sent: Mapping[str, int]) -> Points:
     """The finite values among rows of the metrics table that are later than what has been sent, by step."""
     points: dict[int, dict[str, float]] = {}
     for row in rows:
-        name, step, value = _slashed(row["name"]), int(row["step"]), row["value"]
-        if UNTRACKED.match(row["name"]) or value is None or not math.isfinite(value):
+        name, step, value = str(row["name"]), int(row["step"]), row["value"]
+        if UNTRACKED.match(name) or value is None or not math.isfinite(value):
             continue
         if step > sent.get(name, -1):
             points.setdefault(step, {})[name] = float(value)
     return sorted(points.items())
-
-
-def _slashed(name: str) -> str:
-    """`val/accuracy` for `val_accuracy`: trackers group by what is before the slash."""
-    split, _, rest = name.partition("_")
-    return f"{split}/{rest}"
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:

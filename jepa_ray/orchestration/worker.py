@@ -13,6 +13,7 @@ Imports torch and the training code late, inside the worker, to keep the driver 
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 import time
 import uuid
@@ -50,6 +51,8 @@ DEATH_NOTICED_S = 3.0
 """Seconds within which Ray Train notices that a worker's process has died (it checks every 0.1 s)."""
 
 
+_LOST = re.compile(r"gloo|NCCL|Connection (closed|reset)|ProcessGroup")
+"""In the error of an operation that another rank has left."""
 _SETUP = "_setup_torch_process_group"
 """Ray Train's function in which the workers of a group connect to each other; its errors name it."""
 
@@ -156,7 +159,9 @@ def _run_group(job: Job, shared: SharedInputs) -> None:
     if not causes or not all(isinstance(cause, RankFailed) for cause in causes):
         raise failure[0]  # a process died; errors of the other ranks are a consequence
     reached = results.load_progress(job.scratch / "failed.json") or ended(job, "FAILED")
-    write(job, replace(reached, state="FAILED", error=reached.error or str(causes[0])))
+    # A rank that fails breaks what the others do together with it: their errors are a consequence, however early they come.
+    reasons = [*([reached.error] if reached.error else []), *map(str, causes)]
+    write(job, replace(reached, state="FAILED", error=next((reason for reason in reasons if not _LOST.search(reason)), reasons[0])))
 
 
 def _cause(error: Exception) -> BaseException:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from jepa_ray.config import Arm, SweepConfig
+from jepa_ray.plan import cpu
+from jepa_ray.plan.cpu import Cpus
 from jepa_ray.plan.hardware import Card
 from jepa_ray.plan.requirements import Requirement, Speed, cost
 from jepa_ray.plan.table import table
@@ -12,8 +14,10 @@ from jepa_ray.plan.table import table
 MB, GB = 1e6, 1e9
 
 
-def lines(sweep: SweepConfig, declared: Sequence[Arm], card: Card | None, needed: Mapping[str, Requirement]) -> list[str]:
-    """One table with a row per arm, and the sweep's cost. Empty if nothing is known."""
+def lines(
+    sweep: SweepConfig, declared: Sequence[Arm], card: Card | None, needed: Mapping[str, Requirement], cpus: Cpus | None = None
+) -> list[str]:
+    """One table with a row per arm, and the sweep's cost. Empty if nothing is known. `cpus`: of this machine, if trials would run there."""
     if not needed:
         return []
     budget, gpus = next(iter(needed.values())).budget, sweep.placement.gpus_per_worker
@@ -30,7 +34,8 @@ def lines(sweep: SweepConfig, declared: Sequence[Arm], card: Card | None, needed
         one = needed.get(arm.name)
         if one is not None and one.remedies and one.possible:
             out.append(f"    {arm.name} does not fit as configured; it does with {', or with '.join(one.remedies)}")
-    sentence = total(sweep, declared, needed, Speed())
+    on_cpus = cpu.total(sweep, declared, needed, cpus) if cpus is not None else None
+    sentence = on_cpus or total(sweep, declared, needed, Speed())
     return [*out, f"  time      {sentence}"] if sentence is not None else out
 
 

@@ -56,13 +56,18 @@ def notes(sweep: SweepConfig, declared: Sequence[Arm], estimates: Mapping[str, E
 
 def _rates(sweep: SweepConfig) -> list[str]:
     """For pretrained models: the learning rate of the file or its default, and rates that only tiny models are trained at."""
-    if not rates.pretrained(canonical(sweep)):
+    tree = canonical(sweep)
+    if not rates.pretrained(tree) and not rates.mixed(tree):
         return []
     how, name = ("lora", "LoRA") if sweep.base.lora is not None else ("full", "full fine-tuning")
     low, high = rates.USUAL[how]
     searched, rate = sweep.space.get("optim.learning_rate"), sweep.base.optim.learning_rate
     usual = f"{name} of a pretrained model usually takes {show(low)} to {show(high)}"
     highest = max(searched.probes()) if searched is not None else rate
+    if rates.mixed(tree) and (searched is None or highest > high):
+        real = ", ".join(family for family in sweep.families if sweep.model_of(family) != "tiny")
+        value = f"{'up to ' if searched is not None else ''}{show(highest)}"
+        return [f"optim.learning_rate is {value} in every trial, tiny models and {real} alike; {usual}: give {real} a sweep of its own"]
     if highest > high:
         change = f"'space.optim.learning_rate={{float: [{show(low)}, {show(high)}], log: true}}'"
         return [f"optim.learning_rate is up to {show(highest)}, higher than usual (the tiny models need it); {usual}: {change}"]
@@ -107,11 +112,12 @@ def describe(
     facts: Sequence[str] = (),
     power: Sequence[str] = (),
     hardware: Sequence[str] = (),
+    folder: Sequence[str] = (),
 ) -> str:
     """The plan as text: arms, space, budget, confirmation, notes; with estimates also tokens, FLOPs and disk.
 
     `declared`: the sweep's arms, each with its baseline. `power`: differences that the confirmation can detect, in words. `hardware`:
-    memory, hours and cost (`budget.lines`).
+    memory, hours and cost (`budget.lines`). `folder`: what a run would find in the results folder.
     """
     search = sweep.search
 
@@ -135,6 +141,7 @@ def describe(
     searched = [(f"    {path}", distribution.text()) for path, distribution in sweep.space.items()]
     lines = [
         f"Sweep {sweep.name}   ->   {sweep.output}/{sweep.name}",
+        *(f"  folder    {line}" for line in folder),
         f"  {'task ' if len(sweep.tasks) == 1 else 'tasks'}     {', '.join(map(source, sweep.tasks))}; model {model}, {adapters}; "
         f"{_count(optim.num_epochs, 'epoch')}, batch {optim.batch_size}, {optim.schedule} schedule",
         *_pretraining(sweep),
@@ -193,6 +200,7 @@ def _arm_rows(sweep: SweepConfig, declared: Iterable[Arm], estimates: Mapping[st
     for arm in declared:
         objective = sweep.methods[arm.method]
         tokens = "next-token" if sweep.base.masked is None else "masked-token"
+        packed = " (shared prefixes once)" if sweep.base.masked is None else ""
         method = f"{tokens} loss only" if objective is None else objective_text(objective)
         method += "".join(f", {key} {show(value)}" for key, value in canonical_without_none(sweep.cross_entropy.get(arm.method)).items())
         row: tuple[str, ...] = (f"    {arm.name}", method, f"{len(space(sweep, arm))} searched")
@@ -201,7 +209,7 @@ def _arm_rows(sweep: SweepConfig, declared: Iterable[Arm], estimates: Mapping[st
         elif estimates:
             estimate = estimates[arm.name]
             row += (
-                f"{estimate.train_examples} examples, {estimate.train_tokens:.3g} tokens, "
+                f"{estimate.train_examples} examples, {estimate.train_tokens:.3g} tokens{packed}, "
                 f"{estimate.train_flops:.3g} computed FLOPs a trial, {estimate.checkpoint_bytes / 1e6:.1f} MB working checkpoint",
             )
         rows.append(row)

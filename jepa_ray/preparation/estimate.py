@@ -14,10 +14,10 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from jepa_ray.config import Arm, ModelConfig, ObjectiveConfig, ResourcesConfig, SweepConfig, TrialConfig, arms
-from jepa_ray.data.datasets import first_stage, task_of
+from jepa_ray.data.datasets import OWN, first_stage, task_of
 from jepa_ray.data.example import Example
 from jepa_ray.data.packing import make_batch
-from jepa_ray.data.report import of_family, of_task
+from jepa_ray.data.report import labelled, of_family, of_task
 from jepa_ray.data.views import TokenTable, tokenize_split
 from jepa_ray.models.auto import resolved
 from jepa_ray.models.families import AUTO, ModelFamily, get_family, published_family
@@ -28,7 +28,8 @@ from jepa_ray.models.tiny import tiny_config
 from jepa_ray.objectives.layouts import views_of
 from jepa_ray.plan import Estimate, trial_config
 from jepa_ray.preparation.demand import demand
-from jepa_ray.preparation.prepare import check_lengths, found_report, golds_unscored, token_report, usable_family
+from jepa_ray.preparation.prepare import check_lengths, found_report, token_report, usable_family
+from jepa_ray.preparation.references import golds_lost, judged_references
 from jepa_ray.preparation.rows import draw
 from jepa_ray.preparation.stand_ins import PlannedData, planned_checkpoint, planned_data
 from jepa_ray.preparation.tiny_base import base_tokenizer, split_for_base
@@ -87,14 +88,12 @@ def estimate(sweep: SweepConfig) -> tuple[dict[str, Estimate], list[str]]:
     for task in sweep.tasks:
         try:
             planned = planned_data(sweep.data_of(task))
-            splits, judged = planned.splits, [*planned.splits.val, *planned.splits.test]
-            real = planned.note is None
-            unscored = golds_unscored(task_of(planned.data).judge, planned.data, sweep.base.evaluation, judged) if real else 0
+            judged = judged_references(planned.data, sweep.base.evaluation, planned.splits) if planned.note is None else {}
         except ValueError as error:
             refused.append(f"{task} cannot be run: {error}")
             continue
-        told = of_task({**splits.report, "golds_unscored": unscored}) if planned.note is None else [planned.note]
-        facts += [f"{task}: {sentence}" for sentence in told]
+        checked = {**planned.splits.report, **judged}
+        facts += labelled(of_task(checked) if planned.note is None else [planned.note], task)
         for family in sweep.families:
             try:
                 workload, report = _workload(sweep, family, task, planned, stage)
@@ -103,7 +102,7 @@ def estimate(sweep: SweepConfig) -> tuple[dict[str, Estimate], list[str]]:
                 continue
             workloads[family, task] = workload
             told = [*([workload.note] if workload.note is not None else []), *of_family(report)]
-            facts += [f"{family} {task}: {sentence}" for sentence in told]
+            facts += labelled(told, task, family)
     if not workloads:
         raise ValueError("\n".join(refused))
     runnable = [(arm, workloads[pair]) for arm in arms(sweep) if (pair := (arm.family, arm.task)) in workloads]
@@ -160,8 +159,12 @@ def _workload(
     num_trainable = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
     cap = sweep.max_new_tokens_of(task) or task_of(data).max_new_tokens
     check_lengths(record, sweep, [table, *([first_stage_table] if first_stage_table is not None else [])], cap)
+    judged: list[TokenTable] = []
+    if planned.note is None and note is None and data.task == OWN:
+        judged = [tokenize_split([*splits.val, *splits.test], tokenizer, record, data.max_length, scored=True)]
     report = {
         "tokens": {"train": token_report(table, cap)},
+        "golds_lost": golds_lost(task_of(data).judge, data, sweep.base.evaluation, judged, tokenizer),
         "base_examples": len(base),
         "max_length": data.max_length,
         "max_new_tokens": cap,

@@ -17,7 +17,10 @@ BYTES_PER_TOKEN = 200
 
 
 def model_bytes(sweep: SweepConfig, family: str, prepared: Prepared) -> float:
-    """Bytes of what `training/keeping.py` writes: adapters of the largest rank searched, or all weights, and the tokenizer."""
+    """Bytes of what `training/keeping.py` writes: adapters of the largest rank searched, or all weights, and the tokenizer.
+
+    After a first stage it is all weights, adapters merged into them.
+    """
     model = ModelConfig(family=family, model=sweep.model_of(family), **sweep.base.model.model_dump())
     config, lora = load_config(prepared.checkpoint, model, prepared.revision), sweep.base.lora
     record = family_of(model, prepared.checkpoint, prepared.revision)
@@ -26,5 +29,6 @@ def model_bytes(sweep: SweepConfig, family: str, prepared: Prepared) -> float:
         if lora is not None:
             ranks = sweep.space["lora.r"].probes() if "lora.r" in sweep.space else [lora.r]
             lm = add_lora(lm, record, lora.model_copy(update={"r": max(map(int, ranks))}), seed=0)
-    saved = sum(p.numel() for name, p in lm.named_parameters() if lora is None or "lora_" in name)
+    adapters = lora is not None and sweep.pretrain is None
+    saved = sum(p.numel() for name, p in lm.named_parameters() if ("lora_" in name) == adapters)
     return float(FP32 * saved + BYTES_PER_TOKEN * config.vocab_size)

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jepa_ray.config import DataConfig, EvaluationConfig, ModelConfig, SweepConfig
-from jepa_ray.data.datasets import digest, first_stage, load_splits, task_of, texts_of
+from jepa_ray.config import DataConfig, ModelConfig, SweepConfig
+from jepa_ray.data.datasets import digest, first_stage, load_splits, task_of
 from jepa_ray.data.example import Example
+from jepa_ray.data.sameness import Seen
 from jepa_ray.data.views import TokenTable, tokenize_split
-from jepa_ray.evaluation.judges import judge_of
-from jepa_ray.evaluation.sql import missing_databases
+from jepa_ray.evaluation.judges import labels_of
 from jepa_ray.models.auto import check_positions, family_of, resolved
 from jepa_ray.models.families import AUTO, ModelFamily, get_family
 from jepa_ray.models.loading import check_rows, check_weights, commit_of, load_config, load_tokenizer
 from jepa_ray.models.structure import refuse_adapters
+from jepa_ray.preparation.references import golds_lost, judged_references
 from jepa_ray.preparation.text_checks import command, require_text
 from jepa_ray.preparation.tiny_base import split_for_base, tiny_base
-from jepa_ray.system.digests import sampled_sha, weights_sha
+from jepa_ray.system.digests import file_sha, sampled_sha, weights_of
 from jepa_ray.system.heartbeat import HEARTBEAT
 from jepa_ray.training.prepared import Prepared
 
@@ -40,7 +41,8 @@ def prepare(sweep: SweepConfig, family: str, task: str) -> Prepared:
     HEARTBEAT.enter("read the data")
     splits = load_splits(data)
     HEARTBEAT.enter("judge the references")
-    unscored = golds_unscored(task_of(data).judge, data, sweep.base.evaluation, [*splits.val, *splits.test])
+    counts = judged_references(data, sweep.base.evaluation, splits)
+    labels = labels_of(task_of(data).judge, [example.code for example in splits.train])
     first, left_out = first_stage(sweep.pretrain.data, splits, data) if sweep.pretrain is not None else ((), 0)
     train: Sequence[Example] = splits.train
     base_half: Sequence[Example] = ()
@@ -59,27 +61,32 @@ def prepare(sweep: SweepConfig, family: str, task: str) -> Prepared:
     check_weights(checkpoint, config, revision)
     record = usable_family(sweep, config, checkpoint, revision)
     tables = {"train": tokenize_split(train, tokenizer, record, data.max_length)}
-    seen = {"val": texts_of(splits.train), "test": texts_of(splits.train, splits.val)}
+    seen = {"val": Seen(splits.train), "test": Seen([*splits.train, *splits.val])}
     for name, examples in (("val", splits.val), ("test", splits.test)):
         if examples:
             tables[name] = tokenize_split(examples, tokenizer, record, data.max_length, scored=True, trained=seen[name])
+    judged = [tables[name] for name in ("val", "test") if name in tables]
+    lost = golds_lost(task_of(data).judge, data, sweep.base.evaluation, judged, tokenizer)
     first_stage_table = tokenize_split(first, tokenizer, record, sweep.pretrain.data.max_length) if sweep.pretrain is not None else None
     cap = sweep.max_new_tokens_of(task) or task_of(data).max_new_tokens
     check_lengths(record, sweep, [*tables.values(), *([first_stage_table] if first_stage_table is not None else [])], cap)
     HEARTBEAT.enter("digest of data and weights")
-    sha = hashlib.sha256(splits.dataset_sha.encode())
-    for part in (digest(first) if first else "", databases_sha(data, [*splits.val, *splits.test]), weights_sha(checkpoint, revision)):
-        sha.update(part.encode())
+    weights, asked = weights_of(checkpoint, revision), [*splits.val, *splits.test]
+    parts = (splits.dataset_sha, digest(first) if first else "")
+    former = (*parts, databases_sha(data, asked, sampled_sha), weights.former_sha)
     return Prepared(
         train=tables["train"],
         val=tables["val"],
         test=tables.get("test"),
         dataset_sha=splits.dataset_sha,
-        identity=sha.hexdigest(),
+        identity=_identity(*parts, databases_sha(data, asked), weights.sha),
+        former_identity=_identity(*former),
+        weights=weights,
         checkpoint=checkpoint,
         revision=revision,
         first_stage_table=first_stage_table,
         first_stage_sha=digest(first) if first else "",
+        labels=labels,
         facts={
             **{name: splits.report[name] for name in ("overlap_text", "overlap_target")},
             "dropped_examples": sum(table.dropped for table in tables.values()),
@@ -89,9 +96,12 @@ def prepare(sweep: SweepConfig, family: str, task: str) -> Prepared:
             **splits.report,
             "family": family,
             "checkpoint": checkpoint,
+            "weights_sha": weights.sha,
             "max_length": data.max_length,
             "base_examples": len(base_half),
-            "golds_unscored": unscored,
+            **counts,
+            "golds_lost": lost,
+            **({"labels": list(labels)} if labels else {}),
             "pretrain_left_out": left_out,
             "max_new_tokens": cap,
             **found_report(record, checkpoint),
@@ -132,29 +142,18 @@ def found_report(record: ModelFamily, checkpoint: str) -> dict[str, Any]:
     return {"found": list(record.found), "conformance": command(checkpoint)} if record.name == AUTO else {}
 
 
-def golds_unscored(judge: str, data: DataConfig, evaluation: EvaluationConfig, examples: Sequence[Example]) -> int:
-    """Number of examples whose own reference is not scored correct, so that no output can be.
-
-    ValueError with the first example's reason if this is true of all of them (missing databases, for example).
-    """
-    score = judge_of(judge, data, evaluation)
-    if judge == "sql" and evaluation.judge == "task" and (missing := missing_databases(examples, data)):
-        raise ValueError("; ".join(missing))
-    bad = [(example, result) for example in examples if not (result := score(example.code, example.code, example.extra)).correct]
-    if examples and len(bad) == len(examples):
-        example, result = bad[0]
-        raise ValueError(f"the judge of {data.task} scores no reference correct; {example.id}: {result.error or repr(example.code)}")
-    return len(bad)
+def _identity(*parts: str) -> str:
+    return hashlib.sha256("".join(parts).encode()).hexdigest()
 
 
-def databases_sha(data: DataConfig, examples: Sequence[Example]) -> str:
-    """Digest of the databases that the examples' queries run on; empty if there are none."""
+def databases_sha(data: DataConfig, examples: Sequence[Example], of: Callable[[Path], str] = file_sha) -> str:
+    """Digest of the databases that the examples' queries run on; empty if there are none. `of`: digest of a file."""
     if data.databases is None:
         return ""
     sha = hashlib.sha256()
     for name in sorted({str(example.extra.get("db_id")) for example in examples}):
         for path in sorted((Path(data.databases) / name).glob("*.sqlite")):
-            sha.update(f"{path.name} {sampled_sha(path)}\n".encode())
+            sha.update(f"{path.name} {of(path)}\n".encode())
     return sha.hexdigest()
 
 

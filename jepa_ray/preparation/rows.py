@@ -5,8 +5,9 @@
     prompt      <|system|>\\n...<|assistant|>\\n
     labels      .*dog.*<|end|>
 
-Predictor tokens are `<p1>`, `<p2>`, ...; special tokens are visible, characters that cannot be printed are escaped, and long sequences are
-shortened in the middle. Everything comes from the tokens of the batch that training would build.
+In the control `shuffled`, one of the views is that of another example, which is named. Predictor tokens are `<p1>`, `<p2>`, ...; special
+tokens are visible, characters that cannot be printed are escaped, and long sequences are shortened in the middle. Everything comes from the
+tokens of the batch that training would build.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ import numpy as np
 
 from jepa_ray.config import TrialConfig
 from jepa_ray.data.packing import PREDICTOR_BASE, Views, make_batch
-from jepa_ray.data.views import Ids, TokenTable
-from jepa_ray.objectives.layouts import views_of
+from jepa_ray.data.ragged import Ids
+from jepa_ray.data.views import TokenTable
+from jepa_ray.objectives.layouts import exchange, views_of
 from jepa_ray.plan.table import table as aligned
+from jepa_ray.training.epochs import epoch_steps
 from jepa_ray.training.jepa_term import active_objective
 
 ROWS = 3
@@ -40,8 +43,9 @@ def draw(arm: str, config: TrialConfig, table: TokenTable, tokenizer: Any, remar
     count = min(ROWS, len(table))
     examples = f"{count} training examples" if count > 1 else "a training example"
     lines = [f"rows      {examples} as {arm} sees them ({what})" + "".join(f"; {remark}" for remark in remarks)]
+    partner = _partners(config, len(table)) if objective is not None and objective.control == "shuffled" else None
     for row in range(count):
-        views = views_of(objective, table, [row], seed=config.seed) if objective is not None else None
+        views = views_of(objective, table, [row], seed=config.seed, partner=partner) if objective is not None else None
         batch = make_batch(
             table,
             [row],
@@ -53,8 +57,17 @@ def draw(arm: str, config: TrialConfig, table: TokenTable, tokenizer: Any, remar
         sequences = _sequences(table, row, views, reverse=objective is not None and objective.layout == "reverse")
         sequences |= {"prompt": (table.prompt(row), ()), "labels": (batch.label_ids.astype(np.int32), ())}
         lines.append(f"  {printable(table.example_ids[row])}")
+        if objective is not None and partner is not None and partner[row] != row:
+            target = "Text" if objective.layout == "reverse" else "Code"
+            lines[-1] += f" (shuffled: in the first epoch its {target} view is that of {printable(table.example_ids[partner[row]])})"
         lines += aligned([(f"    {name}", shortened(shown(ids, marks, tokenizer))) for name, (ids, marks) in sequences.items()])
     return lines
+
+
+def _partners(config: TrialConfig, size: int) -> dict[int, int]:
+    """Example -> the one whose target it gets in the first epoch of the shuffled control."""
+    steps = epoch_steps(size, config.optim, config.seed, 0)
+    return {row: other for step, rows in enumerate(steps) for row, other in exchange(rows.tolist(), config.seed, step).items()}
 
 
 def _sequences(table: TokenTable, row: int, views: Views | None, reverse: bool) -> dict[str, tuple[Ids, Collection[int]]]:

@@ -18,10 +18,11 @@ from jepa_ray.config import DataConfig, ModelConfig
 from jepa_ray.data.datasets import Splits, load_splits, task_of
 from jepa_ray.data.example import Example
 from jepa_ray.data.public_sizes import PUBLIC_SIZES, PublicSize
+from jepa_ray.data.report import fewer_than_asked
 from jepa_ray.data.sources import NotReachable, resolve
 from jepa_ray.models.checkpoint_configs import CHECKPOINT_CONFIGS
 from jepa_ray.models.families import AUTO, get_family
-from jepa_ray.models.loading import check_rows, load_config, load_tokenizer
+from jepa_ray.models.loading import check_rows, check_weights, load_config, load_tokenizer
 from jepa_ray.models.tiny import VOCAB_SIZE
 from jepa_ray.plan.checks.data import is_remote
 from jepa_ray.preparation.tiny_base import base_tokenizer
@@ -64,9 +65,12 @@ def _generated(data: DataConfig, error: NotReachable) -> PlannedData:
     test = PUBLIC_SIZES.get(resolve(task, data.test, "test")) if data.test is not None else PublicSize(0)
     if train is None or test is None or not task.built_in:
         raise error
-    num_train = train.examples - data.num_val
-    num_train = min(num_train, data.num_train or num_train)
-    num_test = min(test.examples, data.num_test or test.examples)
+    wanted = {
+        "train": (data.num_train, train.examples - data.num_val),
+        "test": (data.num_test if data.test is not None else None, test.examples),
+    }
+    num_train, num_test = (min(left, asked or left) for asked, left in wanted.values())
+    fewer = {name: (asked, left, left) for name, (asked, left) in wanted.items() if asked is not None and asked > left}
     changes = {"train": None, "test": None, "databases": None, "num_train": min(num_train, GENERATED), "num_val": 64, "num_test": 64}
     stand_in = data.model_copy(update=changes)
     splits = load_splits(stand_in)
@@ -77,7 +81,7 @@ def _generated(data: DataConfig, error: NotReachable) -> PlannedData:
     note = (
         f"{str(error).partition(': cannot be loaded')[0]}: planned with {lengths} and the known number of examples "
         f"({num_train:,} train, {data.num_val:,} validation, {num_test:,} test); a run needs the data"
-    )
+    ) + "".join(f"; {sentence}" for sentence in fewer_than_asked(fewer))
     return PlannedData(splits, stand_in, num_train, data.num_val, num_test, note)
 
 
@@ -105,15 +109,11 @@ def planned_checkpoint(checkpoint: str, model: ModelConfig, examples: Sequence[E
     ValueError if the checkpoint cannot be read and its shape is unknown, or is not of the family.
     """
     if model.family == AUTO:  # its record is that of the real tokenizer
-        tokenizer, shape = load_tokenizer(checkpoint, model), load_config(checkpoint, model)
-        check_rows(tokenizer, shape, checkpoint)
-        return tokenizer, shape, None
+        return *_here(checkpoint, model), None
     record = get_family(model.family)
     known = CHECKPOINT_CONFIGS.get(checkpoint)
     try:
-        tokenizer = load_tokenizer(checkpoint, model)
-        shape = load_config(checkpoint, model)
-        check_rows(tokenizer, shape, checkpoint)
+        tokenizer, shape = _here(checkpoint, model)
     except ValueError:
         if known is None or Path(checkpoint).is_dir() or known["model_type"] != record.model_type:
             raise
@@ -124,3 +124,13 @@ def planned_checkpoint(checkpoint: str, model: ModelConfig, examples: Sequence[E
         )
         return base_tokenizer(record, examples), AutoConfig.for_model(record.model_type, **keys), note
     return tokenizer, shape, None
+
+
+def _here(checkpoint: str, model: ModelConfig) -> tuple[Any, Any]:
+    """(tokenizer, Transformers config) of a checkpoint that can be read. ValueError, as in a run, also if a folder's weights cannot."""
+    tokenizer = load_tokenizer(checkpoint, model)
+    shape = load_config(checkpoint, model)
+    check_rows(tokenizer, shape, checkpoint)
+    if Path(checkpoint).is_dir():
+        check_weights(checkpoint, model)
+    return tokenizer, shape

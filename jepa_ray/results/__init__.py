@@ -3,7 +3,17 @@
 from jepa_ray.config import VALIDATION_METRICS, Arm
 from jepa_ray.results.arms import declare_arms, declared_before, read_arms, write_arms
 from jepa_ray.results.damaged import damage, files, unreadable
-from jepa_ray.results.kept import FACTS, KeptModel, add_facts, kept_models, model_folder, read_model, waiting_folder
+from jepa_ray.results.kept import (
+    FACTS,
+    KeptModel,
+    add_facts,
+    kept_models,
+    model_damage,
+    model_folder,
+    read_model,
+    unreadable_models,
+    waiting_folder,
+)
 from jepa_ray.results.looks import LOOKS, Look, read_looks, record_look
 from jepa_ray.results.provenance import now, provenance
 from jepa_ray.results.schema import (
@@ -68,6 +78,7 @@ __all__ = [
     "finished",
     "kept_models",
     "load_progress",
+    "model_damage",
     "model_folder",
     "now",
     "provenance",
@@ -81,6 +92,7 @@ __all__ = [
     "record_look",
     "save_progress",
     "unreadable",
+    "unreadable_models",
     "waiting_folder",
     "write_arms",
     "write_trial",

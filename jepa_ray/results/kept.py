@@ -54,12 +54,13 @@ def waiting_folder(folder: Path, trial_id: str) -> Path:
 
 
 def read_model(folder: Path) -> KeptModel | None:
-    """The model in a folder; None if there is none."""
+    """The model in a folder; None if there is none, or if its facts do not make a card."""
     try:
         facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
         model = KeptModel(folder, facts)
+        model_card(facts)
         return model if model.trial_id and model.seed >= 0 else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
@@ -69,6 +70,41 @@ def kept_models(folder: Path) -> list[KeptModel]:
     places = [path.parent for path in paths if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
     models = [model for place in places if (model := read_model(place)) is not None]
     return sorted(models, key=lambda model: (model.arm, model.seed))
+
+
+def unreadable_models(folder: Path, arm: str) -> list[Path]:
+    """Folders in which an arm's models should be, but whose facts are missing or damaged; sorted."""
+    return [path for path in sorted((folder / "models" / arm).glob("seed-*")) if path.is_dir() and read_model(path) is None]
+
+
+def model_damage(model: KeptModel) -> str | None:
+    """Which file of a model is missing or damaged, and how: `config.json is missing`. None: the structure of all files is sound.
+
+    Of the weights only the header is read, which also says how long their file must be.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    adapter = bool(model.facts["adapter"])
+    described, weights = ("adapter_config.json", "adapter_model.safetensors") if adapter else ("config.json", "model.safetensors")
+    index = model.folder / f"{weights}.index.json"
+    name = described
+    try:
+        for name in (described, *sorted(path.name for path in model.folder.glob("*.json"))):
+            tree = json.loads((model.folder / name).read_text(encoding="utf-8"))
+            if name == described and not (isinstance(tree, dict) and ("peft_type" if adapter else "model_type") in tree):
+                raise ValueError("it describes no model")
+        name = index.name
+        needed = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())) if index.is_file() else [weights]
+        for name in (*needed, *sorted(path.name for path in model.folder.glob("*.safetensors"))):
+            if not (model.folder / name).stat().st_size:
+                raise ValueError("it is empty")
+            with safe_open(model.folder / name, "np"):
+                pass
+    except FileNotFoundError:
+        return f"{name} is missing"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        return f"{name} is damaged ({error})"
+    return None
 
 
 def add_facts(model: KeptModel, **more: Any) -> KeptModel:

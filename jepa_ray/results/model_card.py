@@ -20,21 +20,21 @@ def model_card(facts: Mapping[str, Any]) -> str:
     base, task = facts["base_name"], config["data"]["task"]
     name = facts.get("arm") or f"{config['model']['family']}, {task}"
     front = {
-        "base_model": base,
-        "base_model_relation": "adapter" if adapter else "finetune",
+        # The hub takes any name for that of a model there, so a folder has none here.
+        **({"base_model": base, "base_model_relation": "adapter" if adapter else "finetune"} if facts["hub"] else {}),
         "library_name": "peft" if adapter else "transformers",
         "pipeline_tag": "text-generation",
         "tags": ["jepa_ray", *(["llm-jepa"] if config["objective"] is not None else []), *(["lora"] if config["lora"] else []), task],
     }
-    what = ("LoRA adapters" if adapter else "a whole model, adapters merged in") if config["lora"] else "a whole model"
+    what = ("LoRA adapters" if adapter else "a whole model, adapters merged in,") if config["lora"] else "a whole model"
     revision = f", revision `{facts['revision']}`" if facts["revision"] else ""
     parts = [
         f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---",
         f"# {name}, seed {config['seed']}",
         f"{what[0].upper()}{what[1:]} on `{base}`{revision}, trained on the task `{task}` with seed {config['seed']} by jepa_ray "
         f"{facts['jepa_ray']}. {_term(config['objective'])} {facts.get('why', '')}".rstrip(),
-        "## Better than its baseline?",
-        _list(facts.get("verdict") or [NO_VERDICT]),
+        *_first_stage(facts),
+        *_verdict(facts),
         "## Load it",
         *_elsewhere(facts),
         f"```python\n{loading(facts)}\n```",
@@ -42,6 +42,7 @@ def model_card(facts: Mapping[str, Any]) -> str:
         "The prompt is the one that it was trained and scored with.",
         f"```python\n{asking(facts)}\n```",
         *_scores(facts),
+        *facts.get("notes_on_scores", []),
         *_data(facts),
         *_predictor(facts),
         "## Configuration",
@@ -104,6 +105,24 @@ def _term(objective: Mapping[str, Any] | None) -> str:
     if isinstance(weight, dict):
         weight = f"at the gradient ratio {weight['grad_ratio']}"
     return f"With a JEPA term: distance {objective['distance']}, lambda {weight}, k = {objective['k']}."
+
+
+def _first_stage(facts: Mapping[str, Any]) -> list[str]:
+    """Adapters are kept after a first stage by earlier versions only."""
+    if not facts.get("first_stage") and not facts["config"]["pretrain"]:
+        return []
+    before = f"Before, a first stage trained the whole network on data of its own (see the configuration), from `{facts['base_name']}`."
+    if facts["adapter"]:
+        return [f"{before} These adapters belong to its result, a temporary checkpoint: `{facts['base']}`."]
+    return [f"{before} These weights contain both stages."]
+
+
+def _verdict(facts: Mapping[str, Any]) -> list[str]:
+    """How the arm compares with its baseline; for a baseline, how the others compare with it."""
+    verdict = facts.get("verdict")
+    if facts.get("kind") == "baseline":
+        return ["## How the other arms compare", _list(verdict)] if verdict else []
+    return ["## Better than its baseline?", _list(verdict or [NO_VERDICT])]
 
 
 def _elsewhere(facts: Mapping[str, Any]) -> list[str]:

@@ -132,7 +132,8 @@ SUMMARY: dict[str, Column] = {
     "val_anisotropy": Column(REAL, "Mean cosine between the states of distinct validation texts. Null for causal models."),
     "test_anisotropy": Column(REAL, "`val_anisotropy` on the test split. Null if that was not scored, and for causal models."),
     "chance": Column(
-        REAL, "Accuracy of guessing without the question, on the last split judged (masked encoders: val). 0 if answers are not labels."
+        REAL,
+        "Accuracy of guessing without the question, on the last split judged (masked encoders: val). 0 unless answers are labels or few.",
     ),
     "pretrain_ce": Column(REAL, "Mean cross-entropy in the last epoch of the first stage, nats per label. Null without a first stage."),
     "pretrain_jepa": Column(REAL, "Mean JEPA loss per pair in the last epoch of the first stage. Null if that has no JEPA term."),
@@ -162,7 +163,9 @@ SUMMARY: dict[str, Column] = {
     "val_examples": Column(INTEGER, "Validation examples, without dropped ones. Null for masked encoders."),
     "test_examples": Column(INTEGER, "Test examples, without dropped ones. Null for masked encoders, or without a test split."),
     "dropped_examples": Column(INTEGER, "Examples of all splits dropped because they exceed `max_length`."),
-    "overlap_text": Column(INTEGER, "Test examples whose Text is also in training or validation (*leaked*)."),
+    "overlap_text": Column(
+        INTEGER, "Test examples whose Text is also in training or validation, or a conversation that begins or continues it (*leaked*)."
+    ),
     "overlap_target": Column(INTEGER, "Test examples whose answer is also in training or validation."),
     "test_clean_examples": Column(INTEGER, "Test examples behind `test_accuracy_clean`. Null if the test split was not scored."),
     "packing_used": Column(TEXT, "The packing that `packing: auto` chose, or the one configured. Null for masked encoders."),

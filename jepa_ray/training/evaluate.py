@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -23,14 +24,21 @@ from jepa_ray.training.state import backend_of
 
 
 def evaluate(
-    network: Network, tokenizer: Any, table: TokenTable, split: str, config: TrialConfig, runtime: Runtime
+    network: Network,
+    tokenizer: Any,
+    table: TokenTable,
+    split: str,
+    config: TrialConfig,
+    runtime: Runtime,
+    labels: Sequence[str] = (),
 ) -> tuple[dict[str, float], list[dict[str, Any]]]:
-    """Answer every example (each rank its share) and judge; return metrics named `<split>_accuracy` etc., and one row per example.
+    """Answer every example (each rank its share) and judge, by `labels` (`Prepared.labels`) if the answers are labels; return metrics
+    named `<split>_accuracy` etc., and one row per example.
 
     For the test split, metrics include the accuracy without leaked examples. ValueError if the judge lacks its databases.
     """
     mine = list(range(runtime.rank, len(table), runtime.world_size))
-    judge = judge_of(task_of(config.data).judge, config.data, config.evaluation)
+    judge = judge_of(task_of(config.data).judge, config.data, config.evaluation, labels)
     rows = []
     HEARTBEAT.enter("validate" if split == "val" else split, len(mine))
     for i, (prediction, stopped) in zip(mine, _answers(network, tokenizer, table, mine, config, runtime), strict=True):

@@ -15,14 +15,12 @@ from typing import Any
 import torch
 
 from jepa_ray.config import TrialConfig
-from jepa_ray.data.datasets import task_of
-from jepa_ray.data.views import TokenTable
-from jepa_ray.evaluation.metrics import guessing
 from jepa_ray.models.loading import load_tokenizer, uses_bf16
 from jepa_ray.models.network import Network, compilable
 from jepa_ray.results import TrialResult, now, save_progress
 from jepa_ray.system.heartbeat import HEARTBEAT
 from jepa_ray.training.build import build
+from jepa_ray.training.chance import chance
 from jepa_ray.training.cost import FlopModel, Spent
 from jepa_ray.training.diagnostics.monitor import Watch
 from jepa_ray.training.epochs import EpochPart, Rows, all_epochs, train_epoch, validated_after
@@ -212,14 +210,16 @@ class FineTuning:
             checkpoints.before(self.validation_s)
             started = time.perf_counter()
             with state.gathered() as network:
-                scores, predictions = evaluate(network, self.tokenizer, run.prepared.val, "val", self.config, run.runtime)
+                scores, predictions = evaluate(
+                    network, self.tokenizer, run.prepared.val, "val", self.config, run.runtime, run.prepared.labels
+                )
             self.validation_s = time.perf_counter() - started
             self.spent.val_seconds += self.validation_s
             values |= scores
         spent = replace(self.spent, wall=self.earlier + time.perf_counter() - self.began)
         spent.train(totals, self.flop_model, self.part.steps, self.part.seconds)
         # Of a full epoch: a FLOPs budget may end within one.
-        epoch = self.epoch + (1 if ends else until / -(-len(run.prepared.train) // self.config.optim.batch_size))
+        epoch = self.epoch + until / self.log.steps_per_epoch
         diagnostics: dict[str, float] = {}
         if ends:
             HEARTBEAT.enter("diagnose")
@@ -228,7 +228,7 @@ class FineTuning:
             self.epoch, self.part, self.spent = self.epoch + 1, EpochPart(), spent
         self.validated = step
         how = {"compiled": state.network.compiled, "attention_used": _attention(state)}
-        summary = self.progress.summary | values | spent.cost() | self.watch.columns() | spent.columns(self.epoch, run.runtime) | how
+        summary = self.progress.summary | values | spent.cost() | self.watch.columns() | spent.columns(int(epoch), run.runtime) | how
         self.add(_lines(values | diagnostics, step, epoch, spent.cost()), summary=summary, predictions=predictions)
         HEARTBEAT.enter("save")
         if run.runtime.rank == 0 and step >= self.furthest:
@@ -298,7 +298,7 @@ def score_test(
     if prepared.test is None:
         raise ValueError("evaluation.test is on, but no test split was loaded; set data.test")
     started = time.perf_counter()
-    scores, rows = evaluate(network, tokenizer, prepared.test, "test", config, runtime)
+    scores, rows = evaluate(network, tokenizer, prepared.test, "test", config, runtime, prepared.labels)
     last = progress.metrics[-1]
     cost = {name: last[name] for name in ("step", "epoch", "train_flops", "train_flops_unpacked", "train_seconds")}
     return replace(
@@ -312,10 +312,3 @@ def score_test(
         metrics=[*progress.metrics, *({**cost, "split": "test", "name": name, "value": value} for name, value in scores.items())],
         predictions=[*progress.predictions, *rows],
     )
-
-
-def chance(config: TrialConfig, prepared: Prepared, judged: TokenTable) -> float:
-    """Accuracy of guessing on a split; 0 if answers are not labels. Measured, because the task's number is for its public data only."""
-    if not task_of(config.data).has_labels:
-        return 0.0
-    return guessing(prepared.train.references, judged.references)

@@ -10,6 +10,7 @@ import hashlib
 import json
 import shutil
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def train_first_stage(config: TrialConfig, prepared: Prepared, runtime: Runtime,
     Every rank calls this. Resumes from the working checkpoint under `scratch`. ValueError if the weights of a stored checkpoint do not
     match the recorded digest.
     """
-    folder = scratch.parent / "pretrained" / _key(config, prepared)
+    folder = _folder(scratch.parent / "pretrained", config, prepared)
     # Rank 0 decides: another trial may finish the same stage in the meantime.
     if not rank_zero_says((folder / _FACTS).exists(), runtime):
         _train(config, prepared, runtime, scratch / "pretrain", folder)
@@ -128,10 +129,21 @@ def _write(network: Network, folder: Path, config: TrialConfig, prepared: Prepar
         (building / _FACTS).write_text(json.dumps(asdict(facts), indent=2) + "\n", encoding="utf-8")
 
 
-def _key(config: TrialConfig, prepared: Prepared) -> str:
+def _folder(parent: Path, config: TrialConfig, prepared: Prepared) -> Path:
+    """The stage's folder. One of an earlier version, whose key has no digest of the weights, counts if it is newer than the weights."""
+    former = parent / _key(config, prepared, "")
+    try:
+        written = datetime.fromtimestamp((former / _FACTS).stat().st_mtime, UTC).isoformat(timespec="seconds")
+    except OSError:
+        written = ""
+    newer = written and written >= prepared.weights.written
+    return former if newer else parent / _key(config, prepared, prepared.weights.sha)
+
+
+def _key(config: TrialConfig, prepared: Prepared, weights: str) -> str:
     tree = canonical(config.model_copy(update={"objective": active_objective(config)}))
     parts = [tree[name] for name in ("model", "data", "optim", "objective", "seed")]
-    where = [prepared.checkpoint, *([prepared.revision] if prepared.revision else []), prepared.first_stage_sha]
+    where = [prepared.checkpoint, *([prepared.revision] if prepared.revision else [weights] if weights else []), prepared.first_stage_sha]
     return hashlib.sha256(json.dumps([*parts, *where], sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -1,7 +1,7 @@
 """Saves the trained model at the end of a confirmed trial, as plain Transformers and PEFT read it, completely or not at all.
 
     adapter_model.safetensors, adapter_config.json   LoRA: the adapters, by PEFT
-    model.safetensors, config.json                   full training: the model in the dtype that it was trained in
+    model.safetensors, config.json                   full training, and LoRA after a first stage: the model in the dtype that it computes in
     tokenizer.json, chat_template.jinja, ...         the tokenizer, with the template that the prompts were rendered with
     predictor.safetensors                            predictor tokens and head, if there are any; the metadata says how to use them
     trial.json                                       the facts from which the model card is written (`results/model_card.py`)
@@ -20,10 +20,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from jepa_ray.config import ObjectiveConfig, TrialConfig, canonical
+from jepa_ray.data.chat_template import render
 from jepa_ray.data.datasets import task_of
 from jepa_ray.data.views import Renderer, TokenTable
 from jepa_ray.models.auto import family_of
 from jepa_ray.models.families import ModelFamily
+from jepa_ray.models.merging import merged
 from jepa_ray.models.network import Network
 from jepa_ray.results import FACTS
 from jepa_ray.results.model_card import SENTINEL
@@ -70,8 +72,10 @@ def save_model(folder: Path, network: Network, tokenizer: Any, prepared: Prepare
     lm, causal_lm = network.lm, network.causal_lm
     if lm is not causal_lm:
         adapters = lm.peft_config["default"]
-        adapters.base_model_name_or_path, adapters.revision = prepared.checkpoint, prepared.revision
+        adapters.base_model_name_or_path, adapters.revision = base_of(prepared), prepared.revision
         lm.save_pretrained(folder, save_embedding_layers=False)
+        if prepared.first_stage is not None:
+            _merge(folder, prepared, config, dtype_of(network))
     else:
         cached, causal_lm.config.use_cache = causal_lm.config.use_cache, True  # off in training only
         try:
@@ -86,6 +90,25 @@ def save_model(folder: Path, network: Network, tokenizer: Any, prepared: Prepare
         )
     facts = facts_of(network, tokenizer, prepared, config) | {"trial_id": trial_id}
     (folder / FACTS).write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _merge(folder: Path, prepared: Prepared, config: TrialConfig, dtype: str) -> None:
+    """Put the whole model in the place of the adapters in a folder: their base is the first stage's checkpoint, which is temporary."""
+    trusted = config.model.trust_remote_code
+    merged(prepared.checkpoint, prepared.revision, folder, dtype=dtype, trust_remote_code=trusted).save_pretrained(folder)
+    for path in folder.glob("adapter_*"):
+        path.unlink()
+
+
+def base_of(prepared: Prepared) -> str:
+    """Hub id of the checkpoint that training started from, or its folder, which then is absolute: the model may be loaded from anywhere."""
+    folder = Path(prepared.checkpoint)
+    return str(folder.resolve()) if folder.is_dir() else prepared.checkpoint
+
+
+def dtype_of(network: Network) -> str:
+    """In which the model computes, as PyTorch names it: `bfloat16`."""
+    return str(network.causal_lm.get_input_embeddings().weight.dtype).removeprefix("torch.")
 
 
 def predictor_weights(network: Network) -> dict[str, Tensor]:
@@ -113,19 +136,20 @@ def facts_of(network: Network, tokenizer: Any, prepared: Prepared, config: Trial
     """Everything that the trial knows of its model, as plain JSON. The sweep adds arm, scores and verdict."""
     family = family_of(config.model, prepared.checkpoint, prepared.revision)
     asked = family.paper_model if config.model.model == "paper" else config.model.model
-    name = Path(asked).name if Path(asked).is_dir() else asked  # without the path, which says nothing elsewhere
+    folder = asked != "tiny" and Path(asked).is_dir()
     predictor = {"file": PREDICTOR, "use": predictor_use(network, active_objective(config))} if predictor_weights(network) else None
     return {
         "jepa_ray": __version__,
         "model_type": family.model_type,
-        "base": prepared.checkpoint,
+        "base": base_of(prepared),
         "revision": prepared.revision,
         "base_sha": weights_sha(prepared.checkpoint, prepared.revision),
         "local": Path(prepared.checkpoint).is_dir(),
-        "base_name": name,
-        "hub": name != "tiny" and not Path(asked).is_dir(),
-        "adapter": network.lm is not network.causal_lm,
-        "dtype": str(network.causal_lm.get_input_embeddings().weight.dtype).removeprefix("torch."),
+        "base_name": str(Path(asked).resolve()) if folder else asked,
+        "hub": asked != "tiny" and not folder,
+        "first_stage": prepared.first_stage is not None,
+        "adapter": network.lm is not network.causal_lm and prepared.first_stage is None,
+        "dtype": dtype_of(network),
         "predictor": predictor,
         "prompt": {
             **rendering(tokenizer, family),
@@ -149,10 +173,11 @@ def rendering(tokenizer: Any, family: ModelFamily) -> dict[str, Any]:
     messages = [{"role": "system", "content": "system"}, {"role": "user", "content": "question"}]
     if not family.system_role:
         messages = [{"role": "user", "content": "system\n\nquestion"}]
-    own = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **family.template_kwargs)
-    cut = tokenizer.apply_chat_template(
-        [*messages, {"role": "assistant", "content": SENTINEL}], tokenize=False, **family.template_kwargs
-    ).rpartition(SENTINEL)[0]
+    try:
+        own = render(tokenizer, messages, family.template_kwargs, prompt=True)
+    except ValueError:  # some templates only render a conversation
+        own = ""
+    cut = render(tokenizer, [*messages, {"role": "assistant", "content": SENTINEL}], family.template_kwargs).rpartition(SENTINEL)[0]
     for rendered, name in ((own, True), (cut, False)):
         for front in ("", family.bos or ""):
             if front + rendered == expected:

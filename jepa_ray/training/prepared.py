@@ -9,6 +9,7 @@ from typing import Any
 from jepa_ray.config import TrialConfig
 from jepa_ray.data.views import TokenTable
 from jepa_ray.models.auto import resolved
+from jepa_ray.system.digests import Weights
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,12 @@ class Prepared:
     """Result of the first stage: set by the trial that has run it."""
     identity: str = ""
     """Digest of the inputs that determine a trial's results but are not in its config: data of both stages, databases, weights."""
+    labels: tuple[str, ...] = ()
+    """The label set that answers are judged by (`evaluation.judges.labels_of`), also in the data report; empty if they are not labels."""
+    former_identity: str = ""
+    """The same as earlier versions made it, from samples of large files."""
+    weights: Weights = field(default_factory=Weights)
+    """Digests of the starting checkpoint."""
     facts: dict[str, Any] = field(default_factory=dict)
     """Columns of the trials table known before training: overlap, and examples dropped from any split."""
     report: dict[str, Any] = field(default_factory=dict)

@@ -6,13 +6,15 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from jepa_ray.config import Sharding
-from jepa_ray.models.network import Network
+
+if TYPE_CHECKING:
+    from jepa_ray.models.network import Network
 
 
 def _ignore(rows: Sequence[Mapping[str, Any]]) -> None:
@@ -86,6 +88,8 @@ def bare(model: nn.Module) -> nn.Module:
 
 def unwrap(model: nn.Module) -> Network:
     """The Network inside a data-parallel wrapper, or itself."""
+    from jepa_ray.models.network import Network  # not above: a worker makes its Runtime before it loads transformers, which takes seconds
+
     inner = bare(model)
     assert isinstance(inner, Network)
     return inner

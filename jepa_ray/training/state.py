@@ -15,7 +15,8 @@ from torch import nn
 
 from jepa_ray.config import ObjectiveConfig, TrialConfig
 from jepa_ray.data.packing import Backend, count_labels
-from jepa_ray.data.views import TokenTable, common_prefix
+from jepa_ray.data.ragged import common_prefix
+from jepa_ray.data.views import TokenTable
 from jepa_ray.models.network import Network
 from jepa_ray.training import checkpoint
 from jepa_ray.training.jepa_term import Term, active_objective

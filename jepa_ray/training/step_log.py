@@ -113,7 +113,7 @@ class StepLog:
             self.open,
             seconds=seconds - self.logged_s,
             step=so_far.step,
-            epoch=epoch + (1 if last else part.steps / self.steps_per_epoch),
+            epoch=epoch + part.steps / self.steps_per_epoch,
             learning_rate=self.optim.learning_rate * lr_factor(so_far.step - 1, self.total_steps, self.optim),
             memory_bytes=peak_memory(self.runtime.device),
             cost=cost,

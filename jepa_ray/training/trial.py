@@ -22,9 +22,11 @@ import torch
 
 from jepa_ray.config import TrialConfig
 from jepa_ray.results import TrialResult, load_progress, now, provenance
+from jepa_ray.system import heap
+from jepa_ray.training.chance import chance
 from jepa_ray.training.device import make_ready
 from jepa_ray.training.diagnostics.alarms import add_alarm
-from jepa_ray.training.fine_tuning import Report, Run, chance, fine_tune
+from jepa_ray.training.fine_tuning import Report, Run, fine_tune
 from jepa_ray.training.first_stage import stages, train_first_stage
 from jepa_ray.training.packing_check import PackingError
 from jepa_ray.training.prepared import Prepared
@@ -51,6 +53,8 @@ def run_trial(config: TrialConfig, prepared: Prepared, runtime: Runtime, report:
         return fine_tune(Run(config, prepared, runtime, report, scratch), progress, began)
     except (NonFinite, PackingError, torch.OutOfMemoryError, ValueError) as error:
         return failed(error, load_progress(scratch / "progress.json") or progress)
+    finally:
+        heap.give_back()
 
 
 def failed(error: Exception, latest: TrialResult) -> TrialResult:

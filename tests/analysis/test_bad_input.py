@@ -82,7 +82,7 @@ CASES: dict[Callable[[Path], None], tuple[str, ...]] = {
         # 0.99 ** 3: three examples on which the arms agree say almost nothing about others
         "no example differs between the arms, Holm p = 0.97",
         "right on exactly the same examples at these seeds, but 3 examples are too few to rule out",
-        "no interval: The difference is the same (+0) at all 3 seeds",
+        "no interval: Both arms score exactly the same at all 3 seeds, so there is nothing to test",
         "no curve. All 2 trials score 0.4",
         "identical on every seed",
     ),

@@ -126,7 +126,8 @@ def test_the_verdicts_follow_from_the_tables_of_the_page(page: Tables) -> None:
         above = stats.ttest_1samp(gaps[arm], -2, alternative="greater").pvalue
         assert alone >= 0.99 * max(below, above), "the larger of seeds and of seeds x examples"
         told = re.search(r": (\S+) points of test_accuracy over 5 seeds", sentence)
-        assert told and float(told.group(1)) == pytest.approx(mean, abs=0.005)
+        assert told is not None or f"no difference in test_accuracy over {len(SEEDS)} seeds" in sentence
+        assert (float(told.group(1)) if told else 0.0) == pytest.approx(mean, abs=0.005)
         corrected = re.search(r"^Holm p = (\S+) over 3 claims", numbers["significant"])
         assert corrected and float(corrected.group(1)) == pytest.approx(adjusted[arm], rel=0.02), "printed to three digits"
         gained = max(float(others[arm, f"test {name}"].split(" ")[0]) for name in ("prefix", "contains"))

@@ -347,12 +347,36 @@ def test_a_constant_metric(sweep: Sweep) -> None:
     sweep.arm("baseline", around(0.5))
     sweep.arm("jepa", around(0.5))
     result = sweep.only()
-    assert result.verdict == "equivalent" and result.sentence.endswith(
-        "right on exactly the same examples at these seeds (Holm p = 0.0269)."
+    assert result.sentence == (
+        "equivalent: jepa/llama3 against baseline/llama3: no difference in test_accuracy over 5 seeds x 400 examples; both are right on "
+        "exactly the same examples at these seeds, which would be rare if they differed by 1 point (Holm p = 0.0269)."
     )
     assert result.p is None and result.p_equivalence == pytest.approx(1.5 * 0.99**400)
-    assert any("at all 5 seeds x 400 examples" in note for note in result.notes)
+    assert result.conditions[0].text == "no t-test: both arms score exactly the same at all 5 seeds, so there is nothing to test"
+    assert any("exactly the same examples (5 seeds x 400 examples)" in note for note in result.notes)
     assert any("agree on all 400 examples" in note for note in result.notes)
+
+
+def test_scores_that_are_equal_although_answers_differ(sweep: Sweep) -> None:
+    """Half of the answers are right in either arm, at every seed, but other halves: nothing to test over seeds, and no equivalence."""
+    sweep.arm("baseline", dict.fromkeys(SEEDS, 0.5))
+    sweep.hardness = 1 - sweep.hardness
+    sweep.arm("jepa", dict.fromkeys(SEEDS, 0.5))
+    result = sweep.only()
+    assert result.sentence == (
+        "undecided: jepa/llama3 against baseline/llama3: no difference in test_accuracy over 5 seeds x 400 examples; "
+        "cannot be tested: both arms score exactly the same at all 5 seeds, so there is nothing to test."
+    )
+    assert result.equivalent is None and "e-" not in result.sentence
+
+
+def test_differences_that_cancel_out_are_no_difference(sweep: Sweep) -> None:
+    sweep.arm("baseline", around(0.5))
+    sweep.arm("jepa", {seed: score + by for (seed, score), by in zip(around(0.5).items(), (0.01, -0.01, 0.02, -0.02, 0), strict=True)})
+    result = sweep.only()
+    assert result.p_holm == 1 and result.sentence.startswith(
+        "undecided: jepa/llama3 against baseline/llama3: no difference in test_accuracy over 5 seeds x 400 examples, not significant; "
+    )
 
 
 def test_a_control_without_gradient_that_was_tuned_to_other_values(sweep: Sweep) -> None:

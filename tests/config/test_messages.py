@@ -89,6 +89,10 @@ TYPES = [
     ),
     ("methods.other=none", "methods.other (override): is the same as methods.baseline; change or drop one"),
     ("methods.other={k: 1}", "methods.other (override): is the same as methods.jepa; change or drop one"),
+    (
+        f"methods={{{'a' * 300}: none, jepa: {{}}}}",
+        f"methods.{'a' * 300} (override): a method's name must have at most 100 characters, since folders and trackers have",
+    ),
     ("methods={'a b': none, jepa: {}}", "methods.a b (override): a method's name must begin with a letter or digit and contain"),
 ]
 

@@ -18,6 +18,7 @@ def test_the_last_answer_and_what_is_before_it() -> None:
     found = conversation(turns(messages(*roles), "f:1", "messages"), "f:1", "f:1")
     assert (found.system, found.text, found.code) == ("system 0", "user 4", "assistant 5")
     assert found.history == (("user", "user 1"), ("assistant", "assistant 2"), ("user", "user 3"))
+    assert found.unused == 1 and conversation(turns(messages(*roles[:-1]), "f:1", "messages"), "f:1", "f:1").unused == 0
     assert found.question == "user: user 1\n\nassistant: assistant 2\n\nuser: user 3\n\nuser 4"
 
 

@@ -196,6 +196,25 @@ def test_contradicting_answers_are_counted_and_reported(write: Write) -> None:
     assert not any("another answer" in sentence for sentence in of_task(clean))
 
 
+def test_a_split_smaller_than_asked_is_said_once(write: Write) -> None:
+    train, test = write(*distinct(30)), write(*distinct(5, 40), name="test.jsonl")
+    asked = DataConfig(train=str(train), test=str(test), num_val=10, num_train=21, num_test=512)
+    report = load_splits(asked).report
+    assert report["sizes"] == {"train": 20, "val": 10, "test": 5}
+    said = [sentence for sentence in of_task(report) if "data.num_" in sentence]
+    assert said == [
+        "data.num_train is 21, the data have 20 left: 20 are used",
+        "data.num_test is 512, the data have 5 left: 5 are used",
+    ]
+    enough = asked.model_copy(update={"num_train": 20, "num_test": 5})
+    for quiet in (enough, enough.model_copy(update={"num_train": None, "num_test": None}), DataConfig(num_val=10, num_test=8)):
+        assert not any("data.num_" in sentence for sentence in of_task(load_splits(quiet).report))
+    # Groups of three equal answers stay whole, so that 10 validation examples cannot be filled.
+    grouped = write(*(line(f"text {number}", f"code {number // 3}") for number in range(30)), name="grouped.jsonl")
+    few = load_splits(DataConfig(train=str(grouped), num_val=10)).report
+    assert few["fewer"] == {"val": (10, 30, 9)} and "no more whole groups of equal examples fit" in " ".join(of_task(few))
+
+
 def test_rows_without_a_system_message_get_that_of_the_task(write: Write) -> None:
     path = write(*distinct(3), line("x", "y", system=None))
     splits = load_splits(DataConfig(train=str(path), num_val=1))

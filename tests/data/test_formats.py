@@ -125,6 +125,13 @@ def test_named_columns_and_what_the_plan_says(tmp_path: Path, ending: str, label
     assert example.system == "Say the stars." and "the text 'Say the stars.'" in said and "not used: id, how" in said
 
 
+@pytest.mark.parametrize("ending", ["jsonl", "json", "csv", "parquet"])
+def test_booleans_are_the_same_text_from_every_kind_of_file(tmp_path: Path, ending: str) -> None:
+    """As pandas writes them: a file of another kind is no other data."""
+    rows = [{"question": f"q{number}", "answer": truth} for number, truth in enumerate((True, False))]
+    assert [one.code for one in read(task_of(own()), str(written(tmp_path, rows, ending)))] == ["True", "False"]
+
+
 def test_a_system_message_of_the_conversation_counts_before_data_system(tmp_path: Path) -> None:
     assert read_one(tmp_path, {"messages": [BE, ASK, TELL]}, system="other words")[0].system == "be brief"
     assert read_one(tmp_path, {"messages": [ASK, TELL]}, system="other words")[0].system == "other words"
@@ -149,6 +156,20 @@ def test_the_plan_says_how_each_file_was_read(tmp_path: Path) -> None:
     ]
     both = data.model_copy(update={"test": str(train)})
     assert of_task(load_splits(both).report)[0] == "read as question/answer: question -> answer"
+
+
+def test_messages_after_the_last_answer_are_counted(tmp_path: Path) -> None:
+    rows = [{"messages": [{**ASK, "content": f"q{i}"}, TELL, *[HI] * (i % 3)]} for i in range(9)]
+    splits = load_splits(own(train=str(written(tmp_path, rows)), num_val=2))
+    unused = splits.report["unused_messages"]
+    assert sum(unused.values()) == 9 and unused["test"] == 0 and unused["train"] == sum(one.unused for one in splits.train)
+    (told,) = [sentence for sentence in of_task(splits.report) if "after the last answer" in sentence]
+    assert (
+        told.startswith("messages after the last answer of their conversation, which are not used: ")
+        and f"{unused['train']} of train" in told
+    )
+    plain = load_splits(own(train=str(written(tmp_path, [{"messages": row["messages"][:2]} for row in rows])), num_val=2))
+    assert plain.dataset_sha == splits.dataset_sha and not any("after the last" in sentence for sentence in of_task(plain.report))
 
 
 QA = {"question": "q", "answer": "a"}

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from jepa_ray.data.packing import PREDICTOR_BASE, Backend, Packed, count_labels, make_batch, pack
-from jepa_ray.data.views import Ragged, TokenTable
+from jepa_ray.data.ragged import Ragged
+from jepa_ray.data.views import TokenTable
 
 BACKENDS: tuple[Backend, ...] = ("trie", "flat", "plain")
 

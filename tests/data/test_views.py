@@ -235,7 +235,10 @@ def test_unsuitable_templates_are_refused(family: ModelFamily, tokenizer: Any) -
     with pytest.raises(ValueError, match=r"refuses the turns \(user\).*remove it to get the family's own"):
         table_of(EXAMPLES[:1], tokenizer, family)
     tokenizer.chat_template = frame.replace("CONTENT", "m['content'] + 1")
-    with pytest.raises(ValueError, match="refuses the turns"):
+    with pytest.raises(ValueError, match=r"refuses the turns \(user\): TypeError: can only concatenate"):
+        table_of(EXAMPLES[:1], tokenizer, family)
+    tokenizer.chat_template = frame + "{{ 'a' * 10 ** 10 }}"
+    with pytest.raises(ValueError, match=r"needs more than .* of memory for a short conversation; use another chat_template\.jinja"):
         table_of(EXAMPLES[:1], tokenizer, family)
     tokenizer.chat_template = family.template
     with pytest.raises(ValueError, match="empty side"):
@@ -278,6 +281,24 @@ def test_earlier_turns_are_in_the_prompt_as_the_template_renders_them(family: Mo
     assert tokenizer.decode(table.lm[0][first:stop]).strip() == "And now?"
     labels = make_batch(table, [0], backend="trie").label_ids
     assert tokenizer.decode(labels) == f"[ab]+{family.turn_end}"
+
+
+@pytest.mark.parametrize("text", ["a", "s", "user", "assistant", "model", "Answer", " an \n", "\u00e9"])
+def test_short_questions_are_found_where_the_question_is(family: ModelFamily, tokenizer: Any, text: str) -> None:
+    """Not in the words that follow the question in every prompt, such as the header of the answer."""
+    examples = [
+        Example("1", "Answer a user's question.", text, "a"),
+        Example("2", "", text, "user"),
+        Example("3", "", text, "a", history=(("user", text), ("assistant", text))),
+    ]
+    table, renderer = table_of(examples, tokenizer, family), Renderer(tokenizer, family)
+    for row, example in enumerate(examples):
+        first, stop = table.question[row]
+        prompt = renderer.prompt_and_answer(example.system, text, example.code, example.history)[0]
+        before, _, after = renderer.prompt_and_answer(example.system, "QUESTION", "-", example.history)[0].rpartition("QUESTION")
+        assert tokenizer.decode(table.prompt(row)[first:stop].tolist()).strip() == text.strip()
+        offsets = tokenizer(prompt, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        assert len(before) <= offsets[first][1] and offsets[stop - 1][1] <= len(prompt) - len(after)
 
 
 def test_special_tokens_in_earlier_turns_stay_text(family: ModelFamily, tokenizer: Any) -> None:

@@ -11,7 +11,8 @@ import torch
 from transformers import GenerationConfig
 
 from jepa_ray.config import LoraConfig, ObjectiveConfig
-from jepa_ray.data.views import Ids, TokenTable
+from jepa_ray.data.ragged import Ids
+from jepa_ray.data.views import TokenTable
 from jepa_ray.evaluation import decode
 from jepa_ray.evaluation.generate import Generation, generate
 from jepa_ray.models import decoding

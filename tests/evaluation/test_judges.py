@@ -12,9 +12,12 @@ from jepa_ray.config import DataConfig, EvaluationConfig
 from jepa_ray.data.datasets import DATASETS
 from jepa_ray.data.tasks.text import JUDGED
 from jepa_ray.evaluation import tasks_page
-from jepa_ray.evaluation.judges import JUDGES, judge_of, normalise
-from jepa_ray.evaluation.metrics import Score
+from jepa_ray.evaluation.judges import JUDGES, judge_of, labels_of, normalise
+from jepa_ray.evaluation.metrics import Score, guessing
 from jepa_ray.evaluation.numbers import number_after_mark
+
+CAFE, CAFE_APART = "caf\u00e9", "cafe\u0301"
+"""The same word, as files have it and as a model may write it."""
 
 
 def judge(name: str, prediction: str, reference: str, **extra: object) -> Score:
@@ -112,11 +115,79 @@ def test_an_answer_of_articles_only_does_not_occur_everywhere() -> None:
         ("1.", "1", True, True),
         ("1 star", "1", True, True),
         ("Gut\u00e9", "Gut", False, True),
+        ("A+", "A", False, True),  # another grade, or another name
+        ("A-", "A", False, True),
+        ("A\u2212", "A", False, True),
+        ("C++ and Rust", "C", False, True),
+        ("C#", "C", False, True),
+        ("3+", "3", False, True),
+        ("A+", "A+", True, True),
+        ("C++.", "C++", True, True),
+        ("Good--really", "Good", True, True),  # a dash
+        (CAFE_APART, CAFE, True, False),  # the same word
+        (CAFE, CAFE_APART, True, False),
+        (CAFE_APART, "cafe", False, True),
     ],
 )
 def test_label(prediction: str, label: str, correct: bool, paper: bool) -> None:
+    """Without the label set, as far as the reference tells."""
     score = judge("label", prediction, label)
     assert (score.correct, score.paper_correct) == (correct, paper)
+
+
+@pytest.mark.parametrize(
+    ("labels", "prediction", "answer"),
+    [
+        (("entailment", "not", "not entailment"), "not entailment", "not entailment"),
+        (("entailment", "not", "not entailment"), "not entailment, I think", "not entailment"),
+        (("entailment", "not", "not entailment"), "not entailments", "not"),
+        (("entailment", "not", "not entailment"), "not so", "not"),
+        (("entailment", "not", "not entailment"), "nothing", None),
+        (("not", "not sure"), "not sure", "not sure"),
+        (("not", "not sure"), "not  sure", "not"),
+        (("credit limit", "credit limit change"), "credit limit change", "credit limit change"),
+        (("credit limit", "credit limit change"), "credit limit", "credit limit"),
+        (("very", "very good"), "very good!", "very good"),
+        (("C", "C#", "C++"), "C++", "C++"),
+        (("C", "C#", "C++"), "C#", "C#"),
+        (("C", "C#", "C++"), "C", "C"),
+        (("C", "C#", "C++"), "C+++", None),
+        (("A", "A+", "A-"), "A-", "A-"),
+        (("n", "n/a"), "n/a", "n/a"),
+        (("1", "1:2"), "1:2", "1:2"),
+        (("A", "A&B"), "A&B", "A&B"),
+        (("caf", CAFE), CAFE_APART, CAFE),
+        ((" not ", "not sure\n"), "not sure", "not sure"),
+    ],
+)
+def test_the_longest_label_of_the_set_decides(labels: tuple[str, ...], prediction: str, answer: str | None) -> None:
+    """An output has one label at most, whatever the reference is."""
+    known = labels_of("label", labels)
+    right = [one for one in known if judge_of("label", DataConfig(), EvaluationConfig(), known)(prediction, one, {}).correct]
+    assert right == ([answer] if answer is not None else [])
+
+
+def test_a_reference_that_training_lacks_is_a_label_too() -> None:
+    score = judge_of("label", DataConfig(), EvaluationConfig(), ("not", "yes"))
+    assert score("not sure", "not sure", {}).correct and score("not sure", "not", {}).correct
+
+
+def test_always_the_same_label_scores_as_chance_says() -> None:
+    labels = ["not"] * 50 + ["not sure"] * 50
+    score = judge_of("label", DataConfig(), EvaluationConfig(), labels_of("label", labels))
+    assert sum(score("not sure", label, {}).correct for label in labels) / 100 == guessing(labels, labels) == 0.5
+
+
+def test_only_the_judge_of_labels_has_a_set() -> None:
+    assert labels_of("label", ["b", "a ", "b", CAFE_APART]) == ("a", "b", CAFE) and labels_of("text", ["b", "a"]) == ()
+
+
+@pytest.mark.parametrize("name", ["text", "contains", "regex"])
+def test_how_an_accented_character_is_encoded_does_not_decide(name: str) -> None:
+    for prediction, reference in ((CAFE_APART, CAFE), (CAFE, CAFE_APART)):
+        score = judge(name, prediction, reference)
+        assert score.correct and score.exact and score.prefix_correct and score.contains
+    assert judge("contains", f"a {CAFE_APART}.", CAFE).correct and not judge("contains", CAFE_APART, "cafe").correct
 
 
 @pytest.mark.parametrize(

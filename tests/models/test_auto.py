@@ -81,6 +81,7 @@ def test_the_record_is_found_once_and_again_after_a_change(folder: Path) -> None
 def test_a_system_message_that_the_template_does_not_show_is_put_before_the_users_text(folder: Path, template: str) -> None:
     family = found(write(folder, template))
     assert not family.system_role and "put before the user's text" in said(family)
+    assert ("refuses them: TemplateError: no system" in said(family)) == (template == NO_SYSTEM)
     prompt, _ = Renderer(load_tokenizer(str(folder), auto(folder)), family).prompt_and_answer("S", "T", "A")
     assert prompt.endswith("<|end_header_id|>S\n\nT<|eot_id|><|start_header_id|>assistant<|end_header_id|>")
     require_text(str(folder), family, None)
@@ -114,9 +115,11 @@ REFUSED: Mapping[str, tuple[str, dict[str, Any], str]] = {
     "no template, no end of text": ("", {"eos_token": None}, "contains no chat template.*add chat_template.jinja.*name a family"),
     "no answer": ("{% for m in messages %}{{ m.role }}{% endfor %}", {}, "does not show a question and its answer"),
     "other letters": (TURNS.replace("m.content", "m.content | upper"), {}, "does not show a question and its answer"),
-    "refuses": ("{{ raise_exception('tools only') }}", {}, "refuses a question and its answer"),
-    "fails": ("{{ 1 / 0 }}", {}, "refuses a question and its answer"),
-    "never ends by itself": ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", {}, "refuses a question and its answer"),
+    "refuses": ("{{ raise_exception('tools only') }}", {}, r"refuses a question and its answer \(TemplateError: tools only\); add"),
+    "fails": ("{{ 1 / 0 }}", {}, r"refuses a question and its answer \(ZeroDivisionError: division by zero\)"),
+    "never ends by itself": ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", {}, r"\(RecursionError: maximum recursion depth"),
+    "ends too late": (TURNS + "{{ (10 ** (10 ** 10)) % 2 }}", {}, "does not end: a few.*; add another chat_template.jinja.*name a family"),
+    "fills the memory": (TURNS + "{{ 'a' * 10 ** 10 }}", {}, "needs more than 512 MiB of memory.*; add another chat_template.jinja"),
     "no special token": (TURNS.replace("<|eot_id|>", "<|stop|>"), {}, "puts no special token.*'<|stop|>'.*nothing would stop generation"),
 }
 
@@ -178,18 +181,12 @@ def test_a_default_system_message_is_named(folder: Path) -> None:
     assert "default system" not in said(found(write(folder, str(FORMS["Qwen 3"].template))))
 
 
-def test_a_tokenizer_without_offsets_and_one_that_is_too_large(folder: Path) -> None:
+def test_a_tokenizer_that_is_too_large(folder: Path) -> None:
     tokenizer = load_tokenizer(str(folder), auto(folder))
     tokenizer.add_tokens([f"token number {i}" for i in range(8)])
     tokenizer.save_pretrained(folder)
     with pytest.raises(ValueError, match=r"rows of embeddings"):
         require_text(str(folder), found(folder), None)
-    (folder / "tokenizer.json").unlink()
-    (folder / "vocab.json").write_text(json.dumps({"<|eot_id|>": 0, "<|begin_of_text|>": 1, "a": 2}))
-    (folder / "merges.txt").write_text("#version: 0.2\n")
-    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "CTRLTokenizer", "unk_token": "a"}))
-    with pytest.raises(ValueError, match=r"no character offsets.*needs a tokenizer\.json"):
-        require_text(str(folder), found(write(folder, TURNS)), None)
 
 
 @pytest.mark.parametrize(

@@ -142,6 +142,7 @@ def test_a_whole_trial_runs_as_a_graph(tiny_checkpoints: dict[str, Path], counte
     assert found[0].summary["train_ce"] == pytest.approx(found[1].summary["train_ce"], rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_a_graph_is_never_that_of_another_trial(tiny_checkpoints: dict[str, Path], counter: Any) -> None:
     """What changes the layers between trials of a process: each trial has the losses and weights that it has alone."""

@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from jepa_ray.config import LoraConfig, ModelConfig, ObjectiveConfig
-from jepa_ray.data.views import tokenize_split
 from jepa_ray.models import loading
 from jepa_ray.models.families import FAMILIES
 from jepa_ray.models.loading import load_config, load_network, load_tokenizer, new_predictor, seeded, uses_bf16
@@ -237,14 +236,33 @@ def test_a_tokenizer_is_what_its_file_says(checkpoint: Path, tmp_path: Path) -> 
     assert json.loads(loaded.backend_tokenizer.to_str()) == json.loads((checkpoint / "tokenizer.json").read_text())
 
 
-def test_a_slow_tokenizer_is_refused_before_anything_is_rendered(broken: Path) -> None:
+@pytest.mark.parametrize("family", ["llama3", "auto"])
+@pytest.mark.parametrize("template", [True, False])
+def test_a_slow_tokenizer_is_refused_before_anything_is_rendered(broken: Path, family: str, template: bool) -> None:
+    """It is the cause, although it also has neither the family's end of turn nor, without a template, any end of text."""
+    if not template:
+        (broken / "chat_template.jinja").unlink()
     (broken / "tokenizer.json").unlink()
-    (broken / "vocab.json").write_text(json.dumps({"<|eot_id|>": 0, "<|begin_of_text|>": 1, "a": 2}))
+    (broken / "vocab.json").write_text(json.dumps({"a": 0, "b": 1, "a</w>": 2}))
     (broken / "merges.txt").write_text("#version: 0.2\n")
     (broken / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "CTRLTokenizer", "unk_token": "a"}))
-    tokenizer = load_tokenizer(str(broken), ModelConfig(family="llama3", model=str(broken)))
-    with pytest.raises(ValueError, match=r"no character offsets.*needs a tokenizer\.json"):
-        tokenize_split(tiny.EXAMPLES[:1], tokenizer, FAMILIES["llama3"], 512)
+    with pytest.raises(ValueError, match=r"\(CTRLTokenizer\) gives no character offsets.*needs a tokenizer\.json$") as caught:
+        load_tokenizer(str(broken), ModelConfig(family=family, model=str(broken)))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_tokenizer_that_needs_another_library_is_one_sentence(broken: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Sentencepiece:
+        @staticmethod
+        def from_pretrained(*_: Any, **__: Any) -> Any:
+            raise ImportError("\nXTokenizer requires the SentencePiece library but it was not found:\nmore lines")
+
+    (broken / "tokenizer.json").unlink()
+    monkeypatch.setattr(loading, "AutoTokenizer", Sentencepiece)
+    sentence = r"contains no tokenizer\.json, and its other files give no tokenizer: XTokenizer requires .* found\); it needs"
+    with pytest.raises(ValueError, match=sentence) as caught:
+        load_tokenizer(str(broken), ModelConfig(family="auto", model=str(broken)))
+    assert "\n" not in str(caught.value)
 
 
 def test_the_families_template_serves_a_checkpoint_without_one(checkpoint: Path, tmp_path: Path) -> None:
@@ -255,3 +273,13 @@ def test_the_families_template_serves_a_checkpoint_without_one(checkpoint: Path,
     assert load_tokenizer(str(folder), model).chat_template == FAMILIES[checkpoint.name].template
     (folder / "chat_template.jinja").write_text("its own")
     assert load_tokenizer(str(folder), model).chat_template == "its own"
+
+
+def test_adapters_are_saved_in_the_same_order_by_every_process(checkpoint: Path, tmp_path: Path) -> None:
+    """PEFT keeps the names of layers in a set, whose order is that of a hash that differs from process to process."""
+    model = ModelConfig(family=checkpoint.name, model=str(checkpoint))
+    network = load_network(str(checkpoint), model, LoraConfig(r=2), k=0, seed=1)
+    network.lm.save_pretrained(str(tmp_path))
+    saved = json.loads((tmp_path / "adapter_config.json").read_text(encoding="utf-8"))["target_modules"]
+    assert isinstance(network.lm.peft_config["default"].target_modules, list), "a set has no order of its own"
+    assert saved == sorted(FAMILIES[checkpoint.name].lora_targets) and len(saved) > 1

@@ -64,6 +64,20 @@ def test_without_a_terminal_one_line_per_finished_trial(tmp_path: Path) -> None:
     assert len(lines) == 3
 
 
+def test_the_data_report_has_the_labels_of_the_plan(tmp_path: Path) -> None:
+    """What is said of a task comes once, under its name; what is said of a family on it, under both names."""
+    shown, out = board(fake.make_sweep(tmp_path), terminal=False)
+    splits = dict.fromkeys(("train", "val", "test"), 0)
+    counts = {"overlap_text": 0, "overlap_text_share": 0.0, "overlap_target": 0, "overlap_target_share": 0.0}
+    table = {"dropped": 0, "special": 0, "lm": {"p50": 7.0, "p95": 9.0, "max": 9}}
+    report = {"sizes": {**splits, "test": 5}, "duplicates": splits, **counts, "fewer": {"test": (512, 5, 5)}, "tokens": {"train": table}}
+    for family in ("auto", "llama3"):
+        shown.prepared(family, "text", report)
+    labels = [line.partition(": ")[0] for line in out.getvalue().splitlines()]
+    assert labels == ["text", "text", "text", "auto text", "llama3 text"]
+    assert out.getvalue().count("data.num_test is 512, the data have 5 left: 5 are used") == 1
+
+
 def test_the_first_finished_trial_corrects_the_plan_once(tmp_path: Path) -> None:
     from jepa_ray.orchestration.planning import Planned
     from jepa_ray.plan.hardware import CARDS

@@ -116,3 +116,16 @@ def test_a_cluster_of_ray_start_is_joined_with_its_token(head: str, repository: 
     )
     assert done.returncode == 0, done.stderr
     assert f"Joining the Ray cluster at {head}" in done.stdout
+
+
+def test_the_quota_of_a_container_limits_the_cpus(tmp_path: Path) -> None:
+    quota, everything = tmp_path / "cpu.max", environment.allowed_cpus(tmp_path / "missing")
+    for text, cpus in (
+        ("max 100000", everything),
+        ("150000 100000", 1),
+        ("50000 100000", 1),
+        ("99900000 100000", everything),
+        ("?", everything),
+    ):
+        quota.write_text(text)
+        assert environment.allowed_cpus(quota) == cpus

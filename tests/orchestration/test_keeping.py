@@ -92,6 +92,7 @@ def test_best_keeps_the_median_and_deletes_the_others(tmp_path: Path) -> None:
     assert len(sweep.said) == 1 and "the model of seed 3 is in " in sweep.said[0] and "1: 0.3000, 2: 0.1000, 3: 0.2000" in sweep.said[0]
     (model,) = kept_models(tmp_path)
     assert model.folder == tmp_path / "models" / "jepa" / "llama3" / "seed-3" and model.facts["median"] is True
+    assert model.facts["kind"] == "claim" and "as their number is even" not in model.facts["why"]
     assert model.facts["dataset_sha"] == "d1gest" and model.facts["scores"] == {"test_accuracy": 0.2}
     before = model.folder.stat().st_ino
     assert sweep.settle() == {3: middle} and model.folder.stat().st_ino == before and len(sweep.said) == 1, "nothing is done twice"
@@ -103,6 +104,8 @@ def test_seeds_that_failed_do_not_count_and_all_keeps_every_seed(tmp_path: Path)
     low = sweep.ran(2, 0.1)
     sweep.ran(3, 0.2)
     assert sweep.settle() == {2: low} and sweep.waiting() == 0
+    why = "Its test accuracy is the median of 2 seeds (2: 0.1000, 3: 0.2000), the lower of the two in the middle, as their number is even."
+    assert kept_models(sweep.folder)[0].facts["why"] == why
     sweep = Sweep(tmp_path / "all", keep="all")
     trials = {seed: sweep.ran(seed, score) for seed, score in ((1, 0.3), (2, 0.1), (3, 0.2))}
     assert sweep.settle() == trials and [model.facts["median"] for model in kept_models(sweep.folder)] == [False, False, True]
@@ -154,6 +157,15 @@ def test_trials_without_a_model_are_said_in_a_sentence_with_the_reason(tmp_path:
     sweep.ran(1, 0.1, model=False)
     two = sweep.ran(2, 0.1)
     assert sweep.settle() == {2: two} and sweep.said[0].startswith(f"{ARM}: no model of seed 1, as it was not kept")
+
+
+def test_a_kept_model_whose_facts_are_lost_is_said(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path)
+    sweep.ran(2, 0.2)
+    sweep.settle()
+    path = kept_models(tmp_path)[0].folder / "trial.json"
+    path.write_text("{")
+    assert sweep.settle() == {} and sweep.said[-1] == f"{ARM}: no model can be kept, as {path} is missing or damaged."
 
 
 def test_a_model_that_could_not_be_saved_is_said_when_its_trial_ends(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from jepa_ray.orchestration import planning
 from jepa_ray.orchestration.planning import Planned, at_start, card_of
 from jepa_ray.plan.hardware import CARDS
+from jepa_ray.preparation import cpu_rate
 from jepa_ray.system.gpus import Gpu
 from tests.plan.test_requirements import FLOPS, LLAMA_8B, make_estimate, make_sweep
 
@@ -63,3 +64,27 @@ def test_the_first_trial_corrects_the_cost() -> None:
     assert planned.measured("other", outcome) is None
     assert planned.measured(ARM, {"train_flops": FLOPS, "train_seconds": None}) is None
     assert Planned(make_sweep(), {ARM: make_estimate()}, [], None).measured(ARM, outcome) is None
+
+
+def test_hours_on_cpus_are_for_trials_that_would_run_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_machine(monkeypatch, [])
+    asked: list[tuple[str, int]] = []
+
+    def rate(precision: str, threads: int) -> float:
+        asked.append((precision, threads))
+        return 1e11
+
+    monkeypatch.setattr(cpu_rate, "matmul_rate", rate)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    bf16 = {"model": {"precision": "bf16"}}
+    for sweep in (make_sweep(gpus_per_worker=None), make_sweep(gpus_per_worker=0, cpus_per_worker=2, base=bf16, hardware="h100")):
+        planned = planning.plan(sweep)
+        assert planned.needed[ARM].trial_seconds is not None and "on this machine's" in planned.hardware[-1]
+    assert asked == [("fp32", 1), ("bf16", 2)]
+    cluster = make_sweep(gpus_per_worker=0, address="auto")
+    tiny = make_sweep(gpus_per_worker=0).model_copy(update={"model": "tiny"})
+    for sweep in (make_sweep(gpus_per_worker=1), make_sweep(gpus_per_worker=None, hardware="h100"), cluster, tiny):
+        assert planning.plan(sweep).cpus is None
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    assert planning.plan(make_sweep(gpus_per_worker=0)).cpus is None
+    assert planning.plan(make_sweep(gpus_per_worker=0, address="local")).cpus is not None

@@ -56,7 +56,8 @@ def identities(folder: Path) -> Any:
 def finish(search: Any, job: Any, state: str = "COMPLETE", value: float | None = None) -> None:
     """Do what the worker does at the end of a trial, and what Tune reports then."""
     score = value if value is not None else job.config.optim.learning_rate
-    result = TrialResult(state, "broken" if state == "FAILED" else None, {"val_accuracy": score, "finished_at": results.now()})  # type: ignore[arg-type]
+    summary = {"val_accuracy": score, **dict.fromkeys(("started_at", "finished_at"), results.now())}
+    result = TrialResult(state, "broken" if state == "FAILED" else None, summary)  # type: ignore[arg-type]
     results.write_trial(job.folder, job.trial_id, job.config, job.arm, job.stage, result, job.number)
     search.finished(job, {"state": state, "error": result.error, "val_accuracy": score})
 

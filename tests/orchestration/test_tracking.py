@@ -13,6 +13,7 @@ import pytest
 
 from jepa_ray import results
 from jepa_ray.config import ResourcesConfig
+from jepa_ray.orchestration import gauges
 from jepa_ray.orchestration import tracking as tracking_module
 from jepa_ray.orchestration.cluster import Cluster, connect
 from jepa_ray.orchestration.jobs import write
@@ -76,7 +77,8 @@ def test_a_resumed_trial_sends_each_point_once_and_ends_with_its_tables(tmp_path
     assert sorted(points) == sorted((name, step, value) for name, curve in scenario.CURVE.items() for step, value in curve.items())
     ((run, state, numbers, texts, step),) = tracker.named("end")
     assert (run, state, step) == ("run of a1b2", "COMPLETE", 6)
-    assert numbers == {"val_accuracy": 0.5, "test_accuracy": 0.375, "wall_seconds": 12.5, "steps": 6.0} and texts == {"device": "cpu"}
+    assert numbers == {"wall_seconds": 12.5, "steps": 6.0} == scenario.ONLY_FINAL, "curves end with the other two"
+    assert texts == {"device": "cpu"}
 
 
 def test_trials_that_ended_without_a_tracker_are_added_once(tmp_path: Path) -> None:
@@ -90,9 +92,32 @@ def test_trials_that_ended_without_a_tracker_are_added_once(tmp_path: Path) -> N
     trial = tracker.known["run of a1"]
     assert trial == tracked("shown", scenario.job_of(tmp_path, "a1")), "settings from the table differ from those of the job"
     assert trial.tags == {
-        **{"sweep": "shown", "arm": "jepa/llama3", "method": "jepa", "stage": "confirm", "seed": "82"},
+        **{"sweep": "shown", "arm": "jepa/llama3", "method": "jepa", "trial": "a1", "stage": "confirm", "seed": "82"},
         **{"family": "llama3", "task": "nl-rx"},
     }
+
+
+def test_runs_are_called_by_arm_and_seed_or_number(tmp_path: Path) -> None:
+    named = {
+        "jepa/llama3 seed 82": scenario.job_of(tmp_path),
+        "jepa/llama3 seed 82, equal FLOPs": scenario.job_of(tmp_path, "b2", "matched"),
+        "jepa/llama3 trial 7": scenario.job_of(tmp_path, "c3", "search", 7),
+        "jepa/llama3 trial d4": scenario.job_of(tmp_path, "d4", "search"),  # of an earlier version
+    }
+    for name, job in named.items():
+        assert tracked("shown", job).name == name
+        write(job, scenario.result())
+    tracker = Recording()
+    lane_of(tracker, tmp_path, []).stop(60)
+    assert {trial.name: trial.trial_id for trial in tracker.known.values()} == {name: job.trial_id for name, job in named.items()}
+
+
+def test_every_metric_has_the_name_of_the_table_and_final_ones_that_of_their_column() -> None:
+    """So they are the names in Ray's metrics (`jepa_ray_<name>`), too."""
+    rows = scenario.result().metrics
+    sent = {name for _, values in points_of(rows, {}) for name in values}
+    assert sent == {row["name"] for row in rows} - {"pretrain_ce", "diag_sv_1", "diag_ridge_r2"} and sent & gauges.GAUGES.keys()
+    assert set(scenario.ONLY_FINAL) <= results.SUMMARY.keys()
 
 
 def test_another_store_gets_everything_again(tmp_path: Path) -> None:
@@ -105,7 +130,7 @@ def test_another_store_gets_everything_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fails", ["open", "log", "end"])
-def test_a_tracker_that_fails_loses_a_trial_and_says_so_once(fails: str, tmp_path: Path) -> None:
+def test_a_tracker_that_fails_loses_trials_and_says_so_once(fails: str, tmp_path: Path) -> None:
     tracker, said = Recording((fails,)), list[str]()
     lane = lane_of(tracker, tmp_path, said)
     for name in ("a1", "b2"):
@@ -117,13 +142,13 @@ def test_a_tracker_that_fails_loses_a_trial_and_says_so_once(fails: str, tmp_pat
         lane.ended(name)
     lane.stop(60)
     assert said == [
-        f"Recorder does not take trial {name} (no answer to {fails}); training goes on, and the tables have its curves."
-        for name in ("a1", "b2")
+        f"Recorder does not take jepa/llama3 seed 82 (no answer to {fails}), and perhaps others; training goes on, the tables have "
+        "all curves, and the same command, repeated, completes the tracker."
     ]
     assert len(tracker.named(fails)) == 2, "a dropped trial was tried again"
     tracker.fails = ()
     lane_of(tracker, tmp_path, said).stop(60)  # repeating the sweep's command completes them
-    assert [call[0] for call in tracker.named("end")[-2:]] == ["run of a1", "run of b2"] and len(said) == 2
+    assert [call[0] for call in tracker.named("end")[-2:]] == ["run of a1", "run of b2"] and len(said) == 1
 
 
 def test_a_tracker_that_hangs_holds_up_nothing(tmp_path: Path) -> None:
@@ -143,7 +168,7 @@ def test_rows_become_points_by_step_without_what_is_not_finite_or_no_curve() -> 
     assert points_of(rows, {}) == sorted(
         (step, {name: curve[step] for name, curve in scenario.CURVE.items() if step in curve}) for step in range(1, 7)
     )
-    assert points_of(rows, {"step/ce": 6, "val/accuracy": 3}) == [(6, {"val/accuracy": 0.5, "test/accuracy": 0.375})]
+    assert points_of(rows, {"step_ce": 6, "val_accuracy": 3}) == [(6, {"val_accuracy": 0.5, "test_accuracy": 0.375})]
 
 
 def test_a_damaged_note_of_what_was_sent_means_a_new_run(tmp_path: Path) -> None:
@@ -193,12 +218,12 @@ def test_a_sweep_shows_its_trials_while_they_run_and_all_of_them_in_the_end(
         thread.start()
         run_module.run_sweep(sweep, folder, cluster, heard, prepare_one=fake.prepare, run_trial=run_trial)  # type: ignore[arg-type]
         thread.join()
-    assert tracker.named("log")[0] == ([(1, {"step/ce": 2.5})],)
+    assert tracker.named("log")[0] == ([(1, {"step_ce": 2.5})],)
     trials = results.read_trials(folder).set_index("trial_id")
     ended = {call[0].removeprefix("run of "): call[1] for call in tracker.named("end")}
     assert ended == trials["state"].to_dict() and sorted(ended.values()) == ["COMPLETE", "FAILED"]
     shown = {(name, step) for (batch,) in tracker.named("log") for step, values in batch for name in values}
-    assert shown == {("step/ce", 1), ("val/accuracy", 1), ("val/accuracy", 2), ("val/accuracy", 3)}
+    assert shown == {("step_ce", 1), ("val_accuracy", 1), ("val_accuracy", 2), ("val_accuracy", 3)}
     assert heard.count("restarted") == 0 and said == []
     assert set(names) == {f"jepa/llama3 {trial_id}" for trial_id in trials.index}, "what Ray calls the trials"
 

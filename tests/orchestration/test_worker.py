@@ -7,6 +7,7 @@ import signal
 import threading
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,11 @@ def run(sweep: SweepConfig, folder: Path, cluster: Cluster) -> tuple[object, fak
     folder.mkdir(exist_ok=True)
     heard = fake.Heard()
     return run_sweep(sweep, folder, cluster, heard, prepare_one=fake.prepare, run_trial=fake.run_trial), heard  # type: ignore[arg-type]
+
+
+def one_at_a_time(cluster: Cluster) -> Cluster:
+    """For sweeps of several stages in which nothing depends on concurrency: every stage starts its processes, and each loads torch."""
+    return replace(cluster, max_concurrent=1)
 
 
 def fit(cluster: Cluster, sweep: SweepConfig) -> Cluster:
@@ -256,6 +262,7 @@ def test_a_race_runs_only_the_seeds_it_needs(cluster: Cluster, tmp_path: Path) -
     sweep = fake.make_sweep(tmp_path, methods=methods, space={}, search={"num_trials": 1}, confirm=confirm)
     folder = tmp_path / "fake"
     folder.mkdir()
+    one = one_at_a_time(cluster)
     asked: list[tuple[int, float]] = []
 
     def decide(differences: list[float], look: int) -> tuple[bool, str]:
@@ -264,7 +271,7 @@ def test_a_race_runs_only_the_seeds_it_needs(cluster: Cluster, tmp_path: Path) -
 
     for _ in range(2):  # repeating the command takes the same decisions and runs nothing
         heard = fake.Heard()
-        run_sweep(sweep, folder, cluster, heard, prepare_one=fake.prepare, run_trial=fake.run_trial, decide=decide)  # type: ignore[arg-type]
+        run_sweep(sweep, folder, one, heard, prepare_one=fake.prepare, run_trial=fake.run_trial, decide=decide)  # type: ignore[arg-type]
         rows = results.read_trials(folder)
         seeds = rows[rows["stage"] == "confirm"].groupby("arm")["seed"].apply(sorted).to_dict()
         assert seeds == {"base/llama3": [5, 6, 7, 8], "jepa/llama3": [5, 6], "weak/llama3": [5, 6, 7, 8]}
@@ -279,7 +286,7 @@ def test_the_more_expensive_arm_runs_again_at_equal_flops_with_the_test_split(cl
     sweep = fake.make_sweep(tmp_path, space={}, search={"num_trials": 1}, confirm={"seeds": [5, 6]})
     (tmp_path / "fake" / "control").mkdir(parents=True)
     (tmp_path / "fake" / "control" / "dear").touch()
-    outcome, _ = run(sweep, tmp_path / "fake", cluster)
+    outcome, _ = run(sweep, tmp_path / "fake", one_at_a_time(cluster))
     rows = results.read_trials(tmp_path / "fake")
     again = rows[rows["stage"] == "matched"]
     assert outcome.failed == [] and again["state"].tolist() == ["COMPLETE"] * 2  # type: ignore[attr-defined]

@@ -28,6 +28,11 @@ def test_planned_and_written_sizes_agree(tiny_checkpoints: dict[str, Path], tmp_
         assert 0.95 < (planned - BYTES_PER_TOKEN * vocabulary) / weights.stat().st_size <= 1.01, name
         searched = sweep.model_copy(update={"space": SweepConfig.model_validate(tree | {"space": {"lora.r": {"choice": [2, 16]}}}).space})
         doubled = model_bytes(searched, "gemma2", prepared)
+        staged = SweepConfig.model_validate(tree | {"pretrain": {"data": {"task": "nl-rx", "num_train": 9}}})
+        whole = sum(weight.numel() for key, weight in network.causal_lm.named_parameters() if "lora_" not in key)
+        assert model_bytes(staged, "gemma2", prepared) == 4 * whole + BYTES_PER_TOKEN * vocabulary, (
+            "adapters are merged after a first stage"
+        )
         assert doubled == planned if lora is None else doubled > 1.5 * planned - BYTES_PER_TOKEN * vocabulary
 
 

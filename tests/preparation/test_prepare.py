@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +15,15 @@ import pytest
 
 from jepa_ray.config import ModelConfig, SweepConfig, arms
 from jepa_ray.conformance.forms import FORMS
+from jepa_ray.data.report import of_family
 from jepa_ray.masked.network import load_masked_lm
-from jepa_ray.masked.prepare import prepare_masked, write_tiny_encoder
+from jepa_ray.masked.prepare import estimate_masked, prepare_masked, write_tiny_encoder
 from jepa_ray.models import loading
 from jepa_ray.plan import trial_config
 from jepa_ray.preparation.estimate import estimate
 from jepa_ray.preparation.prepare import prepare
 from jepa_ray.preparation.text_checks import examples
+from jepa_ray.system.digests import former_weights_sha
 from jepa_ray.training.prepared import Prepared
 from jepa_ray.training.runtime import Runtime
 from jepa_ray.training.trial import run_trial
@@ -81,6 +85,35 @@ def test_an_index_without_its_shards_is_refused(index: Any, sentence: str, check
     prepared_from(checkpoint)
 
 
+def half(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def pickled(file: Path) -> None:
+    file.rename(file.with_name("pytorch_model.bin"))
+
+
+@pytest.mark.parametrize("damage", [half, Path.unlink, pickled, lambda file: file.write_bytes(b"")])
+def test_a_plan_refuses_weights_with_the_sentence_of_the_run(damage: Callable[[Path], object], checkpoint: Path) -> None:
+    estimate(sweep_of(checkpoint))
+    damage(checkpoint / "model.safetensors")
+    sentences = []
+    for attempt in (prepared_from, lambda folder: estimate(sweep_of(folder))):
+        with pytest.raises(ValueError, match=r"truncated or damaged|contains no \*.safetensors") as caught:
+            attempt(checkpoint)
+        sentences.append(str(caught.value))
+    assert sentences[1] == f"llama3 nl-rx cannot be run: {sentences[0]}"
+    estimate(sweep_of(checkpoint, base={"model": {"init": "random"}}))  # needs no weights
+
+
+def test_a_truncated_shard_is_named(checkpoint: Path) -> None:
+    (checkpoint / "model.safetensors").rename(checkpoint / "one.safetensors")
+    (checkpoint / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "one.safetensors"}}))
+    half(checkpoint / "one.safetensors")
+    with pytest.raises(ValueError, match=r"^one.safetensors in .* is truncated or damaged \(.*\); download or copy it again$"):
+        prepared_from(checkpoint)
+
+
 def test_a_masked_encoder_without_weights_is_refused(tmp_path: Path) -> None:
     from jepa_ray.models.encoders import get_encoder
 
@@ -90,6 +123,8 @@ def test_a_masked_encoder_without_weights_is_refused(tmp_path: Path) -> None:
     changes = {"families": ["distilbert"], "task": "rotten-tomatoes", "data": data, "base": {"masked": {}}}
     with pytest.raises(ValueError, match=r"encoder contains no \*\.safetensors"):
         prepare_masked(sweep_of(tmp_path / "encoder", **changes), "distilbert", "rotten-tomatoes")
+    with pytest.raises(ValueError, match=r"encoder contains no \*\.safetensors"):
+        estimate_masked(sweep_of(tmp_path / "encoder", **changes))
 
 
 class Hub:
@@ -154,6 +189,16 @@ def test_a_folder_has_no_commit(tiny_checkpoints: dict[str, Path], tmp_path: Pat
     assert prepared_from(snapshot).revision is None
 
 
+def test_identity_is_of_data_and_weights_as_earlier_versions_made_it(checkpoint: Path) -> None:
+    """For small files. Code and vocabulary files, which those versions did not look at, change it."""
+    prepared = prepared_from(checkpoint)
+    sha = hashlib.sha256((prepared.dataset_sha + former_weights_sha(str(checkpoint), None)).encode()).hexdigest()
+    assert prepared.identity == prepared.former_identity == sha and prepared.weights.written
+    (checkpoint / "merges.txt").write_text("a b")
+    changed = prepared_from(checkpoint)
+    assert changed.identity != sha and changed.former_identity == sha
+
+
 def test_a_masked_encoder_is_of_its_commit(monkeypatch: pytest.MonkeyPatch) -> None:
     from jepa_ray.masked import network
 
@@ -184,6 +229,7 @@ def test_conversations_of_your_own_are_trained_and_judged_by_their_label(checkpo
     sweep = sweep_of(checkpoint, data=data, base={"evaluation": {"max_new_tokens": 4, "diagnostic_pairs": 0, "test": True}})
     prepared = prepare(sweep, "llama3", "text")
     assert prepared.test is not None and len(prepared.train) == 12 and prepared.report["golds_unscored"] == 0
+    assert prepared.labels == ("bad", "good") and prepared.report["labels"] == ["bad", "good"], "from which answers can be judged again"
     assert set(prepared.report["formats"]) == {"train", "test"} and prepared.report["overlap_text"] == 0
     config = trial_config(sweep, arms(sweep)[0], {})
     assert (
@@ -197,6 +243,22 @@ def test_conversations_of_your_own_are_trained_and_judged_by_their_label(checkpo
     rows = [row for row in result.predictions if row["split"] == "test"]
     assert len(rows) == 8 and all(row["question"].endswith("good or bad?") for row in rows)
     assert {row["reference"] for row in rows} == {"good", "bad"}
+
+
+def test_references_too_short_to_be_contained_are_counted(checkpoint: Path, tmp_path: Path) -> None:
+    """In the plan and in the data report; `no` is also in "I do not know"."""
+    rows = [{"prompt": f"question {i}", "completion": ("no", "yes", "1917", " 42 ")[i % 4]} for i in range(24)]
+    for name, part in (("train", rows), ("test", [{**row, "prompt": f"tested {row['prompt']}"} for row in rows])):
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, part)), encoding="utf-8")
+    files = {name: str(tmp_path / f"{name}.jsonl") for name in ("train", "test")}
+    for judge, counted in (("contains", True), ("exact", False)):
+        sweep = sweep_of(checkpoint, data={"task": "text", "judge": judge, "num_val": 4, **files})
+        prepared = prepare(sweep, "llama3", "text")
+        assert prepared.test is not None and "labels" not in prepared.report and prepared.labels == ()
+        short = sum(len(reference.strip()) <= 3 for reference in [*prepared.val.references, *prepared.test.references])
+        assert short >= 18 and prepared.report["golds_short"] == (short if counted else 0)
+        told = [fact for fact in estimate(sweep)[1] if "have at most 3 characters" in fact]
+        assert len(told) == counted and all(f"{short} of 28 references of validation and test" in fact for fact in told)
 
 
 # --- family auto
@@ -250,3 +312,28 @@ def test_what_a_found_family_cannot_do_is_refused_before_any_trial(forms: dict[s
     template = (broken / "chat_template.jinja").read_text()
     (broken / "chat_template.jinja").write_text(template.replace("~ eos_token", "~ '!' ~ eos_token"))
     refused(auto_sweep(broken), "fails the check `labels`: labels are")
+
+
+# --- references that the tokenizer changes
+
+
+@pytest.mark.parametrize(("judge", "lost"), [("exact", 5), ("contains", 5), ("number", 0)])
+def test_references_that_do_not_survive_the_tokenizer_are_counted(judge: str, lost: int, checkpoint: Path, tmp_path: Path) -> None:
+    """A tokenizer in lower case: answers with a capital cannot be reproduced, but their numbers can. In the run and in its plan."""
+    tokenizer = json.loads((checkpoint / "tokenizer.json").read_text(encoding="utf-8"))
+    tokenizer["normalizer"] = {"type": "Lowercase"}
+    (checkpoint / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
+    files = {"train": tmp_path / "train.jsonl", "test": tmp_path / "test.jsonl"}
+    for name, path in files.items():
+        answers = ["capital" if name == "train" or number >= 5 else "Capital" for number in range(12)]
+        rows = [{"question": f"{name} dog {i}", "answer": f"{answer} {i}"} for i, answer in enumerate(answers)]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    data = {"task": "text", "judge": judge, "num_val": 4, **{name: str(path) for name, path in files.items()}}
+    sweep = sweep_of(checkpoint, data=data)
+    report = prepare(sweep, "llama3", "text").report
+    assert report["golds_lost"] == lost and report["golds_unscored"] == 0
+    for sentences in (of_family(report), estimate(sweep)[1]):
+        told = [sentence for sentence in sentences if "do not survive the tokenizer" in sentence]
+        assert len(told) == (1 if lost else 0) and all(
+            "5 references of validation and test do not survive" in sentence for sentence in told
+        )

@@ -15,6 +15,7 @@ from jepa_ray.models.loading import load_tokenizer
 from jepa_ray.plan.describe import describe
 from jepa_ray.preparation.estimate import estimate
 from jepa_ray.preparation.rows import HEAD, MARKS, ROWS, TAIL, draw, printable, shortened
+from jepa_ray.streams import stream
 
 EXAMPLES = [
     Example(f"own:{i}", "be brief", f"lines with {i}\nends", f"[{i}] é", history=(("user", "hi"), ("assistant", "yes?"))) for i in range(5)
@@ -58,6 +59,22 @@ def test_other_layouts_mark_what_they_read(tiny_checkpoints: dict[str, Path]) ->
     assert OPEN in line(tube, "sequence") and OPEN not in line(tube, "Text view")
     baseline, _ = drawn("llama3", tiny_checkpoints, None)
     assert not any(OPEN in each for each in baseline) and "it reads no views" in baseline[0]
+
+
+@pytest.mark.parametrize(("layout", "view"), [("append", "Code"), ("reverse", "Text")])
+def test_the_shuffled_control_shows_the_partner(layout: Any, view: str, tiny_checkpoints: dict[str, Path]) -> None:
+    """As the first epoch pairs them: each batch of 2 exchanges its targets, and the fifth example is alone in its own."""
+    lines, _ = drawn("llama3", tiny_checkpoints, ObjectiveConfig(k=1, layout=layout, control="shuffled"), batch_size=2)
+    order = stream(TrialConfig(model=ModelConfig(family="llama3")).seed, "data order", 0).permutation(5).tolist()
+    wanted = dict(zip(order[:4], (order[1], order[0], order[3], order[2]), strict=True)) | {order[4]: order[4]}
+    assert any(wanted[row] != row for row in range(ROWS))
+    for row in range(ROWS):
+        heading, other = lines[1 + 5 * row].strip(), wanted[row]
+        assert heading.startswith(f"own:{row}")
+        assert heading.endswith(f"its {view} view is that of own:{other})") == (other != row)
+        code, text = (line(lines, f"{name} view", row).replace(OPEN, "").replace(CLOSE, "") for name in ("Code", "Text"))
+        of = (other, row) if view == "Code" else (row, other)
+        assert f"[{of[0]}] é" in code and f"lines with {of[1]}\\nends" in text and line(lines, "labels", row).startswith(f"[{row}]")
 
 
 def test_labels_follow_the_tokens_of_the_loss(tiny_checkpoints: dict[str, Path]) -> None:

@@ -26,8 +26,8 @@ def test_there_are_files_of_the_paper() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", PAPER, ids=lambda path: path.stem)
-def test_every_file_of_the_paper_plans_offline(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([str(path), "--dry-run"]) == 0
+def test_every_file_of_the_paper_plans_offline(path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(path), "--dry-run", f"output={tmp_path}"]) == 0
     plan = capsys.readouterr().out
     assert "a run needs the data" in plan and "a run needs the checkpoint" in plan
     assert "cannot run" not in plan and plan.count("computed FLOPs a trial") >= 2
@@ -43,6 +43,10 @@ def test_generated_examples_stand_in_for_public_data_only(tmp_path: Path) -> Non
     assert sum(len(one.code) for one in train) / len(train) == pytest.approx(known.code, rel=0.02)
     fewer = planned_data(DataConfig(task="yelp", train="paper", test="paper", num_train=1000, num_test=10))
     assert (fewer.num_train, fewer.num_test) == (1000, 10)
+    assert fewer.note is not None and "are used" not in fewer.note
+    more = planned_data(DataConfig(task="gsm8k", train="paper", test="paper", num_val=512, num_train=7000, num_test=1320))
+    assert more.note is not None and more.note.count("are used") == 2
+    assert "data.num_train is 7,000, the data have 6,961 left: 6,961 are used" in more.note
     with pytest.raises(NotReachable, match="hub:some/data:train: cannot be loaded"):
         planned_data(DataConfig(task="gsm8k", train="hub:some/data:train", test="paper"))
     rows = [{"messages": [{"role": "user", "content": f"q{i}"}, {"role": "assistant", "content": f"a{i}"}]} for i in range(40)]

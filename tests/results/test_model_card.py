@@ -62,9 +62,34 @@ def test_a_whole_model_on_the_tiny_base_needs_neither_peft_nor_the_base() -> Non
         adapter=False, base="/cache/tiny/x", base_name="tiny", local=True, hub=False, revision=None, config=config, predictor=None
     )
     card = model_card(known)
-    assert front_of(card)["library_name"] == "transformers" and front_of(card)["base_model"] == "tiny"
+    assert front_of(card)["library_name"] == "transformers" and "base_model" not in front_of(card)
     assert front_of(card)["tags"] == ["jepa_ray", "nl-rx"] and "without a JEPA term" in card and "Predictor" not in card
     assert "peft" not in loading(known) and "/cache" not in card and "huggingface.co" not in card
+
+
+def test_a_folder_as_base_has_its_path_and_no_name_on_the_hub() -> None:
+    card = model_card(facts(base="/models/mine", base_name="/models/mine", local=True, hub=False, revision=None))
+    assert not {"base_model", "base_model_relation"} & front_of(card).keys() and front_of(card)["library_name"] == "peft"
+    assert "LoRA adapters on `/models/mine`," in card and 'from_pretrained("/models/mine"' in card and "huggingface.co" not in card
+
+
+def test_adapters_on_a_first_stage_say_that_their_base_is_temporary() -> None:
+    """As earlier versions kept them."""
+    config = facts()["config"] | {"pretrain": {"data": {"task": "gsm8k"}}}
+    card = model_card(facts(config=config, base="/results/x/scratch/pretrained/1f", local=True))
+    assert "These adapters belong to its result, a temporary checkpoint: `/results/x/scratch/pretrained/1f`." in card
+    assert "export" in card and "--merge" in card
+    whole = model_card(facts(config=config, first_stage=True, adapter=False))
+    assert "from `org/model`. These weights contain both stages." in whole and "scratch" not in whole
+    assert "first stage" not in model_card(facts())
+
+
+def test_a_baseline_is_not_compared_with_itself() -> None:
+    assert "baseline?" not in model_card(facts(kind="baseline")) and NO_VERDICT not in model_card(facts(kind="baseline"))
+    card = model_card(facts(kind="baseline", verdict=["better: jepa/llama3 against base/llama3"]))
+    assert "## How the other arms compare\n\n- better: jepa/llama3 against base/llama3" in card and "baseline?" not in card
+    for kind in ("claim", "control"):
+        assert "## Better than its baseline?" in model_card(facts(kind=kind))
 
 
 def test_the_code_of_every_kind_of_prompt_parses_and_is_short() -> None:

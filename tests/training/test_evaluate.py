@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import gc
 import weakref
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from jepa_ray.config import LoraConfig
+from jepa_ray.config import DataConfig, LoraConfig
 from jepa_ray.evaluation import generate as generation
 from jepa_ray.evaluation.generate import generate
 from jepa_ray.models.families import FAMILIES
@@ -18,7 +19,9 @@ from jepa_ray.models.loading import load_tokenizer
 from jepa_ray.models.network import Network
 from jepa_ray.training import evaluate as module
 from jepa_ray.training.evaluate import evaluate
+from jepa_ray.training.prepared import Prepared
 from jepa_ray.training.runtime import Runtime
+from jepa_ray.training.trial import run_trial
 from tests import tiny_models as tiny
 
 
@@ -80,3 +83,17 @@ def test_only_plain_packing_generates_with_transformers(
         monkeypatch.setattr(generation, name, recording(name))
     evaluate(network, load_tokenizer(str(checkpoint), config.model), table, "val", config, Runtime())
     assert used == ["decode_padded" if packing == "plain" else "decode"]
+
+
+def test_answers_are_judged_by_the_label_set(tiny_checkpoints: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On both splits: "not sure" is no answer of the label "not"."""
+    checkpoint = tiny_checkpoints["llama3"]
+    examples = [replace(one, code=("not", "not sure")[i % 3 == 0]) for i, one in enumerate(tiny.EXAMPLES[:18])]
+    train, val, test = (tiny.table_of(checkpoint, part) for part in (examples[:6], examples[6:12], examples[12:]))
+    prepared = Prepared(train, val, test, dataset_sha="0" * 64, checkpoint=str(checkpoint), labels=("not", "not sure"))
+    data = DataConfig(task="text", train="unused", judge="label")
+    config = tiny.trial(checkpoint, data=data, evaluation__test=True, optim__num_epochs=1)
+    monkeypatch.setattr(module, "_answers", lambda network, tokenizer, table, rows, *rest: [("not sure", True)] * len(rows))
+    result = run_trial(config, prepared, Runtime(), lambda _: None, tmp_path)
+    assert result.state == "COMPLETE", result.error
+    assert result.summary["val_accuracy"] == result.summary["test_accuracy"] == 1 / 3 and result.summary["test_paper"] == 1

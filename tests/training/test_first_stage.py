@@ -12,7 +12,9 @@ from safetensors.torch import load_file
 
 from jepa_ray.config import DataConfig, ObjectiveConfig, PretrainConfig
 from jepa_ray.results import TrialResult
-from jepa_ray.training.first_stage import stages
+from jepa_ray.system.digests import Weights
+from jepa_ray.training.first_stage import _folder, stages
+from jepa_ray.training.prepared import Prepared
 from jepa_ray.training.runtime import Runtime
 from jepa_ray.training.trial import run_trial
 from tests import tiny_models
@@ -89,6 +91,24 @@ def test_the_first_stage_is_a_plain_trial_of_its_own(tiny_checkpoints: dict[str,
     assert saved.keys() <= wanted.keys() and len(saved) > 5
     for name, value in saved.items():
         torch.testing.assert_close(value, wanted[name], rtol=1e-6, atol=1e-7)
+
+
+def test_a_stage_of_another_base_in_the_same_folder_is_not_used(tmp_path: Path) -> None:
+    """The key has the weights' digest. Stages of earlier versions, without it, count if they are newer than the weights."""
+    first, _ = stages(tiny_models.trial(tmp_path, pretrain=first_stage()))
+    assert first is not None
+
+    def folder(sha: str, written: str) -> Path:
+        table: Any = None
+        weights = Weights(sha, written=written)
+        return _folder(tmp_path, first, Prepared(table, table, None, dataset_sha="d", checkpoint="base", weights=weights))
+
+    then, later = "2001-01-01T00:00:00+00:00", "2999-01-01T00:00:00+00:00"
+    former = folder("", then)
+    assert len({former, folder("one", then), folder("two", then)}) == 3
+    former.mkdir()
+    (former / "stage.json").touch()
+    assert folder("one", then) == former and folder("one", later) not in (former, folder("two", later))
 
 
 def test_weights_that_were_changed_are_refused(tiny_checkpoints: dict[str, Path], tmp_path: Path) -> None:

@@ -65,9 +65,20 @@ def test_it_stops_with_the_last_step_that_is_paid_for(
     result = trial.run_trial(config, tiny.prepared_of(checkpoint), Runtime(), reports.append, tmp_path)
     assert result.state == "COMPLETE" and result.summary["train_flops_unpacked"] == sum(prices[:5])
     assert rates == [(step, 5) for step in range(5)], "the schedule has a different horizon"
-    assert result.summary["steps"] == 5 and result.summary["epochs_done"] == 2, "three steps per epoch: the second epoch is cut short"
+    assert result.summary["steps"] == 5 and result.summary["epochs_done"] == 1, "three steps per epoch: the second epoch is cut short"
+    epochs = {(row["step"], row["epoch"]) for row in result.metrics if row["name"] in ("train_ce", "val_accuracy", "step_ce")}
+    assert epochs == {(3, 1), (5, 1 + 2 / 3)}
     assert [report["epoch"] for report in reports] == [1], "the last validation is the final one and is not reported"
     assert "val_accuracy" in result.summary
+
+
+def test_a_budget_that_ends_within_the_first_epoch_completes_none(tiny_checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    checkpoint = tiny_checkpoints["llama3"]
+    free = config_of(checkpoint, None)
+    config = config_of(checkpoint, None, optim__max_train_flops=float(sum(costs(free, checkpoint)[:2])))
+    result = trial.run_trial(config, tiny.prepared_of(checkpoint), Runtime(), lambda _: None, tmp_path)
+    assert (result.state, result.summary["steps"], result.summary["epochs_done"]) == ("COMPLETE", 2, 0)
+    assert {row["epoch"] for row in result.metrics if row["step"]} == {2 / 3}
 
 
 def counted(config: TrialConfig, checkpoint: Path, backend: Backend, world_size: int) -> tuple[int, int]:

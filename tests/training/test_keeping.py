@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -151,11 +152,46 @@ def test_nothing_is_written_that_cannot_be_used_or_was_not_asked_for(tiny_checkp
     state, tokenizer, config = state_of(checkpoint, tmp_path / "random", lora=ADAPTERS, model__init="random")
     reason = keep_model(state, tokenizer, prepared, config)
     assert reason is not None and "base.model.init=random" in reason and not list(tmp_path.iterdir())
-    # After a first stage the base exists: its checkpoint.
-    stage = Pretrained(str(checkpoint), "sha", 1, 1, 1.0, [])
-    assert keep_model(state, tokenizer, replace(prepared, first_stage=stage), config) is None and (tmp_path / "random").is_dir()
     other = replace(state, runtime=Runtime(rank=1, world_size=2, keep=tmp_path / "rank 1"))
     assert keep_model(other, tokenizer, prepared, config) is None and not (tmp_path / "rank 1").exists()
+
+
+def test_after_a_first_stage_the_whole_model_is_kept_for_its_checkpoint_is_temporary(
+    tiny_checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    checkpoint = Path(shutil.copytree(tiny_checkpoints["llama3"], tmp_path / "pretrained" / "llama3"))
+    prepared = replace(tiny.prepared_of(checkpoint), first_stage=Pretrained(str(checkpoint), "sha", 1, 1, 1.0, []))
+    asked = {"model__model": str(tiny_checkpoints["llama3"]), "objective": ObjectiveConfig(k=1)}
+    network = tiny.network_of(tiny.trial(checkpoint, lora=LoraConfig(r=4), **asked)).eval()
+    config = tiny.trial(checkpoint, lora=LoraConfig(r=4), model__init="random", **asked)  # the first stage's weights are stored, though
+    state = tiny.state_of(network, tiny.table_of(checkpoint, tiny.EXAMPLES[:4]), config)
+    folder = tmp_path / "kept"
+    tokenizer = load_tokenizer(str(checkpoint), config.model)
+    assert keep_model(replace(state, runtime=Runtime(keep=folder)), tokenizer, prepared, config) is None
+    shutil.rmtree(checkpoint)
+    model = read_model(folder)
+    assert model is not None and not list(folder.glob("adapter_*")) and (folder / "predictor.safetensors").is_file()
+    card = add_facts(model).folder.joinpath("README.md").read_text()
+    assert "These weights contain both stages." in card and f"from `{tiny_checkpoints['llama3']}`" in card
+    assert "library_name: transformers" in card and "PeftModel" not in card and str(checkpoint.parent) not in card
+    whole = AutoModelForCausalLM.from_pretrained(folder)
+    ids = torch.from_numpy(state.table.lm[0].astype("int64"))[None]
+    with torch.no_grad():
+        assert torch.allclose(whole(ids).logits, network.lm(ids).logits, atol=1e-4)
+    assert whole.config.use_cache is True
+
+
+def test_a_relative_folder_becomes_absolute(tiny_checkpoints: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model may be loaded from anywhere."""
+    monkeypatch.chdir(tiny_checkpoints["llama3"])
+    for name, asked in (("dot", "."), ("up", "../llama3")):
+        config = tiny.trial(tiny_checkpoints["llama3"], lora=ADAPTERS, model__model=asked)
+        state, tokenizer, _ = state_of(tiny_checkpoints["llama3"], tmp_path / name, lora=ADAPTERS)
+        assert keep_model(state, tokenizer, replace(tiny.prepared_of(tiny_checkpoints["llama3"]), checkpoint=asked), config) is None
+        model = read_model(tmp_path / name)
+        assert model is not None and model.facts["base"] == model.facts["base_name"] == str(tiny_checkpoints["llama3"].resolve())
+        assert json.loads((tmp_path / name / "adapter_config.json").read_text())["base_model_name_or_path"] == model.facts["base"]
+        assert model.facts["hub"] is False and model.facts["local"] is True
 
 
 def test_the_system_message_is_read_back_from_the_prompts(tiny_checkpoints: dict[str, Path]) -> None:
@@ -176,4 +212,6 @@ def test_prompts_are_rendered_without_jepa_ray_whatever_the_template_does(tiny_c
     # The published template: generation begins with a thought that answers do not have, and the tokenizer is to add BOS.
     shown = tokenizer.chat_template.replace("{{- bos_token }}\n", "")
     tokenizer.chat_template = shown + "{%- if add_generation_prompt %}{{- '<think>\\n' }}{% endif %}"
+    assert rendering(tokenizer, family) == {"own": False, "front": family.bos}
+    tokenizer.chat_template = shown + "{%- if add_generation_prompt %}{{ raise_exception('only whole conversations') }}{% endif %}"
     assert rendering(tokenizer, family) == {"own": False, "front": family.bos}

@@ -3,8 +3,8 @@
     judge      correct when                                                  token cap
     exact      the output equals the Code view                               256
     contains   the Code view occurs in the output                            256
-    number     same number: the one after ####, or else the last one         512
-    label      the output begins with the label, and a word ends there       16
+    number     same number: the one alone after ####, or else the last one   512
+    label      of all labels, it is the longest that the output begins with  16
     regex      as exact; whether both describe the same lines is reported    256
     sql        both queries, run on the database, return the same rows       256
 
@@ -40,8 +40,8 @@ class Judged(NamedTuple):
 JUDGED: dict[OwnJudge, Judged] = {
     "exact": Judged("text", "the output equals the Code view as text", 256),
     "contains": Judged("contains", "the Code view occurs in the output", 256),
-    "number": Judged("any_number", "the number after ####, or else the last number, is that of the Code view", 512),
-    "label": Judged("label", "the output starts with the Code view, as a whole word", 16),
+    "number": Judged("any_number", "the number alone on the line of the last ####, or else the last number, is that of the Code view", 512),
+    "label": Judged("label", "the longest training label that the output starts with, as a whole word, is the Code view", 16),
     "regex": Judged("regex", "the text equals the regex", 256),
     "sql": Judged("sql", "both queries, run on the database, return the same rows", 256),
 }

@@ -1,4 +1,4 @@
-"""MLflow: an experiment per sweep, a run per trial, named by its id, with arm, stage and seed as tags and the settings as parameters."""
+"""MLflow: an experiment per sweep, a run per trial, with its id, arm, stage and seed as tags and the settings as parameters."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class MLflow:
             return MLflowRun(client, run_id, new=False)
         found = client.get_experiment_by_name(self._sweep)
         experiment = found.experiment_id if found is not None else client.create_experiment(self._sweep)
-        run_id = str(client.create_run(experiment, run_name=trial.trial_id, tags=trial.tags).info.run_id)
+        run_id = str(client.create_run(experiment, run_name=trial.name, tags=trial.tags).info.run_id)
         params = [Param(name, str(value)[:LONGEST]) for name, value in trial.settings.items()]
         for start in range(0, len(params), MOST_PARAMS):
             client.log_batch(run_id, params=params[start : start + MOST_PARAMS])
@@ -89,7 +89,7 @@ class MLflowRun:
         """Add the final numbers as metrics and the texts as tags."""
         from mlflow.entities import RunTag
 
-        self.log([(step, {f"final/{name}": value for name, value in numbers.items()})])
+        self.log([(step, numbers)])
         self._client.log_batch(self.id, tags=[RunTag(name, text) for name, text in {"state": state, **texts}.items()])
         self._client.set_terminated(self.id, STATUS[state])
 

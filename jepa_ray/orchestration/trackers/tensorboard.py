@@ -1,4 +1,4 @@
-"""TensorBoard: event files in `results/NAME/tensorboard/<arm>/<trial>`, with the trial's settings as hyperparameters.
+"""TensorBoard: event files in `results/NAME/tensorboard/<arm>/seed-82` (`trial-7` of a search), with id and settings as hyperparameters.
 
 A resumed trial continues in a further file of the same folder, as TensorBoard expects. The files are written by tensorboardX, which Ray
 Tune requires anyway; TensorBoard itself is needed only to look at them.
@@ -6,6 +6,8 @@ Tune requires anyway; TensorBoard itself is needed only to look at them.
 
 from __future__ import annotations
 
+import itertools
+import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +15,7 @@ from pathlib import Path
 from jepa_ray.orchestration.trackers.tracker import Points, Tracked
 from jepa_ray.results import State
 
-COMPARED = ("final/val_accuracy", "final/test_accuracy", "final/train_ce")
+COMPARED = ("val_accuracy", "test_accuracy", "train_ce")
 """Metrics of the page HPARAMS."""
 
 
@@ -23,21 +25,27 @@ class TensorBoard:
     key, name = "tensorboard", "TensorBoard"
 
     def __init__(self, folder: Path) -> None:
-        self._folder, self.where = folder, str(folder)
+        self._folder = folder
+        self.where = folder.name  # the results folder may move, with what is in it
 
     def open(self, trial: Tracked, run_id: str | None) -> EventFiles:
-        """The run in the trial's own folder."""
-        return EventFiles(self._folder / trial.arm / trial.trial_id, trial)
+        """The run in this folder below ours, or a new one in a folder with the trial's name, numbered if another trial has it."""
+        if run_id is None:
+            name = re.sub(r"\W+", "-", trial.short_name)
+            numbered = (f"{trial.arm}/{name}" + (f"-{number}" if number > 1 else "") for number in itertools.count(1))
+            run_id = next(each for each in numbered if not (self._folder / each).exists())
+        return EventFiles(self._folder, run_id, trial)
 
 
 class EventFiles:
     """See `tracker.Run`."""
 
-    def __init__(self, folder: Path, trial: Tracked) -> None:
+    def __init__(self, root: Path, run_id: str, trial: Tracked) -> None:
         from tensorboardX import SummaryWriter
         from tensorboardX.summary import hparams
 
-        self.id, self.new = str(folder), not any(folder.glob("events.out.tfevents.*"))
+        folder = root / run_id
+        self.id, self.new = run_id, not any(folder.glob("events.out.tfevents.*"))
         # A file's name has whole seconds only, and an existing file would be overwritten.
         self._writer = SummaryWriter(str(folder), filename_suffix=f".{time.time_ns()}")
         experiment, session, self._ended = hparams({**trial.tags, **trial.settings}, dict.fromkeys(COMPARED, 0.0))
@@ -54,7 +62,7 @@ class EventFiles:
 
     def end(self, state: State, numbers: Mapping[str, float], texts: Mapping[str, str], step: int) -> None:
         """Add the final numbers, and the texts as a note."""
-        self.log([(step, {f"final/{name}": value for name, value in numbers.items()})])
+        self.log([(step, numbers)])
         rows = "\n".join(f"| {name} | {text} |" for name, text in {"state": state, **texts}.items())
         self._writer.add_text("trial", f"| | |\n|---|---|\n{rows}", step)
         self._writer.file_writer.add_summary(self._ended)

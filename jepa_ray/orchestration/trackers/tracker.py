@@ -10,7 +10,7 @@ from jepa_ray.results import CONFIG, State
 
 Number = float | int
 Points = Sequence[tuple[int, Mapping[str, float]]]
-"""(optimizer step, metric -> value), steps ascending. A metric is called `split/rest`, as in `val/accuracy`: trackers group by slashes."""
+"""(optimizer step, metric -> value), steps ascending. A metric has its name in the metrics table, such as `val_accuracy`."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,8 @@ class Tracked:
     arm: str
     stage: str
     seed: int
+    number: int | None
+    """Of a search trial: see the column `number`."""
     settings: Mapping[str, Number | str]
     """Its configuration, under the names of the trials table, without nulls."""
 
@@ -29,14 +31,27 @@ class Tracked:
     def of(cls, sweep: str, row: Mapping[str, Any]) -> Tracked:
         """From a row of the trials table, or those of its columns that are known at the start."""
         settings = {name: row[name] for name in CONFIG if row.get(name) is not None}
-        return cls(sweep, str(row["trial_id"]), str(row["arm"]), str(row["stage"]), int(row["seed"]), settings)
+        return cls(sweep, str(row["trial_id"]), str(row["arm"]), str(row["stage"]), int(row["seed"]), row.get("number"), settings)
+
+    @property
+    def short_name(self) -> str:
+        """Its name within the arm: `seed 82`, or `trial 7` of a search. Trials of different configurations may share it."""
+        if self.stage == "search":
+            return f"trial {self.trial_id if self.number is None else self.number}"
+        return f"seed {self.seed}" + (", equal FLOPs" if self.stage == "matched" else "")
+
+    @property
+    def name(self) -> str:
+        """By which people recognise its run."""
+        return f"{self.arm} {self.short_name}"
 
     @property
     def tags(self) -> dict[str, str]:
         """What runs are grouped and filtered by."""
         of_settings = {name: str(self.settings[name]) for name in ("family", "task") if name in self.settings}
         method = self.arm.partition("/")[0]
-        return {"sweep": self.sweep, "arm": self.arm, "method": method, "stage": self.stage, "seed": str(self.seed), **of_settings}
+        of_trial = {"trial": self.trial_id, "stage": self.stage, "seed": str(self.seed)}
+        return {"sweep": self.sweep, "arm": self.arm, "method": method, **of_trial, **of_settings}
 
 
 class Run(Protocol):
@@ -51,7 +66,8 @@ class Run(Protocol):
         """Add points to its curves."""
 
     def end(self, state: State, numbers: Mapping[str, float], texts: Mapping[str, str], step: int) -> None:
-        """The trial has ended after `step` steps: its final numbers and texts, under the names of the trials table."""
+        """The trial has ended after `step` steps: its final numbers, without those that curves end with, and texts, under the names of the
+        trials table."""
 
     def leave(self) -> None:
         """The sweep ends before the trial does, which may be resumed later."""

@@ -1,4 +1,4 @@
-"""Weights & Biases: a run per trial, named by its id, grouped by arm; stage and seed are its job type and tags.
+"""Weights & Biases: a run per trial, grouped by arm; its stage is the job type, and its id, stage and seed are tags.
 
 All runs are written by this process, so only the machine that the sweep was started on needs an API key. Without one, runs are kept
 offline: nothing asks for a key or waits for it. If this process is killed (not stopped), the run lacks the points of the last seconds,
@@ -16,6 +16,8 @@ from jepa_ray.config import WandbConfig
 from jepa_ray.orchestration.trackers.tracker import Points, Tracked
 from jepa_ray.results import State
 
+LONGEST = 128
+"""Characters of a run's name or group that the server accepts."""
 PATIENCE_S = 30
 """Seconds to wait for the server to accept a run, and at its end for the rest of it to arrive."""
 
@@ -55,10 +57,10 @@ class WeightsAndBiases:
             id=run_id,
             resume="allow",
             reinit="create_new",
-            name=trial.trial_id,
-            group=trial.arm,
+            name=trial.name[:LONGEST],
+            group=trial.arm[:LONGEST],
             job_type=trial.stage,
-            tags=[trial.stage, f"seed {trial.seed}"],
+            tags=[trial.trial_id, trial.stage, f"seed {trial.seed}"],
             config={**trial.tags, **trial.settings},
             settings=settings,
         )
@@ -89,7 +91,7 @@ class WandbRun:
 
     def end(self, state: State, numbers: Mapping[str, float], texts: Mapping[str, str], step: int) -> None:
         """Add the final numbers and texts to its summary."""
-        self._run.summary.update({"state": state, **{f"final/{name}": value for name, value in {**numbers, **texts}.items()}})
+        self._run.summary.update({"state": state, **numbers, **texts})
         self._run.finish(exit_code=int(state == "FAILED"))
 
     def leave(self) -> None:

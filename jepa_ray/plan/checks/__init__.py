@@ -12,6 +12,7 @@ from jepa_ray.config import BaseConfig, ConfirmConfig, SweepConfig, auto_without
 from jepa_ray.config.messages import Finding, suggestion
 from jepa_ray.plan.checks.data import check_data
 from jepa_ray.plan.checks.masked import check_masked
+from jepa_ray.plan.checks.model import check_model
 from jepa_ray.plan.checks.search import check_scheduler, check_search
 from jepa_ray.plan.checks.space import check_methods, check_space
 from jepa_ray.plan.checks.track import check_track
@@ -42,6 +43,7 @@ def check(
     source = model.get(AUTO) if isinstance(model, dict) else model
     if AUTO in named and source in ("tiny", "paper"):
         yield ["families"], auto_without_checkpoint(source)
+    yield from check_model(model)
     yield from check_data(tree, tasks or DATASETS, planning)
     yield from check_methods(tree)
     yield from check_space(tree)

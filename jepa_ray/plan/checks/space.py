@@ -21,6 +21,10 @@ MAX_GRID = 10_000
 """Maximum number of points of a grid search."""
 
 
+LONGEST_NAME = 100
+"""Characters of a method's name: that of a control made from it, too, stays within the 255 that file systems allow."""
+
+
 def check_methods(tree: dict[str, Any]) -> Iterator[Finding]:
     methods = tree.get("methods")
     if not isinstance(methods, dict):
@@ -41,6 +45,9 @@ def check_methods(tree: dict[str, Any]) -> Iterator[Finding]:
                 ["methods", name],
                 "a method's name must begin with a letter or digit and contain only letters, digits, '_', '.' and '-'; rename it",
             )
+        if isinstance(name, str) and len(name) > LONGEST_NAME:
+            why = "since folders and trackers have it as part of their names; shorten it"
+            yield ["methods", name], f"a method's name must have at most {LONGEST_NAME} characters, {why}, got {len(name)}"
         try:
             objective = TypeAdapter(ObjectiveConfig | None).validate_python(None if at(spec) is None else spec)
         except ValidationError:

@@ -105,6 +105,19 @@ def test_a_failed_seed_is_named_and_a_second_attempt_is_used(tmp_path: Path) -> 
     assert "is ignored (another attempt is COMPLETE and used)" in choice.notes[0]
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_of_two_runs_on_one_seed_the_later_counts(order: int, tmp_path: Path) -> None:
+    """The second was run on other weights: same settings, another id, which may be before the first in the alphabet."""
+    sweeps.add(tmp_path, "jepa", "confirm", 0.4, seed=82)
+    rows = results.read_trials(tmp_path)
+    ids = ["0" * 16, "f" * 16][::order]
+    pair = [
+        rows.assign(trial_id=name, config_id=name, started_at=f"2026-01-0{day}T00:00:00+00:00") for day, name in enumerate(ids, start=1)
+    ]
+    for frame in (pd.concat(pair), pd.concat(pair[::-1])):
+        assert choose("jepa", frame, {}).runs["trial_id"].tolist() == [ids[1]]
+
+
 def test_settings_are_compared_with_what_is_null(tmp_path: Path) -> None:
     sweeps.add(tmp_path, "jepa", "search", 0.4)
     sweeps.add(tmp_path, "jepa", "confirm", 0.4, seed=82)

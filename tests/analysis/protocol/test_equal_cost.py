@@ -16,6 +16,7 @@ from analysis.inputs.sweep import read, shown_runs
 from analysis.protocol.claims import Claim, gather
 from analysis.protocol.equal_cost import Panel
 from analysis.summary import summarise
+from analysis.verdict import judge
 from tests.analysis import sweeps
 from tests.analysis.sweeps import SEEDS
 
@@ -91,6 +92,32 @@ def test_a_partner_costs_as_much_or_two_steps_more(tmp_path: Path) -> None:
         law = f"the matched run on seed 37 spent {cost:.3e} FLOPs instead of 3.000e+09 or up to 7% less."
         assert any(law in note for note in panel.notes)
         assert any("No matched run of the more expensive arm fits at seed 37: left out" in note for note in only(folder).notes)
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_matched_runs_of_few_steps_are_too_short_to_compare(tmp_path: Path, steps: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of two steps' budget, the second did not fit: 40 % are left. No page, table or JSON then has a difference at equal FLOPs."""
+    folder = pair(tmp_path)
+    for seed in SEEDS:
+        sweeps.add(folder, "jepa", "matched", 0.9, seed=seed, cost=0.6e9, max_train_flops=3e9, steps=steps)
+    short = f"matched runs of {steps} step{'s' * (steps > 1)} are up to 40% below the budget"
+    text = f"{short}: too short to compare at equal FLOPs (within 5%)"
+    assert flops(folder).difference is None and flops(folder).how == text
+    (ruling,) = judge(gather(folder)).verdicts
+    (reason,) = (reason for reason in ruling.conditions if reason.name == "equal FLOPs")
+    assert reason.holds is None and reason.text == f"cannot be determined: {text}" and ruling.verdict != "better"
+    (row,) = (row for row in panels.tables(gather(folder))[0].rows if row[1] == "equal FLOPs")
+    assert row[2:6] == ["-", "-", "0", "-"] and row[-1] == f"cannot be determined: {text}"
+    assert panels.main([str(folder), "--json"]) == 0
+    (claim,) = json.loads(capsys.readouterr().out)[str(folder)]["claims"]
+    assert claim["panels"][1]["difference"] is None and claim["panels"][1]["by_seed"] == {}
+
+
+def test_one_matched_run_that_is_too_short_is_enough(tmp_path: Path) -> None:
+    """Two of 30 steps may be missing, but not more than 5 %."""
+    folder = pair(tmp_path, (0.46, 0.52))
+    sweeps.add(folder, "jepa", "matched", 0.9, seed=37, cost=0.94e9, max_train_flops=3e9)
+    assert flops(folder).difference is None and flops(folder).how.startswith("matched runs of 30 steps are up to 6% below the budget")
 
 
 def test_a_matched_run_without_its_partner_is_ignored(tmp_path: Path) -> None:

@@ -15,26 +15,28 @@ from jepa_ray.config import SweepConfig, TrialConfig
 from jepa_ray.orchestration.jobs import Job, write
 from jepa_ray.orchestration.trackers import Tracker, trackers
 from jepa_ray.orchestration.tracking import Lane, tracked
-from jepa_ray.results import State, TrialResult
+from jepa_ray.results import Stage, State, TrialResult
 
-CURVE = {"step/ce": {1: 3.0, 2: 2.5, 3: 2.0, 4: 1.5, 5: 1.25, 6: 1.0}, "val/accuracy": {3: 0.25, 6: 0.5}, "test/accuracy": {6: 0.375}}
-"""Metric -> step -> value: what the run of the scenario has in the end."""
+CURVE = {"step_ce": {1: 3.0, 2: 2.5, 3: 2.0, 4: 1.5, 5: 1.25, 6: 1.0}, "val_accuracy": {3: 0.25, 6: 0.5}, "test_accuracy": {6: 0.375}}
+"""Metric, by its name in the metrics table -> step -> value: what the run of the scenario has in the end."""
 FINAL = {"val_accuracy": 0.5, "test_accuracy": 0.375, "wall_seconds": 12.5, "steps": 6, "device": "cpu", "alarms": None}
+ONLY_FINAL = {name: value for name, value in FINAL.items() if isinstance(value, (int, float)) and name not in CURVE}
+"""Final numbers that no curve ends with."""
 
 
 def sweep_of(folder: Path, **track: Any) -> SweepConfig:
     return SweepConfig.model_validate({"name": "shown", "output": str(folder), "methods": {"jepa": {}}, "track": track})
 
 
-def job_of(folder: Path, trial_id: str = "a1b2", **changes: Any) -> Job:
+def job_of(folder: Path, trial_id: str = "a1b2", stage: Stage = "confirm", number: int | None = None, **changes: Any) -> Job:
     config = TrialConfig.model_validate({"model": {"family": "llama3"}, "objective": {"lambda": 0.5, "k": 2}, "seed": 82, **changes})
-    return Job(trial_id, trial_id, "jepa/llama3", "confirm", folder / "shown", config)
+    return Job(trial_id, trial_id, "jepa/llama3", stage, folder / "shown", config, number)
 
 
 def rows(*steps: int, names: Sequence[str] = tuple(CURVE)) -> list[dict[str, Any]]:
     """Rows of the metrics table at these steps."""
     return [
-        {"step": step, "epoch": step / 3, "split": name.partition("/")[0], "name": name.replace("/", "_"), "value": CURVE[name][step]}
+        {"step": step, "epoch": step / 3, "split": name.partition("_")[0], "name": name, "value": CURVE[name][step]}
         for name in names
         for step in steps
         if step in CURVE[name]
@@ -54,7 +56,7 @@ def interrupted_and_resumed(folder: Path, reopened: Callable[[], Tracker], state
     """Run the scenario in `folder/shown`; returns what was said. `reopened` makes the tracker of a new process."""
     said: list[str] = []
     job = job_of(folder)
-    live = ("step/ce", "val/accuracy")
+    live = ("step_ce", "val_accuracy")
     lane = Lane(reopened(), "shown", job.folder, said.append)
     lane.start()
     lane.started(tracked("shown", job))
@@ -70,7 +72,7 @@ def interrupted_and_resumed(folder: Path, reopened: Callable[[], Tracker], state
     lane.ended(job.trial_id)
     lane.stop(100)
     (kept,) = (json.loads(path.read_text()) for path in (job.folder / "tracked").glob("*/*.json"))
-    assert kept["ended"] and kept["sent"]["step/ce"] == 6
+    assert kept["ended"] and kept["sent"]["step_ce"] == 6
     return said
 
 

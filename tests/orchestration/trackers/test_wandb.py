@@ -52,8 +52,8 @@ def test_a_resumed_trial_continues_its_run_without_a_step_twice(tmp_path: Path, 
     runs = [record.run for file in files for record in file if record.WhichOneof("record_type") == "run"]
     assert len({run.run_id for run in runs}) == 1
     run = runs[0]
-    assert (run.project, run.display_name, run.run_group, run.job_type) == ("jepa", "a1b2", "jepa/llama3", "confirm")
-    assert set(run.tags) == {"confirm", "seed 82"}
+    assert (run.project, run.display_name, run.run_group, run.job_type) == ("jepa", "jepa/llama3 seed 82", "jepa/llama3", "confirm")
+    assert set(run.tags) == {"a1b2", "confirm", "seed 82"}
     config = {item.key: json.loads(item.value_json) for item in run.config.update}
     assert {name: config[name] for name in scenario.settings_of(tmp_path)} == scenario.settings_of(tmp_path)
 
@@ -69,7 +69,12 @@ def test_a_resumed_trial_continues_its_run_without_a_step_twice(tmp_path: Path, 
         if record.WhichOneof("record_type") == "summary"
         for item in record.summary.update
     }
-    assert summary["state"] == "COMPLETE" and summary["final/test_accuracy"] == 0.375 and summary["final/device"] == "cpu"
+    assert (
+        summary["state"] == "COMPLETE"
+        and summary["test_accuracy"] == 0.375
+        and summary["device"] == "cpu"
+        and summary["wall_seconds"] == 12.5
+    )
     assert [record.exit.exit_code for record in files[-1] if record.WhichOneof("record_type") == "exit"] == [0]
 
 

@@ -46,6 +46,7 @@ def test_every_extra_that_is_named_exists(repository: Any) -> None:
     ("track", "reason"),
     [
         ({"mlflow": "https://me:secret@tracking.example"}, "contains a password"),
+        ({"mlflow": "htp://me:secret@[x"}, "contains a password"),
         ({"wandb": {"mode": "offline"}}, "project"),
         ({"wandb": {"project": "a", "mode": "disabled"}}, "online"),
         ({"tensorbord": True}, "tensorbord"),
@@ -55,6 +56,28 @@ def test_what_cannot_be_is_refused(track: Any, reason: str, monkeypatch: pytest.
     monkeypatch.setattr(track_module, "find_spec", lambda name: object())
     (message,) = errors(track)
     assert reason in message and "secret" not in message
+
+
+@pytest.mark.parametrize(
+    "uri", ["", "htp://x", "foo", "./mlruns", "file:///mlruns", "s3://b/x", "sqlite:a.db", "sqlite:///", "http://", "uc:foo"]
+)
+def test_a_store_that_mlflow_does_not_write_to_is_refused(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(track_module, "find_spec", lambda name: object())
+    (message,) = errors({"mlflow": uri})
+    assert message.startswith("track.mlflow: must be the address of a server (http://localhost:5000), a database (sqlite:///mlflow.db,")
+    assert f"got {uri!r}" in message and ("refuses folders" in message) == (uri in ("foo", "./mlruns", "file:///mlruns"))
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        *("http://localhost:5000", "https://tracking.example/mlflow", "sqlite:///mlflow.db", "sqlite:////data/mlflow.db"),
+        *("postgresql://me@host/db", "postgresql+psycopg2://host/db", "mysql+pymysql://host/db", "databricks", "databricks://profile"),
+    ],
+)
+def test_every_kind_of_store_that_mlflow_writes_to_is_accepted(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(track_module, "find_spec", lambda name: object())
+    assert load_sweep({**SWEEP, "track": {"mlflow": uri}}).track.mlflow == uri
 
 
 def test_trackers_change_neither_a_sweep_nor_a_trial(monkeypatch: pytest.MonkeyPatch) -> None:
