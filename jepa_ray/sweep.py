@@ -248,9 +248,10 @@ def _run(sweep: SweepConfig, folder: Path, interrupt: Interrupt, prepare_one: Pr
         board = Board(sweep, console, planned)
         board.best_before(results.read_trials(folder))
         with board.shown():  # left before Ray shuts down: the table asks it for heartbeats
-            going_on = race_rule(sweep, declared, results.read_looks(folder))
-            replaced = {"prepare_one": prepare_one, "run_trial": run_trial}
-            outcome = run_sweep(sweep, folder, cluster, board, interrupt=interrupt, decide=going_on, **replaced)
+            rule = race_rule(sweep, declared, results.read_looks(folder))
+            outcome = run_sweep(
+                sweep, folder, cluster, board, interrupt=interrupt, prepare_one=prepare_one, run_trial=run_trial, decide=rule
+            )
     for table in tables(sweep, folder):
         console.print(Text(f"\n{table}"))
     for row in outcome.failed:

@@ -112,14 +112,15 @@ def test_the_verdicts_follow_from_the_tables_of_the_page(page: Tables) -> None:
     crossed = {arm: re.search(r"over seeds x examples p = (\S+); the larger counts", rows["significant"]) for arm, rows in printed.items()}
     assert all(crossed.values())
     over_both = {arm: float(found.group(1)) for arm, found in crossed.items() if found}
-    adjusted = holm({arm: max(float(stats.ttest_1samp(values, 0).pvalue), over_both[arm]) for arm, values in gaps.items()})
+    # A first look spends two thirds of the 5 %.
+    adjusted = holm({arm: 1.5 * max(float(stats.ttest_1samp(values, 0).pvalue), over_both[arm]) for arm, values in gaps.items()})
     at_equal_flops = {row["method"]: row for row in named(page, "at", "budget") if row["at"] == "equal FLOPs"}
     others = {(row["method"], row["metric"]): row["difference"] for row in named(page, "method", "metric", "per seed")}
     words = {}
     for (word, sentence), _ in page.rulings:
         arm = sentence.partition(" ")[0]
         numbers = printed[arm]
-        low, high = map(float, re.search(r"95 % (\S+) to (\S+) points", numbers["interval above 0"]).groups())  # type: ignore[union-attr]
+        low, high = map(float, re.search(r"over all looks\) (\S+) to (\S+) points", numbers["interval above 0"]).groups())  # type: ignore[union-attr]
         tost, alone = map(float, re.search(r"Holm p = (\S+) \(before: (\S+)\)", numbers["equivalent"]).groups())  # type: ignore[union-attr]
         mean = sum(gaps[arm]) / len(SEEDS)
         below = stats.ttest_1samp(gaps[arm], 2, alternative="less").pvalue
