@@ -296,8 +296,7 @@ def tables(sweep: SweepConfig, folder: Path) -> list[str]:
     from analysis.summary_tables import brief
     from analysis.text_tables import text
 
-    found = summarise(read(folder, curves=()))
-    return [text(table) for table in brief(found, sweep.confirm.seeds)]
+    return [text(table) for table in brief(summarise(read(folder, curves=())), sweep.confirm.seeds)]
 
 
 def verdict(sweep: SweepConfig, folder: Path) -> list[str]:

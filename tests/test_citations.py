@@ -24,7 +24,7 @@ FOLDERS = ("jepa_ray", "analysis", "benchmarks", "tests", "search_spaces", "docs
 HISTORY = ("LOG.md", "CHANGELOG.md")
 ELSEWHERE = (
     *("adapter_config.json", "config.json", "tokenizer.json", "train_spider.json"),  # of a checkpoint, of a public data set
-    *("progress.json", "report.md", "selection.json", "sweep.yaml", "trial.json"),  # of a results folder
+    *("looks.json", "progress.json", "report.md", "selection.json", "sweep.yaml", "trial.json"),  # of a results folder
 )
 """Names of files that the package reads or writes, none of the checkout's own."""
 INVENTED = re.compile(r"(.*/)?(FILE|new|.*-(N|\d+))\.\w+$|.*\bresults/")

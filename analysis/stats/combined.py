@@ -50,6 +50,7 @@ def estimate(d_RS: Floats, sigma2_R: Any, tau2_R: Any, stages: Stages) -> tuple[
     if ends[-1] != d_RS.shape[-1]:
         raise ValueError(f"The stages have {ends[-1]} seeds, the differences {d_RS.shape[-1]}.")
     sums_RS = np.cumsum(d_RS, axis=-1)
+    sigma2_R, tau2_R = np.float64(1.0) * sigma2_R, np.float64(1.0) * tau2_R
     signal: Any = 0.0
     reach: Any = 0.0
     with np.errstate(invalid="ignore", divide="ignore"):  # without any variance 0 / 0, which callers refuse or handle

@@ -32,8 +32,6 @@ FUTILE = 0.05
 """One-sided level of the upper bound: a comparison whose bound is below the margin ends as hopeless."""
 FLOOR = 1e-12
 """Overall p-values below this are not distinguished."""
-TINY = 1e-18
-"""Error that the quadrature cannot resolve, and that is not spent."""
 WIDE = 9.0
 """Standard deviations beyond which a normal process is cut off (2e-19 of its mass)."""
 
@@ -69,7 +67,7 @@ def boundaries(times: tuple[float, ...], spent: tuple[float, ...]) -> tuple[floa
     walk, critical, before = _Walk(times), [], 0.0
     for total in spent:
         share = total - before
-        if share <= TINY:
+        if share <= 0:
             z = math.inf
         elif walk.crossing(0.0) <= share:
             z = 0.0

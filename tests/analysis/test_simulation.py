@@ -93,7 +93,7 @@ def test_rulings_at_no_effect() -> None:
     """End to end: a claim is significant in two thirds of 5 % (standard error 0.7); further conditions make `better` rarer."""
     found = ruled(Design(), 600, seed=7)
     assert found["significant"].rate == pytest.approx(0.05 * 2 / 3, abs=0.022)
-    assert found["better"].rate + found["worse"].rate <= found["significant"].rate and found["better"].rate < 0.05
+    assert found["better"].hits + found["worse"].hits <= found["significant"].hits and found["better"].rate < 0.05
 
 
 def test_equal_arms_with_many_examples_are_equivalent() -> None:

@@ -446,6 +446,9 @@ def test_seeds_that_the_plan_does_not_name_are_ignored(sweep: Sweep) -> None:
     # Seeds 7 and 8 were planned before, so these five are a second look: what the first may have spent is gone.
     assert report.verdicts[0].level == pytest.approx(0.05 * 2 / 9)
     assert [(line["complete"], line["used"]) for line in report.counts] == [(6, 5), (6, 5)]
+    (sweep.folder / "sweep.yaml").unlink()
+    result = sweep.only()
+    assert result.verdict == "undecided" and "no verdict: sweep.yaml is missing" in result.sentence
 
 
 def test_seeds_that_were_added_after_a_verdict(sweep: Sweep) -> None:
@@ -476,9 +479,6 @@ def test_seeds_that_had_results_cannot_leave(sweep: Sweep) -> None:
     report = sweep.report()
     assert any("seeds 23, 37, 82 had results and then left confirm.seeds" in note for note in report.notes)
     assert report.verdicts[0].verdict == "undecided" and sorted(report.verdicts[0].seeds) == sorted(SEEDS)
-    path.unlink()
-    result = sweep.only()
-    assert result.verdict == "undecided" and "no verdict: sweep.yaml is missing" in result.sentence
 
 
 def test_a_seed_without_a_matched_run_leaves_equal_flops_undetermined(sweep: Sweep) -> None:

@@ -96,7 +96,7 @@ def test_the_size_of_a_stage_may_depend_on_what_was_seen() -> None:
 
 
 def _p(d_RS: np.ndarray, history: tuple[Stage, ...]) -> np.ndarray:
-    """p of the paired t by stage, for many rows at once: the definition of `combined.py`, written without it."""
+    """p of the paired t by stage, for many rows at once: the definition of `stats/combined.py`, written without it."""
     ends = np.cumsum([stage.seeds for stage in history])
     signal, weights = np.zeros(len(d_RS)), stages(history).weights
     for begin, end, weight in zip([0, *ends[:-1]], ends, weights, strict=True):
