@@ -8,13 +8,13 @@
 #   make bench     the benchmarks; each prints its ratios and fails where a figure is not reached
 #   make clean     remove .venv and caches; never results
 #
-# Variables: PYTHON (3.11 or newer), ARGS (passed on), JOBS (3), PIP_ARGS (passed to every `pip install`, for example
+# Variables: PYTHON (3.11 or newer), ARGS (passed on), JOBS (2), PIP_ARGS (passed to every `pip install`, for example
 # PIP_ARGS="--extra-index-url URL" with the index of PyTorch's CPU-only wheels, which saves gigabytes on a machine without a GPU).
 
 PYTHON ?= python3
 PIP_ARGS ?=
 ARGS ?=
-JOBS ?= 3
+JOBS ?= 2
 
 VENV := .venv
 BIN := $(VENV)/bin
