@@ -138,15 +138,20 @@ DAMAGED = {
 def kept(tiny_checkpoints: dict[str, Path], tmp_path: Path) -> Path:
     """The folder of the one model that a results folder has: adapters of a tiny checkpoint."""
     checkpoint = Path(shutil.copytree(tiny_checkpoints["llama3"], tmp_path / "copy" / "llama3"))
-    config = tiny.trial(checkpoint, lora=LoraConfig(r=4))
-    folder = model_folder(tmp_path, "jepa/llama3", config.seed)
+    return keep(checkpoint, tmp_path)
+
+
+def keep(checkpoint: Path, results: Path, scores: dict[str, float] | None = None, **changes: Any) -> Path:
+    """Adapters of this checkpoint, kept as the only model of a results folder."""
+    config = tiny.trial(checkpoint, lora=LoraConfig(r=4), **changes)
+    folder = model_folder(results, "jepa/llama3", config.seed)
     folder.mkdir(parents=True)
-    (tmp_path / "sweep.yaml").touch()
+    (results / "sweep.yaml").touch()
     tokenizer = load_tokenizer(str(checkpoint), config.model)
     save_model(folder, tiny.network_of(config), tokenizer, tiny.prepared_of(checkpoint), config, "0")
     model = read_model(folder)
     assert model is not None
-    add_facts(model, arm="jepa/llama3")
+    add_facts(model, arm="jepa/llama3", **({} if scores is None else {"scores": scores}))
     return folder
 
 
@@ -194,16 +199,7 @@ def test_merged_adapters_need_neither_base_nor_peft(kept: Path, tmp_path: Path) 
 def test_the_card_of_a_model_merged_in_bf16_says_that_its_scores_are_those_before(
     precision: str, noted: bool, tiny_checkpoints: dict[str, Path], tmp_path: Path
 ) -> None:
-    checkpoint = tiny_checkpoints["llama3"]
-    config = tiny.trial(checkpoint, lora=LoraConfig(r=2), model__precision=precision)
-    folder = model_folder(tmp_path, "jepa/llama3", config.seed)
-    folder.mkdir(parents=True)
-    (tmp_path / "sweep.yaml").touch()
-    tokenizer = load_tokenizer(str(checkpoint), config.model)
-    save_model(folder, tiny.network_of(config), tokenizer, tiny.prepared_of(checkpoint), config, "0")
-    model = read_model(folder)
-    assert model is not None
-    add_facts(model, arm="jepa/llama3", scores={"val_accuracy": 0.5})
+    keep(tiny_checkpoints["llama3"], tmp_path, {"val_accuracy": 0.5}, model__precision=precision)
     assert export.main([str(tmp_path), "--arm", "jepa/llama3", "--merge", "--to", str(tmp_path / "merged")]) == 0
     assert export.main([str(tmp_path), "--arm", "jepa/llama3", "--to", str(tmp_path / "apart")]) == 0
     merged, apart = ((tmp_path / name / "README.md").read_text() for name in ("merged", "apart"))
