@@ -4,7 +4,7 @@ Whenever the results of a complete plan become known, that is a look. Two rules,
 
 - Look k spends alpha_k = alpha * 2/3 * (1/3)^(k-1): two thirds of what is left. However many looks follow, their sum stays below alpha.
 - The seeds of look k + 1 weigh twice as much as all before them together, whatever their number (`stats/combined.py`). So their number may
-  be chosen in the light of all results. If it is between 0.7 and 4.5 times what came before, these weights cost at most 3 % of the seeds.
+  be chosen in the light of all results. If it is between 1 and 4.5 times what came before, these weights cost at most 3 % of the seeds.
 
 A race (`sequential.py`) has looks of its own within one stage; they spend the stage's alpha_k. If a race ends early, the rest of its
 alpha_k is lost. A method that was added after k looks starts with alpha_(k+1): all claims together spend at most alpha_k at look k.

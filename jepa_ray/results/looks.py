@@ -59,7 +59,13 @@ def read_looks(folder: Path) -> list[Look]:
 
 
 def record_look(folder: Path, why: str, seeds: Sequence[int], race: Sequence[int], arms: Collection[str] | None = None) -> None:
-    """Add a look at the COMPLETE confirmations of these arms (None: of all), unless none of them is new."""
+    """Add a look at the COMPLETE confirmations of these arms (None: of all), unless none of them is new.
+
+    A folder that was changed before it recorded anything goes on without: each of its `sweep-N.yaml` counts as a look, and a record that
+    begins now would forget those.
+    """
+    if not (folder / LOOKS).exists() and any(folder.glob("sweep-*.yaml")):
+        return
     before = read_looks(folder)
     known = {trial for look in before for trial in look.trials}
     rows = finished(folder).values()

@@ -29,6 +29,14 @@ def test_a_look_holds_what_is_new(tmp_path: Path) -> None:
     assert read_looks(tmp_path)[1].trials == {added: 37} and read_looks(tmp_path)[1].race == (2, 3)
 
 
+def test_a_folder_that_was_changed_before_keeps_its_versions_as_looks(tmp_path: Path) -> None:
+    """Otherwise the first record would hold all its trials, as if they had been seen at one look."""
+    add(tmp_path, "baseline", "confirm", 0.5, seed=82)
+    (tmp_path / "sweep-1.yaml").write_text("confirm: {seeds: [82]}")
+    record_look(tmp_path, "verdict", (82, 23), ())
+    assert not (tmp_path / LOOKS).exists()
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", json.dumps({"looks": [{"seeds": 3}]}), '{"looks": [{"looked_at": "x"'])
 def test_a_damaged_file_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / LOOKS).write_text(text)
