@@ -25,7 +25,7 @@ from scipy import stats
 
 from analysis.command_line import run
 from analysis.inputs.tables import refuse_damaged
-from analysis.protocol.claim_statistics import PLANS, POWER, planned_level
+from analysis.protocol.advice import PLANS, POWER, planned_level
 from analysis.protocol.claims import Claim, gather
 from analysis.stats import crossed
 from analysis.text_tables import counted, sized

@@ -29,15 +29,14 @@ from typing import Any
 
 from analysis.command_line import run
 from analysis.inputs.tables import refuse_damaged
-from analysis.protocol.claim_statistics import ALL_SEEDS, LEVEL, POWER, Reason, Verdict, across_tasks, blank, describe, plan
-from analysis.protocol.claims import Evidence, gather
-from analysis.protocol.decision import DOUBT, KINDS, LEAKED_ALLOWED, STOPPING, leaked_text, rule
-from analysis.stats import crossed
+from analysis.protocol.advice import plan
+from analysis.protocol.claim_statistics import Verdict, across_tasks, blank, describe
+from analysis.protocol.claims import Claim, Evidence, gather
+from analysis.protocol.decision import KINDS, rule
+from analysis.protocol.ranking import Rank, rankings
+from analysis.sentence import word
 from analysis.text_tables import Table, counted, points, sized, text
 from jepa_ray.results import JUDGED
-
-MANY = 50
-"""If more seeds than this are needed, the advice is a larger test set."""
 
 
 @dataclass
@@ -46,9 +45,13 @@ class Report:
 
     metric: str
     margin: float
+    seeds: tuple[int, ...]
+    """Planned seeds."""
     family: dict[str, int]
     """Numbers of claims and controls, over which Holm's correction is made, and how many of each could be tested."""
     verdicts: list[Verdict]
+    ranks: list[Rank]
+    """Where every two arms are compared: the rank of each, which hold together with 95 %."""
     across_tasks: list[dict[str, Any]]
     counts: list[dict[str, Any]]
     absent: list[str]
@@ -79,135 +82,35 @@ def judge(evidence: Evidence, metric: str = JUDGED, margin: float | None = None)
     if not 0 < margin < 1:
         raise ValueError(f"The margin must be a share between 0 and 1 (0.01 is one point); it is {margin:g}.")
     verdicts, family = rule(evidence.claims, metric, margin, declared)
-    tested = [claim for kind in KINDS for claim in evidence.claims if claim.kind == kind and claim.baseline is not None]
+    tested = in_order(evidence)
     for verdict, claim in zip(verdicts, tested, strict=True):
         describe(verdict, claim)
         plan(verdict, claim, margin, declared)
-        _word(verdict, margin)
+        word(verdict, margin)
+    ranks = rankings(verdicts, tested)
     for claim in evidence.claims:
         if claim.baseline is None:
             alone = blank(claim, metric)
-            alone.sentence = f"undecided: {claim.method} has no baseline to compare with. {claim.notes[0]}"
+            lack = "no baseline" if claim.wanted is None or claim.notes[0].startswith("Its baseline") else "nothing"
+            alone.sentence = f"undecided: {claim.method} has {lack} to compare with. {claim.notes[0]}"
             verdicts.append(alone)
     notes = [note for note in evidence.notes if verdicts or note != declared.undeclared]
     across = across_tasks(evidence.claims)
-    return Report(metric, margin, family, verdicts, across, evidence.counts, evidence.absent, notes, declared.undeclared)
+    return Report(
+        metric, margin, declared.seeds, family, verdicts, ranks, across, evidence.counts, evidence.absent, notes, declared.undeclared
+    )
 
 
-def _word(verdict: Verdict, margin: float) -> None:
-    """Add the sentence and the reasons to a ruling."""
-    if verdict.difference is None:
-        verdict.sentence = f"undecided: {verdict.method} against {verdict.baseline} has no common seed. {verdict.notes[0]}"
-        return
-    equal = verdict.equivalent
-    test = "cannot be tested"
-    if equal is not None:
-        test = "no example differs between the arms," if verdict.identical else "TOST"
-        test += f" Holm p = {verdict.p_equivalence_holm:.3g} (before: {verdict.p_equivalence:.3g})"
-    verdict.reasons = [*verdict.conditions, Reason("equivalent", equal, f"within {sized(margin)}: {test}")]
-    verdict.reasons += [Reason(name, None, text) for name, text in _for_information(verdict)]
-    if verdict.clean is not None:
-        verdict.notes.insert(0, f"{leaked_text(verdict.clean)}.")
-    gap = f"{points(verdict.difference)} points of" if abs(verdict.difference) > 1e-9 else "no difference in"
-    head = f"{verdict.method} against {verdict.baseline}: {gap} {verdict.metric} over {_size(verdict)}"
-    if verdict.look is not None and verdict.look < len(verdict.looks):
-        head += f" (raced, stopped at look {verdict.look} of {len(verdict.looks)})"
-    if verdict.identical and verdict.verdict == "equivalent":
-        rare = f"which would be rare if they differed by {sized(margin)} (Holm p = {verdict.p_equivalence_holm:.3g})"
-        tail = f"; both are right on exactly the same examples at these seeds, {rare}"
-    elif verdict.verdict == "equivalent":
-        tail = f", within {sized(margin)} of each other (TOST, Holm p = {verdict.p_equivalence_holm:.3g})"
-    elif verdict.verdict != "undecided":
-        tail = f" (Holm p = {verdict.p_holm:.3g})"
-    else:
-        tail = _undecided(verdict, margin)
-    verdict.sentence = f"{verdict.verdict}: {head}{tail}{_leaked(verdict)}."
-
-
-def _leaked(verdict: Verdict) -> str:
-    """What a reader of this sentence must know about test questions that are in training. Only *better* must also hold without them."""
-    if verdict.clean is None or verdict.clean.leaked <= LEAKED_ALLOWED * verdict.clean.of:
-        return ""
-    share = f"{100 * verdict.clean.leaked / verdict.clean.of:.3g} % of the test questions are also in training or validation"
-    rests = {"better": "; the verdict also holds without them", "undecided": ""}.get(verdict.verdict, "; the verdict includes them")
-    return f"; {share}{rests}"
-
-
-def _for_information(verdict: Verdict) -> list[tuple[str, str]]:
-    lines = []
-    if verdict.p_one_tailed is not None:
-        tests = f"the paper's one-tailed paired t p = {verdict.p_one_tailed:.3g}, exact sign flips p = {verdict.p_sign_flip:.3g}"
-        lines.append(("other tests over seeds, for information", tests))
-    if verdict.bootstrap is not None and verdict.interval is not None:
-        interval = f"95 % {points(verdict.bootstrap.low)} to {points(verdict.bootstrap.high)} points"
-        narrower = verdict.bootstrap.high - verdict.bootstrap.low < verdict.interval.high - verdict.interval.low
-        lines.append(("bootstrap over seeds x examples, for information", interval + "; too narrow with few seeds" * narrower))
-    if verdict.lucky is not None:
-        by_seed, by_answer = (f"{100 * sd:.2f}" for sd in verdict.lucky)
-        scatter = f"differences vary by {by_seed} points over seeds, less than the {by_answer} expected from single answers alone. This is "
-        scatter += "luck: the interval and the detectable differences may be too small (equivalence allows for it)"
-        lines.append(("seeds that agree, for information", scatter))
-    if verdict.mcnemar:
-        below = sum(outcome.p < LEVEL for outcome in verdict.mcnemar.values())
-        split = ", ".join(f"{seed}: p = {o.p:.3g} (n = {o.n})" for seed, o in verdict.mcnemar.items())
-        lines.append(("McNemar, for information", f"p < 0.05 at {below} of {len(verdict.mcnemar)} seeds; by seed {split}"))
-    if verdict.detectable:
-        sizes = ", ".join(f"{n} seeds {100 * x:.2f}" if x < 1 else f"{n} seeds none" for n, x in verdict.detectable.items())
-        what = f"{sizes} points (power {POWER:g}, level {LEVEL:g} / {verdict.family_size}, {verdict.examples or 'unknown'} examples)"
-        lines.append(("detectable, for planning", what))
-    return lines
-
-
-def _undecided(verdict: Verdict, margin: float) -> str:
-    if verdict.untested is not None and len(verdict.seeds) < 2:
-        return f"; cannot be tested: {_lower(verdict.untested)}"
-    if incomplete := next((r for r in verdict.conditions if r.name == ALL_SEEDS and not r.holds), None):
-        return f"; no verdict{'' if incomplete.holds is None else ' yet'}: {incomplete.text}"
-    if doubt := next((r for r in verdict.conditions if r.name == DOUBT), None):
-        return f"; no verdict: {doubt.text}"
-    if verdict.identical:
-        few = f"{counted(verdict.examples or 0, 'example')} are too few to rule out a difference of {sized(margin)}"
-        return f"; both are right on exactly the same examples at these seeds, but {few} (Holm p = {verdict.p_equivalence_holm:.3g})"
-    if verdict.untested is not None:
-        return f"; cannot be tested: {_lower(verdict.untested)}"
-    assert verdict.difference is not None and verdict.p is not None
-    if verdict.p_holm is not None and verdict.p_holm < LEVEL:
-        if verdict.difference < 0:
-            return f", significant over seeds (Holm p = {verdict.p_holm:.3g}), but nothing is known by example"
-        failed = [f"'{r.name}' {'cannot be determined' if r.holds is None else 'fails'}" for r in verdict.conditions if not r.holds]
-        if [r.name for r in verdict.conditions if r.holds is False] == [STOPPING]:
-            gains = next(r.text for r in verdict.conditions if r.name == STOPPING)
-            return f", significant (Holm p = {verdict.p_holm:.3g}), but only a gain in stopping: {gains}"
-        return f", significant (Holm p = {verdict.p_holm:.3g}), but {' and '.join(failed)}"
-    result = ", not significant"
-    if verdict.p < LEVEL / verdict.family_size and verdict.interval is not None and verdict.look is None:
-        result = ", significant over seeds but not over seeds x examples"
-    if verdict.hopeless is not None:
-        bound = f"the one-sided 95 % upper bound over seeds is {points(verdict.hopeless)} points, below the margin of {100 * margin:g}"
-        return f", not significant and stopped as hopeless: {bound}"
-    if verdict.seeds_needed is None:
-        size = f"on {verdict.examples or 'these'} examples: the test set is too small"
-        return f"{result}; even {crossed.MOST_SEEDS} seeds would not detect {sized(margin)} {size}"
-    more = verdict.seeds_needed - len(verdict.seeds)
-    larger = "; a larger test set is the better choice" if more > MANY else ""
-    if more > 0:
-        return f"{result}; {counted(more, 'more seed')} would detect {sized(margin)} (power {POWER:g}){larger}"
-    return f"{result}, although {verdict.seeds_needed} seeds would detect {sized(margin)} (power {POWER:g})"
-
-
-def _lower(sentence: str) -> str:
-    return f"{sentence[0].lower()}{sentence[1:].rstrip('.')}"
-
-
-def _size(verdict: Verdict) -> str:
-    seeds = counted(len(verdict.seeds), "seed")
-    return seeds if verdict.examples is None else f"{seeds} x {counted(verdict.examples, 'example')}"
+def in_order(evidence: Evidence) -> list[Claim]:
+    """The claims that can be compared, in the order of the verdicts of a report, which begin with them."""
+    return [claim for kind in KINDS for claim in evidence.claims if claim.kind == kind and claim.baseline is not None]
 
 
 def render(name: str, report: Report) -> str:
     """One folder as text: each sentence with its reasons, then the counts of trials and the notes."""
     parts = [f"{name}\n{'=' * len(name)}\nmetric {report.metric}, margin {sized(report.margin)}; {corrected(report)}"]
     parts += [*(_render_verdict(verdict) for verdict in report.verdicts), *report.none, *report.absent]
+    parts += [text(table) for table in ranking(report)]
     parts += [_render_across(line) for line in report.across_tasks]
     header = ["arm", "task", "family", "model", "search", "confirm", "complete", "used"]
     rows = [[str(line[column]) for column in header] for line in report.counts]
@@ -226,6 +129,24 @@ def corrected(report: Report) -> str:
         if kind == "claim" or number[f"{kind}s"]
     ]
     return f"Holm over {', separately over '.join(sizes)}"
+
+
+def ranking(report: Report) -> list[Table]:
+    """The ranks as a table; none without ranks."""
+    if not report.ranks:
+        return []
+    several = len({(rank.task, rank.family, rank.model) for rank in report.ranks}) > 1
+    rows = [
+        [
+            f"{rank.best}" if rank.best == rank.worst else f"{rank.best} to {rank.worst}",
+            f"{rank.arm} ({rank.model}, {rank.task})" if several else rank.arm,
+            f"{100 * rank.score:.2f}",
+            str(rank.of),
+        ]
+        for rank in report.ranks
+    ]
+    header = ["rank", "arm", f"{report.metric.replace('_', ' ')}, %", "arms"]
+    return [Table("Ranks that hold together with 95 %: arms that share a rank are not shown to differ", header, rows, "")]
 
 
 def _render_verdict(verdict: Verdict) -> str:

@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jepa_ray.config import Arm, SweepConfig, arms, compared
+from jepa_ray.config import SweepConfig, arms
 from jepa_ray.config.messages import folded
+from jepa_ray.judging import detectable, further, race_rule, rulings, tables
 from jepa_ray.orchestration.cluster import Interrupt, signals
 from jepa_ray.orchestration.sweep_folder import lock_folder, look, same_command
 from jepa_ray.plan.load import load_sweep, shipped
@@ -28,11 +29,7 @@ from jepa_ray.system import full_disk
 if TYPE_CHECKING:
     import pandas as pd
 
-    from jepa_ray.orchestration.keeping import Ruling
     from jepa_ray.orchestration.recipes import Prepare, RunTrial
-    from jepa_ray.orchestration.selection import Decide
-    from jepa_ray.plan import Estimate
-    from jepa_ray.results import Look
 
 OK, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 COMMANDS = {
@@ -103,26 +100,9 @@ class Results:
 
         ValueError if a file is damaged, or nothing can be compared yet; says why.
         """
-        import pandas as pd
+        from jepa_ray.judging import verdict_table
 
-        from analysis.inputs.tables import refuse_damaged
-        from analysis.protocol.claims import gather
-        from analysis.verdict import judge
-
-        refuse_damaged(self.folder)
-        report = judge(gather(self.folder))
-        if not report.verdicts:
-            raise ValueError(" ".join([*report.none, *report.absent]))
-        return pd.DataFrame(
-            [
-                {
-                    **{name: getattr(one, name) for name in ("method", "baseline", "kind", "family", "task", "verdict", "difference")},
-                    **{end: getattr(one.interval, end, None) for end in ("low", "high")},
-                    **{"p_holm": one.p_holm, "seeds": len(one.seeds), "sentence": one.sentence},
-                }
-                for one in report.verdicts
-            ]
-        )
+        return verdict_table(self.folder)
 
 
 def open_results(folder: str | Path) -> Results:
@@ -250,7 +230,15 @@ def _run(sweep: SweepConfig, folder: Path, interrupt: Interrupt, prepare_one: Pr
         with board.shown():  # left before Ray shuts down: the table asks it for heartbeats
             rule = race_rule(sweep, declared, results.read_looks(folder))
             outcome = run_sweep(
-                sweep, folder, cluster, board, interrupt=interrupt, prepare_one=prepare_one, run_trial=run_trial, decide=rule
+                sweep,
+                folder,
+                cluster,
+                board,
+                interrupt=interrupt,
+                prepare_one=prepare_one,
+                run_trial=run_trial,
+                decide=rule,
+                further=further(sweep, folder),
             )
     for table in tables(sweep, folder):
         console.print(Text(f"\n{table}"))
@@ -263,87 +251,6 @@ def _run(sweep: SweepConfig, folder: Path, interrupt: Interrupt, prepare_one: Pr
         console.print(Text(line))
     console.print(Text(f"All of it on a page: python -m analysis.report {folder}"))
     return SOME_FAILED if outcome.failed or outcome.unconfirmed else OK
-
-
-def detectable(sweep: SweepConfig, arms: Sequence[Arm], estimates: Mapping[str, Estimate]) -> list[str]:
-    """Lines of the plan: the smallest difference that its seeds and test examples detect, task by task where their sizes differ.
-
-    Empty where nothing is compared with a baseline, or confirmed. Raises ValueError where `confirm.pilot` cannot be used.
-    """
-    from analysis import planning
-
-    claims, confirm, seeds = compared(arms, controls=False), sweep.confirm, len(sweep.confirm.seeds)
-    if not claims or not seeds:
-        return []
-    sizes: dict[int, list[str]] = {}
-    for arm in arms:
-        if arm.name in claims and arm.name in estimates and estimates[arm.name].test_examples > 1:
-            names = sizes.setdefault(estimates[arm.name].test_examples, [])
-            names += [arm.task] if arm.task not in names else []
-    out = []
-    for examples, tasks in sizes.items():
-        pilot = planning.pilot(Path(confirm.pilot)) if confirm.pilot is not None else None
-        spread = pilot or planning.stated(examples, confirm.sd_seed, confirm.discordance)
-        told = planning.told(spread, seeds=seeds, examples=examples, claims=len(claims), margin=confirm.margin)
-        out += [f"{', '.join(tasks)}: {line}" if len(sizes) > 1 else line for line in told]
-    return out
-
-
-def tables(sweep: SweepConfig, folder: Path) -> list[str]:
-    """The tables that a sweep's output ends with: best of each arm, and the confirmation that counts (`analysis.summary`)."""
-    from analysis.inputs.sweep import read
-    from analysis.summary import summarise
-    from analysis.summary_tables import brief
-    from analysis.text_tables import text
-
-    return [text(table) for table in brief(summarise(read(folder, curves=())), sweep.confirm.seeds)]
-
-
-def verdict(sweep: SweepConfig, folder: Path) -> list[str]:
-    """The lines of all rulings."""
-    return [line for _, lines in rulings(sweep, folder) for line in lines]
-
-
-def rulings(sweep: SweepConfig, folder: Path) -> list[Ruling]:
-    """A sentence per claim, controls after them, with the difference at equal FLOPs, and per arm without a claim; each with the arms that
-    it compares. Empty without confirmation. Records the look at the results."""
-    from jepa_ray import results
-
-    if not sweep.confirm.seeds or not compared(results.read_arms(folder)):
-        return []
-    from analysis.protocol.claims import gather
-    from analysis.verdict import judge
-
-    try:
-        found = judge(gather(folder))
-    except ValueError as error:
-        return [((), [f"none: {error}"])]
-    results.record_look(folder, "verdict", sweep.confirm.seeds, sweep.confirm.race, found.seen)
-    told: list[Ruling] = []
-    for ruling in found.verdicts:
-        shown = [reason for reason in ruling.conditions if reason.name == "equal FLOPs" and ruling.kind == "claim"]
-        first = f"{'control, ' if ruling.kind == 'control' else ''}{ruling.sentence}"
-        told.append(((ruling.method, ruling.baseline), [first, *(f"    {reason.name}: {reason.text}" for reason in shown)]))
-    return [*told, *(((), [sentence]) for sentence in found.absent)]
-
-
-def race_rule(sweep: SweepConfig, arms: Sequence[Arm], looked: Sequence[Look] = ()) -> Decide | None:
-    """(paired differences, look) -> whether a comparison is run on more seeds, and why; None where `confirm.race` asks for no race. The
-    level is that of the smallest p in Holm's correction over all claims, and that of the looks before this plan."""
-    if not sweep.confirm.race:
-        return None
-    from analysis.protocol.claim_statistics import LEVEL
-    from analysis.stats import looks, sequential
-
-    race, margin = sweep.confirm.race, sweep.confirm.margin
-    number = 1 + sum((look.seeds, look.race) != (sweep.confirm.seeds, race) for look in looked)
-    alpha = looks.alpha_of(number, LEVEL) / max(1, len(compared(arms, controls=False)))
-
-    def rule(differences: Sequence[float], look: int) -> tuple[bool, str]:
-        found = sequential.decide(differences, look, race, margin, alpha)
-        return found.go_on, found.reason
-
-    return rule
 
 
 if __name__ == "__main__":

@@ -27,11 +27,12 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("preparation",),
     ("masked", "conformance"),
     ("orchestration",),
+    ("judging",),
     ("sweep", "export"),
 )
 FACES = ("jepa_ray", "jepa_ray.__main__")
 """The version with the Python API, and `python -m jepa_ray`: they hand on to the rows, and are in none."""
-ROOT_FILES = {"__init__", "__main__", "streams", "sweep", "export"}
+ROOT_FILES = {"__init__", "__main__", "streams", "sweep", "export", "judging"}
 """Everything else is in a folder."""
 TORCH_FREE = (
     "config",
@@ -41,6 +42,7 @@ TORCH_FREE = (
     "results",
     "plan",
     "sweep",
+    "judging",
     "export",
     "models.families",
     "models.encoders",
@@ -50,7 +52,7 @@ TORCH_FREE = (
 )
 """Importing these loads no torch, so that a bad YAML file is refused in a moment; a late import is allowed in `sweep`, `export` and `plan`
 only."""
-RAY, ANALYSIS = "orchestration", "sweep"
+RAY, ANALYSIS = "orchestration", "judging"
 """Only this folder imports Ray; only this module imports `analysis`."""
 LOADS_TORCH = ("torch", "transformers", "peft", "safetensors.torch")
 ANALYSIS_MAY_IMPORT = "jepa_ray.results"
@@ -228,7 +230,7 @@ def test_the_root_shows_where_to_go() -> None:
 def test_the_table_of_contributing_shows_these_rows() -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     table = text.partition("## Where things are")[2].partition("\n## ")[0]
-    shown = re.findall(r"^    (\d)  ([\w/., ]*?)(?:  .*)?$", table, re.MULTILINE)
+    shown = re.findall(r"^ {3,4}(\d+)  ([\w/., ]*?)(?:  .*)?$", table, re.MULTILINE)
     names = {int(number): tuple(re.sub(r"/|\.py", "", name).split(", ")) for number, name in shown}
     assert names == {number: row for number, row in enumerate(ROWS, start=1)}
 
@@ -247,7 +249,8 @@ SOUND = {
     "jepa_ray/training/trial.py": "import torch\nfrom jepa_ray.data import sources",
     "jepa_ray/plan/checks.py": "from jepa_ray.models import families",
     "jepa_ray/orchestration/worker.py": "import ray.train\nfrom ..training.trial import run_trial",
-    "jepa_ray/sweep.py": "def main():\n    import analysis.verdict\n    from jepa_ray.orchestration import worker",
+    "jepa_ray/sweep.py": "from jepa_ray.judging import rulings",
+    "jepa_ray/judging.py": "def rulings():\n    import analysis.verdict\n    from jepa_ray.orchestration import worker",
     "analysis/summary.py": "import pandas\nfrom jepa_ray.results import read_trials\nfrom jepa_ray import results",
 }
 

@@ -81,7 +81,12 @@ def _named(sweep: Sweep, name: str) -> Sweep:
 
     rows = sweep.trials
     arms = (
-        replace(arm, name=renamed(arm.name), baseline=None if arm.baseline is None else renamed(arm.baseline))
+        replace(
+            arm,
+            name=renamed(arm.name),
+            baseline=None if arm.baseline is None else renamed(arm.baseline),
+            against=None if arm.against is None else tuple(map(renamed, arm.against)),
+        )
         for arm in sweep.declared.arms
     )
     named = {column: rows[column].map(renamed) for column in ("trial_id", "arm", "label")}

@@ -19,7 +19,7 @@ import yaml
 
 from analysis.text_tables import named
 from jepa_ray import results
-from jepa_ray.results import Arm, Look
+from jepa_ray.results import Arm, Comparison, Look, comparisons, possible
 
 GROUP = ["task", "family", "model"]
 """Columns in which an arm and its baseline agree."""
@@ -50,29 +50,52 @@ class Declared:
     undeclared: str | None = None
     """Why it is unknown which arms are compared, and the remedy; None if it is known. Also in the notes."""
 
+    late: bool = False
+    """Whether a comparison was declared after both of its arms had results (`claims.gather` finds out)."""
+
+    @property
+    def comparisons(self) -> list[Comparison]:
+        """What is compared with what, in the order of declaration."""
+        return comparisons(self.arms)
+
     @property
     def claims(self) -> int:
-        """How many claims are compared with a baseline; controls are counted separately."""
-        return self._compared("claim")
+        """Size of the family of claims; controls are counted separately.
+
+        A claim that was chosen in the light of results is one of all pairs of arms that could have been chosen, so all of these count.
+        """
+        return possible(self.arms) if self.late else len(comparisons(self.arms, controls=False))
 
     @property
     def controls(self) -> int:
         """How many controls are compared with a baseline."""
-        return self._compared("control")
+        return sum(one.kind == "control" for one in self.comparisons)
 
-    def number(self, trial_id: str, seed: int) -> int:
-        """The look, counted from 1, at which a confirmed trial became known, or will at the next verdict."""
+    def number(self, trial_id: str, seed: int, pair: tuple[str, str] | None = None) -> int:
+        """The look, counted from 1, at which a confirmed trial became known, or will at the next verdict.
+
+        With a pair of arms: the first such look at which they were compared.
+        """
+        known = False
         for number, look in enumerate(self.looked, 1):
-            if trial_id in look.trials or (not look.trials and seed in look.seeds):
+            known = known or trial_id in look.trials or (look.guessed and seed in look.seeds)
+            if known and (pair is None or pair in look.declared(self.arms)):
                 return number
         return len(self.looked) + 1
+
+    def chosen_late(self, arm_of: Mapping[str, str]) -> bool:
+        """Whether a comparison was declared after both of its arms had results. `arm_of`: trial id -> name of its arm."""
+        pairs = {(one.arm, one.other) for one in self.comparisons}
+        seen: set[str] = set()
+        for look in self.looked:
+            seen |= {arm.name for arm in self.arms} if look.guessed else {arm_of[trial] for trial in look.trials if trial in arm_of}
+            if any({*pair} <= seen for pair in pairs - look.declared(self.arms)):
+                return True
+        return False
 
     def race_at(self, number: int) -> tuple[int, ...]:
         """The race that was declared at a look."""
         return self.looked[number - 1].race if number <= len(self.looked) else self.looks
-
-    def _compared(self, kind: str) -> int:
-        return sum(arm.kind == kind and arm.baseline is not None for arm in self.arms)
 
     def due(self, reached: int) -> tuple[int, ...]:
         """The seeds that an arm with `reached` seeds is due to run: all, or in a race those up to its next look."""
@@ -105,7 +128,10 @@ def declared(folder: Path) -> Declared:
     except ValueError as error:
         looked = _versions(folder, confirm)
         notes.append(f"{error}.")
-    seeds, known = _numbers(confirm.get("seeds")), {seed for look in looked for seed in look.trials.values()}
+    seeds = _numbers(confirm.get("seeds"))
+    if confirm.get("until") == "decided":
+        seeds = results.planned_seeds(seeds, looked)
+    known = {seed for look in looked for seed in look.trials.values()}
     dropped = tuple(seed for seed in sorted(known) if seed not in seeds)
     if dropped:
         notes.append(
@@ -127,14 +153,14 @@ def declared(folder: Path) -> Declared:
 
 
 def pairs(arms: Iterable[Arm], rows: pd.DataFrame) -> list[tuple[str, str]]:
-    """Baseline and method of every declared comparison among these rows: `label`s, in the order of declaration.
+    """The two arms of every declared comparison among these rows, the method last: `label`s, in the order of declaration.
 
     `rows` have the columns `arm`, `label` and GROUP. Both sides are of one task, family and model.
     """
-    out = []
+    out, declared = [], comparisons(list(arms))
     for _, group in rows.groupby(GROUP, sort=True):
         labels = dict(zip(group["arm"], group["label"], strict=True))
-        out += [(labels[arm.baseline], labels[arm.name]) for arm in arms if arm.name in labels and arm.baseline in labels]
+        out += [(labels[one.other], labels[one.arm]) for one in declared if one.arm in labels and one.other in labels]
     return list(dict.fromkeys(out))
 
 

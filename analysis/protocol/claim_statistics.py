@@ -19,8 +19,6 @@ from analysis.protocol.claims import Claim
 from analysis.stats import crossed, looks, paired_tests, resampling, sequential
 
 LEVEL = 0.05
-POWER = 0.8
-PLANS = (5, 10, 20)
 UNDECLARED = Declared()
 """For claims that no sweep has declared: no planned seeds, no race."""
 ALL_SEEDS = "all planned seeds"
@@ -56,6 +54,27 @@ class Clean:
 
 
 @dataclass
+class AtFlops:
+    """The claim after both arms have spent the same training FLOPs, tested like the claim itself. Shares are in [0, 1]."""
+
+    difference: float
+    seeds: int
+    how: str
+    """How the cost was equalised."""
+    same_runs: bool
+    """Whether both arms cost the same anyway, so that the trials are those of the claim."""
+    p: float | None = None
+    """Computed like the claim's `p_claim`."""
+    p_holm: float | None = None
+    """`p` after Holm's correction over all claims at equal FLOPs, a family of its own."""
+    p_equivalence: float | None = None
+    p_equivalence_holm: float | None = None
+    interval: crossed.Interval | None = None
+    verdict: str = "undecided"
+    """better, worse, equivalent or undecided, from the test and the interval alone."""
+
+
+@dataclass
 class Verdict:
     """The verdict on one claim, with all its numbers. Shares are in [0, 1]; None if a number does not exist."""
 
@@ -70,6 +89,8 @@ class Verdict:
     examples: int | None
     """Test examples with a judged answer in every trial of both arms; None without predictions."""
     difference: float | None
+    equal_steps: bool = True
+    """Whether both arms took the same number of steps at every seed, as far as is known."""
     verdict: str = "undecided"
     sentence: str = ""
     conditions: list[Reason] = field(default_factory=list)
@@ -100,6 +121,10 @@ class Verdict:
     p_equivalence: float | None = None
     p_equivalence_holm: float | None = None
     interval: crossed.Interval | None = None
+    simultaneous: crossed.Interval | None = None
+    """Covers together with those of all other claims; None if there is only one."""
+    at_flops: AtFlops | None = None
+    """The same at equal FLOPs; None if that cannot be determined for every seed."""
     lucky: tuple[float, float] | None = None
     """sd of the difference over seeds, and the sd that the scatter of single answers alone would cause, if that is larger."""
     clean: Clean | None = None
@@ -135,7 +160,8 @@ def blank(claim: Claim, metric: str) -> Verdict:
         metric=metric,
         seeds=list(claim.ours),
         examples=None if claim.right is None else claim.right[0].shape[1],
-        difference=None if not claim.ours else float(np.mean(_by_seed(claim))),
+        difference=None if not claim.ours else float(np.mean(gaps_by_seed(claim))),
+        equal_steps=all(panel.as_confirmed for panel in claim.panels if panel.at == "equal steps"),
         notes=list(claim.notes),
     )
 
@@ -154,7 +180,7 @@ def measure(claim: Claim, metric: str, margin: float, declared: Declared = UNDEC
     # Repeated confidence intervals (Jennison & Turnbull 2000, chapter 9): those of all looks, planned or not, cover jointly with 95 %.
     confidence = 1 - verdict.level
     stages = looks.stages(history) if len(history) > 1 else None
-    differences = _by_seed(claim)
+    differences = gaps_by_seed(claim)
     try:
         verdict.p = verdict.p_claim = paired_tests.paired_t(differences, stages).p
     except ValueError as error:
@@ -162,7 +188,7 @@ def measure(claim: Claim, metric: str, margin: float, declared: Declared = UNDEC
     if verdict.p is not None and verdict.look is not None and verdict.look < len(verdict.looks):
         upper = sequential.upper_bound(differences)
         verdict.hopeless = upper if upper < margin else None
-    D_SN = None if claim.right is None else _by_answer(claim.right)
+    D_SN = None if claim.right is None else gaps_by_answer(claim.right)
     if D_SN is not None:
         verdict.interval = _attempt(verdict, partial(crossed.interval, D_SN, confidence, stages))
         # Observed differences are never stronger evidence of equivalence than no difference at all.
@@ -203,16 +229,37 @@ def without_leaked(claim: Claim, metric: str, margin: float, declared: Declared 
     return clean
 
 
+def at_flops(claim: Claim, metric: str, margin: float, declared: Declared = UNDECLARED) -> AtFlops | None:
+    """The claim at equal FLOPs, not yet corrected for the number of claims; None if not every seed could be compared."""
+    panel, same = claim.equal_flops, claim.at_flops
+    if panel is None or panel.difference is None or same is None:
+        return None
+    found = measure(same, metric, margin, declared)
+    # Without answers by example, only the test over seeds is left: that is no ground for a verdict.
+    p = None if found.interval is None else found.p_claim
+    same_runs = any(other.at == "equal steps" and other.runs == panel.runs for other in claim.panels)
+    return AtFlops(panel.difference, panel.seeds, panel.how, same_runs, p=p, p_equivalence=found.p_equivalence, interval=found.interval)
+
+
+def simultaneous(found: Verdict, claim: Claim) -> crossed.Interval | None:
+    """The interval at a level that holds for all claims of the family together (Bonferroni); None for a single claim."""
+    if found.family_size < 2 or found.interval is None or claim.right is None:
+        return None
+    history = claim.history or (looks.Stage(len(claim.ours), race=tuple(found.looks)),)
+    stages = looks.stages(history) if len(history) > 1 else None
+    return crossed.interval(gaps_by_answer(claim.right), 1 - looks.level(history, LEVEL / found.family_size), stages)
+
+
 def describe(found: Verdict, claim: Claim) -> None:
     """Add what is reported but decides nothing: the paper's test, sign flips, bootstrap, McNemar by seed."""
     if found.p is not None:
-        differences = _by_seed(claim)
+        differences = gaps_by_seed(claim)
         found.p_one_tailed = paired_tests.paper_one_tailed_t(differences).p
         found.p_sign_flip = paired_tests.sign_flip(differences).p
     if claim.right is None:
         return
     if found.interval is not None:
-        D_SN = _by_answer(claim.right)
+        D_SN = gaps_by_answer(claim.right)
         found.bootstrap = crossed.bootstrap(D_SN)
         _, by_seed, _, residual = (float(x) for x in crossed.mean_squares(D_SN))
         if by_seed < residual:
@@ -231,40 +278,6 @@ def _attempt(verdict: Verdict, call: Callable[[], T]) -> T | None:
         if str(error) not in verdict.notes:
             verdict.notes.append(str(error))
         return None
-
-
-def planned_level(claims: int) -> float:
-    """The nominal level of a new plan's tests, for the smallest of this many p (Holm): part of the error is kept for later looks."""
-    return looks.alpha_of(1, LEVEL / claims)
-
-
-def plan(found: Verdict, claim: Claim, margin: float, declared: Declared = UNDECLARED) -> None:
-    """Add what a new plan of 5, 10 and 20 seeds would detect, and how many seeds the next look needs.
-
-    At the level that Holm's correction requires of the smallest p of the family.
-    """
-    if found.p is None:
-        return
-    if claim.right is not None and found.interval is not None:
-        parts = crossed.components(_by_answer(claim.right))
-    else:  # scores by seed only: one placeholder example carries all the spread
-        spread = float(np.var(_by_seed(claim), ddof=1))
-        parts = crossed.Components(seeds=len(found.seeds), examples=1, mean=0.0, var_seed=spread, var_example=0.0, var_residual=0.0)
-    wanted: dict[str, Any] = {"examples": parts.examples, "power": POWER}
-    found.detectable = crossed.plan(parts, seeds=PLANS, alpha=planned_level(found.family_size), **wanted)
-    history, have = claim.history or (looks.Stage(len(claim.ours), race=tuple(found.looks)),), len(claim.ours)
-    level = looks.level(history, LEVEL / found.family_size)
-    if crossed.detectable(parts, seeds=have, alpha=level, stages=looks.stages(history), **wanted) <= margin:
-        found.seeds_needed = have
-        return
-
-    def further(seeds: int) -> looks.History:
-        return looks.extended(history, max(1, seeds - have), number=1 + max(len(declared.looked), history[-1].number))
-
-    alpha = looks.level(further(have + 1), LEVEL / found.family_size)
-    found.seeds_needed = crossed.seeds_needed(
-        parts, margin, alpha=alpha, have=have, stages=lambda seeds: looks.stages(further(seeds)), **wanted
-    )
 
 
 def across_tasks(claims: Sequence[Claim]) -> list[dict[str, Any]]:
@@ -288,11 +301,13 @@ def across_tasks(claims: Sequence[Claim]) -> list[dict[str, Any]]:
     return lines
 
 
-def _by_seed(claim: Claim) -> list[float]:
-    by_seed = paired_tests.paired_differences(claim.ours, claim.theirs)
-    return [by_seed[seed] for seed in claim.ours]
+def gaps_by_seed(claim: Claim) -> list[float]:
+    """Differences by seed, in the order of the claim's seeds."""
+    differences = paired_tests.paired_differences(claim.ours, claim.theirs)
+    return [differences[seed] for seed in claim.ours]
 
 
-def _by_answer(right: tuple[NDArray[np.bool_], NDArray[np.bool_]]) -> NDArray[np.float64]:
+def gaps_by_answer(right: tuple[NDArray[np.bool_], NDArray[np.bool_]]) -> NDArray[np.float64]:
+    """Differences by answer, -1, 0 or 1: (seeds, examples)."""
     ours_SN, theirs_SN = right
     return ours_SN.astype(np.float64) - theirs_SN

@@ -51,10 +51,11 @@ class Leaked:
 
 @dataclass
 class Claim:
-    """One method against one baseline. Shares are in [0, 1]; seeds and examples are those that both arms have."""
+    """One method against its baseline or another method. Shares are in [0, 1]; seeds and examples are those that both arms have."""
 
     method: str
     baseline: str | None
+    """The arm that the method is compared with; None if it has none with results."""
     kind: str
     """claim or control"""
     task: str
@@ -77,6 +78,10 @@ class Claim:
     doubt: str | None = None
     """Why the answers do not match the scores, which rules out a verdict; None if they match or if there are no answers."""
     notes: list[str] = field(default_factory=list)
+    at_flops: Claim | None = None
+    """The same claim after both arms have spent the same training FLOPs; None unless every seed is compared by trials of that cost."""
+    wanted: str | None = None
+    """Name of the arm that the sweep compares the method with; None if it has no baseline."""
 
     @property
     def equal_flops(self) -> Panel | None:
@@ -106,13 +111,21 @@ def gather(folder: Path, metric: str = JUDGED) -> Evidence:
     if trials.empty:
         evidence.notes.append("No trial has finished yet, so there is no claim.")
         return evidence
+    arm_of = dict(zip(trials["trial_id"].astype(str), trials["arm"].astype(str), strict=True))
+    if sweep.declared.chosen_late(arm_of):
+        evidence.declared = replace(sweep.declared, late=True)
+        evidence.notes.append(
+            "Claims were added after both of their arms had results, so they may have been chosen for what these showed: Holm's correction "
+            f"is over all {evidence.declared.claims} pairs of arms."
+        )
     arms: dict[str, Arm] = {}
     for label, rows in trials.groupby("label", sort=True):
         choice = sweep.confirmation(str(label))
         arms[str(label)] = Arm(str(label), choice.runs, rows[rows["stage"] == "matched"])
         _count(rows, choice, evidence)
     evidence.notes += _selected_anew(folder, evidence.counts)
-    tables = Tables(folder, [str(i) for arm in arms.values() for i in arm.confirmed["trial_id"]], split, column, evidence.notes)
+    ids = [str(i) for arm in arms.values() for rows in (arm.confirmed, arm.matched) for i in rows["trial_id"]]
+    tables = Tables(folder, ids, split, column, evidence.notes)
     for _, group in trials.groupby(GROUP, sort=True):
         _compare(sweep, group, arms, metric, tables, evidence)
     for arm in [arm for arm in sweep.declared.arms if arm.name in sweep.absent]:
@@ -150,36 +163,40 @@ def _compare(sweep: Sweep, group: pd.DataFrame, arms: Mapping[str, Arm], metric:
     """Add the declared comparisons of one task, family and model, claims and controls in the order of declaration."""
     labels = dict(zip(group["arm"], group["label"], strict=True))
     first = group.drop_duplicates("arm").set_index("arm")
-    for declared in sweep.declared.arms:
-        if declared.name not in labels:
-            continue
-        ours = arms[labels[declared.name]]
+    declared, involved = sweep.declared, {name for one in sweep.declared.comparisons for name in (one.arm, one.other)}
+    for arm in [arm for arm in declared.arms if arm.name in labels]:
+        ours = arms[labels[arm.name]]
         if ours.confirmed.empty:
             why = standing(group[group["label"] == ours.name]) or "no COMPLETE confirmation trial"
             evidence.absent.append(f"{ours.name}: {why}, so no claim.")
             continue
-        if declared.kind == "baseline":
+        task, family, model = (str(first.loc[arm.name, name]) for name in GROUP)
+        for one in [one for one in declared.comparisons if one.arm == arm.name]:
+            theirs = arms[labels[one.other]] if one.other in labels else None
+            if theirs is not None and theirs.confirmed.empty:
+                theirs = None
+            claim = Claim(ours.name, None if theirs is None else theirs.name, one.kind, task, family, model, wanted=one.other)
+            evidence.claims.append(claim)
+            if theirs is None:
+                other = f"Its baseline {one.other}" if one.other == arm.baseline else one.other
+                claim.notes.append(f"{other} has no COMPLETE confirmation trial, so there is nothing to compare with.")
+            else:
+                _fill(claim, ours, theirs, metric, tables, declared, (one.arm, one.other))
+        if arm.name in involved:
             continue
-        task, family, model = (str(first.loc[declared.name, name]) for name in GROUP)
-        theirs = arms[labels[declared.baseline]] if declared.baseline in labels else None
-        if theirs is not None and theirs.confirmed.empty:
-            theirs = None
-        claim = Claim(ours.name, None if theirs is None else theirs.name, declared.kind, task, family, model)
-        evidence.claims.append(claim)
-        if declared.baseline is None:
+        if arm.kind == "baseline":
+            evidence.notes.append(f"{arm.name}: no method is compared with this baseline.")
+        elif arm.baseline is None:
+            claim = Claim(ours.name, None, arm.kind, task, family, model)
             claim.notes.append("No baseline of the sweep has the same loss_on and train_end_of_turn, so there is nothing to compare with.")
-        elif theirs is None:
-            claim.notes.append(f"Its baseline {declared.baseline} has no COMPLETE confirmation trial, so there is nothing to compare with.")
+            evidence.claims.append(claim)
         else:
-            _fill(claim, ours, theirs, metric, tables, sweep.declared)
-    used = {arm.baseline for arm in sweep.declared.arms}
-    lone = [arm.name for arm in sweep.declared.arms if arm.kind == "baseline" and arm.name not in used]
-    evidence.notes += [f"{name}: no method is compared with this baseline." for name in lone if name in labels]
+            evidence.notes.append(f"{arm.name}: no claim of the sweep compares this method.")
     unknown = sorted(set(labels) - {arm.name for arm in sweep.declared.arms}) if sweep.declared.arms else []
     evidence.notes += [f"{name}: this arm has trials here but is not declared by the sweep, so it is ignored." for name in unknown]
 
 
-def _fill(claim: Claim, method: Arm, baseline: Arm, metric: str, tables: Tables, declared: Declared) -> None:
+def _fill(claim: Claim, method: Arm, baseline: Arm, metric: str, tables: Tables, declared: Declared, pair: tuple[str, str]) -> None:
     ours, theirs = method.confirmed.set_index("seed"), baseline.confirmed.set_index("seed")
     if set(ours["dataset_sha"].dropna()) != set(theirs["dataset_sha"].dropna()):
         claim.notes.append("The two arms were confirmed on different data (dataset_sha differs), so they cannot be paired.")
@@ -196,7 +213,7 @@ def _fill(claim: Claim, method: Arm, baseline: Arm, metric: str, tables: Tables,
         claim.notes.append(f"No seed has {metric} in both arms.")
         return
     ids = zip(seeds, ours.loc[seeds, "trial_id"], theirs.loc[seeds, "trial_id"], strict=True)
-    known = {seed: max(declared.number(str(one), int(seed)) for one in both) for seed, *both in ids}
+    known = {seed: max(declared.number(str(one), int(seed), pair) for one in both) for seed, *both in ids}
     seeds.sort(key=lambda seed: (known[seed], seed))
     claim.history = _history([known[seed] for seed in seeds], declared)
     claim.ours = {int(seed): float(ours[metric][seed]) for seed in seeds}
@@ -217,8 +234,21 @@ def _fill(claim: Claim, method: Arm, baseline: Arm, metric: str, tables: Tables,
         at_equal_flops(replace(method, confirmed=ours), replace(baseline, confirmed=theirs), metric, tables.curves),
         at_equal_seconds(ours, theirs, metric, tables.curves),
     ]
+    claim.at_flops = _at_flops(claim, pd.concat([method.matched, ours, baseline.matched, theirs]), metric, tables)
     claim.notes += [note for panel in claim.panels for note in panel.notes]
     claim.notes += _note_extremes(ours, theirs, metric)
+
+
+def _at_flops(claim: Claim, runs: pd.DataFrame, metric: str, tables: Tables) -> Claim | None:
+    panel = claim.equal_flops
+    if panel is None or panel.metric != metric or list(panel.runs) != list(claim.ours):
+        return None
+    rows = runs.drop_duplicates("trial_id").set_index("trial_id", drop=False)
+    ours, theirs = (rows.loc[list(side)] for side in zip(*panel.runs.values(), strict=True))
+    scores = [dict(zip(claim.ours, map(float, side[metric]), strict=True)) for side in (ours, theirs)]
+    same = replace(claim, ours=scores[0], theirs=scores[1], leaked=None, stopping={}, panels=[], doubt=None, notes=[])
+    same.right, _ = _by_example(same, ours, theirs, metric, tables)
+    return same
 
 
 def _history(numbers: Sequence[int], declared: Declared) -> History:
@@ -249,7 +279,7 @@ def _note_extremes(ours: pd.DataFrame, theirs: pd.DataFrame, metric: str) -> lis
 def _note_tuning(claim: Claim, ours: pd.DataFrame, theirs: pd.DataFrame) -> None:
     """A control without gradient equals its baseline unless they were tuned to different values; then it measures the effect of tuning."""
     control = str(ours["control"].iloc[0])
-    if control not in ("zero", "monitor"):
+    if control not in ("zero", "monitor") or str(theirs["objective"].iloc[0]) != "none":
         return
     pairs = {name: (ours[name].iloc[0], theirs[name].iloc[0]) for name in TRAINING}
     apart = [

@@ -13,7 +13,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from analysis.inputs.preregistration import Declared
-from analysis.protocol.claim_statistics import ALL_SEEDS, LEVEL, UNDECLARED, Clean, Reason, Verdict, measure, without_leaked
+from analysis.protocol.claim_statistics import (
+    ALL_SEEDS,
+    LEVEL,
+    UNDECLARED,
+    Clean,
+    Reason,
+    Verdict,
+    at_flops,
+    measure,
+    simultaneous,
+    without_leaked,
+)
 from analysis.protocol.claims import Claim
 from analysis.stats import paired_tests
 from analysis.text_tables import counted, flops, named, points, sized
@@ -47,8 +58,11 @@ def rule(claims: Sequence[Claim], metric: str, margin: float, declared: Declared
         for verdict, p in zip(group, _holm([v.p_claim if v.clean is None else v.clean.p for v in group], size), strict=True):
             if verdict.clean is not None:
                 verdict.clean.p_holm = p
+        if kind == "claim":
+            _decide_at_flops(group, inside, metric, margin, declared, size)
         for verdict, claim in zip(group, inside, strict=True):
             verdict.family_size = size
+            verdict.simultaneous = simultaneous(verdict, claim)
             if verdict.difference is not None:
                 _decide(verdict, claim, claims, margin, declared)
         family |= {f"{kind}s": size, f"{kind}s tested": sum(v.p is not None for v in group)}
@@ -90,6 +104,24 @@ def _decide(verdict: Verdict, claim: Claim, others: Sequence[Claim], margin: flo
         verdict.verdict = "equivalent"
     elif significant and interval is not None and interval.high < 0:
         verdict.verdict = "worse"
+
+
+def _decide_at_flops(group: Sequence[Verdict], claims: Sequence[Claim], metric: str, margin: float, declared: Declared, size: int) -> None:
+    """Add what holds at equal FLOPs: a family of its own, by the same tests. `better` there is no verdict of the claim."""
+    found = [at_flops(claim, metric, margin, declared) for claim in claims]
+    holm = _holm([None if one is None else one.p for one in found], size)
+    same = _holm([None if one is None else one.p_equivalence for one in found], size)
+    for verdict, one, p, p_same in zip(group, found, holm, same, strict=True):
+        verdict.at_flops = one
+        if one is None:
+            continue
+        one.p_holm, one.p_equivalence_holm = p, p_same
+        if not _all_seeds(verdict, declared).holds:
+            continue
+        if p_same is not None and p_same < LEVEL:
+            one.verdict = "equivalent"
+        elif p is not None and p < LEVEL and one.interval is not None and not one.interval.low <= 0 <= one.interval.high:
+            one.verdict = "better" if one.interval.low > 0 else "worse"
 
 
 def _all_seeds(verdict: Verdict, declared: Declared) -> Reason:
@@ -151,15 +183,19 @@ def _not_stopping(claim: Claim, others: Sequence[Claim], margin: float) -> Reaso
     holds = max(gains.values()) >= margin if gains else None
     name = claim.method.partition("/")[0]
     twin_name, how = (name.removesuffix(NO_STOP), "with") if name.endswith(NO_STOP) else (name + NO_STOP, "without")
-    for twin in others:
-        same = (twin.task, twin.family, twin.model) == (claim.task, claim.family, claim.model)
-        if not same or twin.method.partition("/")[0] != twin_name or not twin.ours:
-            continue
+    alike = [other for other in others if (other.task, other.family, other.model) == (claim.task, claim.family, claim.model)]
+    twins = [other for other in alike if other.method.partition("/")[0] == twin_name and other.ours]
+    for twin in [twin for twin in twins if _stopped_name(twin.baseline) == _stopped_name(claim.baseline)] or twins:
         gap = sum(twin.ours.values()) / len(twin.ours) - sum(twin.theirs.values()) / len(twin.theirs)
         text += f"; {how} a trained end of turn {points(gap)} points (n = {len(twin.ours)} seeds)"
         if how == "with" and gap < margin:
             holds = False
     return Reason(STOPPING, holds, text)
+
+
+def _stopped_name(arm: str | None) -> str:
+    """The method of an arm without the suffix of one that does not train the end of turn."""
+    return (arm or "").partition("/")[0].removesuffix(NO_STOP)
 
 
 def _p_text(verdict: Verdict) -> str:

@@ -25,6 +25,7 @@ from jepa_ray.results import FLOPS_ALIKE
 LEVEL = 0.95
 TOO_FAR = 0.05
 """Share below the budget from which a matched run is no match: its last step, which did not fit, is too large a part of few steps."""
+AS_CONFIRMED = "as confirmed"
 WITHIN = f"within {100 * FLOPS_ALIKE:.0f} %"
 Curves = Mapping[str, pd.DataFrame]
 """trial_id -> validation curve: `value`, `step`, FLOPs (both counts) and `train_seconds` of every evaluation, sorted by step."""
@@ -39,7 +40,7 @@ class Panel:
     metric: str
     """What is compared; a `val_` metric if it is read off validation curves."""
     by_seed: dict[int, float] = field(default_factory=dict)
-    """Method minus baseline at the seeds that could be compared, ascending."""
+    """Method minus baseline at the seeds that could be compared."""
     spent: float | None = None
     """What both have spent, mean over these seeds: optimizer steps, training FLOPs or seconds; None if unknown."""
     how: str = ""
@@ -47,11 +48,18 @@ class Panel:
     notes: tuple[str, ...] = ()
     unit: str = ""
     """Of `spent`; empty if `at` names it."""
+    runs: dict[int, tuple[str, str]] = field(default_factory=dict)
+    """Seed -> the trials (method's, baseline's) whose scores are compared; empty if validation curves are."""
 
     @property
     def difference(self) -> float | None:
         """Mean over seeds; None without one."""
         return float(np.mean(list(self.by_seed.values()))) if self.by_seed else None
+
+    @property
+    def as_confirmed(self) -> bool:
+        """Whether the scores are those of the confirmation itself."""
+        return self.how.startswith(AS_CONFIRMED)
 
     @property
     def seeds(self) -> int:
@@ -92,10 +100,11 @@ def at_equal_steps(ours: pd.DataFrame, theirs: pd.DataFrame, metric: str, curves
     steps = np.array([ours["steps"], theirs["steps"]], dtype=float)
     gaps = _by_seed(ours, theirs, metric)
     if not np.isfinite(steps).all():
-        return Panel("equal steps", metric, gaps, None, "as confirmed; the trials table does not contain the number of steps")
+        how = f"{AS_CONFIRMED}; the trials table does not contain the number of steps"
+        return Panel("equal steps", metric, gaps, None, how, runs=_trials(ours, theirs))
     if (steps[0] != steps[1]).any():  # the number of epochs or the batch size was searched
         return _on_curves("equal steps", "step", ours, theirs, metric, curves)
-    return Panel("equal steps", metric, gaps, float(steps[0].mean()), "as confirmed")
+    return Panel("equal steps", metric, gaps, float(steps[0].mean()), AS_CONFIRMED, runs=_trials(ours, theirs))
 
 
 def at_equal_flops(ours: Arm, theirs: Arm, metric: str, curves: Curves) -> Panel:
@@ -115,7 +124,7 @@ def _at_flops(ours: Arm, theirs: Arm, metric: str, curves: Curves, cost: str) ->
     if same.all():
         gaps = _by_seed(ours.confirmed, theirs.confirmed, metric)
         how = f"both arms cost the same {WITHIN}, so {metric} is compared directly"
-        return Panel("equal FLOPs", metric, gaps, float(spent.min(axis=0).mean()), how)
+        return Panel("equal FLOPs", metric, gaps, float(spent.min(axis=0).mean()), how, runs=_trials(ours.confirmed, theirs.confirmed))
     matched, notes = _matched(ours, theirs, metric, same, cost)
     if matched:
         below, steps = max((pair.below, pair.steps) for pair in matched.values())
@@ -127,7 +136,8 @@ def _at_flops(ours: Arm, theirs: Arm, metric: str, curves: Curves, cost: str) ->
         how += f", {int(same.sum())} of {len(matched)} seeds at the same cost {WITHIN} anyway" if same.any() else ""
         how += f", matched runs up to {below:.1%} below the budget" if below > FLOPS_ALIKE else ""
         flops = float(np.mean([pair.flops for pair in matched.values()]))
-        return Panel("equal FLOPs", metric, {seed: pair.gap for seed, pair in matched.items()}, flops, how, notes)
+        gaps, runs = ({seed: getattr(pair, name) for seed, pair in matched.items()} for name in ("gap", "runs"))
+        return Panel("equal FLOPs", metric, gaps, flops, how, notes, runs=runs)
     return replace(_on_curves("equal FLOPs", cost, ours.confirmed, theirs.confirmed, metric, curves), notes=notes)
 
 
@@ -148,11 +158,12 @@ def at_equal_seconds(ours: pd.DataFrame, theirs: pd.DataFrame, metric: str, curv
 
 @dataclass(frozen=True)
 class _Pair:
-    """One seed at equal FLOPs: method minus baseline, the cheaper arm's FLOPs, and of the matched run the share by which it stayed below
-    them, and its number of steps."""
+    """One seed at equal FLOPs: method minus baseline, the cheaper arm's FLOPs, the trials compared (method's, baseline's), and of the
+    matched run the share by which it stayed below them, and its number of steps."""
 
     gap: float
     flops: float
+    runs: tuple[str, str]
     below: float = 0.0
     steps: int = 0
 
@@ -176,7 +187,7 @@ def _matched(ours: Arm, theirs: Arm, metric: str, same: Any, cost: str) -> tuple
         pair = {True: (ours, ours.confirmed.loc[seed]), False: (theirs, theirs.confirmed.loc[seed])}
         a, b = pair[True][1], pair[False][1]
         if same[place]:
-            pairs[int(seed)] = _Pair(float(a[metric] - b[metric]), float(min(a[cost], b[cost])))
+            pairs[int(seed)] = _Pair(float(a[metric] - b[metric]), float(min(a[cost], b[cost])), (str(a["trial_id"]), str(b["trial_id"])))
             continue
         is_ours = bool(a[cost] > b[cost])
         (arm, expensive), (_, cheap) = pair[is_ours], pair[not is_ours]
@@ -186,7 +197,9 @@ def _matched(ours: Arm, theirs: Arm, metric: str, same: Any, cost: str) -> tuple
             missing.append(int(seed))
             continue
         gap, flops = float(run[metric] - cheap[metric]), float(cheap[cost])
-        pairs[int(seed)] = _Pair(gap if is_ours else -gap, flops, 1 - float(run[cost]) / flops, int(run["steps"]))
+        runs = (str(run["trial_id"]), str(cheap["trial_id"]))
+        below = 1 - float(run[cost]) / flops
+        pairs[int(seed)] = _Pair(gap if is_ours else -gap, flops, runs if is_ours else runs[::-1], below, int(run["steps"]))
     if len(pairs) == int(np.sum(same)):  # no matched run: curves are better than the few seeds that happen to cost the same
         pairs = {}
     if missing:
@@ -247,6 +260,11 @@ def _on_curves(at: str, column: str, ours: pd.DataFrame, theirs: pd.DataFrame, m
 
 def _by_seed(ours: pd.DataFrame, theirs: pd.DataFrame, metric: str) -> dict[int, float]:
     return dict(zip(map(int, ours.index), map(float, ours[metric] - theirs[metric]), strict=True))
+
+
+def _trials(ours: pd.DataFrame, theirs: pd.DataFrame) -> dict[int, tuple[str, str]]:
+    pairs = zip(ours.index, ours["trial_id"], theirs["trial_id"], strict=True)
+    return {int(seed): (str(a), str(b)) for seed, a, b in pairs}
 
 
 def _on_validation(metric: str) -> str:

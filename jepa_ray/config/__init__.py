@@ -3,7 +3,8 @@
 `plan/load.py` reads YAML, `plan/checks/` checks rules between keys, `space.py` defines distributions. Imports pydantic only.
 """
 
-from jepa_ray.config.comparison import Arm, Kind, arms, compared, grown
+from jepa_ray.config.comparison import Arm, Comparison, Kind, arms, comparisons, grown, possible
+from jepa_ray.config.confirm import ConfirmConfig
 from jepa_ray.config.laws import auto_without_checkpoint, default_families, two_tasks, used_seed
 from jepa_ray.config.objective import (
     IN_SEQUENCE,
@@ -17,7 +18,6 @@ from jepa_ray.config.sweep import (
     MASKED_METRICS,
     VALIDATION_METRICS,
     BaseConfig,
-    ConfirmConfig,
     CrossEntropyConfig,
     SchedulerConfig,
     SearchConfig,
@@ -50,6 +50,7 @@ __all__ = [
     "VALIDATION_METRICS",
     "Arm",
     "BaseConfig",
+    "Comparison",
     "ConfirmConfig",
     "CrossEntropyConfig",
     "DataConfig",
@@ -78,11 +79,12 @@ __all__ = [
     "auto_without_checkpoint",
     "canonical",
     "columns",
-    "compared",
+    "comparisons",
     "config_id",
     "default_families",
     "grown",
     "masked_misfit",
+    "possible",
     "two_tasks",
     "used_seed",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from jepa_ray.config.record import is_none, show
@@ -29,3 +29,17 @@ def default_families(tree: Mapping[str, Any]) -> tuple[str, ...]:
 def two_tasks(task: str, data_task: str) -> str:
     """Error sentence for a `data.task` that differs from `task`."""
     return f"is {data_task!r}, but task is {task!r}; drop data.task"
+
+
+def claim_fault(claims: Sequence[tuple[str, str]] | str | None, methods: Collection[str]) -> str | None:
+    """Error sentence for claims that no methods of the sweep can settle; None if there is nothing wrong."""
+    pairs = [] if claims is None or isinstance(claims, str) else list(claims)
+    for place, (method, other) in enumerate(pairs):
+        for name in (method, other):
+            if name not in methods:
+                return f"claims: {show(name)} is not a method of this sweep; its methods are {', '.join(methods)}"
+        if method == other:
+            return f"claims: {show(method)} is compared with itself; name two methods"
+        if {method, other} in [set(pair) for pair in pairs[:place]]:
+            return f"claims: {show(method)} and {show(other)} are compared twice; drop one of the two pairs"
+    return None

@@ -1,6 +1,6 @@
 """What a sweep is: arms, space, search, confirmation, resources. Records are frozen and refuse unknown keys.
 
-Imports pydantic, `space`, and the records of a trial and of its resources only.
+Imports pydantic, `space`, and the records of a trial, of its confirmation and of its resources only.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from typing import Any, Literal
 
 from pydantic import Field, field_serializer, field_validator, model_validator
 
+from jepa_ray.config.confirm import ConfirmConfig
 from jepa_ray.config.controls import add_controls, stored_names
-from jepa_ray.config.laws import auto_without_checkpoint, default_families, two_tasks, used_seed
+from jepa_ray.config.laws import auto_without_checkpoint, claim_fault, default_families, two_tasks, used_seed
 from jepa_ray.config.objective import ObjectiveConfig
 from jepa_ray.config.rates import with_adapter_rate
 from jepa_ray.config.record import Record, show
@@ -130,50 +131,6 @@ class SchedulerConfig(Record):
         return "step" if self.time_attr == "step" else "epoch"
 
 
-class ConfirmConfig(Record):
-    """Retrains the best configuration of each arm on fresh seeds and scores it once on the test split."""
-
-    seeds: tuple[int, ...] = (82, 23, 37, 84, 4)
-    """Fresh seeds, the same for all arms so that differences are paired; the paper's five by default. If empty, no confirmation."""
-    margin: float = Field(0.01, gt=0, lt=1)
-    """Smallest difference that matters, as a share of the test examples: 0.01 is one percentage point."""
-    equal_flops: bool = True
-    """For each seed, retrain the more expensive of a method and its baseline with the cheaper one's counted training FLOPs and a schedule
-    that ends there (stage `matched`). Skipped for controls, and if the two costs are within 2 % of each other."""
-    race: tuple[int, ...] = ()
-    """Interim looks, as numbers of seeds such as [3, 5, 10]: comparisons that are decided or hopeless at a look are not continued. The last
-    look is all seeds. If empty, every arm runs on every seed."""
-    keep: Literal["best", "all", "none"] = "best"
-    """Which trained models stay in `results/NAME/models/` (causal models; for masked encoders see `base.masked.keep_checkpoints`). best: of
-    each arm, that of the seed with the median test accuracy (of an even number of seeds the lower median, of equal seeds the first). As the
-    median is known at the end only, the disk must hold the models of all seeds during the confirmation. all: those of every seed. none: no
-    weights. May change from one run to the next; a model that was not kept is not trained again."""
-    pilot: str | None = None
-    """Folder of an earlier sweep from which `--dry-run` takes the spread over seeds and examples. If null, `sd_seed` and `discordance`."""
-    sd_seed: float | None = Field(None, ge=0, lt=1)
-    """For the plan: standard deviation over seeds of the paired difference in accuracy. If null, the assumption of `analysis.planning`."""
-    discordance: float | None = Field(None, gt=0, le=1)
-    """For the plan: share of test examples on which two arms disagree. If null, the assumption of `analysis.planning`."""
-
-    @field_validator("seeds")
-    @classmethod
-    def _distinct(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        if len(set(value)) != len(value):
-            raise ValueError(f"must be distinct seeds, got {show(value)}; drop the repeated one")
-        if any(seed < 0 for seed in value):
-            raise ValueError(f"must all be at least 0, got {show(value)}")
-        return value
-
-    @model_validator(mode="after")
-    def _looks_at_seeds(self) -> ConfirmConfig:
-        if self.race and (list(self.race) != sorted(set(self.race)) or self.race[0] < 2 or self.race[-1] != len(self.seeds)):
-            raise ValueError(
-                f"race must rise from at least 2 seeds to all {len(self.seeds)} of confirm.seeds, got {show(self.race)}; "
-                f"e.g. race: [{min(3, len(self.seeds))}, {len(self.seeds)}]"
-            )
-        return self
-
-
 class SweepConfig(Record):
     """A sweep: arms = families x tasks x methods, each searched over `space` with the same budget."""
 
@@ -199,6 +156,9 @@ class SweepConfig(Record):
     controls: tuple[Literal["lambda_zero", "monitor", "shuffled", "constant_target", "stop_token"], ...] = ()
     """Controls of every method with a JEPA term, added as methods (`jepa-shuffled`). lambda_zero: term computed but weighted 0. monitor:
     measured without gradient. shuffled: pairs exchanged. constant_target: one target. stop_token: end of turn untrained (baselines too)."""
+    claims: Literal["all"] | tuple[tuple[str, str], ...] | None = None
+    """Comparisons that the verdict decides: pairs such as [[infonce, jepa], [jepa, baseline]], or `all` (every two methods, without
+    controls). If null, every method is compared with its baseline. Controls are compared with theirs in any case."""
     space: dict[str, Distribution] = Field(default_factory=dict)
     """Parameter (`optim.learning_rate`, `objective.lambda`, `lora.r`) -> distribution of the values to search."""
     search: SearchConfig = SearchConfig()
@@ -331,6 +291,12 @@ class SweepConfig(Record):
     def _auto_needs_a_checkpoint(self) -> SweepConfig:
         if "auto" in self.families and (isinstance(self.model, str) or "auto" in self.model) and self.model_of("auto") in ("tiny", "paper"):
             raise ValueError(auto_without_checkpoint(self.model_of("auto")))
+        return self
+
+    @model_validator(mode="after")
+    def _claims_of_methods(self) -> SweepConfig:
+        if why := claim_fault(self.claims, self.methods):
+            raise ValueError(why)
         return self
 
     @model_validator(mode="after")

@@ -32,7 +32,7 @@ from jepa_ray.orchestration.keeping import check_room, clean, settle
 from jepa_ray.orchestration.mailbox import Mailbox
 from jepa_ray.orchestration.progress import Beats
 from jepa_ray.orchestration.recipes import Prepare, RunTrial
-from jepa_ray.orchestration.selection import Decide, confirmations, matched, race, select
+from jepa_ray.orchestration.selection import Decide, Further, confirmations, matched, race, select
 from jepa_ray.orchestration.stages import FixedJobs, Identities, Listener, Search
 from jepa_ray.orchestration.trackers import trackers
 from jepa_ray.orchestration.tracking import tracking
@@ -61,11 +61,12 @@ def run_sweep(
     prepare_one: Prepare | None = None,
     run_trial: RunTrial | None = None,
     decide: Decide | None = None,
+    further: Further | None = None,
 ) -> Outcome:
     """Run the whole sweep, or resume it.
 
     `prepare_one` and `run_trial` replace the real functions (tests, benchmarks). `decide` is a race's rule for stopping comparisons;
-    without it, all arms run on all seeds.
+    without it, all arms run on all seeds. `further` adds seeds after a look at the results until it returns none.
     """
     interrupt = interrupt or Interrupt()
     arms = results.declare_arms(folder, sweep)
@@ -119,12 +120,20 @@ def run_sweep(
                     going, sentences = race(sweep, folder, selection, going, look, identify=identify, decide=decide)
                     for sentence in sentences:
                         listener.say(sentence)
+            while True:
+                pairs, sentences = matched(sweep, folder, selection, identify) if sweep.confirm.equal_flops else ([], [])
+                for sentence in sentences:
+                    listener.say(sentence)
+                if pairs:
+                    run_list("matched", pairs)
+                more, sentences = further(sweep.confirm.seeds) if further is not None else ((), [])
+                for sentence in sentences:
+                    listener.say(sentence)
+                if not more:
+                    break
+                sweep = sweep.model_copy(update={"confirm": sweep.confirm.model_copy(update={"seeds": more})})
+                run_list("confirm", confirmations(selection, going, more))
             settle(sweep, folder, selection, identify, listener.say)
-            pairs, sentences = matched(sweep, folder, selection, identify) if sweep.confirm.equal_flops else ([], [])
-            for sentence in sentences:
-                listener.say(sentence)
-            if pairs:
-                run_list("matched", pairs)
     missing = [arm.name for arm in arms if sweep.confirm.seeds and arm.name not in selection]
     failed = [row for row in results.finished(folder).values() if row["state"] == "FAILED" and row["config_id"] not in unprepared]
     return Outcome(failed=failed, unconfirmed=missing)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from jepa_ray import results
-from jepa_ray.config import SweepConfig, TrialConfig, canonical, compared
+from jepa_ray.config import SweepConfig, TrialConfig, canonical, comparisons
 from jepa_ray.orchestration.jobs import confirmation
 from jepa_ray.orchestration.stages import Listener, Search
 from jepa_ray.orchestration.studies import digest
@@ -21,6 +21,8 @@ from jepa_ray.system import atomic
 
 Decide = Callable[[Sequence[float], int], tuple[bool, str]]
 """(paired differences by seed, look in seeds) -> whether the comparison continues, and why."""
+Further = Callable[[Sequence[int]], tuple[tuple[int, ...], list[str]]]
+"""Seeds that have run -> all seeds to run until the next look at the results (none: no further one), and sentences on why."""
 Identify = Callable[[str, TrialConfig], str]
 """(arm, configuration) -> config_id."""
 
@@ -98,7 +100,7 @@ def race(
 ) -> tuple[list[str], list[str]]:
     """The arms of `going` that run on more seeds after the first `look` seeds, and a sentence for each comparison that ends.
 
-    A baseline continues as long as one of its comparisons does; an arm without a baseline always continues. Differences are in the
+    An arm continues as long as one of its comparisons does; an arm without a comparison always continues. Differences are in the
     verdict's metric, regardless of the metric that the search selected by.
     """
     rows, seeds = results.finished(folder), sweep.confirm.seeds[:look]
@@ -109,8 +111,9 @@ def race(
         return {seed: score for seed, score in complete.items() if score is not None}
 
     sentences, on = [], set()
-    pairs = {arm: twin for arm, twin in compared(results.read_arms(folder)).items() if arm in going and twin in selection}
-    for arm, twin in pairs.items():
+    declared = [(one.arm, one.other) for one in comparisons(results.read_arms(folder))]
+    pairs = [(arm, twin) for arm, twin in declared if arm in going and twin in selection]
+    for arm, twin in pairs:
         ours, theirs = scores(arm), scores(twin)
         differences = [ours[seed] - theirs[seed] for seed in seeds if seed in ours and seed in theirs]
         continues, reason = decide(differences, look)
@@ -118,14 +121,14 @@ def race(
             on |= {arm, twin}
         else:
             sentences.append(f"{arm} against {twin} ends after {look} of {len(sweep.confirm.seeds)} seeds: {reason}")
-    on |= {arm for arm in going if arm not in pairs and arm not in pairs.values()}
+    on |= set(going) - {arm for pair in pairs for arm in pair}
     return [arm for arm in going if arm in on], sentences
 
 
 def matched(
     sweep: SweepConfig, folder: Path, selection: Mapping[str, TrialConfig], identify: Identify
 ) -> tuple[list[tuple[str, TrialConfig]], list[str]]:
-    """For each seed, the more expensive of every method and its baseline, with the training FLOPs of the cheaper one as its budget.
+    """For each seed, the more expensive of every two arms of a claim, with the training FLOPs of the cheaper one as its budget.
 
     Also returns a sentence for each pair that cannot be matched because its trials lack `train_flops_unpacked`, the unit of budgets.
     Excluded: controls, pairs whose costs agree within `results.FLOPS_ALIKE`, and sweeps with a first stage or masked encoders.
@@ -134,10 +137,10 @@ def matched(
         return [], []  # there is no obvious way to split a budget over two stages; masked encoders have none
     rows, out = results.finished(folder), []
     uncounted: dict[tuple[str, str], list[int]] = {}
-    claims = compared(results.read_arms(folder), controls=False)
-    claims = {arm: twin for arm, twin in claims.items() if arm in selection and twin in selection}
+    declared = [(one.arm, one.other) for one in comparisons(results.read_arms(folder), controls=False)]
+    claims = [(arm, twin) for arm, twin in declared if arm in selection and twin in selection]
     for seed in sweep.confirm.seeds:
-        for arm, twin in claims.items():
+        for arm, twin in claims:
             configs = {name: confirmation(selection[name], seed) for name in (arm, twin)}
             pair = {name: rows.get(identify(name, config), {}) for name, config in configs.items()}
             if any(row.get("state") != "COMPLETE" for row in pair.values()):
@@ -150,7 +153,8 @@ def matched(
                 continue
             expensive = max(spent, key=lambda name: spent[name])
             optim = configs[expensive].optim.model_copy(update={"max_train_flops": min(spent.values())})
-            out.append((expensive, configs[expensive].model_copy(update={"optim": optim})))
+            run = (expensive, configs[expensive].model_copy(update={"optim": optim}))
+            out += [run] if run not in out else []  # two claims may need the same run
     sentences = [
         f"{arm} against {twin}: not matched at equal FLOPs on {'seeds' if len(seeds) > 1 else 'seed'} {', '.join(map(str, seeds))}, as not "
         "both trials have train_flops_unpacked, the unit of FLOPs budgets (earlier versions did not write it)."

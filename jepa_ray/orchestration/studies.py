@@ -256,9 +256,10 @@ class ArmStudy:
 
 
 def identity(sweep: SweepConfig) -> dict[str, Any]:
-    """What identifies a sweep: everything except its name, its output folder, its resources, its trackers and which models it keeps."""
-    tree = {key: value for key, value in canonical(sweep).items() if key not in FREE}
-    return tree | {"confirm": {key: value for key, value in tree["confirm"].items() if key != "keep"}}
+    """What identifies a sweep: everything except its name, its output folder, its resources, its trackers, which models it keeps, what it
+    claims, and how long it goes on."""
+    tree = {key: value for key, value in canonical(sweep).items() if key not in (*FREE, "claims")}
+    return tree | {"confirm": {key: value for key, value in tree["confirm"].items() if key not in ("keep", "until", "max_seeds")}}
 
 
 def digest(sweep: SweepConfig) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jepa_ray.config import Arm, CrossEntropyConfig, ObjectiveConfig, SweepConfig, TrialConfig, canonical, compared
+from jepa_ray.config import Arm, CrossEntropyConfig, ObjectiveConfig, SweepConfig, TrialConfig, canonical, comparisons
 from jepa_ray.config.space import Distribution, enumerate_grid
 from jepa_ray.data.datasets import task_of
 from jepa_ray.models.footprint import Training
@@ -172,10 +172,10 @@ def canonical_without_none(record: CrossEntropyConfig | None) -> dict[str, Any]:
 
 
 def most_matched(sweep: SweepConfig, declared: Sequence[Arm]) -> int:
-    """Number of runs at equal FLOPs if every method differs from its baseline in cost. Controls have no such runs."""
+    """Number of runs at equal FLOPs if the two arms of every claim differ in cost. Controls have no such runs."""
     if not sweep.confirm.equal_flops or sweep.pretrain is not None or sweep.base.masked is not None:
         return 0
-    return len(compared(declared, controls=False)) * len(sweep.confirm.seeds)
+    return len(comparisons(declared, controls=False)) * len(sweep.confirm.seeds)
 
 
 def total_trials(sweep: SweepConfig, declared: Sequence[Arm]) -> int:

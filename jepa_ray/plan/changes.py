@@ -20,6 +20,7 @@ EXTENDABLE = (
     "methods",
     "cross_entropy",
     "controls",
+    "claims",
     "families",
     "model",
 )
@@ -30,7 +31,14 @@ LISTS = ("families", "controls")
 ABSENT = "no such method"
 Keys = tuple[str, ...]
 """Path of a value in a sweep file."""
-ADDED: Mapping[Keys, str] = MappingProxyType({("base", "model", "attention"): "auto", ("base", "model", "compile"): "auto"})
+ADDED: Mapping[Keys, Any] = MappingProxyType(
+    {
+        ("base", "model", "attention"): "auto",
+        ("base", "model", "compile"): "auto",
+        ("confirm", "until"): "planned",
+        ("confirm", "max_seeds"): 40,
+    }
+)
 """Keys that files of earlier versions lack, and their defaults, where these are not null. They leave the sweep as it was."""
 FORMER: Mapping[Keys, Any] = MappingProxyType({("base", "evaluation", "batch_size"): 64})
 """Keys whose default is null today, and the value that earlier versions wrote for it. Both are one configuration (`config_id`)."""
@@ -50,7 +58,7 @@ def _is_free(key: Keys) -> bool:
     return key[0] in FREE or ".".join(key) in FREE
 
 
-def _missing(key: Keys) -> str | None:
+def _missing(key: Keys) -> Any:
     """The value of a key that a file lacks: the default that a later version has added, which is null except for ADDED. For methods it is
     ABSENT, because null is a baseline."""
     return ABSENT if key[0] == "methods" else ADDED.get(key)

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from jepa_ray.config import Arm, ObjectiveConfig, SweepConfig, canonical, rates
+from jepa_ray.config import Arm, ObjectiveConfig, SweepConfig, canonical, comparisons, rates
 from jepa_ray.config.record import show
 from jepa_ray.config.space import enumerate_grid
 from jepa_ray.data.datasets import OWN
@@ -147,9 +147,10 @@ def describe(
         *_pretraining(sweep),
         f"  search    {search.algorithm}, {_count(search.num_trials, 'trial')} per arm, by {search.metric} ({search.mode}); "
         f"seed {sweep.base.seed}; early stopping: {stopping}",
-        f"  confirm   best of each arm on seeds {', '.join(map(str, seeds))}, scored once on the test split"
+        f"  confirm   best of each arm on seeds {', '.join(map(str, seeds))}, scored once on the test split{_until(sweep)}"
         if seeds
         else "  confirm   none",
+        *_claims(sweep, declared),
         f"  total     {total} = {_count(total_trials(sweep, declared), 'run')}{again}",
         "  space",
         *table(searched or [("    (empty)", "every trial of an arm is the same")]),
@@ -180,6 +181,23 @@ def _warm_start(sweep: SweepConfig, declared: Sequence[Arm]) -> list[str]:
     missing = [folder for folder in search.warm_start if not Path(folder).is_dir()]
     lines = [f"{name}: {start.text()}" for name, start in reversed(read.items())] if len(missing) < len(search.warm_start) else []
     return [*lines, *(f"{folder} no longer exists; arms that have started keep its suggestions" for folder in missing)]
+
+
+def _claims(sweep: SweepConfig, declared: Iterable[Arm]) -> list[str]:
+    """What the verdict compares, by method, if the file says so."""
+    if sweep.claims is None:
+        return []
+    methods = {arm.name: arm.method for arm in declared}
+    claims = comparisons(list(declared), controls=False)
+    pairs = dict.fromkeys(f"{methods[one.arm]} against {methods[one.other]}" for one in claims)
+    return [f"  claims    {_count(len(claims), 'claim')}: {', '.join(pairs) or 'none'}"]
+
+
+def _until(sweep: SweepConfig) -> str:
+    """What follows the planned seeds."""
+    if sweep.confirm.until == "planned":
+        return ""
+    return f"; then more, up to {sweep.confirm.max_seeds}, until every claim is decided or hopeless"
 
 
 def _pretraining(sweep: SweepConfig) -> list[str]:

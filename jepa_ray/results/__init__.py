@@ -1,6 +1,6 @@
 """The tables of a sweep: columns, readers, the arms table, one trial's result. `analysis` may import nothing else of the package."""
 
-from jepa_ray.config import VALIDATION_METRICS, Arm
+from jepa_ray.config import VALIDATION_METRICS, Arm, Comparison, comparisons, possible
 from jepa_ray.results.arms import declare_arms, declared_before, read_arms, write_arms
 from jepa_ray.results.damaged import damage, files, unreadable
 from jepa_ray.results.kept import (
@@ -14,7 +14,7 @@ from jepa_ray.results.kept import (
     unreadable_models,
     waiting_folder,
 )
-from jepa_ray.results.looks import LOOKS, Look, read_looks, record_look
+from jepa_ray.results.looks import LOOKS, Look, planned_seeds, read_looks, record_look
 from jepa_ray.results.provenance import now, provenance
 from jepa_ray.results.schema import (
     ARMS,
@@ -61,6 +61,7 @@ __all__ = [
     "TRIALS",
     "VALIDATION_METRICS",
     "Arm",
+    "Comparison",
     "Filters",
     "KeptModel",
     "Look",
@@ -71,6 +72,7 @@ __all__ = [
     "attempt_id",
     "attempt_of",
     "best_trial",
+    "comparisons",
     "damage",
     "declare_arms",
     "declared_before",
@@ -81,6 +83,8 @@ __all__ = [
     "model_damage",
     "model_folder",
     "now",
+    "planned_seeds",
+    "possible",
     "provenance",
     "read_arms",
     "read_embeddings",

@@ -68,7 +68,7 @@ def read_arms(folder: Path) -> list[Arm]:
             "it from sweep.yaml"
         )
     if rows is not None:
-        return [Arm(name=row.pop("arm"), **row) for row in rows]
+        return [Arm(name=row.pop("arm"), **{**row, "against": None if row["against"] is None else tuple(row["against"])}) for row in rows]
     try:
         return grown(declared_before(folder), _arms_of(plan))
     except ValidationError as error:

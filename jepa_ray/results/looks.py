@@ -1,4 +1,4 @@
-"""looks.json: which confirmed trials were known at which look at the results. It only ever grows.
+"""looks.json: which confirmed trials were known, and what was claimed of them, at which look at the results. It only ever grows.
 
 A look is the moment at which a verdict on a finished comparison was printed, or at which a sweep with confirmed trials was changed. How
 much of the 5 % error a verdict may spend depends on the looks before it (`analysis/stats/looks.py`), so they are recorded, not guessed.
@@ -11,6 +11,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from jepa_ray.config import Arm, Comparison
+from jepa_ray.results.arms import read_arms
 from jepa_ray.results.provenance import now
 from jepa_ray.results.tables import finished
 from jepa_ray.system import atomic
@@ -31,7 +33,22 @@ class Look:
     race: tuple[int, ...]
     """`confirm.race` at that time; empty without a race."""
     trials: dict[str, int]
-    """Id -> seed of the confirmed trials that became known at this look; empty in a folder that did not record its looks."""
+    """Id -> seed of the confirmed trials that became known at this look."""
+    planned: tuple[int, ...] = ()
+    """Seeds that were planned when the results were seen and its verdict asked for more (`confirm.until`), these included."""
+    claims: tuple[tuple[str, str], ...] | None = None
+    """The two arms of each comparison that was declared at that time. None: those of every arm with its baseline (earlier versions)."""
+
+    @property
+    def guessed(self) -> bool:
+        """Whether the folder did not record this look, so that it stands for all trials on its seeds."""
+        return not self.trials and self.claims is None
+
+    def declared(self, arms: Sequence[Arm]) -> set[tuple[str, str]]:
+        """The two arms of each comparison that was declared at that time."""
+        if self.claims is not None:
+            return set(self.claims)
+        return {(arm.name, arm.baseline) for arm in arms if arm.baseline is not None}
 
 
 def read_looks(folder: Path) -> list[Look]:
@@ -46,6 +63,8 @@ def read_looks(folder: Path) -> list[Look]:
                 seeds=tuple(map(int, row["seeds"])),
                 race=tuple(map(int, row["race"])),
                 trials={str(trial): int(seed) for trial, seed in row["trials"].items()},
+                planned=tuple(map(int, row.get("planned") or ())),
+                claims=None if row.get("claims") is None else tuple((str(arm), str(other)) for arm, other in row["claims"]),
             )
             for row in rows
         ]
@@ -58,11 +77,26 @@ def read_looks(folder: Path) -> list[Look]:
         ) from error
 
 
-def record_look(folder: Path, why: str, seeds: Sequence[int], race: Sequence[int], arms: Collection[str] | None = None) -> None:
-    """Add a look at the COMPLETE confirmations of these arms (None: of all), unless none of them is new.
+def planned_seeds(seeds: Sequence[int], looks: Sequence[Look]) -> tuple[int, ...]:
+    """The seeds of `confirm.seeds`, followed by those that looks have added."""
+    return tuple(dict.fromkeys([*seeds, *(seed for look in looks for seed in look.planned)]))
 
-    A folder that was changed before it recorded anything goes on without: each of its `sweep-N.yaml` counts as a look, and a record that
-    begins now would forget those.
+
+def record_look(
+    folder: Path,
+    why: str,
+    seeds: Sequence[int],
+    race: Sequence[int],
+    claims: Sequence[Comparison],
+    arms: Collection[str] | None = None,
+    *,
+    planned: Sequence[int] = (),
+) -> None:
+    """Add a look at the COMPLETE confirmations of these arms (None: of all), unless neither a trial nor a claim about known trials is new.
+
+    `seeds`, `race` and `claims` are what was declared when the results were seen, `planned` the seeds that run next by themselves. A folder
+    that was changed before it recorded anything goes on without: each of its `sweep-N.yaml` counts as a look, and a record that begins now
+    would forget those.
     """
     if not (folder / LOOKS).exists() and any(folder.glob("sweep-*.yaml")):
         return
@@ -71,7 +105,9 @@ def record_look(folder: Path, why: str, seeds: Sequence[int], race: Sequence[int
     rows = finished(folder).values()
     confirmed = [row for row in rows if row["stage"] == "confirm" and row["state"] == "COMPLETE" and (arms is None or row["arm"] in arms)]
     new = {str(row["trial_id"]): int(row["seed"]) for row in confirmed if row["trial_id"] not in known}
-    if not new:
+    here, pairs = {row["arm"] for row in confirmed}, tuple((claim.arm, claim.other) for claim in claims)
+    late = bool(before) and any({*pair} <= here for pair in set(pairs) - before[-1].declared(read_arms(folder)))
+    if not new and not late:
         return
-    look = Look(looked_at=now(), why=why, seeds=tuple(seeds), race=tuple(race), trials=new)
+    look = Look(looked_at=now(), why=why, seeds=tuple(seeds), race=tuple(race), trials=new, planned=tuple(planned), claims=pairs)
     atomic.write_text(folder / LOOKS, json.dumps({"looks": [asdict(one) for one in (*before, look)]}, indent=2) + "\n")

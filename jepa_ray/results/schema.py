@@ -244,7 +244,12 @@ COLUMNS: dict[str, dict[str, Column]] = {
         "family": Column(TEXT, "Name of the model family."),
         "task": Column(TEXT, "Name of the task."),
         "kind": Column(TEXT, "`baseline`, `claim` or `control`."),
-        "baseline": Column(TEXT, "The arm that a claim or control is compared with. Null for a baseline, or if no baseline fits."),
+        "baseline": Column(
+            TEXT, "The arm without a JEPA term that belongs to a claim or control. Null for a baseline, or if no baseline fits."
+        ),
+        "against": Column(
+            pa.list_(TEXT), "Arms that this one is claimed to differ from. Null: a claim from its baseline, others from none."
+        ),
     },
 }
 """The columns of the tables other than trials."""
@@ -264,11 +269,13 @@ ARMS = _schema(COLUMNS["arms"])
 
 def unsound_arms(rows: list[dict[str, Any]]) -> str | None:
     """What is wrong with the rows of an arms table; None if they can be relied on."""
-    if not all(row.get(name) for row in rows for name in ARMS.names if name != "baseline"):
+    if not all(row.get(name) for row in rows for name in ARMS.names if name not in ("baseline", "against")):
         return "a name is missing"
     names = {row["arm"] for row in rows}
     if any(row["kind"] not in ("baseline", "claim", "control") or row.get("baseline") not in {None, *names} for row in rows):
         return "it has an unknown kind or baseline"
+    if any(other not in names for row in rows for other in row.get("against") or ()):
+        return "it compares an arm with one that it does not have"
     return None
 
 

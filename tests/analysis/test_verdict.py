@@ -18,7 +18,16 @@ from analysis.summary import summarise
 from analysis.summary_tables import tables
 from analysis.verdict import Report, judge, render
 from jepa_ray import results
-from jepa_ray.config import DataConfig, EvaluationConfig, ModelConfig, ObjectiveConfig, OptimConfig, TrialConfig, config_id
+from jepa_ray.config import (
+    DataConfig,
+    EvaluationConfig,
+    ModelConfig,
+    ObjectiveConfig,
+    OptimConfig,
+    TrialConfig,
+    comparisons,
+    config_id,
+)
 from jepa_ray.results import TrialResult
 from tests.analysis import sweeps
 
@@ -128,7 +137,7 @@ def test_better_meets_every_condition(sweep: Sweep) -> None:
     result = sweep.only()
     assert result.verdict == "better" and result.difference == pytest.approx(0.1, abs=0.002)
     assert (result.seeds, result.examples) == (sorted(SEEDS), EXAMPLES)
-    assert result.sentence.startswith("better: jepa/llama3 against baseline/llama3: +10.0")
+    assert result.sentence.startswith("better: jepa/llama3 against baseline/llama3: at equal steps, +10.0")
     assert [value for value in holds(result).values()][:5] == [True] * 5
     assert result.interval is not None and result.interval.low > 0 and result.bootstrap is not None
     # A plan spends two thirds of the 5 %, and the rest is kept for seeds that may be added.
@@ -151,9 +160,7 @@ def test_a_test_set_that_is_in_training_is_reported_and_better_must_hold_without
     by_hand = [np.mean((sweep.hardness < s)[133:]) for scores in (shifted(around(0.5), 0.1), around(0.5)) for s in scores.values()]
     assert clean.difference == pytest.approx(np.mean(by_hand[:5]) - np.mean(by_hand[5:]))
     assert result.verdict == "better" and holds(result)["without leaked examples"] is True
-    assert result.sentence.endswith(
-        "; 33.2 % of the test questions are also in training or validation; the verdict also holds without them."
-    )
+    assert "; 33.2 % of the test questions are also in training or validation; the verdict also holds without them." in result.sentence
     assert result.notes[0].startswith(
         "133 of 400 test questions (33.2 %) are also in training or validation; on the other 267, the scores are "
     )
@@ -348,8 +355,9 @@ def test_a_constant_metric(sweep: Sweep) -> None:
     sweep.arm("jepa", around(0.5))
     result = sweep.only()
     assert result.sentence == (
-        "equivalent: jepa/llama3 against baseline/llama3: no difference in test_accuracy over 5 seeds x 400 examples; both are right on "
-        "exactly the same examples at these seeds, which would be rare if they differed by 1 point (Holm p = 0.0269)."
+        "equivalent: jepa/llama3 against baseline/llama3: at equal steps, no difference in test_accuracy over 5 seeds x 400 examples; both "
+        "are right on exactly the same examples at these seeds, which would be rare if they differed by 1 point (Holm p = 0.0269); both "
+        "arms cost the same, so this is also at equal FLOPs. So the method changes nothing that matters."
     )
     assert result.p is None and result.p_equivalence == pytest.approx(1.5 * 0.99**400)
     assert result.conditions[0].text == "no t-test: both arms score exactly the same at all 5 seeds, so there is nothing to test"
@@ -364,8 +372,8 @@ def test_scores_that_are_equal_although_answers_differ(sweep: Sweep) -> None:
     sweep.arm("jepa", dict.fromkeys(SEEDS, 0.5))
     result = sweep.only()
     assert result.sentence == (
-        "undecided: jepa/llama3 against baseline/llama3: no difference in test_accuracy over 5 seeds x 400 examples; "
-        "cannot be tested: both arms score exactly the same at all 5 seeds, so there is nothing to test."
+        "undecided: jepa/llama3 against baseline/llama3: at equal steps, no difference in test_accuracy (95 % -10.69 to +10.69) over 5 "
+        "seeds x 400 examples; cannot be tested: both arms score exactly the same at all 5 seeds, so there is nothing to test."
     )
     assert result.equivalent is None and "e-" not in result.sentence
 
@@ -374,9 +382,13 @@ def test_differences_that_cancel_out_are_no_difference(sweep: Sweep) -> None:
     sweep.arm("baseline", around(0.5))
     sweep.arm("jepa", {seed: score + by for (seed, score), by in zip(around(0.5).items(), (0.01, -0.01, 0.02, -0.02, 0), strict=True)})
     result = sweep.only()
-    assert result.p_holm == 1 and result.sentence.startswith(
-        "undecided: jepa/llama3 against baseline/llama3: no difference in test_accuracy over 5 seeds x 400 examples, not significant; "
+    assert result.p_holm == 1 and result.interval is not None
+    between = f"(95 % {100 * result.interval.low:+.2f} to {100 * result.interval.high:+.2f})"
+    assert result.sentence.startswith(
+        "undecided: jepa/llama3 against baseline/llama3: at equal steps, no difference in test_accuracy "
+        f"{between} over 5 seeds x 400 examples, not significant; "
     )
+    assert result.sentence.endswith("so this is also at equal FLOPs. So nothing is shown, in either direction.")
 
 
 def test_a_control_without_gradient_that_was_tuned_to_other_values(sweep: Sweep) -> None:
@@ -457,13 +469,13 @@ def test_seeds_that_were_added_after_a_verdict(sweep: Sweep) -> None:
     for seed in (37, 84):
         sweep.trial("baseline", seed, scores[seed])
         sweep.trial("jepa", seed, better[seed])
-    results.record_look(sweep.folder, "verdict", (37, 84), ())
+    results.record_look(sweep.folder, "verdict", (37, 84), (), comparisons(results.read_arms(sweep.folder)))
     for seed in (82, 23, 4):
         sweep.trial("baseline", seed, scores[seed])
         sweep.trial("jepa", seed, better[seed])
     before = sweep.only()
     assert before.history == [2, 3] and before.seeds == [37, 84, 4, 23, 82] and before.p_claim is not None
-    results.record_look(sweep.folder, "verdict", SEEDS, ())
+    results.record_look(sweep.folder, "verdict", SEEDS, (), comparisons(results.read_arms(sweep.folder)))
     assert sweep.only() == before, "the verdict that was just printed is not a further look"
     sweep.trial("late", 82, 0.9)
     (late,) = (verdict for verdict in sweep.report().verdicts if verdict.method == "late/llama3")
@@ -473,7 +485,7 @@ def test_seeds_that_were_added_after_a_verdict(sweep: Sweep) -> None:
 def test_seeds_that_had_results_cannot_leave(sweep: Sweep) -> None:
     for method, gain in (("baseline", 0.0), ("jepa", 0.02)):
         sweep.arm(method, {seed: score + gain for seed, score in around(0.5).items()})
-    results.record_look(sweep.folder, "verdict", SEEDS, ())
+    results.record_look(sweep.folder, "verdict", SEEDS, (), comparisons(results.read_arms(sweep.folder)))
     path = sweep.folder / "sweep.yaml"
     path.write_text(path.read_text().replace("82, 23, 37", "5, 6, 7"))
     report = sweep.report()
@@ -648,7 +660,7 @@ def test_the_sentence_says_on_which_questions_a_verdict_rests(by: float, margin:
     result = sweep.only(margin=margin)
     rests = "the verdict also holds without them" if verdict == "better" else "the verdict includes them"
     assert result.verdict == verdict
-    assert result.sentence.endswith(f"; 33.2 % of the test questions are also in training or validation; {rests}.")
+    assert f"; 33.2 % of the test questions are also in training or validation; {rests}. So the method " in result.sentence
 
 
 def test_fewer_marks_than_were_counted_leave_better_undetermined(sweep: Sweep) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from jepa_ray import plan
-from jepa_ray.config import ObjectiveConfig, SweepConfig, TrialConfig, arms, canonical, compared, config_id
+from jepa_ray.config import ObjectiveConfig, SweepConfig, TrialConfig, arms, canonical, comparisons, config_id
 
 METHODS: dict[str, Any] = {"baseline": "none", "jepa": {"lambda": 2, "k": 1}}
 
@@ -104,5 +104,7 @@ def test_knobs_of_a_term_without_effect_are_not_searched() -> None:
 
 def test_twins_and_claims() -> None:
     sweep = sweep_of(["shuffled", "stop_token"], families=["llama3", "gemma2"])
-    assert compared(arms(sweep))["jepa-no-stop/gemma2"] == "baseline-no-stop/gemma2"
-    assert compared(arms(sweep), controls=False) == {f"jepa/{family}": f"baseline/{family}" for family in ("llama3", "gemma2")}
+    pairs = [(one.arm, one.other) for one in comparisons(arms(sweep))]
+    assert ("jepa-no-stop/gemma2", "baseline-no-stop/gemma2") in pairs
+    claims = [(one.arm, one.other) for one in comparisons(arms(sweep), controls=False)]
+    assert claims == [(f"jepa/{family}", f"baseline/{family}") for family in ("llama3", "gemma2")]

@@ -90,7 +90,7 @@ def test_a_lost_seed_withholds_every_verdict() -> None:
         assert verdict.verdict == "undecided" and holds(verdict)["all planned seeds"] is False
         assert "4 of 5 planned seeds are in both arms; missing: seed 4 (not run yet, failed" in text_of(verdict, "all planned seeds")
     report = judge(Evidence(claims=[claim(seeds=SEEDS[:4])], declared=plan()))
-    assert report.verdicts[0].sentence.startswith("undecided: jepa/llama3 against baseline/llama3: +10")
+    assert report.verdicts[0].sentence.startswith("undecided: jepa/llama3 against baseline/llama3: at equal steps, +10")
     assert "no verdict yet: 4 of 5 planned seeds" in report.verdicts[0].sentence
 
 

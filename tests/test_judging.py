@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from analysis import planning
+from analysis.protocol.claims import gather
 from analysis.stats import sequential
+from analysis.verdict import judge
 from jepa_ray import plan
 from jepa_ray.config import SweepConfig, arms
+from jepa_ray.judging import detectable, further, race_rule, verdict, with_more
 from jepa_ray.plan.load import dump
-from jepa_ray.sweep import detectable, race_rule, verdict
+from jepa_ray.results import read_looks
 from tests import fake_training as fake
 from tests.analysis import sweeps
 
@@ -83,14 +87,64 @@ def test_looks_must_rise_to_all_seeds() -> None:
             sweep_of(confirm={"seeds": [2, 3, 4, 5, 6], "race": looks})
 
 
+def confirmed(folder: Path, seeds: Sequence[int], gain: float) -> None:
+    """Both arms on these seeds; the method is right on `gain` more of the same 200 examples, give or take some."""
+    for place, seed in enumerate(seeds):
+        level = 0.5 + 0.02 * (seed % 3 - 1)
+        sweeps.add(folder, "baseline", "confirm", level, seed=seed, examples=200)
+        sweeps.add(folder, "jepa", "confirm", level + gain + 0.01 * (place % 3 - 1), seed=seed, examples=200)
+
+
 def test_a_sweep_ends_with_its_verdict(tmp_path: Path) -> None:
-    """Sentences of the claims and what came out at equal FLOPs; nothing where nothing was confirmed."""
+    """One sentence with a clause for equal steps and one for equal FLOPs; nothing where nothing was confirmed."""
     sweep = fake.make_sweep(tmp_path, methods={"baseline": "none", "jepa": {}}, confirm={"seeds": [82, 23, 37]})
     folder = tmp_path / "fake"
-    for seed, level in ((82, 0.5), (23, 0.52), (37, 0.49)):
-        sweeps.add(folder, "baseline", "confirm", level, seed=seed, examples=200)
-        sweeps.add(folder, "jepa", "confirm", level + 0.1 + seed / 10000, seed=seed, examples=200)
+    confirmed(folder, (82, 23, 37), 0.1)
     (folder / "sweep.yaml").write_text(dump(sweep))
-    sentence, flops = verdict(sweep, folder)
-    assert "jepa/llama3 against baseline/llama3: +10" in sentence and flops.startswith("    equal FLOPs: ")
+    (sentence,) = verdict(sweep, folder)
+    assert "jepa/llama3 against baseline/llama3: at equal steps, +10" in sentence and "at equal FLOPs" in sentence
     assert verdict(fake.make_sweep(tmp_path), folder) == []
+
+
+def test_a_sweep_that_decides_for_itself(tmp_path: Path) -> None:
+    """Each look is recorded with the seeds that follow, which a sweep that was killed finds again; then the plan is those seeds."""
+    confirm = {"seeds": [82, 23, 37], "until": "decided", "max_seeds": 9, "margin": 0.02}
+    sweep = fake.make_sweep(tmp_path, methods={"baseline": "none", "jepa": {}}, confirm=confirm)
+    folder = tmp_path / "fake"
+    confirmed(folder, (82, 23, 37), 0.01)
+    (folder / "sweep.yaml").write_text(dump(sweep))
+    ask = further(sweep, folder)
+    assert ask is not None
+    seeds, (sentence,) = ask((82, 23, 37))
+    assert seeds[:3] == (82, 23, 37) and 3 < len(seeds) <= 9 and sweep.base.seed not in seeds
+    assert (
+        sentence.startswith("jepa/llama3 against baseline/llama3 is undecided after 3 seeds: ") and f"going on to {len(seeds)}" in sentence
+    )
+    (look,) = read_looks(folder)
+    assert look.planned == seeds and sorted(look.trials.values()) == [23, 23, 37, 37, 82, 82]
+    assert further(sweep, folder)((82, 23, 37)) == (seeds, []), "killed here, it runs the same seeds, without another look"  # type: ignore[misc]
+    assert len(read_looks(folder)) == 1 and ask(seeds) == ((), []), "a seed that failed ends it"
+    confirmed(folder, seeds[3:], 0.2)
+    (after,) = judge(gather(folder)).verdicts
+    assert after.complete and after.history == [3, len(seeds) - 3]
+    assert ask(seeds)[0] == () or after.verdict == "undecided"
+    assert further(fake.make_sweep(tmp_path), folder) is None
+
+
+def test_further_seeds_do_not_depend_on_how_many_are_asked_for() -> None:
+    few, many = with_more((5, 6), 4, taken=1), with_more((5, 6), 9, taken=1)
+    assert many[:4] == few and len(set(many)) == 9 and with_more(many, 3, taken=1) == many
+    assert many[2] not in with_more((5, 6), 9, taken=many[2])
+
+
+@pytest.mark.parametrize(
+    ("confirm", "sentence"),
+    [
+        ({"race": [2, 3], "seeds": [2, 3, 4]}, "cannot be combined with race"),
+        ({"max_seeds": 4}, "max_seeds is 4, fewer than the 5 of confirm.seeds"),
+        ({"seeds": [2]}, "starts from at least two seeds"),
+    ],
+)
+def test_a_sweep_that_could_not_decide_for_itself(confirm: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        sweep_of(confirm={"until": "decided", **confirm})
