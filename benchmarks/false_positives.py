@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 
+from analysis.simulation.claims_chosen import chosen_claims
 from analysis.simulation.decisions import family, raced, ruled
 from analysis.simulation.going_on import HABITS
 from analysis.simulation.going_on import rates as going_on
@@ -112,6 +113,10 @@ def main() -> None:
             note(f"going on, {name}, {world}", found["rule"])
             limits[f"going on, {name}, {world}"] = ("<=", 0.053)
             note(f"going on without a rule, {name}, {world}", found["naive"])
+        claims = chosen_claims(Design(seeds=15, test_examples=64, **WORLDS[world]), options.replicates)  # type: ignore[arg-type]
+        note(f"going on, a claim chosen for its result, {world}", claims["rule"])
+        limits[f"going on, a claim chosen for its result, {world}"] = ("<=", 0.053)
+        note(f"going on without a rule, a claim chosen for its result, {world}", claims["naive"])
     for share in SHARES:
         design = Design(cells=CELLS, shared=share)
         for tuned in (1, 4):

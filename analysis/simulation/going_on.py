@@ -81,7 +81,7 @@ def rates(habit: Habit, design: Design, replicates: int, seed: int = 0, *, start
         everyone = np.arange(R)
         for size in first:
             plan = (Stage(size, race=race),)
-            wrong_R[everyone] |= _p(D_MRSN[0][:, :size], plan) < looks.level(plan, LEVEL)
+            wrong_R[everyone] |= larger_p(D_MRSN[0][:, :size], plan) < looks.level(plan, LEVEL)
             naive_R |= np.maximum(*both_p(D_MRSN[0][:, :size])) < LEVEL
         going = {((Stage(first[-1], race=race),),): everyone}
         look = 1
@@ -105,7 +105,7 @@ def rates(habit: Habit, design: Design, replicates: int, seed: int = 0, *, start
             for histories, inside in going.items():
                 for method, history in enumerate(histories):
                     D_rsn = D_MRSN[method, inside, : sum(stage.seeds for stage in history)]
-                    wrong_R[inside] |= _p(D_rsn, history) < looks.level(history, LEVEL / len(histories))
+                    wrong_R[inside] |= larger_p(D_rsn, history) < looks.level(history, LEVEL / len(histories))
                     naive_R[inside] |= np.maximum(*both_p(D_rsn)) < LEVEL / len(histories)
         hits["rule"] += int(wrong_R.sum())
         hits["naive"] += int(naive_R.sum())
@@ -117,7 +117,7 @@ def _next(histories: tuple[History, ...], seeds: int, more: int, methods: int, l
     return (*old, *[(Stage(seeds + more, look),)] * methods)
 
 
-def _p(D_RSN: NDArray[np.float64], history: History) -> NDArray[np.float64]:
+def larger_p(D_RSN: NDArray[np.float64], history: History) -> NDArray[np.float64]:
     """(R,): the larger p of both tests at the last look, by stage. Without spread, 1."""
     S, N = D_RSN.shape[1:]
     d_RS, stages = D_RSN.mean(axis=2), looks.stages(history)

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from analysis.simulation.claims_chosen import chosen_claims
 from analysis.simulation.decisions import family, raced, ruled, rulings
 from analysis.simulation.going_on import HABITS, rates
 from analysis.simulation.sweeps import Design, Rate, confirmations, paper, protocol
@@ -111,6 +112,15 @@ def test_going_on_costs_no_error(world: dict[str, float]) -> None:
     for name in ("as advised once", "always 5 more", "another method and 5 more", "few or many by p"):
         found = rates(HABITS[name], design, 1500, seed=9)
         assert found["rule"].rate < 0.05 + 3 * found["rule"].error and found["naive"].rate > found["rule"].rate + 0.02, name
+
+
+@pytest.mark.parametrize("world", [{}, {"taste_sd": 0.6, "run_sd": 0.1}], ids=str)
+def test_a_claim_that_was_chosen_for_its_result(world: dict[str, float]) -> None:
+    """The pair that differs most, declared after the first look: it counts as one of all pairs."""
+    found = chosen_claims(Design(seeds=15, test_examples=64, **world), 1500, seed=11)  # type: ignore[arg-type]
+    assert found["rule"].rate < 0.05 + 3 * found["rule"].error and found["naive"].rate > 0.1
+    with pytest.raises(ValueError, match="more than 5 seeds"):
+        chosen_claims(Design(seeds=5), 10)
 
 
 def test_a_race_and_then_more_seeds() -> None:
