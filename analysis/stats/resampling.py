@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy import special, stats
 
 Floats = NDArray[np.float64]
@@ -110,6 +110,12 @@ def aggregate(
     )
 
 
+def expected_best(scores: ArrayLike) -> NDArray[np.float64]:
+    """(N,): the expected highest of n = 1 .. N scores drawn without replacement, in closed form (`best_of_n`)."""
+    sorted_N = np.sort(np.asarray(scores, dtype=np.float64))
+    return _rank_weights(sorted_N.size) @ sorted_N
+
+
 def best_of_n(
     values: Sequence[float], costs: Sequence[float] | None = None, *, resamples: int = 1000, confidence: float = 0.95, seed: int = 0
 ) -> list[BestOf]:
@@ -132,7 +138,7 @@ def best_of_n(
     resampled_RN = np.sort(scores[random.integers(N, size=(resamples, N))], axis=1)
     curves_Rn = resampled_RN @ weights_nN.T
     low_n, high_n = np.quantile(curves_Rn, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
-    expected_n = weights_nN @ np.sort(scores)
+    expected_n = expected_best(scores)
     return [
         BestOf(n=n, trials=N, budget=n * cost, expected=Range(estimate=float(e), low=float(low), high=float(high)))
         for n, e, low, high in zip(range(1, N + 1), expected_n, low_n, high_n, strict=True)
