@@ -10,7 +10,7 @@ arm, over its search trials (those cut early with their last score), by the metr
     best of half       expected best of half as many trials (Dodge et al. 2019, arXiv 1909.03004)
     area               mean of the expected best of n over n = 1 .. all: the height of the whole budget curve
 
-Scores are on validation, and the best of many is biased upwards. Trials count as exchangeable, as in a random or grid search. Nothing is tested.
+Scores are on validation, and the best of many is biased upwards. Trials count as exchangeable, as in a random or grid search.
 """
 
 from __future__ import annotations
