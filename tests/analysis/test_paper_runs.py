@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -61,17 +62,23 @@ def run(sweep: SweepConfig, folder: Path) -> None:
     (folder / "sweep.yaml").write_text(f"search: {{metric: {sweep.search.metric}, mode: max}}\n", encoding="utf-8")
 
 
-def folders_of(spaces: Sequence[str], repository: Path, root: Path) -> list[Path]:
-    made = []
-    for space in spaces:
+@pytest.fixture(scope="module")
+def folders_of(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[Path]]:
+    """The folders of a space's runs; a space that several artefacts share runs once."""
+
+    @functools.cache
+    def made(space: str) -> list[Path]:
+        root, folders = tmp_path_factory.mktemp("runs"), []
         file, *overrides = shlex.split(space)
         name = Path(file).name
         for number, loop in enumerate(LOOPS.get(name, ("",))):
             sweep = load_sweep(repository / file, [*overrides, *SMALL, *OWN.get(name, ()), *([loop] if loop else [])])
             if sweep.confirm.seeds:
                 sweep = sweep.model_copy(update={"confirm": sweep.confirm.model_copy(update={"seeds": sweep.confirm.seeds[:2]})})
-            made.append(root / f"{sweep.name}-{number}")
-            run(sweep, made[-1])
+            folders.append(root / f"{sweep.name}-{number}")
+            run(sweep, folders[-1])
+        return folders
+
     return made
 
 
@@ -79,12 +86,12 @@ def folders_of(spaces: Sequence[str], repository: Path, root: Path) -> list[Path
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("spaces", RUNS, ids=["+".join(Path(shlex.split(space)[0]).stem for space in spaces) for spaces in RUNS])
 def test_a_tiny_run_fills_its_tables_and_figures(
-    spaces: tuple[str, ...], repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    spaces: tuple[str, ...], folders_of: Callable[[str], list[Path]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from jepa_ray.preparation import tiny_base
 
     monkeypatch.setattr(tiny_base, "STEPS", 2)  # an untrained base is sufficient
-    folders = folders_of(spaces, repository, tmp_path)
+    folders = [folder for space in spaces for folder in folders_of(space)]
     for artefact in RUNS[spaces]:
         for sweep in together(artefact, [read(folder) for folder in folders]):
             if artefact.plot is not None:

@@ -36,7 +36,7 @@ def run(sweep: SweepConfig, folder: Path, cluster: Cluster) -> tuple[object, fak
 
 
 def one_at_a_time(cluster: Cluster) -> Cluster:
-    """For sweeps of several stages in which nothing depends on concurrency: every stage starts its processes, and each loads torch."""
+    """For sweeps in which nothing depends on concurrency: every stage starts its processes, and each loads Ray Train and torch."""
     return replace(cluster, max_concurrent=1)
 
 
@@ -131,7 +131,7 @@ def test_a_lost_gpu_costs_a_process_and_no_trial(cluster: Cluster, tmp_path: Pat
     folder = tmp_path / "fake"
     (folder / "control").mkdir(parents=True)
     (folder / "control" / "lost").touch()
-    _, heard = run(fake.make_sweep(tmp_path, search={"num_trials": 3}), folder, cluster)
+    _, heard = run(fake.make_sweep(tmp_path, search={"num_trials": 3}), folder, one_at_a_time(cluster))
     rows = results.read_trials(folder)
     assert rows["state"].tolist() == ["COMPLETE"] * 6 and heard.count("restarted") == 1
 
@@ -141,7 +141,7 @@ def test_a_killed_trial_resumes_from_its_last_epoch(cluster: Cluster, tmp_path: 
     sweep = fake.make_sweep(tmp_path, search={"num_trials": 2})
     killed: list[tuple[str, int]] = []
     thread = kill_one_holding(folder, rank=0, killed=killed)
-    _, heard = run(sweep, folder, cluster)
+    _, heard = run(sweep, folder, one_at_a_time(cluster))
     thread.join()
     rows = results.read_trials(folder)
     assert rows["state"].tolist() == ["COMPLETE"] * 4
