@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -135,16 +135,6 @@ def prepared_of(checkpoint: Path, train: int = 12, val: int = 6, test: int = 0) 
     splits = [EXAMPLES[:train], EXAMPLES[train : train + val], EXAMPLES[train + val : train + val + test]]
     tables = [table_of(checkpoint, split) for split in splits]
     return Prepared(tables[0], tables[1], tables[2] if test else None, dataset_sha="0" * 64, checkpoint=str(checkpoint))
-
-
-def on_two_workers(work: Callable[..., None], *arguments: Any) -> None:
-    """Call work(rank, *arguments) in two processes, and wait for them.
-
-    They are forked from a server process, which imports this module once, for all tests of this process: a process of its own loads torch,
-    transformers and peft for longer than most tests train. Forks of the test's process could not train, as it has used autograd.
-    """
-    torch.multiprocessing.get_context("forkserver").set_forkserver_preload([__name__, "peft"])
-    torch.multiprocessing.start_processes(work, arguments, nprocs=2, start_method="forkserver")  # type: ignore[no-untyped-call]
 
 
 Case = tuple[Path, Any, list[int], int | None, int, dict[str, Any]]

@@ -25,7 +25,7 @@ from jepa_ray.training.step import train_step
 from jepa_ray.training.trial import run_trial
 from tests import tiny_models as tiny
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]  # two processes load torch, which takes most of the time
 
 ROWS = ([3, 0, 6, 4, 1, 5, 2], [2, 7, 1], [5, 0, 4, 6], [3])
 """The examples of each step: unequal shares; in the last step, one worker has none."""
@@ -118,7 +118,7 @@ def folder(tiny_checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathF
     """Contains the two workers' results, and the checkpoint of one worker after two steps, from which they resumed."""
     path = tmp_path_factory.mktemp("sharded")
     working.write(path / "of one", steps(RESUMED.state(tiny_checkpoints, Runtime(), path / "none"), range(2)))
-    tiny.on_two_workers(two_workers, path, tiny_checkpoints)
+    torch.multiprocessing.spawn(two_workers, (path, tiny_checkpoints), nprocs=2)  # type: ignore[no-untyped-call]
     return path
 
 

@@ -96,7 +96,7 @@ def test_two_workers_change_nothing_but_rounding(tiny_checkpoints: dict[str, Pat
         (tiny_checkpoints[names[0]], None, [2], None, 0, {"variance": 1.0, "sigreg": 0.5, "predictor": "mlp"}),  # one worker has no state
         (tiny_checkpoints[names[0]], None, ROWS, None, 0, {"layout": "tube", "k": 0, "sigreg": 0.5, "covariance": 1.0}),
     ]
-    tiny.on_two_workers(tiny.run_data_parallel, tmp_path, cases, tiny_checkpoints[names[0]])
+    torch.multiprocessing.spawn(tiny.run_data_parallel, (tmp_path, cases, tiny_checkpoints[names[0]]), nprocs=2)  # type: ignore[no-untyped-call]
     for number, case in enumerate(cases):
         wanted = tiny.data_parallel_case(case, Runtime())
         for rank in range(2):
