@@ -25,8 +25,12 @@ LOOPS = {
     "f9-hellaswag-lambda.yaml": ("base.seed=1", "base.seed=2"),
 }
 """Two values of the loop in a file's first lines."""
-SMALL = ("data.num_train=64", "data.num_val=8", "data.num_test=8", "base.optim.num_epochs=1", "base.evaluation.max_new_tokens=4")
+SMALL = (
+    *("data.num_train=64", "data.num_val=8", "data.num_test=8"),
+    *("base.optim.num_epochs=1", "base.evaluation.max_new_tokens=4", "base.evaluation.diagnostic_pairs=0"),
+)
 OWN = {
+    "t14-embeddings.yaml": ("base.evaluation.diagnostic_pairs=128",),  # the only file whose tables and figures show diagnostics
     "t4-tasks.yaml": ("task.nq-open.num_train=96",),
     "t6-loss-dropout.yaml": ("base.optim.num_epochs=3", "base.optim.max_train_flops=6e9"),
     "t9-nested-rotten-tomatoes.yaml": ("pretrain.data.num_train=96", "pretrain.num_epochs=1"),

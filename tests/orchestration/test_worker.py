@@ -237,9 +237,11 @@ def test_workers_that_share_one_network_in_shards(cluster: Cluster, tiny_checkpo
     folder.mkdir()
 
     def run_sharded(config: TrialConfig, *others: Any) -> Any:
+        from jepa_ray.training.trial import run_trial as train  # here, so that only the two workers load transformers
+
         (tmp_path / "config.json").write_text(config.model_dump_json(by_alias=True))
         assert others[1].sharding == "fsdp"
-        return run_trial(config, *others)
+        return train(config, *others)
 
     resources = fit(cluster, sweep)
     run_sweep(sweep, folder, resources, fake.Heard(), prepare_one=lambda *_: prepared, run_trial=run_sharded)  # type: ignore[arg-type]
