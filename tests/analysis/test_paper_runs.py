@@ -93,8 +93,10 @@ def test_a_tiny_run_fills_its_tables_and_figures(
     spaces: tuple[str, ...], folders_of: Callable[[str], list[Path]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from jepa_ray.preparation import tiny_base
+    from jepa_ray.training import trial
 
     monkeypatch.setattr(tiny_base, "STEPS", 2)  # an untrained base is sufficient
+    monkeypatch.setattr(trial, "provenance", functools.cache(trial.provenance))  # which starts git three times
     folders = [folder for space in spaces for folder in folders_of(space)]
     for artefact in RUNS[spaces]:
         for sweep in together(artefact, [read(folder) for folder in folders]):
