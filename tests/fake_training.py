@@ -38,6 +38,8 @@ settings()  # Ray reads them on import, which a test may do before anything else
 
 EPOCHS = 3
 SHA = "0123456789abcdef"
+ONE_AT_A_TIME = {"dashboard": False, "max_concurrent": 1}
+"""Resources of a sweep in which nothing depends on concurrency: every stage starts its processes, and each loads Ray Train and torch."""
 
 
 @dataclass(frozen=True)

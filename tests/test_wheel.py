@@ -33,8 +33,9 @@ def test_the_wheel_works_outside_the_checkout(tmp_path: Path, repository: Path) 
     modules = list(installed.rglob("*.py"))
     assert len(modules) > 100
     for path in modules:
-        names = {name.name for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Import) for name in node.names}
-        names |= {node.module or "" for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)}
+        nodes = list(ast.walk(ast.parse(path.read_text())))
+        names = {name.name for node in nodes if isinstance(node, ast.Import) for name in node.names}
+        names |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
         assert not [name for name in names if name.partition(".")[0] == "analysis"], path
         assert "python -m analysis." not in path.read_text(), path
 

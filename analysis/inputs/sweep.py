@@ -45,6 +45,8 @@ class Sweep:
     """label -> sentences on its confirmation trials that do not count."""
     frozen: frozenset[str] = frozenset()
     """The last frozen search trial of each arm (`confirmation.read_frozen`)."""
+    _confirmed: dict[str, Choice] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """What `confirmation` has found: a page asks ten times for each arm."""
 
     @property
     def metric(self) -> str:
@@ -62,6 +64,11 @@ class Sweep:
 
     def confirmation(self, label: str) -> Choice:
         """The confirmation of an arm that counts; if several folders are pooled, that of the configuration started last."""
+        if label not in self._confirmed:
+            self._confirmed[label] = self._confirmation(label)
+        return self._confirmed[label]
+
+    def _confirmation(self, label: str) -> Choice:
         rows = self.trials[self.trials["label"] == label]
         counted = rows[rows["counts"]]
         runs, notes = one_version(counted), list(self.left_out.get(label, ()))

@@ -88,7 +88,8 @@ def definition(form: Form, name: str, share: float) -> dict[str, Any]:
         "search": {"algorithm": "random", "num_trials": TRIALS},
         "scheduler": {"name": "none"},
         "confirm": {"seeds": []},
-        "resources": {"gpus_per_worker": share, "max_concurrent": 2, "dashboard": False, "address": "local"},
+        # Without a GPU there is nothing to share, and a second process would load torch for a second of training.
+        "resources": {"gpus_per_worker": share, "max_concurrent": 2 if share else 1, "dashboard": False, "address": "local"},
         "base": {
             "model": {"init": "random"},
             "optim": {"num_epochs": 1, "batch_size": 16},

@@ -8,10 +8,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from jepa_ray.orchestration.jobs import Metrics
 from jepa_ray.system.heartbeat import Beat
+
+if TYPE_CHECKING:  # importing it would load pandas and pyarrow into the actor's process
+    from jepa_ray.orchestration.jobs import Metrics
 
 KEPT_BEATS = 256
 """More than the number of trials that run at the same time."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,8 +25,12 @@ LOOPS = {
     "f9-hellaswag-lambda.yaml": ("base.seed=1", "base.seed=2"),
 }
 """Two values of the loop in a file's first lines."""
-SMALL = ("data.num_train=64", "data.num_val=8", "data.num_test=8", "base.optim.num_epochs=1", "base.evaluation.max_new_tokens=4")
+SMALL = (
+    *("data.num_train=64", "data.num_val=8", "data.num_test=8"),
+    *("base.optim.num_epochs=1", "base.evaluation.max_new_tokens=4", "base.evaluation.diagnostic_pairs=0"),
+)
 OWN = {
+    "t14-embeddings.yaml": ("base.evaluation.diagnostic_pairs=128",),  # the only file whose tables and figures show diagnostics
     "t4-tasks.yaml": ("task.nq-open.num_train=96",),
     "t6-loss-dropout.yaml": ("base.optim.num_epochs=3", "base.optim.max_train_flops=6e9"),
     "t9-nested-rotten-tomatoes.yaml": ("pretrain.data.num_train=96", "pretrain.num_epochs=1"),
@@ -61,17 +66,23 @@ def run(sweep: SweepConfig, folder: Path) -> None:
     (folder / "sweep.yaml").write_text(f"search: {{metric: {sweep.search.metric}, mode: max}}\n", encoding="utf-8")
 
 
-def folders_of(spaces: Sequence[str], repository: Path, root: Path) -> list[Path]:
-    made = []
-    for space in spaces:
+@pytest.fixture(scope="module")
+def folders_of(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[Path]]:
+    """The folders of a space's runs; a space that several artefacts share runs once."""
+
+    @functools.cache
+    def made(space: str) -> list[Path]:
+        root, folders = tmp_path_factory.mktemp("runs"), []
         file, *overrides = shlex.split(space)
         name = Path(file).name
         for number, loop in enumerate(LOOPS.get(name, ("",))):
             sweep = load_sweep(repository / file, [*overrides, *SMALL, *OWN.get(name, ()), *([loop] if loop else [])])
             if sweep.confirm.seeds:
                 sweep = sweep.model_copy(update={"confirm": sweep.confirm.model_copy(update={"seeds": sweep.confirm.seeds[:2]})})
-            made.append(root / f"{sweep.name}-{number}")
-            run(sweep, made[-1])
+            folders.append(root / f"{sweep.name}-{number}")
+            run(sweep, folders[-1])
+        return folders
+
     return made
 
 
@@ -79,12 +90,14 @@ def folders_of(spaces: Sequence[str], repository: Path, root: Path) -> list[Path
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("spaces", RUNS, ids=["+".join(Path(shlex.split(space)[0]).stem for space in spaces) for spaces in RUNS])
 def test_a_tiny_run_fills_its_tables_and_figures(
-    spaces: tuple[str, ...], repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    spaces: tuple[str, ...], folders_of: Callable[[str], list[Path]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from jepa_ray.preparation import tiny_base
+    from jepa_ray.training import trial
 
     monkeypatch.setattr(tiny_base, "STEPS", 2)  # an untrained base is sufficient
-    folders = folders_of(spaces, repository, tmp_path)
+    monkeypatch.setattr(trial, "provenance", functools.cache(trial.provenance))  # which starts git three times
+    folders = [folder for space in spaces for folder in folders_of(space)]
     for artefact in RUNS[spaces]:
         for sweep in together(artefact, [read(folder) for folder in folders]):
             if artefact.plot is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,12 @@ class Measured:
     estimate: Footprint
 
 
+@functools.cache
+def tokenizer_of(family: str) -> Any:
+    """No test changes it."""
+    return base_tokenizer(FAMILIES[family], tiny.EXAMPLES)
+
+
 def measure(
     family: str,
     precision: str,
@@ -54,7 +61,7 @@ def measure(
     changes: dict[str, Any] | None = None,
 ) -> Measured:
     record = FAMILIES[family]
-    tokenizer = base_tokenizer(record, tiny.EXAMPLES)
+    tokenizer = tokenizer_of(record.name)
     config = tiny.trial(Path(family), lora=lora, objective=objective, model__precision=precision, optim__micro_batch_size=size)
     shape = tiny_config(record, tokenizer)
     for name, value in (changes or {}).items():

@@ -104,7 +104,7 @@ def head() -> Iterator[str]:
 def test_a_cluster_of_ray_start_is_joined_with_its_token(head: str, repository: Path, tmp_path: Path) -> None:
     environment.check_home(os.environ)
     subprocess.run([str(Path(sys.executable).with_name("ray")), "get-auth-token", "--generate"], capture_output=True, timeout=60)
-    file = write(fake.make_sweep(tmp_path / "out", search={"num_trials": 1}), tmp_path)
+    file = write(fake.make_sweep(tmp_path / "out", search={"num_trials": 1}, resources=fake.ONE_AT_A_TIME), tmp_path)
     environ = {name: value for name, value in os.environ.items() if name != "RAY_AUTH_MODE"}
     done = subprocess.run(
         [sys.executable, "-m", "tests.fake_training", file],

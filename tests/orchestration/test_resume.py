@@ -65,7 +65,7 @@ def finished(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     """A finished sweep: its command line, its folder, and what it printed on a terminal of 80 columns, as output and error."""
     place = tmp_path_factory.mktemp("finished")
     line = CommandLine(repository, place)
-    sweep = fake.make_sweep(place / "results", confirm={"seeds": [5, 6]}, search={"num_trials": 2})
+    sweep = fake.make_sweep(place / "results", confirm={"seeds": [5, 6]}, search={"num_trials": 2}, resources=fake.ONE_AT_A_TIME)
     line.file.write_text(dump(sweep), encoding="utf-8")
     line.environment |= {"COLUMNS": "80", "FORCE_COLOR": "1", "TERM": "xterm"}
     process = line.start()
@@ -126,8 +126,8 @@ def test_sweep_killed_then_stopped_then_finished(command: CommandLine, tmp_path:
     assert complaint == ""
     assert f"To continue: python -m jepa_ray.sweep {command.file}" in output
 
-    # 3. Run to the end.
-    third = command.start()
+    # 3. Run to the end, one trial at a time.
+    third = command.start("resources.max_concurrent=1")
     output, complaint = third.communicate(timeout=200)
     assert third.returncode == 0, output + complaint
     assert complaint == ""

@@ -36,7 +36,7 @@ def run(sweep: SweepConfig, folder: Path, cluster: Cluster) -> tuple[object, fak
 
 
 def one_at_a_time(cluster: Cluster) -> Cluster:
-    """For sweeps of several stages in which nothing depends on concurrency: every stage starts its processes, and each loads torch."""
+    """For sweeps in which nothing depends on concurrency: every stage starts its processes, and each loads Ray Train and torch."""
     return replace(cluster, max_concurrent=1)
 
 
@@ -131,7 +131,7 @@ def test_a_lost_gpu_costs_a_process_and_no_trial(cluster: Cluster, tmp_path: Pat
     folder = tmp_path / "fake"
     (folder / "control").mkdir(parents=True)
     (folder / "control" / "lost").touch()
-    _, heard = run(fake.make_sweep(tmp_path, search={"num_trials": 3}), folder, cluster)
+    _, heard = run(fake.make_sweep(tmp_path, search={"num_trials": 3}), folder, one_at_a_time(cluster))
     rows = results.read_trials(folder)
     assert rows["state"].tolist() == ["COMPLETE"] * 6 and heard.count("restarted") == 1
 
@@ -141,7 +141,7 @@ def test_a_killed_trial_resumes_from_its_last_epoch(cluster: Cluster, tmp_path: 
     sweep = fake.make_sweep(tmp_path, search={"num_trials": 2})
     killed: list[tuple[str, int]] = []
     thread = kill_one_holding(folder, rank=0, killed=killed)
-    _, heard = run(sweep, folder, cluster)
+    _, heard = run(sweep, folder, one_at_a_time(cluster))
     thread.join()
     rows = results.read_trials(folder)
     assert rows["state"].tolist() == ["COMPLETE"] * 4
@@ -237,9 +237,11 @@ def test_workers_that_share_one_network_in_shards(cluster: Cluster, tiny_checkpo
     folder.mkdir()
 
     def run_sharded(config: TrialConfig, *others: Any) -> Any:
+        from jepa_ray.training.trial import run_trial as train  # here, so that only the two workers load transformers
+
         (tmp_path / "config.json").write_text(config.model_dump_json(by_alias=True))
         assert others[1].sharding == "fsdp"
-        return run_trial(config, *others)
+        return train(config, *others)
 
     resources = fit(cluster, sweep)
     run_sweep(sweep, folder, resources, fake.Heard(), prepare_one=lambda *_: prepared, run_trial=run_sharded)  # type: ignore[arg-type]

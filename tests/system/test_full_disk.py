@@ -46,7 +46,7 @@ def test_standard_output_without_room(arguments: list[str], repository: Path, tm
 @pytest.mark.ray
 @pytest.mark.timeout(400)
 def test_a_full_disk_stops_the_sweep_and_the_same_command_goes_on(repository: Path, tmp_path: Path) -> None:
-    sweep = fake.make_sweep(tmp_path / "out", search={"num_trials": 2})
+    sweep = fake.make_sweep(tmp_path / "out", search={"num_trials": 2}, resources=fake.ONE_AT_A_TIME)
     file, folder = write(sweep, tmp_path), tmp_path / "out" / "fake"
     (folder / "control").mkdir(parents=True)
     (folder / "control" / "full").touch()

@@ -163,7 +163,7 @@ def test_the_full_form_checks_large_shapes_as_long_as_there_is_time(form: Form, 
 @pytest.mark.timeout(180)
 def test_the_full_form_of_steps_generation_and_trial(form: Form, narrow: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(steps, "EXAMPLES", {"nl-rx": 256})
-    arms = ran("step-nlrx-lora", replace(form, small=False, until=time.time() + 8))
+    arms = ran("step-nlrx-lora", replace(form, small=False, until=time.time() + 3))
     assert arms["batch_size"] == 128 and 2 <= arms["jepa"]["steps"] == arms["jepa"]["distinct_batches"] <= 200
     missing = PROMISED["generation"] - ran("generation", replace(form, small=False)).keys()
     assert missing == {name for name in GENERATION if "8 at a time" in name}, "the full form has other batch sizes"
