@@ -103,6 +103,11 @@ SUMMARY: dict[str, Column] = {
         REAL, "Share of validation answers that describe the same language as the reference. Null unless regexes are judged."
     ),
     "val_undecided": Column(REAL, "Share of validation answers whose equivalence could not be decided. Null unless regexes are judged."),
+    "val_logprob": Column(
+        REAL,
+        "Mean over validation examples of `reference_logprob`: nats per answer, without the end of turn. Null for masked encoders, and "
+        "from earlier versions.",
+    ),
     "val_ce": Column(REAL, "Last diagnosed cross-entropy on validation, nats per label. Null if the trained model was not diagnosed."),
     "test_accuracy": Column(REAL, "`val_accuracy` on the test split. Null if that was not scored, as in every search trial."),
     "test_accuracy_clean": Column(
@@ -116,6 +121,9 @@ SUMMARY: dict[str, Column] = {
     "test_paper": Column(REAL, "`val_paper` on the test split. Null if that was not scored, or if `val_paper` is null."),
     "test_equivalent": Column(REAL, "`val_equivalent` on the test split. Null if that was not scored, and unless regexes are judged."),
     "test_undecided": Column(REAL, "`val_undecided` on the test split. Null if that was not scored, and unless regexes are judged."),
+    "test_logprob": Column(
+        REAL, "`val_logprob` on the test split. Null if that was not scored, for masked encoders, and from earlier versions."
+    ),
     "test_ce": Column(REAL, "Reserved for the cross-entropy on the test split. Always null: no trial computes it."),
     "val_retrieval": Column(REAL, "Share of nearest neighbours with the same label, on validation. Null for causal models."),
     "test_retrieval": Column(REAL, "`val_retrieval` on the test split. Null if that was not scored, and for causal models."),
@@ -228,6 +236,14 @@ COLUMNS: dict[str, dict[str, Column]] = {
             FLAG, "Whether it describes the same language as the reference. Null if undecided, and unless regexes are judged."
         ),
         "undecided": Column(FLAG, "Whether equivalence could not be decided. Null unless regexes are judged."),
+        "reference_logprob": Column(
+            REAL,
+            "Log-probability of the reference given its prompt, teacher-forced, in nats: the sum over the answer's tokens without the end "
+            "of turn, so that arms that do not train it are comparable. Null for masked encoders, and from earlier versions.",
+        ),
+        "reference_tokens": Column(
+            INTEGER, "Number of tokens in `reference_logprob`'s sum. Null for masked encoders, and from earlier versions."
+        ),
         "leaked": Column(FLAG, "Whether the Text is also in training (for test: or validation). Null from earlier versions."),
         "question": Column(pa.dictionary(pa.int32(), TEXT), "The Text; pandas reads a categorical column. Null from earlier versions."),
     },
