@@ -50,7 +50,7 @@ IDENTITY: dict[str, Column] = {
 CONFIG: dict[str, pa.DataType] = {
     **_fields(TEXT, "family model init precision packing attention compile"),
     **_fields(FLAG, "trust_remote_code gradient_checkpointing"),
-    **_fields(TEXT, "task train_file test_file databases data_judge data_text data_code data_system"),
+    **_fields(TEXT, "task train_file test_file databases data_judge data_text data_code data_system data_cluster"),
     **_fields(INTEGER, "num_train num_val num_test split_seed max_length"),
     **_fields(REAL, "base_fraction"),
     **_fields(TEXT, "objective"),
@@ -74,7 +74,7 @@ CONFIG: dict[str, pa.DataType] = {
     **_fields(TEXT, "judge eval_at_steps"),
     **_fields(INTEGER, "seed"),
     **_fields(TEXT, "pretrain_task pretrain_train_file pretrain_test_file pretrain_databases pretrain_objective_in"),
-    **_fields(TEXT, "pretrain_data_judge pretrain_data_text pretrain_data_code pretrain_data_system"),
+    **_fields(TEXT, "pretrain_data_judge pretrain_data_text pretrain_data_code pretrain_data_system pretrain_data_cluster"),
     **_fields(INTEGER, "pretrain_num_train pretrain_num_val pretrain_num_test pretrain_split_seed pretrain_max_length"),
     **_fields(REAL, "pretrain_base_fraction pretrain_learning_rate"),
     **_fields(INTEGER, "pretrain_num_epochs pretrain_batch_size pretrain_micro_batch_size pretrain_tokens_per_forward"),
@@ -243,6 +243,11 @@ COLUMNS: dict[str, dict[str, Column]] = {
         ),
         "reference_tokens": Column(
             INTEGER, "Number of tokens in `reference_logprob`'s sum. Null for masked encoders, and from earlier versions."
+        ),
+        "cluster": Column(
+            TEXT,
+            "Source of the example: its value of the column `data.cluster`, or else its database. Null if it has none (generated examples "
+            "have none), and from earlier versions.",
         ),
         "leaked": Column(FLAG, "Whether the Text is also in training (for test: or validation). Null from earlier versions."),
         "question": Column(pa.dictionary(pa.int32(), TEXT), "The Text; pandas reads a categorical column. Null from earlier versions."),

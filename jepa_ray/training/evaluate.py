@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 
 from jepa_ray.config import TrialConfig
+from jepa_ray.data.clusters import cluster_of
 from jepa_ray.data.datasets import task_of
 from jepa_ray.data.views import TokenTable
 from jepa_ray.evaluation.choices import choose
@@ -56,7 +57,8 @@ def evaluate(
         example = {"split": split, "example_id": table.example_ids[i], "question": table.questions[i], "leaked": table.leaked[i]}
         answer = {"prediction": prediction, "reference": table.references[i], "stopped": stopped}
         likelihood = {"reference_logprob": logprob, "reference_tokens": tokens}
-        rows.append({**example, **answer, **vars(score), **likelihood})
+        source = {"cluster": cluster_of(config.data, table.extras[i])}
+        rows.append({**example, **answer, **vars(score), **likelihood, **source})
     if runtime.world_size > 1:
         shares: list[Any] = [None] * runtime.world_size
         dist.all_gather_object(shares, list(zip(mine, rows, strict=True)))
