@@ -22,6 +22,10 @@ from analysis.inputs.confirmation import Choice, Tables, split_of
 from analysis.inputs.preregistration import GROUP, NOT_RUN, Declared, listed, standing
 from analysis.inputs.sweep import Sweep, read
 from analysis.protocol.equal_cost import Arm, Panel, at_equal_flops, at_equal_seconds, at_equal_steps
+from analysis.protocol.log_probability import LogProbability
+from analysis.protocol.log_probability import compare as compare_logprob
+from analysis.protocol.sources import clusters_of
+from analysis.stats.clusters import Clusters
 from analysis.stats.looks import History, Stage
 from analysis.text_tables import named
 from jepa_ray.results import JUDGED
@@ -69,6 +73,10 @@ class Claim:
     """The seeds by the look at which they became known, in the order of `ours`; empty: all at the first."""
     leaked: Leaked | None = None
     """Test examples that are also in training; None if there are no such examples."""
+    clusters: Clusters | None = None
+    """The clusters of the examples of `right`; None if examples are independent."""
+    logprob: LogProbability | None = None
+    """Log-probability of the references; None if a trial has none."""
     stopping: dict[str, float] = field(default_factory=dict)
     """Mean difference of prefix, contains and stopped, if both arms have them at every seed. An answer counts for prefix (contains) if the
     metric accepts it or if it starts with (contains) the reference."""
@@ -212,6 +220,8 @@ def _fill(claim: Claim, method: Arm, baseline: Arm, metric: str, tables: Tables,
             claim.stopping[name] = float(gap.mean())
     claim.right, examples = _by_example(claim, ours, theirs, metric, tables)
     claim.leaked = _leaked(pd.concat([ours, theirs]), examples, tables) if tables.split == "test" else None
+    claim.clusters = clusters_of(map(str, [*ours["trial_id"], *theirs["trial_id"]]), examples, tables, claim.notes)
+    claim.logprob = compare_logprob(ours, theirs, tables.split)
     claim.panels = [
         at_equal_steps(ours, theirs, metric, tables.curves),
         at_equal_flops(replace(method, confirmed=ours), replace(baseline, confirmed=theirs), metric, tables.curves),

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from analysis.inputs.preregistration import Declared
+from analysis.protocol import sources
 from analysis.protocol.claim_statistics import ALL_SEEDS, LEVEL, UNDECLARED, Clean, Reason, Verdict, measure, without_leaked
 from analysis.protocol.claims import Claim
 from analysis.stats import paired_tests
@@ -69,7 +70,9 @@ def _decide(verdict: Verdict, claim: Claim, others: Sequence[Claim], margin: flo
     assert verdict.difference is not None
     interval = verdict.interval
     significant = None if verdict.p_holm is None else verdict.p_holm < LEVEL
-    whole = [_all_seeds(verdict, declared), *([] if claim.doubt is None else [Reason(DOUBT, False, claim.doubt)])]
+    few = sources.too_few(claim, verdict.level)
+    doubts = {sources.NAME: few, DOUBT: claim.doubt}
+    whole = [_all_seeds(verdict, declared), *(Reason(name, False, text) for name, text in doubts.items() if text is not None)]
     verdict.conditions = [
         Reason("significant", significant, _p_text(verdict)),
         Reason("interval above 0", None if interval is None else interval.low > 0, _interval_text(verdict)),
@@ -179,5 +182,5 @@ def _interval_text(verdict: Verdict) -> str:
     low, high = points(verdict.interval.low), points(verdict.interval.high)
     confidence = f"{100 * verdict.interval.confidence:.4g} %"
     race = "" if verdict.look is None else f"look {verdict.look} of {len(verdict.looks)}; "
-    size = f"{verdict.interval.seeds} seeds x {verdict.interval.examples} examples"
+    size = f"{verdict.interval.seeds} seeds x {sources.sized(verdict.interval.examples, verdict.interval.clusters)}"
     return f"{confidence} ({race}95 % over all looks) {low} to {high} points, {size}"
