@@ -40,7 +40,10 @@ def of_task(report: Mapping[str, Any]) -> list[str]:
         )
     if clusters := report.get("test_clusters"):
         few = f": fewer than {FEWEST}, so there will be no verdict; give a test split of more sources" if clusters < FEWEST else ""
-        out.append(f"the test examples come from {clusters} clusters, which count as the sample instead of examples{few}")
+        out.append(
+            f"the test examples come from {clusters} clusters, which count as the sample of the verdict; what a plan can detect "
+            f"takes examples as independent, so clusters hide larger differences{few}"
+        )
     if unused := {name: count for name, count in report.get("unused_messages", {}).items() if count}:
         parts = ", ".join(f"{count} of {name}" for name, count in unused.items())
         out.append(f"messages after the last answer of their conversation, which are not used: {parts}")
