@@ -59,7 +59,7 @@ class Tables:
         self.leaked: dict[str, pd.Series[Any]] = {}
         """Per trial and example, whether its Text is also in training or validation; trials without this mark are missing."""
         self.clusters: dict[str, pd.Series[Any]] = {}
-        """Per trial and example, the example's source; trials whose examples have none are missing."""
+        """Per trial and example, the example's source; examples without one are missing."""
         self.curves: dict[str, pd.DataFrame] = {}
         if not ids:
             return
@@ -70,7 +70,7 @@ class Tables:
         self.answers = {str(key): rows.set_index("example_id")[column] for key, rows in answers.groupby("trial_id")}
         marked = answers.dropna(subset=["leaked"])
         self.leaked = {str(key): rows.set_index("example_id")["leaked"].astype(bool) for key, rows in marked.groupby("trial_id")}
-        sources = answers.groupby("trial_id").filter(lambda rows: bool(rows["cluster"].notna().any()))
+        sources = answers.dropna(subset=["cluster"])
         self.clusters = {str(key): rows.set_index("example_id")["cluster"] for key, rows in sources.groupby("trial_id")}
         known = pd.DataFrame({name: answers[column].eq(True) | answers[flag].eq(True) for name, flag in KNOWN.items()})
         self.known = known.groupby(answers["trial_id"].astype(str)).mean()

@@ -12,7 +12,7 @@ answer. Two arms of a family have the same tokens, so a difference needs no divi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -20,6 +20,9 @@ import torch
 from jepa_ray.data.packing import Backend, make_batch
 from jepa_ray.data.views import TokenTable
 from jepa_ray.models.network import Network
+
+TOKENS = 16_384
+"""Tokens per pass, before packing: long examples must not need more memory than the training did."""
 
 
 def reference_logprobs(
@@ -34,8 +37,7 @@ def reference_logprobs(
     was_training = network.training
     network.eval()
     with torch.inference_mode(), torch.autocast(network.device.type, dtype=torch.bfloat16, enabled=bf16):
-        for start in range(0, len(order), batch_size):
-            chosen = order[start : start + batch_size]
+        for chosen in _batches(order, table, batch_size):
             batch = make_batch(table, chosen, backend=packing, train_end_of_turn=False)
             on_device = network.place(batch)
             losses_N = network.label_losses(network.encode(on_device)[on_device.label_index_N], on_device.label_ids_N)
@@ -45,3 +47,18 @@ def reference_logprobs(
             out |= {i: (-float(total), count) for i, total, count in zip(chosen, sums, counts, strict=True)}
     network.train(was_training)
     return [out[i] for i in rows]
+
+
+def _batches(order: Sequence[int], table: TokenTable, size: int) -> Iterator[list[int]]:
+    """Up to `size` rows and `TOKENS` tokens at a time, but at least one row."""
+    batch: list[int] = []
+    tokens = 0
+    for i in order:
+        length = int(table.lm.lengths[i])
+        if batch and (len(batch) == size or tokens + length > TOKENS):
+            yield batch
+            batch, tokens = [], 0
+        batch.append(i)
+        tokens += length
+    if batch:
+        yield batch

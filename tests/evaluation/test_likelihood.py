@@ -12,6 +12,7 @@ import torch
 
 from jepa_ray.config import LoraConfig
 from jepa_ray.data.packing import Backend
+from jepa_ray.evaluation import likelihood
 from jepa_ray.evaluation.choices import option_scores
 from jepa_ray.evaluation.likelihood import reference_logprobs
 from jepa_ray.models.loading import load_tokenizer
@@ -65,6 +66,17 @@ def test_the_end_of_turn_does_not_count(tiny_checkpoints: dict[str, Path]) -> No
         assert all(row["reference_tokens"] > 0 > row["reference_logprob"] for row in rows)
         means.append(scores["test_logprob"])
     assert means[0] == means[1]
+
+
+def test_batches_have_a_bounded_number_of_tokens(tiny_checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    table = tiny.table_of(tiny_checkpoints["llama3"], tiny.EXAMPLES[:9])
+    longest = int(table.lm.lengths.max())
+    monkeypatch.setattr(likelihood, "TOKENS", 2 * longest)
+    batches = list(likelihood._batches(range(9), table, 5))
+    assert [i for batch in batches for i in batch] == list(range(9)) and max(map(len, batches)) > 1
+    assert all(table.lm.lengths[batch].sum() <= 2 * longest for batch in batches)
+    monkeypatch.setattr(likelihood, "TOKENS", 1)
+    assert list(likelihood._batches([3, 1], table, 5)) == [[3], [1]]
 
 
 def test_a_uniform_model_gives_every_token_one_in_v(tiny_checkpoints: dict[str, Path]) -> None:
