@@ -6,11 +6,11 @@ between models that are right equally often, or never.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 from scipy import stats
 
 from analysis.stats import paired_tests
@@ -48,7 +48,7 @@ def compare(ours: pd.DataFrame, theirs: pd.DataFrame, split: str) -> LogProbabil
     return of(*values)
 
 
-def of(ours: Sequence[float], theirs: Sequence[float]) -> LogProbability:
+def of(ours: ArrayLike, theirs: ArrayLike) -> LogProbability:
     """From the values of both arms at the same seeds."""
     differences = np.asarray(ours, dtype=float) - np.asarray(theirs, dtype=float)
     means = float(np.mean(ours)), float(np.mean(theirs)), float(differences.mean())

@@ -22,7 +22,7 @@ from jepa_ray.data.views import TokenTable
 from jepa_ray.models.network import Network
 
 TOKENS = 16_384
-"""Tokens per pass, before packing: long examples must not need more memory than the training did."""
+"""Tokens per pass, before packing, which bound the memory of long examples."""
 
 
 def reference_logprobs(
