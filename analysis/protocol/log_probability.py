@@ -50,8 +50,9 @@ def compare(ours: pd.DataFrame, theirs: pd.DataFrame, split: str) -> LogProbabil
 
 def of(ours: ArrayLike, theirs: ArrayLike) -> LogProbability:
     """From the values of both arms at the same seeds."""
-    differences = np.asarray(ours, dtype=float) - np.asarray(theirs, dtype=float)
-    means = float(np.mean(ours)), float(np.mean(theirs)), float(differences.mean())
+    ours_S, theirs_S = np.asarray(ours, dtype=float), np.asarray(theirs, dtype=float)
+    differences = ours_S - theirs_S
+    means = float(ours_S.mean()), float(theirs_S.mean()), float(differences.mean())
     try:
         checked = paired_tests.checked(list(differences))
     except ValueError:

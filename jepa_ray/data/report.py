@@ -42,7 +42,7 @@ def of_task(report: Mapping[str, Any]) -> list[str]:
         few = f": fewer than {FEWEST}, so there will be no verdict; give a test split of more sources" if clusters < FEWEST else ""
         out.append(
             f"the test examples come from {clusters} clusters, which count as the sample of the verdict; what a plan can detect "
-            f"takes examples as independent, so clusters hide larger differences{few}"
+            f"takes examples as independent, so it is too optimistic{few}"
         )
     if unused := {name: count for name, count in report.get("unused_messages", {}).items() if count}:
         parts = ", ".join(f"{count} of {name}" for name, count in unused.items())
