@@ -70,7 +70,7 @@ def _decide(verdict: Verdict, claim: Claim, others: Sequence[Claim], margin: flo
     assert verdict.difference is not None
     interval = verdict.interval
     significant = None if verdict.p_holm is None else verdict.p_holm < LEVEL
-    few = sources.too_few(claim, verdict.level)
+    few = sources.too_few(claim.clusters, claim.ours, claim.theirs, verdict.level)
     doubts = {sources.NAME: few, DOUBT: claim.doubt}
     whole = [_all_seeds(verdict, declared), *(Reason(name, False, text) for name, text in doubts.items() if text is not None)]
     verdict.conditions = [

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
+from analysis.inputs.confirmation import Tables
 from analysis.stats.clusters import FEWEST, Clusters
 from analysis.text_tables import counted, points
-
-if TYPE_CHECKING:
-    from analysis.inputs.confirmation import Tables
-    from analysis.protocol.claims import Claim
 
 NAME = "clusters of test examples"
 """Name of the condition that there are enough of them."""
@@ -34,16 +31,16 @@ def clusters_of(trials: Iterable[str], examples: pd.Index[Any], tables: Tables, 
     return Clusters.of(marks[0].to_numpy(dtype=str))
 
 
-def too_few(claim: Claim, level: float) -> str | None:
+def too_few(clusters: Clusters | None, ours: Mapping[int, float], theirs: Mapping[int, float], level: float) -> str | None:
     """Why there is no verdict if the examples come from fewer than `FEWEST` clusters, and what holds for these; else None.
 
-    `level`: of the interval over seeds.
+    `ours`, `theirs`: score by seed; `level`: of the interval over seeds.
     """
-    if claim.clusters is None or claim.clusters.few is None:
+    if clusters is None or clusters.few is None:
         return None
-    differences = np.array([claim.ours[seed] - claim.theirs[seed] for seed in claim.ours])
+    differences = np.array([ours[seed] - theirs[seed] for seed in ours])
     n = len(differences)
-    text = f"the {counted(len(claim.clusters.index_N), 'test example')} come from {counted(len(claim.clusters), 'cluster')}"
+    text = f"the {counted(len(clusters.index_N), 'test example')} come from {counted(len(clusters), 'cluster')}"
     text += f", too few for a conclusion about new ones (at least {FEWEST})"
     if n < 2 or not np.ptp(differences) > 1e-9:
         return f"{text}; for these alone, the difference is {points(float(differences.mean()))} points"

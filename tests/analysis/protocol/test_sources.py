@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from analysis.protocol import sources
-from analysis.protocol.claims import Claim, gather
+from analysis.protocol.claims import gather
 from analysis.stats.clusters import Clusters
 from analysis.verdict import judge, render
 from jepa_ray import results
@@ -79,11 +79,9 @@ def test_few_clusters_leave_it_undecided(tmp_path: Path) -> None:
 
 
 def test_without_spread_there_is_only_the_difference() -> None:
-    few = Clusters.of(["a", "b", "a", "b"])
-    claim = Claim("jepa/x", "baseline/x", "claim", "spider", "x", "tiny", {1: 0.5, 2: 0.5}, {1: 0.25, 2: 0.25}, clusters=few)
-    assert str(sources.too_few(claim, 0.05)).endswith("for these alone, the difference is +25.00 points")
-    claim.clusters = Clusters.of(range(6))
-    assert sources.too_few(claim, 0.05) is None
+    few, scores = Clusters.of(["a", "b", "a", "b"]), ({1: 0.5, 2: 0.5}, {1: 0.25, 2: 0.25})
+    assert str(sources.too_few(few, *scores, 0.05)).endswith("for these alone, the difference is +25.00 points")
+    assert sources.too_few(Clusters.of(range(6)), *scores, 0.05) is None and sources.too_few(None, *scores, 0.05) is None
 
 
 class _Tables:
