@@ -182,5 +182,6 @@ def _interval_text(verdict: Verdict) -> str:
     low, high = points(verdict.interval.low), points(verdict.interval.high)
     confidence = f"{100 * verdict.interval.confidence:.4g} %"
     race = "" if verdict.look is None else f"look {verdict.look} of {len(verdict.looks)}; "
-    size = f"{verdict.interval.seeds} seeds x {sources.sized(verdict.interval.examples, verdict.interval.clusters)}"
+    found = verdict.interval
+    size = f"{found.seeds} seeds x {sources.sized(found.examples, found.clusters, found.effective)}"
     return f"{confidence} ({race}95 % over all looks) {low} to {high} points, {size}"

@@ -49,7 +49,9 @@ def too_few(clusters: Clusters | None, ours: Mapping[int, float], theirs: Mappin
     return f"{text}; for these alone, the {100 * (1 - level):.4g} % interval over seeds is {low} to {high} points"
 
 
-def sized(examples: int | None, clusters: int | None) -> str:
-    """The sample in words: `512 examples`, or `1034 examples in 20 clusters`."""
+def sized(examples: int | None, clusters: int | None, effective: float | None = None) -> str:
+    """The sample in words: `512 examples`, or `1034 examples in 20 clusters (effectively 15.3)`."""
     text = "unknown examples" if examples is None else counted(examples, "example")
-    return text if clusters is None else f"{text} in {counted(clusters, 'cluster')}"
+    if clusters is None:
+        return text
+    return f"{text} in {counted(clusters, 'cluster')}" + (f" (effectively {effective:.3g})" if effective is not None else "")

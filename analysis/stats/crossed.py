@@ -66,6 +66,8 @@ class Interval:
     """Two-sided p for a difference of 0; None for a bootstrap."""
     clusters: int | None = None
     """Number of clusters, if they and not examples are the units."""
+    effective: float | None = None
+    """As many clusters of equal size would have as many degrees of freedom (`Clusters.effective`)."""
 
 
 def components(D_SN: ArrayLike, clusters: Clusters | None = None) -> Components:
@@ -118,6 +120,7 @@ def interval(D_SN: ArrayLike, confidence: float = 0.95, stages: Stages | None = 
         df=df,
         p=float(2 * stats.t.sf(abs(middle) / se, df)),
         clusters=None if clusters is None else N,
+        effective=None if clusters is None else clusters.effective,
     )
 
 

@@ -65,7 +65,7 @@ def test_clusters_are_the_units_of_the_verdict(tmp_path: Path) -> None:
     assert {outcome.test for outcome in found.mcnemar.values()} == {"McNemar by cluster"}
     assert found.p_equivalence is not None and found.p_equivalence >= 0.99**20, "at most 20 draws for what was never seen"
     shown = render("many", report)
-    assert "240 examples in 20 clusters" in shown and sources.NAME not in shown
+    assert "5 seeds x 240 examples in 20 clusters (effectively 20)" in shown and sources.NAME not in shown
     assert "[  -  ] log-probability of the references, for information: +1.05 nats per answer (-6.954 against -8), 95 % +1" in shown
 
 
