@@ -126,12 +126,13 @@ def _pooled(claims: Sequence[Claim], folder: Path, kind: str) -> Spread:
     names = ("var_seed", "var_example", "var_residual")
     parts = crossed.Components(seeds=weight, examples=examples, mean=0.0, **{name: pooled(name) for name in names})
     sd = math.sqrt(parts.var_seed + parts.var_residual / examples)
+    clustered = ", not allowing for their clusters" * any(claim.clusters is not None for claim in claims)
     disagree = f"arms disagree on an estimated {100 * sum(map(pooled, names)):.3g} % of them"
     left_out = f", {silent} without spread left out" if silent else ""
     sources = f"{counted(len(estimates), kind)}, {counted(weight, 'degree')} of freedom over seeds{left_out}"
     return Spread(
         parts=parts,
-        origin=f"sd over seeds {_in_points(sd)} on {counted(examples, 'example')}, {disagree} (pilot {folder}: {sources})",
+        origin=f"sd over seeds {_in_points(sd)} on {counted(examples, 'example')}{clustered}, {disagree} (pilot {folder}: {sources})",
         warning=_warning(weight),
     )
 

@@ -5,6 +5,7 @@ The console, the page, the model cards, `analysis.verdict` and its JSON show `Ve
 
 from __future__ import annotations
 
+from analysis.protocol import sources
 from analysis.protocol.advice import POWER
 from analysis.protocol.claim_statistics import ALL_SEEDS, LEVEL, Reason, Verdict
 from analysis.protocol.decision import DOUBT, LEAKED_ALLOWED, STOPPING, leaked_text
@@ -44,7 +45,7 @@ def word(verdict: Verdict, margin: float) -> None:
     else:
         tail = _undecided(verdict, margin)
     tested = verdict.p is not None or verdict.identical
-    known = verdict.complete and tested and not any(reason.name == DOUBT for reason in verdict.conditions)
+    known = verdict.complete and tested and not any(reason.name in (DOUBT, sources.NAME) for reason in verdict.conditions)
     cost, belief = (_at_flops(verdict, margin), _belief(verdict)) if known and verdict.kind == "claim" else ("", "")
     verdict.sentence = f"{verdict.verdict}: {head}{tail}{cost}{_leaked(verdict)}.{belief}"
 
@@ -112,13 +113,16 @@ def _for_information(verdict: Verdict) -> list[tuple[str, str]]:
         scatter = f"differences vary by {by_seed} points over seeds, less than the {by_answer} expected from single answers alone. This is "
         scatter += "luck: the interval and the detectable differences may be too small (equivalence allows for it)"
         lines.append(("seeds that agree, for information", scatter))
+    if verdict.logprob is not None:
+        lines.append(("log-probability of the references, for information", verdict.logprob.sentence()))
     if verdict.mcnemar:
         below = sum(outcome.p < LEVEL for outcome in verdict.mcnemar.values())
         split = ", ".join(f"{seed}: p = {o.p:.3g} (n = {o.n})" for seed, o in verdict.mcnemar.items())
         lines.append(("McNemar, for information", f"p < 0.05 at {below} of {len(verdict.mcnemar)} seeds; by seed {split}"))
     if verdict.detectable:
         sizes = ", ".join(f"{n} seeds {100 * x:.2f}" if x < 1 else f"{n} seeds none" for n, x in verdict.detectable.items())
-        what = f"{sizes} points (power {POWER:g}, level {LEVEL:g} / {verdict.family_size}, {verdict.examples or 'unknown'} examples)"
+        size = sources.sized(verdict.examples, None if verdict.interval is None else verdict.interval.clusters)
+        what = f"{sizes} points (power {POWER:g}, level {LEVEL:g} / {verdict.family_size}, {size})"
         lines.append(("detectable, for planning", what))
     return lines
 
@@ -128,7 +132,7 @@ def _undecided(verdict: Verdict, margin: float) -> str:
         return f"; cannot be tested: {_lower(verdict.untested)}"
     if incomplete := next((r for r in verdict.conditions if r.name == ALL_SEEDS and not r.holds), None):
         return f"; no verdict{'' if incomplete.holds is None else ' yet'}: {incomplete.text}"
-    if doubt := next((r for r in verdict.conditions if r.name == DOUBT), None):
+    if doubt := next((r for r in verdict.conditions if r.name in (DOUBT, sources.NAME)), None):
         return f"; no verdict: {doubt.text}"
     if verdict.identical:
         few = f"{counted(verdict.examples or 0, 'example')} are too few to rule out a difference of {sized(margin)}"

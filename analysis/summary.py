@@ -4,7 +4,8 @@
 
 Per arm: trials by state; the search trial that the selection froze (without a selection, the best COMPLETE one on validation); mean and
 sample standard deviation (ddof 1) over the confirmation's seeds; and the difference from the declared baseline, seed by seed, with a
-two-sided paired t-test. Every missing number is reported in a sentence, and a difference that is not significant as plainly as one that is.
+two-sided paired t-test; what a run cost; and the log-probability of the references. Every missing number is reported in a sentence, and a
+difference that is not significant as plainly as one that is.
 The console output of a sweep ends with the same numbers (`summary_tables.brief`).
 """
 
@@ -19,6 +20,7 @@ from typing import Any
 
 import pandas as pd
 
+from analysis import summary_costs
 from analysis.command_line import run
 from analysis.inputs.confirmation import Choice
 from analysis.inputs.preregistration import NOT_RUN, standing
@@ -26,7 +28,7 @@ from analysis.inputs.sweep import Sweep, read
 from analysis.inputs.tables import refuse_damaged
 from analysis.stats.paired_tests import paired_t
 from analysis.summary_tables import STAGES, STATES, Summary, judged, occasional, tables
-from analysis.text_tables import COMPUTED, UNPACKED, Table, counted, markdown, named, text
+from analysis.text_tables import Table, counted, markdown, named, text
 from jepa_ray import results
 
 ALWAYS = ("objective", "lambda", "k", "learning_rate", "loss_dropout")
@@ -66,7 +68,7 @@ def summarise(sweep: Sweep, metric: str | None = None, mode: str | None = None) 
 
 def full_text(summary: Summary, *, as_markdown: bool = False) -> str:
     """The whole summary as aligned text or as Markdown."""
-    return _render(tables(summary), summary.notes, markdown if as_markdown else text)
+    return _render([*tables(summary), *summary_costs.tables(summary)], summary.notes, markdown if as_markdown else text)
 
 
 def _in_order(sweep: Sweep) -> list[str]:
@@ -135,8 +137,7 @@ def _confirmed(arm: str, choice: Choice, folder: Path, summary: Summary) -> pd.D
             missing = f"{len(runs) - len(values)} of {len(runs)} confirmation seeds"
             summary.notes.append(f"{arm}: {name} is missing for {missing}; its mean is over the others.")
         line[name] = _moments(values)
-    for name in (COMPUTED, UNPACKED, "train_seconds"):
-        line[name] = _moments(runs[name].dropna())
+    line |= summary_costs.numbers(runs, _moments)
     measured = [name for name in judged(summary) if name.startswith("test_") and runs[name].notna().any()]
     if measured:
         summary.notes += [f"{arm}: no confirmation trial in {folder} has {name}." for name in _wanted(summary) if runs[name].isna().all()]
@@ -172,6 +173,7 @@ def _compare(sweep: Sweep, chosen: dict[str, pd.DataFrame], summary: Summary) ->
         if single:
             summary.notes.append(f"{method} against {baseline}: confirmed in only one of the two, so left out: {named('seed', single)}.")
         _difference_lines(method, baseline, ours, theirs, summary)
+        summary.logprobs += summary_costs.compared(method, baseline, ours, theirs)
 
 
 def _difference_lines(method: str, baseline: str, ours: pd.DataFrame, theirs: pd.DataFrame, summary: Summary) -> None:

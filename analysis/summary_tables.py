@@ -32,6 +32,8 @@ class Summary:
     best: list[dict[str, Any]] = field(default_factory=list)
     confirmation: list[dict[str, Any]] = field(default_factory=list)
     differences: list[dict[str, Any]] = field(default_factory=list)
+    logprobs: list[dict[str, Any]] = field(default_factory=list)
+    """Method minus baseline in `test_logprob`, nats per answer (`protocol/log_probability.py`)."""
     notes: list[str] = field(default_factory=list)
     metric: str = "val_accuracy"
     mode: str = "max"

@@ -58,16 +58,20 @@ class Tables:
         would be if stopping did not matter, regardless of how the task judges."""
         self.leaked: dict[str, pd.Series[Any]] = {}
         """Per trial and example, whether its Text is also in training or validation; trials without this mark are missing."""
+        self.clusters: dict[str, pd.Series[Any]] = {}
+        """Per trial and example, the example's source; examples without one are missing."""
         self.curves: dict[str, pd.DataFrame] = {}
         if not ids:
             return
         wanted = [("trial_id", "in", ids)]
         damaged: list[str] = []
-        columns = list(dict.fromkeys(["trial_id", "example_id", column, "leaked", *KNOWN.values()]))
+        columns = list(dict.fromkeys(["trial_id", "example_id", column, "leaked", "cluster", *KNOWN.values()]))
         answers = read_sound(folder, "predictions", damaged, columns, [*wanted, ("split", "==", split)])
         self.answers = {str(key): rows.set_index("example_id")[column] for key, rows in answers.groupby("trial_id")}
         marked = answers.dropna(subset=["leaked"])
         self.leaked = {str(key): rows.set_index("example_id")["leaked"].astype(bool) for key, rows in marked.groupby("trial_id")}
+        sources = answers.dropna(subset=["cluster"])
+        self.clusters = {str(key): rows.set_index("example_id")["cluster"] for key, rows in sources.groupby("trial_id")}
         known = pd.DataFrame({name: answers[column].eq(True) | answers[flag].eq(True) for name, flag in KNOWN.items()})
         self.known = known.groupby(answers["trial_id"].astype(str)).mean()
         name = next(name for name, behind in BY_EXAMPLE.items() if behind == column)

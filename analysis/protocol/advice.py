@@ -102,7 +102,7 @@ def go_on(verdicts: Sequence[Verdict], claims: Sequence[Claim], margin: float, m
 
 def _parts(found: Verdict, claim: Claim) -> crossed.Components:
     if claim.right is not None and found.interval is not None:
-        return crossed.components(gaps_by_answer(claim.right))
+        return crossed.components(gaps_by_answer(claim.right), claim.clusters)
     # scores by seed only: one placeholder example carries all the spread
     spread = float(np.var(gaps_by_seed(claim), ddof=1))
     return crossed.Components(seeds=len(found.seeds), examples=1, mean=0.0, var_seed=spread, var_example=0.0, var_residual=0.0)

@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 
 from analysis.inputs.preregistration import Declared
 from analysis.protocol.claims import Claim
+from analysis.protocol.log_probability import LogProbability
 from analysis.stats import crossed, looks, paired_tests, resampling, sequential
+from analysis.stats.clusters import mcnemar as mcnemar_by_cluster
 
 LEVEL = 0.05
 UNDECLARED = Declared()
@@ -136,6 +138,8 @@ class Verdict:
     looks: list[int] = field(default_factory=list)
     """Numbers of seeds after which the race looks."""
     bootstrap: crossed.Interval | None = None
+    logprob: LogProbability | None = None
+    """Log-probability of the references, for information."""
     mcnemar: dict[int, paired_tests.Outcome] = field(default_factory=dict)
     detectable: dict[int, float] = field(default_factory=dict)
     """Number of seeds -> smallest difference detected with power 0.8 at level 0.05 / claims."""
@@ -190,15 +194,15 @@ def measure(claim: Claim, metric: str, margin: float, declared: Declared = UNDEC
         verdict.hopeless = upper if upper < margin else None
     D_SN = None if claim.right is None else gaps_by_answer(claim.right)
     if D_SN is not None:
-        verdict.interval = _attempt(verdict, partial(crossed.interval, D_SN, confidence, stages))
+        verdict.interval = _attempt(verdict, partial(crossed.interval, D_SN, confidence, stages, claim.clusters))
         # Observed differences are never stronger evidence of equivalence than no difference at all.
-        verdict.p_equivalence = paired_tests.never_apart(D_SN.shape[1], margin)
+        verdict.p_equivalence = paired_tests.never_apart(D_SN.shape[1] if claim.clusters is None else claim.clusters.independent, margin)
         verdict.identical = len(verdict.seeds) > 1 and not D_SN.any() and not any(differences)
         if verdict.interval is not None and verdict.p is not None:
             assert verdict.interval.p is not None
             verdict.p_claim = max(verdict.p, verdict.interval.p)
             by_seed = paired_tests.equivalence(differences, margin, stages).p
-            by_answer = crossed.equivalence(D_SN, margin, stages)
+            by_answer = crossed.equivalence(D_SN, margin, stages, claim.clusters)
             verdict.p_equivalence = max(verdict.p_equivalence, by_seed, by_answer)
         elif not verdict.identical:
             verdict.p_equivalence = None
@@ -221,9 +225,9 @@ def without_leaked(claim: Claim, metric: str, margin: float, declared: Declared 
     if not clean.examples:
         return clean
     ours, theirs = (dict(zip(claim.ours, map(float, right_SN.mean(axis=1)), strict=True)) for right_SN in (ours_SN, theirs_SN))
-    measured = measure(
-        replace(claim, ours=ours, theirs=theirs, right=(ours_SN, theirs_SN), leaked=None, notes=[]), metric, margin, declared
-    )
+    clusters = None if claim.clusters is None else claim.clusters.kept(~claim.leaked.which)
+    rest = replace(claim, ours=ours, theirs=theirs, right=(ours_SN, theirs_SN), clusters=clusters, leaked=None, notes=[])
+    measured = measure(rest, metric, margin, declared)
     clean.ours, clean.theirs = (float(np.mean(list(scores.values()))) for scores in (ours, theirs))
     clean.difference, clean.p, clean.interval = measured.difference, measured.p_claim, measured.interval
     return clean
@@ -247,11 +251,13 @@ def simultaneous(found: Verdict, claim: Claim) -> crossed.Interval | None:
         return None
     history = claim.history or (looks.Stage(len(claim.ours), race=tuple(found.looks)),)
     stages = looks.stages(history) if len(history) > 1 else None
-    return crossed.interval(gaps_by_answer(claim.right), 1 - looks.level(history, LEVEL / found.family_size), stages)
+    confidence = 1 - looks.level(history, LEVEL / found.family_size)
+    return crossed.interval(gaps_by_answer(claim.right), confidence, stages, claim.clusters)
 
 
 def describe(found: Verdict, claim: Claim) -> None:
     """Add what is reported but decides nothing: the paper's test, sign flips, bootstrap, McNemar by seed."""
+    found.logprob = claim.logprob
     if found.p is not None:
         differences = gaps_by_seed(claim)
         found.p_one_tailed = paired_tests.paper_one_tailed_t(differences).p
@@ -260,12 +266,14 @@ def describe(found: Verdict, claim: Claim) -> None:
         return
     if found.interval is not None:
         D_SN = gaps_by_answer(claim.right)
-        found.bootstrap = crossed.bootstrap(D_SN)
-        _, by_seed, _, residual = (float(x) for x in crossed.mean_squares(D_SN))
+        found.bootstrap = crossed.bootstrap(D_SN, clusters=claim.clusters)
+        _, by_seed, _, residual = (float(x) for x in crossed.squares(D_SN, claim.clusters))
         if by_seed < residual:
-            found.lucky = math.sqrt(by_seed / D_SN.shape[1]), math.sqrt(residual / D_SN.shape[1])
+            units = D_SN.shape[1] if claim.clusters is None else len(claim.clusters)
+            found.lucky = math.sqrt(by_seed / units), math.sqrt(residual / units)
     for seed, ours_N, theirs_N in zip(claim.ours, *claim.right, strict=True):
-        outcome = _attempt(found, partial(paired_tests.mcnemar, ours_N, theirs_N))
+        test = paired_tests.mcnemar if claim.clusters is None else partial(mcnemar_by_cluster, clusters=claim.clusters)
+        outcome = _attempt(found, partial(test, ours_N, theirs_N))
         if outcome is not None:
             found.mcnemar[seed] = outcome
 

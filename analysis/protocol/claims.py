@@ -21,7 +21,12 @@ from numpy.typing import NDArray
 from analysis.inputs.confirmation import Choice, Tables, split_of
 from analysis.inputs.preregistration import GROUP, NOT_RUN, Declared, listed, standing
 from analysis.inputs.sweep import Sweep, read
+from analysis.protocol.by_example import Leaked, by_example, leaked
 from analysis.protocol.equal_cost import Arm, Panel, at_equal_flops, at_equal_seconds, at_equal_steps
+from analysis.protocol.log_probability import LogProbability
+from analysis.protocol.log_probability import compare as compare_logprob
+from analysis.protocol.sources import clusters_of
+from analysis.stats.clusters import Clusters
 from analysis.stats.looks import History, Stage
 from analysis.text_tables import named
 from jepa_ray.results import JUDGED
@@ -31,22 +36,6 @@ TRAINING = [
     "gamma", "lora_r", "lora_alpha", "lora_dropout",
 ]  # fmt: skip
 """Knobs that affect a run without any JEPA gradient, and that each arm may have tuned separately."""
-
-
-@dataclass(frozen=True)
-class Leaked:
-    """Test examples whose Text also occurs in the training or validation data."""
-
-    number: int
-    of: int
-    """Test examples."""
-    which: NDArray[np.bool_] | None = None
-    """(examples,), in the order of `Claim.right`; None if the predictions do not say."""
-
-    @property
-    def share(self) -> float:
-        """Share of the test examples, in [0, 1]."""
-        return self.number / self.of
 
 
 @dataclass
@@ -70,6 +59,10 @@ class Claim:
     """The seeds by the look at which they became known, in the order of `ours`; empty: all at the first."""
     leaked: Leaked | None = None
     """Test examples that are also in training; None if there are no such examples."""
+    clusters: Clusters | None = None
+    """The clusters of the examples of `right`; None if examples are independent."""
+    logprob: LogProbability | None = None
+    """Log-probability of the references; None if a trial has none."""
     stopping: dict[str, float] = field(default_factory=dict)
     """Mean difference of prefix, contains and stopped, if both arms have them at every seed. An answer counts for prefix (contains) if the
     metric accepts it or if it starts with (contains) the reference."""
@@ -227,8 +220,9 @@ def _fill(claim: Claim, method: Arm, baseline: Arm, metric: str, tables: Tables,
             gap = by_answer[0].map(tables.known[name]) - by_answer[1].map(tables.known[name])
         if gap.notna().all():
             claim.stopping[name] = float(gap.mean())
-    claim.right, examples = _by_example(claim, ours, theirs, metric, tables)
-    claim.leaked = _leaked(pd.concat([ours, theirs]), examples, tables) if tables.split == "test" else None
+    examples = _by_example(claim, ours, theirs, metric, tables)
+    claim.leaked = leaked(pd.concat([ours, theirs]), examples, tables) if tables.split == "test" else None
+    claim.logprob = compare_logprob(ours, theirs, tables.split)
     claim.panels = [
         at_equal_steps(ours, theirs, metric, tables.curves),
         at_equal_flops(replace(method, confirmed=ours), replace(baseline, confirmed=theirs), metric, tables.curves),
@@ -246,9 +240,18 @@ def _at_flops(claim: Claim, runs: pd.DataFrame, metric: str, tables: Tables) -> 
     rows = runs.drop_duplicates("trial_id").set_index("trial_id", drop=False)
     ours, theirs = (rows.loc[list(side)] for side in zip(*panel.runs.values(), strict=True))
     scores = [dict(zip(claim.ours, map(float, side[metric]), strict=True)) for side in (ours, theirs)]
-    same = replace(claim, ours=scores[0], theirs=scores[1], leaked=None, stopping={}, panels=[], doubt=None, notes=[])
-    same.right, _ = _by_example(same, ours, theirs, metric, tables)
+    same = replace(claim, ours=scores[0], theirs=scores[1], leaked=None, logprob=None, stopping={}, panels=[], doubt=None, notes=[])
+    _by_example(same, ours, theirs, metric, tables)
     return same
+
+
+def _by_example(claim: Claim, ours: pd.DataFrame, theirs: pd.DataFrame, metric: str, tables: Tables) -> pd.Index[Any]:
+    """Add the right and wrong answers of both arms and the clusters of their examples, and return the ids of these."""
+    found = by_example(ours, theirs, metric, tables)
+    claim.right, claim.doubt = found.right, found.doubt
+    claim.notes += found.notes
+    claim.clusters = clusters_of(map(str, [*ours["trial_id"], *theirs["trial_id"]]), found.examples, tables, claim.notes)
+    return found.examples
 
 
 def _history(numbers: Sequence[int], declared: Declared) -> History:
@@ -292,54 +295,3 @@ def _note_tuning(claim: Claim, ours: pd.DataFrame, theirs: pd.DataFrame) -> None
             f"The two arms were tuned to different values: {', '.join(apart)}. Control {control} sends no gradient, so with the same "
             "values it would give exactly the baseline's answers: this difference measures only the luck of tuning."
         )
-
-
-def _by_example(
-    claim: Claim, ours: pd.DataFrame, theirs: pd.DataFrame, metric: str, tables: Tables
-) -> tuple[tuple[NDArray[np.bool_], NDArray[np.bool_]] | None, pd.Index[Any]]:
-    """Right or wrong answers of both arms, (seeds, examples) each, on the examples that all trials share, and the ids of these examples."""
-    none: pd.Index[Any] = pd.Index([])
-    frames = [[tables.answers.get(str(i)) for i in arm["trial_id"]] for arm in (ours, theirs)]
-    lack = sum(series is None for arm in frames for series in arm)
-    if lack:
-        claim.notes.append(
-            f"{lack} of {2 * len(ours)} confirmation trials have no {tables.split} predictions, so answers cannot be compared by example."
-        )
-        return None, none
-    columns: list[pd.Series[Any]] = [series for arm in frames for series in arm if series is not None]
-    if any(not series.index.is_unique for series in columns):
-        claim.notes.append("An example_id occurs twice in the predictions of one trial, so answers cannot be paired by example.")
-        return None, none
-    table = pd.concat(columns, axis=1, join="inner")
-    answered = table.dropna().sort_index()
-    most = max(len(series) for series in columns)
-    if len(answered) < most:
-        claim.doubt = f"{len(answered)} of {most} examples have a judged answer in all {len(columns)} trials; the others cannot be compared"
-    if answered.empty:
-        return None, none
-    right_2SN = answered.to_numpy(dtype=bool).T.reshape(2, len(ours), -1)
-    scores_2S = np.array([ours[metric], theirs[metric]], dtype=float)
-    if len(answered) == most and np.abs(scores_2S - right_2SN.mean(axis=2)).max() > 1e-6:
-        claim.doubt = f"{metric} in the trials table is not the mean of the predictions, so the two tables do not belong together"
-    return (right_2SN[0], right_2SN[1]), answered.index
-
-
-def _leaked(runs: pd.DataFrame, examples: pd.Index[Any], tables: Tables) -> Leaked | None:
-    """The test examples that are also in training, from the confirmed runs of both arms (both were confirmed on the same data).
-
-    The count in the trials table equals the number of marks in the predictions unless one of the two is missing or damaged; the larger one
-    is used. Examples dropped as too long are counted but have no mark. If even fewer are marked, the other examples are unknown.
-    """
-    counted, of = (pd.to_numeric(runs[name]).max() for name in ("overlap_text", "test_examples"))
-    marks = [tables.leaked[str(trial)] for trial in runs["trial_id"] if str(trial) in tables.leaked]
-    number = max([0 if pd.isna(counted) else int(counted), *(int(mark.sum()) for mark in marks)])
-    if not number:  # none, or unknown
-        return None
-    size = max([number, 0 if pd.isna(of) else int(of), len(examples)])
-    aligned = [mark.reindex(examples) for mark in marks]
-    whole = [mark for mark in aligned if len(mark) and mark.notna().all()]
-    which = np.logical_or.reduce([mark.to_numpy(dtype=bool) for mark in whole]) if whole else None
-    dropped = pd.to_numeric(runs["dropped_examples"]).max()
-    if marks and max(int(mark.sum()) for mark in marks) < number - (0 if pd.isna(dropped) else int(dropped)):
-        which = None
-    return Leaked(number, size, which)

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from analysis.inputs.preregistration import Declared
+from analysis.protocol import sources
 from analysis.protocol.claim_statistics import (
     ALL_SEEDS,
     LEVEL,
@@ -83,7 +84,9 @@ def _decide(verdict: Verdict, claim: Claim, others: Sequence[Claim], margin: flo
     assert verdict.difference is not None
     interval = verdict.interval
     significant = None if verdict.p_holm is None else verdict.p_holm < LEVEL
-    whole = [_all_seeds(verdict, declared), *([] if claim.doubt is None else [Reason(DOUBT, False, claim.doubt)])]
+    few = sources.too_few(claim.clusters, claim.ours, claim.theirs, verdict.level)
+    doubts = {sources.NAME: few, DOUBT: claim.doubt}
+    whole = [_all_seeds(verdict, declared), *(Reason(name, False, text) for name, text in doubts.items() if text is not None)]
     verdict.conditions = [
         Reason("significant", significant, _p_text(verdict)),
         Reason("interval above 0", None if interval is None else interval.low > 0, _interval_text(verdict)),
@@ -111,12 +114,13 @@ def _decide_at_flops(group: Sequence[Verdict], claims: Sequence[Claim], metric: 
     found = [at_flops(claim, metric, margin, declared) for claim in claims]
     holm = _holm([None if one is None else one.p for one in found], size)
     same = _holm([None if one is None else one.p_equivalence for one in found], size)
-    for verdict, one, p, p_same in zip(group, found, holm, same, strict=True):
+    for verdict, claim, one, p, p_same in zip(group, claims, found, holm, same, strict=True):
         verdict.at_flops = one
         if one is None:
             continue
         one.p_holm, one.p_equivalence_holm = p, p_same
-        if not _all_seeds(verdict, declared).holds:
+        few = sources.too_few(claim.clusters, claim.ours, claim.theirs, verdict.level)
+        if not _all_seeds(verdict, declared).holds or few is not None:
             continue
         if p_same is not None and p_same < LEVEL:
             one.verdict = "equivalent"
@@ -215,5 +219,6 @@ def _interval_text(verdict: Verdict) -> str:
     low, high = points(verdict.interval.low), points(verdict.interval.high)
     confidence = f"{100 * verdict.interval.confidence:.4g} %"
     race = "" if verdict.look is None else f"look {verdict.look} of {len(verdict.looks)}; "
-    size = f"{verdict.interval.seeds} seeds x {verdict.interval.examples} examples"
+    found = verdict.interval
+    size = f"{found.seeds} seeds x {sources.sized(found.examples, found.clusters, found.effective)}"
     return f"{confidence} ({race}95 % over all looks) {low} to {high} points, {size}"

@@ -7,7 +7,8 @@ crossed: every seed is scored on the same test examples. The model is the two-wa
 
 A t-test over seeds ignores var_example, so its conclusion holds for these N examples only.
 
-S seeds, N examples. Results report both. Functions raise ValueError for one seed, one example, NaN, or no spread.
+Examples that come in clusters are not independent; `clusters` makes clusters the units (`clusters.py`). S seeds, N examples. Results report
+both. Functions raise ValueError for one seed, one example, NaN, or no spread.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, stats
 
+from analysis.stats import clusters as by_cluster
 from analysis.stats import combined
+from analysis.stats.clusters import Clusters
 from analysis.stats.combined import Stages
 
 Floats = NDArray[np.float64]
@@ -36,10 +39,13 @@ class Components:
 
     seeds: int
     examples: int
+    """Number of units: of examples, or of clusters if examples come in clusters."""
     mean: float
     var_seed: float
     var_example: float
     var_residual: float
+    df_share: float = 1.0
+    """Degrees of freedom of a mean square over the units, divided by their number minus one: below 1 for clusters of unequal size."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,13 +64,18 @@ class Interval:
     """Degrees of freedom; None for a bootstrap."""
     p: float | None
     """Two-sided p for a difference of 0; None for a bootstrap."""
+    clusters: int | None = None
+    """Number of clusters, if they and not examples are the units."""
+    effective: float | None = None
+    """As many clusters of equal size would have as many degrees of freedom (`Clusters.effective`)."""
 
 
-def components(D_SN: ArrayLike) -> Components:
+def components(D_SN: ArrayLike, clusters: Clusters | None = None) -> Components:
     """Two-way analysis of variance without replication (Searle, Casella & McCulloch 1992, section 4.2)."""
-    checked_SN = _checked(D_SN)
-    S, N = checked_SN.shape
-    mean, by_seed, by_example, residual = (float(x) for x in mean_squares(checked_SN))
+    checked_SN = _checked(D_SN, clusters)
+    S = len(checked_SN)
+    mean, by_seed, by_example, residual = (float(x) for x in squares(checked_SN, clusters))
+    N, df = _units(checked_SN, clusters)
     return Components(
         seeds=S,
         examples=N,
@@ -72,19 +83,21 @@ def components(D_SN: ArrayLike) -> Components:
         var_seed=max(0.0, (by_seed - residual) / N),
         var_example=max(0.0, (by_example - residual) / S),
         var_residual=residual,
+        df_share=df / (N - 1),
     )
 
 
-def interval(D_SN: ArrayLike, confidence: float = 0.95, stages: Stages | None = None) -> Interval:
+def interval(D_SN: ArrayLike, confidence: float = 0.95, stages: Stages | None = None, clusters: Clusters | None = None) -> Interval:
     """t-interval for new seeds and new examples, from the mean squares, with degrees of freedom after Satterthwaite (1946).
 
     It always contains the t-interval over seeds alone, which has the smaller standard error but may have fewer degrees of freedom. With
     `stages` (rows ordered by stage) both are combined by stage. `estimate`, `p`, `se` and `df` belong to the test over seeds x examples.
     """
-    checked_SN = _checked(D_SN)
-    S, N = checked_SN.shape
-    mean, by_seed, by_example, residual = mean_squares(checked_SN)
-    se, df = (float(x) for x in standard_error(by_seed, by_example, residual, S, N))
+    checked_SN = _checked(D_SN, clusters)
+    S = len(checked_SN)
+    mean, by_seed, by_example, residual = squares(checked_SN, clusters)
+    N, df_units = _units(checked_SN, clusters)
+    se, df = (float(x) for x in standard_error(by_seed, by_example, residual, S, N, df_units))
     if not se > 1e-9:
         raise ValueError(f"The difference is the same ({float(mean):+g}) at all {S} seeds, so it has no spread to test against.")
     middle, seeds_only = float(mean), float(mean)
@@ -98,7 +111,7 @@ def interval(D_SN: ArrayLike, confidence: float = 0.95, stages: Stages | None = 
     return Interval(
         how="variance components",
         seeds=S,
-        examples=N,
+        examples=checked_SN.shape[1],
         estimate=middle,
         low=min(middle - wide, seeds_only - narrow),
         high=max(middle + wide, seeds_only + narrow),
@@ -106,10 +119,12 @@ def interval(D_SN: ArrayLike, confidence: float = 0.95, stages: Stages | None = 
         se=se,
         df=df,
         p=float(2 * stats.t.sf(abs(middle) / se, df)),
+        clusters=None if clusters is None else N,
+        effective=None if clusters is None else clusters.effective,
     )
 
 
-def equivalence(D_SN: ArrayLike, margin: float, stages: Stages | None = None) -> float:
+def equivalence(D_SN: ArrayLike, margin: float, stages: Stages | None = None, clusters: Clusters | None = None) -> float:
     """p of TOST over right or wrong answers (D in -1, 0, 1), with a variance that allows for luck.
 
     A test for a difference needs no such allowance: luck hides a difference as often as it creates one. Equivalence rests on precision, so
@@ -120,30 +135,35 @@ def equivalence(D_SN: ArrayLike, margin: float, stages: Stages | None = None) ->
     """
     if not margin > 0:
         raise ValueError(f"Equivalence needs a margin above 0; it is {margin:g}.")
-    checked_SN = _checked(D_SN)
-    mean, by_seed, by_example, residual = (float(x) for x in mean_squares(checked_SN))
-    se, df = (float(x) for x in standard_error(max(by_seed, residual), by_example, residual, *checked_SN.shape))
+    checked_SN = _checked(D_SN, clusters)
+    mean, by_seed, by_example, residual = (float(x) for x in squares(checked_SN, clusters))
+    S, (N, df_units) = len(checked_SN), _units(checked_SN, clusters)
+    se, df = (float(x) for x in standard_error(max(by_seed, residual), by_example, residual, S, N, df_units))
     if stages is not None:
-        S, N = checked_SN.shape
         tau2 = shared(by_example, residual, S, N)
         mean, se = (float(x) for x in combined.estimate(checked_SN.mean(axis=1), max(by_seed, residual) / N, tau2, stages))
     lacking, differing = margin - abs(mean), float(np.square(checked_SN).mean())
     return float(stats.t.sf(lacking / (se * math.sqrt(max(1.0, 1 + lacking / differing))), df))
 
 
-def bootstrap(D_SN: ArrayLike, *, resamples: int = 2000, confidence: float = 0.95, seed: int = 0) -> Interval:
+def bootstrap(
+    D_SN: ArrayLike, *, resamples: int = 2000, confidence: float = 0.95, seed: int = 0, clusters: Clusters | None = None
+) -> Interval:
     """Percentile interval; seeds and examples are resampled independently (Owen 2007, the pigeonhole bootstrap).
 
     Resampling D_SN resamples both arms with the same seeds and examples. With few seeds the interval is too narrow, because the
     resampled variance lacks the factor S / (S - 1) and the t quantile: with 5 seeds, use `interval`.
     """
-    checked_SN = _checked(D_SN)
+    checked_SN = _checked(D_SN, clusters)
     S, N = checked_SN.shape
     random = np.random.default_rng(seed)
     means = np.empty(resamples)
     for start in range(0, resamples, 250):  # 250 rows of counts over N examples at a time bound the memory
         rows = slice(start, min(start + 250, resamples))
         many = rows.stop - rows.start
+        if clusters is not None:
+            means[rows] = by_cluster.bootstrap_means(checked_SN, clusters, random, many)
+            continue
         seed_counts_RS = random.multinomial(S, np.full(S, 1 / S), size=many)
         example_counts_RN = random.multinomial(N, np.full(N, 1 / N), size=many)
         means[rows] = ((seed_counts_RS @ checked_SN) * example_counts_RN).sum(axis=1) / (S * N)
@@ -159,6 +179,7 @@ def bootstrap(D_SN: ArrayLike, *, resamples: int = 2000, confidence: float = 0.9
         se=float(means.std(ddof=1)),
         df=None,
         p=None,
+        clusters=None if clusters is None else len(clusters),
     )
 
 
@@ -176,7 +197,8 @@ def detectable(
         raise ValueError("All variance components are 0, so there is no noise to plan against.")
     by_seed = found.var_residual + examples * found.var_seed
     by_example = found.var_residual + seeds * found.var_example
-    se, df = (float(x) for x in standard_error(by_seed, by_example, found.var_residual, seeds, examples))
+    df_units = (examples - 1) * found.df_share
+    se, df = (float(x) for x in standard_error(by_seed, by_example, found.var_residual, seeds, examples, df_units))
     narrow = math.sqrt(by_seed / (seeds * examples))
     if stages is not None:
         no_difference_S, sigma2 = np.zeros(seeds), by_seed / examples
@@ -246,32 +268,49 @@ def mean_squares(D_SN: Floats) -> tuple[Floats, Floats, Floats, Floats]:
     return mean, seed_squares / (S - 1), example_squares / (N - 1), residual
 
 
+def squares(D_SN: Floats, clusters: Clusters | None = None) -> tuple[Any, Any, Any, Any]:
+    """Mean, and mean squares between seeds, between units and residual, of one table; the units are examples, or clusters if given."""
+    return mean_squares(D_SN) if clusters is None else by_cluster.mean_squares(D_SN, clusters)
+
+
+def _units(D_SN: Floats, clusters: Clusters | None) -> tuple[int, float]:
+    """Number of units, and degrees of freedom of a mean square over them."""
+    return (D_SN.shape[1], D_SN.shape[1] - 1) if clusters is None else (len(clusters), clusters.df)
+
+
 def shared(by_example: Any, residual: Any, S: int, N: int) -> Any:
     """Variance of the mean difference over the examples, which all seeds share: var_example / N, at least 0."""
     return np.maximum(by_example - residual, 0.0) / (S * N)
 
 
-def standard_error(by_seed: Any, by_example: Any, residual: Any, S: int, N: int) -> tuple[Any, Any]:
+def standard_error(by_seed: Any, by_example: Any, residual: Any, S: int, N: int, df: float | None = None) -> tuple[Any, Any]:
     """Standard error of the mean and its degrees of freedom from (expected) mean squares; arrays in, arrays out.
 
     Var(mean) = (MS_seed + MS_example - MS_residual) / (S N). MS_example below MS_residual is chance and is raised to it, so the standard
     error is never smaller than that of a t-test over seeds alone. Satterthwaite's formula gives too few degrees of freedom if the mean
-    squares nearly cancel; the degrees of freedom of the smaller sample are the lower limit.
+    squares nearly cancel; the degrees of freedom of the smaller sample are the lower limit. `df`: those of a mean square over the N units;
+    None: N - 1.
     """
+    df = N - 1 if df is None else df
     example_part = np.maximum(by_example, residual)
     total = by_seed + example_part - residual
     # With one placeholder example (no scores by example), only the seeds' degrees of freedom are left.
-    spread = by_seed**2 / (S - 1) + ((example_part**2 + residual**2 / (S - 1)) / (N - 1) if N > 1 else 0.0)
-    fewest = min(S, N) - 1 if N > 1 else S - 1
+    spread = by_seed**2 / (S - 1) + ((example_part**2 + residual**2 / (S - 1)) / df if N > 1 else 0.0)
+    fewest = min(S - 1, df) if N > 1 else S - 1
     with np.errstate(invalid="ignore", divide="ignore"):  # a table without spread gives 0 / 0, which callers refuse or handle
         return np.sqrt(total / (S * N)), np.maximum(total**2 / spread, fewest)
 
 
-def _checked(D_SN: ArrayLike) -> Floats:
+def _checked(D_SN: ArrayLike, clusters: Clusters | None = None) -> Floats:
     values = np.asarray(D_SN, dtype=np.float64)
     if values.ndim != 2:
         raise ValueError(f"A crossed difference is a table of seeds x examples, with 2 axes; this array has {values.ndim} axes.")
     S, N = values.shape
+    if clusters is not None:
+        if len(clusters.index_N) != N:
+            raise ValueError(f"There are {N} examples, but {len(clusters.index_N)} of them have a cluster.")
+        if clusters.few is not None:
+            raise ValueError(clusters.few)
     if not np.isfinite(values).all():
         raise ValueError(f"{int((~np.isfinite(values)).sum())} of {S} x {N} differences are NaN or infinite.")
     if S < 2 or N < 2:

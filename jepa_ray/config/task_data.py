@@ -25,6 +25,8 @@ class TaskData(Record):
     """Column of the Code view (`task: text` only). If null, `data.code`."""
     system: str | None = None
     """Column or text of the system message (`task: text` only). If null, `data.system`."""
+    cluster: str | None = None
+    """Column that groups examples of one source (`task: text` only). If null, `data.cluster`."""
     num_train: int | None = Field(None, ge=1)
     """Number of training examples kept. If null, `data.num_train`."""
     num_val: int | None = Field(None, ge=1)

@@ -72,7 +72,7 @@ class ModelConfig(NetworkConfig):
 
 OwnJudge = Literal["exact", "contains", "number", "label", "regex", "sql"]
 """Judges that own data can choose; see `data/tasks/text.py`."""
-OWN_DATA = ("judge", "text", "code", "system")
+OWN_DATA = ("judge", "text", "code", "system", "cluster")
 """Keys of `data` for `task: text` only."""
 
 
@@ -101,6 +101,9 @@ class DataConfig(Record):
     system: str | None = None
     """Only for `task: text`: system message of examples without one: a column, if one has this name, or else the text itself, of at
     least two words. If null, that of the rows, if they have one."""
+    cluster: str | None = None
+    """Only for `task: text`: column whose value groups examples of one source (a document, an author, a paraphrase group). The verdict then
+    treats sources, not examples, as its sample. If null, examples that run on a database are grouped by it, others are independent."""
     num_train: int | None = Field(None, ge=1)
     """Number of training examples kept (a seeded subset). If null, all of the file, or 2,400 generated ones."""
     num_val: int = Field(256, ge=1)

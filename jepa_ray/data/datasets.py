@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from jepa_ray.config import OWN_DATA, DataConfig
+from jepa_ray.data.clusters import counted as counted_clusters
 from jepa_ray.data.example import Example
 from jepa_ray.data.sameness import Seen, key, pair
 from jepa_ray.data.sources import read_as, resolve
@@ -167,6 +168,7 @@ def _report(data: DataConfig, train: Sequence[Example], val: Sequence[Example], 
         "contradictions": {name: contradictions(split) for name, split in splits.items()},
         "unused_messages": {name: sum(example.unused for example in split) for name, split in splits.items()},
         "sha": {name: digest(split) for name, split in splits.items()},
+        "test_clusters": counted_clusters(data, (example.extra for example in test)),
         "answers_apart": data.train is not None and task_of(data).split_by == "answer" and overlap_target > 0,
         "overlap_text": overlap_text,
         "overlap_text_share": overlap_text / len(test) if test else 0.0,

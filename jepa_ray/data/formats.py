@@ -157,12 +157,17 @@ def _by_columns(first: Row, where: str, data: DataConfig) -> Format:
                 f"{where}: data.text and data.code name columns, but the rows contain conversations under {key}; "
                 f"drop data.text and data.code, or remove {key} from the rows"
             )
-    for key, column in (("text", data.text), ("code", data.code)):
-        if column not in first:
-            near = near_to(column, [str(name) for name in first])
-            also = f"; did you mean {near!r}?" if near else ""
-            raise ValueError(f"{where}: data.{key} is {column!r}, but the columns are {_names(first)}{also}")
+    known_column(first, where, "text", data.text)
+    known_column(first, where, "code", data.code)
     return Format("columns", (data.text, data.code), f"{data.text} -> {data.code}", _columns(data.text, data.code), ())
+
+
+def known_column(first: Row, where: str, key: str, column: str) -> None:
+    """ValueError, beginning with the first row's place `where`, if the row lacks the column that `data` names under `key`."""
+    if column not in first:
+        near = near_to(column, [str(name) for name in first])
+        also = f"; did you mean {near!r}?" if near else ""
+        raise ValueError(f"{where}: data.{key} is {column!r}, but the columns are {_names(first)}{also}")
 
 
 def _with_system(first: Row, where: str, data: DataConfig, format_: Format) -> tuple[Read, str, str | None]:

@@ -1,12 +1,14 @@
 """The data report in words: what a sweep trains and tests on, printed before training. Numbers are from `Splits.report` and token tables.
 
-Imports nothing of the package. The same numbers are written to `results/<name>/data/`.
+The same numbers are written to `results/<name>/data/`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from jepa_ray.data.clusters import FEWEST
 
 
 def labelled(sentences: Sequence[str], task: str, family: str | None = None) -> list[str]:
@@ -35,6 +37,12 @@ def of_task(report: Mapping[str, Any]) -> list[str]:
             f"of the test examples, {report['overlap_text']} ({report['overlap_text_share']:.1%}) share their text and "
             f"{report['overlap_target']} ({report['overlap_target_share']:.1%}) their answer with train or validation"
             + ("; validation shares none with train, so it is harder than test" if report.get("answers_apart") else "")
+        )
+    if clusters := report.get("test_clusters"):
+        few = f": fewer than {FEWEST}, so there will be no verdict; give a test split of more sources" if clusters < FEWEST else ""
+        out.append(
+            f"the test examples come from {clusters} clusters, which count as the sample of the verdict; what a plan can detect "
+            f"takes examples as independent, so it is too optimistic{few}"
         )
     if unused := {name: count for name, count in report.get("unused_messages", {}).items() if count}:
         parts = ", ".join(f"{count} of {name}" for name, count in unused.items())

@@ -15,6 +15,7 @@ from transformers import AutoModelForMaskedLM
 from transformers.utils import logging
 
 from jepa_ray.config import MaskedConfig, ModelConfig, SweepConfig, arms
+from jepa_ray.data.clusters import cluster_of
 from jepa_ray.data.example import Example
 from jepa_ray.data.report import labelled, of_family, of_task
 from jepa_ray.data.sameness import Seen
@@ -58,6 +59,8 @@ class MaskedPrepared:
     labels: tuple[str, ...]
     questions: dict[str, str]
     """Texts of the judged splits by id."""
+    clusters: dict[str, str | None]
+    """Their sources, if they have any."""
     leaked: frozenset[str]
     """Ids of judged texts that also occur in an earlier split."""
     dataset_sha: str
@@ -148,6 +151,7 @@ def _prepared(sweep: SweepConfig, family: str, task: str, corpus: Corpus, *, che
         test=test,
         labels=corpus.labels,
         questions={example.id: example.text for example in (*splits.val, *splits.test)},
+        clusters={example.id: cluster_of(sweep.data_of(task), example.extra) for example in (*splits.val, *splits.test)},
         leaked=frozenset(
             example.id
             for part, before in ((splits.val, Seen(splits.train)), (splits.test, Seen([*splits.train, *splits.val])))

@@ -247,6 +247,7 @@ class Judge:
                 "split": split,
                 "example_id": name,
                 "question": self._prepared.questions[name],
+                "cluster": self._prepared.clusters[name],
                 "leaked": name in self._prepared.leaked,
                 "prediction": labels[answer],
                 "reference": labels[truth] if truth >= 0 else None,

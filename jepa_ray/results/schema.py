@@ -50,7 +50,7 @@ IDENTITY: dict[str, Column] = {
 CONFIG: dict[str, pa.DataType] = {
     **_fields(TEXT, "family model init precision packing attention compile"),
     **_fields(FLAG, "trust_remote_code gradient_checkpointing"),
-    **_fields(TEXT, "task train_file test_file databases data_judge data_text data_code data_system"),
+    **_fields(TEXT, "task train_file test_file databases data_judge data_text data_code data_system data_cluster"),
     **_fields(INTEGER, "num_train num_val num_test split_seed max_length"),
     **_fields(REAL, "base_fraction"),
     **_fields(TEXT, "objective"),
@@ -74,7 +74,7 @@ CONFIG: dict[str, pa.DataType] = {
     **_fields(TEXT, "judge eval_at_steps"),
     **_fields(INTEGER, "seed"),
     **_fields(TEXT, "pretrain_task pretrain_train_file pretrain_test_file pretrain_databases pretrain_objective_in"),
-    **_fields(TEXT, "pretrain_data_judge pretrain_data_text pretrain_data_code pretrain_data_system"),
+    **_fields(TEXT, "pretrain_data_judge pretrain_data_text pretrain_data_code pretrain_data_system pretrain_data_cluster"),
     **_fields(INTEGER, "pretrain_num_train pretrain_num_val pretrain_num_test pretrain_split_seed pretrain_max_length"),
     **_fields(REAL, "pretrain_base_fraction pretrain_learning_rate"),
     **_fields(INTEGER, "pretrain_num_epochs pretrain_batch_size pretrain_micro_batch_size pretrain_tokens_per_forward"),
@@ -103,6 +103,11 @@ SUMMARY: dict[str, Column] = {
         REAL, "Share of validation answers that describe the same language as the reference. Null unless regexes are judged."
     ),
     "val_undecided": Column(REAL, "Share of validation answers whose equivalence could not be decided. Null unless regexes are judged."),
+    "val_logprob": Column(
+        REAL,
+        "Mean over validation examples of `reference_logprob`: nats per answer, without the end of turn. Null for masked encoders, and "
+        "from earlier versions.",
+    ),
     "val_ce": Column(REAL, "Last diagnosed cross-entropy on validation, nats per label. Null if the trained model was not diagnosed."),
     "test_accuracy": Column(REAL, "`val_accuracy` on the test split. Null if that was not scored, as in every search trial."),
     "test_accuracy_clean": Column(
@@ -116,6 +121,9 @@ SUMMARY: dict[str, Column] = {
     "test_paper": Column(REAL, "`val_paper` on the test split. Null if that was not scored, or if `val_paper` is null."),
     "test_equivalent": Column(REAL, "`val_equivalent` on the test split. Null if that was not scored, and unless regexes are judged."),
     "test_undecided": Column(REAL, "`val_undecided` on the test split. Null if that was not scored, and unless regexes are judged."),
+    "test_logprob": Column(
+        REAL, "`val_logprob` on the test split. Null if that was not scored, for masked encoders, and from earlier versions."
+    ),
     "test_ce": Column(REAL, "Reserved for the cross-entropy on the test split. Always null: no trial computes it."),
     "val_retrieval": Column(REAL, "Share of nearest neighbours with the same label, on validation. Null for causal models."),
     "test_retrieval": Column(REAL, "`val_retrieval` on the test split. Null if that was not scored, and for causal models."),
@@ -228,6 +236,19 @@ COLUMNS: dict[str, dict[str, Column]] = {
             FLAG, "Whether it describes the same language as the reference. Null if undecided, and unless regexes are judged."
         ),
         "undecided": Column(FLAG, "Whether equivalence could not be decided. Null unless regexes are judged."),
+        "reference_logprob": Column(
+            REAL,
+            "Log-probability of the reference given its prompt, teacher-forced, in nats: the sum over the answer's tokens without the end "
+            "of turn, so that arms that do not train it are comparable. Null for masked encoders, and from earlier versions.",
+        ),
+        "reference_tokens": Column(
+            INTEGER, "Number of tokens in `reference_logprob`'s sum. Null for masked encoders, and from earlier versions."
+        ),
+        "cluster": Column(
+            TEXT,
+            "Source of the example: its value of the column `data.cluster`, or else its database. Null if it has none (generated examples "
+            "have none), and from earlier versions.",
+        ),
         "leaked": Column(FLAG, "Whether the Text is also in training (for test: or validation). Null from earlier versions."),
         "question": Column(pa.dictionary(pa.int32(), TEXT), "The Text; pandas reads a categorical column. Null from earlier versions."),
     },

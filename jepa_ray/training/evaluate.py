@@ -1,7 +1,11 @@
-"""Score a network on a split: generate (or choose) an answer for every example and judge it; ranks share the work."""
+"""Score a network on a split: generate (or choose) an answer for every example, judge it, and measure how probable the reference is.
+
+Ranks share the work.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,11 +13,13 @@ import torch
 import torch.distributed as dist
 
 from jepa_ray.config import TrialConfig
+from jepa_ray.data.clusters import cluster_of
 from jepa_ray.data.datasets import task_of
 from jepa_ray.data.views import TokenTable
 from jepa_ray.evaluation.choices import choose
 from jepa_ray.evaluation.generate import generate
 from jepa_ray.evaluation.judges import judge_of
+from jepa_ray.evaluation.likelihood import reference_logprobs
 from jepa_ray.evaluation.metrics import summarise, without_leaked
 from jepa_ray.models.evaluation_copy import evaluation_copy
 from jepa_ray.models.loading import uses_bf16
@@ -33,7 +39,7 @@ def evaluate(
     labels: Sequence[str] = (),
 ) -> tuple[dict[str, float], list[dict[str, Any]]]:
     """Answer every example (each rank its share) and judge, by `labels` (`Prepared.labels`) if the answers are labels; return metrics
-    named `<split>_accuracy` etc., and one row per example.
+    named `<split>_accuracy` etc., and one row per example. `<split>_logprob` is the mean of `reference_logprob`, in nats.
 
     For the test split, metrics include the accuracy without leaked examples. ValueError if the judge lacks its databases.
     """
@@ -41,25 +47,32 @@ def evaluate(
     judge = judge_of(task_of(config.data).judge, config.data, config.evaluation, labels)
     rows = []
     HEARTBEAT.enter("validate" if split == "val" else split, len(mine))
-    for i, (prediction, stopped) in zip(mine, _answers(network, tokenizer, table, mine, config, runtime), strict=True):
+    bf16 = uses_bf16(config.model, torch.device(runtime.device))
+    network = evaluation_copy(network, bf16)
+    answers = _answers(network, tokenizer, table, mine, config, bf16)
+    together, packing = config.evaluation.encoded_together, backend_of(config)
+    probable = reference_logprobs(network, table, mine, batch_size=together, bf16=bf16, packing=packing)
+    for i, (prediction, stopped), (logprob, tokens) in zip(mine, answers, probable, strict=True):
         score = judge(prediction, table.references[i], table.extras[i])
         example = {"split": split, "example_id": table.example_ids[i], "question": table.questions[i], "leaked": table.leaked[i]}
         answer = {"prediction": prediction, "reference": table.references[i], "stopped": stopped}
-        rows.append({**example, **answer, **vars(score)})
+        likelihood = {"reference_logprob": logprob, "reference_tokens": tokens}
+        source = {"cluster": cluster_of(config.data, table.extras[i])}
+        rows.append({**example, **answer, **vars(score), **likelihood, **source})
     if runtime.world_size > 1:
         shares: list[Any] = [None] * runtime.world_size
         dist.all_gather_object(shares, list(zip(mine, rows, strict=True)))
         rows = [row for _, row in sorted((pair for share in shares for pair in share), key=lambda pair: pair[0])]
     scores = summarise(rows) | (without_leaked(rows) if split == "test" else {})
+    scores["logprob"] = math.fsum(row["reference_logprob"] for row in rows) / len(rows)
     return {f"{split}_{name}": value for name, value in scores.items()}, rows
 
 
 def _answers(
-    network: Network, tokenizer: Any, table: TokenTable, rows: list[int], config: TrialConfig, runtime: Runtime
+    network: Network, tokenizer: Any, table: TokenTable, rows: list[int], config: TrialConfig, bf16: bool
 ) -> list[tuple[str, bool | None]]:
     """(answer, whether generation stopped on its own) per row; for a choice task the most probable option, and None."""
-    bf16, evaluation = uses_bf16(config.model, torch.device(runtime.device)), config.evaluation
-    network = evaluation_copy(network, bf16)
+    evaluation = config.evaluation
     if table.options:
         chosen = choose(network, table, rows, batch_size=evaluation.encoded_together, bf16=bf16, packing=backend_of(config))
         return [(str(table.extras[i]["options"][choice]), None) for i, choice in zip(rows, chosen, strict=True)]

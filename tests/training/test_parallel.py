@@ -179,7 +179,7 @@ def test_checkpoints_do_not_depend_on_the_number_of_workers(
 
 def test_a_whole_trial_gives_the_same_texts_and_numbers(folder: Path, sharded: dict[str, Any], of_one_worker: dict[str, Any]) -> None:
     wanted, found = of_one_worker, sharded["trial"]
-    assert found["predictions"] == wanted["predictions"]
+    tiny.assert_same_answers(found["predictions"], wanted["predictions"])
     kinds = ("train_", "val_", "test_", "pretrain_", "diag_")
     numbers = {name: value for name, value in wanted["summary"].items() if name.startswith(kinds)}
     # Time differs, and each worker packs its own rows, in which fewer prefixes are shared.

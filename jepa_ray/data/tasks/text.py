@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 from jepa_ray.config import DataConfig, OwnJudge
 from jepa_ray.data import formats
+from jepa_ray.data.clusters import CLUSTER, DATABASE
 from jepa_ray.data.example import Example
 from jepa_ray.data.tasks import spider
 from jepa_ray.data.tasks.task import FromRow, Row, Task
@@ -56,7 +57,8 @@ _SPIDER = formats.Format(
 
 def not_own(key: str, task: str) -> str:
     """Error sentence for a key of own data with another task."""
-    what = "which has its own judge" if key == "judge" else "whose formats are fixed"
+    kinds = {"judge": "which has its own judge", "cluster": "whose examples are grouped by their database, if they have one"}
+    what = kinds.get(key, "whose formats are fixed")
     return f"is for task: text only, not for {task}, {what}; drop it, or set task=text"
 
 
@@ -75,11 +77,21 @@ def own(data: DataConfig) -> Task:
     judged = JUDGED[data.judge or "exact"]
 
     def detect(first: Row, where: str) -> tuple[FromRow, str]:
-        if data.judge != "sql":
-            read, said = formats.detect(first, where, data)
-            return lambda row, where, name: [read(row, where, name)], said
-        read, said = formats.detect(first, where, data, (_SPIDER, *formats.FORMATS), also_used=("db_id",))
-        return lambda row, where, name: [_with_database(read(row, where, name), row, where)], said
+        known, database = ((_SPIDER, *formats.FORMATS), (DATABASE,)) if data.judge == "sql" else (formats.FORMATS, ())
+        cluster = () if data.cluster is None else (data.cluster,)
+        read, said = formats.detect(first, where, data, known, also_used=(*database, *cluster))
+        if data.cluster is not None:
+            formats.known_column(first, where, "cluster", data.cluster)
+            said += f"; examples of one source have the same {data.cluster}"
+
+        def from_row(row: Row, where: str, name: str) -> list[Example]:
+            example = read(row, where, name)
+            example = _with_database(example, row, where) if database else example
+            if data.cluster is not None:
+                example = replace(example, extra={**example.extra, CLUSTER: formats.value(row, data.cluster, where).strip()})
+            return [example]
+
+        return from_row, said
 
     def read_alone(row: Row, where: str, name: str) -> list[Example]:
         return detect(row, where)[0](row, where, name)

@@ -10,7 +10,9 @@ from typing import Any, get_args
 import pytest
 
 from jepa_ray.config import DataConfig, EvaluationConfig, ModelConfig, OwnJudge, TrialConfig, config_id
+from jepa_ray.data.clusters import cluster_of
 from jepa_ray.data.datasets import DATASETS, first_stage, load_splits, task_of
+from jepa_ray.data.report import of_task
 from jepa_ray.data.sources import read
 from jepa_ray.data.tasks.text import JUDGED
 from jepa_ray.evaluation.judges import JUDGES, judge_of
@@ -129,3 +131,38 @@ def test_only_what_decides_results_is_in_the_identity() -> None:
     assert identity(judge="exact") == plain
     changed = [identity(judge="label"), identity(text="a", code="b"), identity(text="a", code="c"), identity(system="s")]
     assert len({plain, *changed}) == 5
+
+
+def test_a_column_groups_examples_of_one_source(tmp_path: Path) -> None:
+    rows = [{"prompt": f"text {i}", "completion": f"answer {i}", "page": i // 3} for i in range(30)]
+    data = own(train=file_of(tmp_path, rows[:21]), test=file_of(tmp_path, rows[21:], "test.jsonl"), cluster="page", num_val=6)
+    splits = load_splits(data)
+    assert [cluster_of(data, example.extra) for example in splits.test] == ["7"] * 3 + ["8"] * 3 + ["9"] * 3
+    assert splits.report["test_clusters"] == 3
+    assert any("3 clusters" in sentence and "fewer than 6" in sentence for sentence in of_task(splits.report))
+    assert "not used" not in splits.report["formats"]["test"] and "page" in splits.report["formats"]["test"]
+    plain = load_splits(own(train=data.train, test=data.test, num_val=6))
+    assert plain.report["test_clusters"] == 0 and not any("clusters" in sentence for sentence in of_task(plain.report))
+
+
+@pytest.mark.parametrize(("row", "message"), [({}, "data.cluster is 'page', but the columns are"), ({"page": ""}, "page is empty")])
+def test_rows_without_a_source_are_refused(tmp_path: Path, row: dict[str, Any], message: str) -> None:
+    rows = [{"prompt": f"text {i}", "completion": f"answer {i}"} | row for i in range(9)]
+    with pytest.raises(ValueError, match=f"train.jsonl:1: {message}"):
+        load_splits(own(train=file_of(tmp_path, rows), cluster="page", num_val=2))
+    with pytest.raises(ValueError, match=r"data.cluster is for task: text only, not for spider"):
+        task_of(DataConfig(task="spider", cluster="page"))
+
+
+def test_queries_are_grouped_by_their_database_unless_another_column_is_named() -> None:
+    extra = {"db_id": "shop"}
+    assert cluster_of(own(judge="sql"), extra) == cluster_of(DataConfig(task="spider", train="x"), extra) == "shop"
+    assert cluster_of(own(judge="sql", cluster="page"), extra | {"cluster": "4"}) == "4"
+    assert cluster_of(DataConfig(task="spider"), extra) is None, "the generator's databases are all there are"
+
+
+def test_a_source_is_part_of_an_identity_only_if_it_is_named() -> None:
+    def identity(**keys: Any) -> str:
+        return config_id(TrialConfig(model=ModelConfig(family="llama3"), data=own(**keys)), "")
+
+    assert identity() == identity(cluster=None) != identity(cluster="page")
