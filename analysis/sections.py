@@ -6,8 +6,8 @@ Every block names the command that prints it and the tables that it is computed 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from analysis.inputs.plan import plan
 from analysis.inputs.sweep import Sweep
 from analysis.page import Block, Figure, First, Grid, Ruling, Section, Sentences, diff
 from analysis.protocol.claim_statistics import Verdict
-from analysis.protocol.claims import Evidence, gather
+from analysis.protocol.claims import Claim, Evidence, gather
 from analysis.summary_tables import tables
 from analysis.text_tables import Table, points, sized
 from analysis.verdict import Report, corrected, judge
@@ -28,7 +28,10 @@ WIDE, NARROW = 6.0, 3.7
 """Inches of the first screen's picture, on a desktop and on a phone."""
 NAMED = 3
 """Up to this many claims are named for each word on the first screen."""
-NO_CONTROL = "No control ran. `controls: [lambda_zero, monitor, shuffled, stop_token]` in the sweep file would show whether a difference comes from the pairs."
+NO_CONTROL = (
+    "No control ran. `controls: [lambda_zero, monitor, shuffled, stop_token]` in the sweep file would show whether a difference comes from "
+    "the pairs."
+)
 
 
 @dataclass
@@ -184,16 +187,24 @@ def _ruling(verdict: Verdict) -> Ruling:
 
 def _verdicts(made: Material) -> list[Block]:
     """The rulings on claims and the panels; if there can be none, the reason and the sentences of `analysis.summary`."""
-    report, evidence = made.report, made.evidence
-    if report is None or evidence is None:
+    report = made.report
+    if report is None:
         notes = made.numbers.notes
         sentences = tuple(note for note in notes if " against " in note) or tuple(notes)
         return [Sentences((made.unjudged, *sentences))]
     command = f"python -m analysis.verdict {made.folder} --margin {report.margin:g}"
     how = f"{report.metric}, margin {sized(report.margin)}; {corrected(report)}. Printed by `{command}`."
-    at_equal = [made.grid(table, "panels", ("trials", "metrics")) for table in panels.tables(evidence)]
     rulings = [_ruling(verdict) for verdict in made.verdicts("claim")]
-    return [*rulings, *at_equal, Sentences((*report.none, *report.absent, how, *report.notes))]
+    return [*rulings, *_at_equal("claim", made), Sentences((*report.none, *report.absent, how, *report.notes))]
+
+
+def _at_equal(kind: str, made: Material) -> list[Block]:
+    """The panels of claims, or of controls behind their title."""
+    claims = _of(kind, made)
+    if made.evidence is None or (kind == "control" and not claims):
+        return []
+    shown = panels.tables(replace(made.evidence, claims=claims))
+    return [made.grid(table, "panels", ("trials", "metrics"), folded=kind == "control") for table in shown]
 
 
 def _detectable(made: Material) -> Table:
@@ -204,7 +215,9 @@ def _detectable(made: Material) -> Table:
 def _controls(made: Material) -> list[Block]:
     rulings = [_ruling(verdict) for verdict in made.verdicts("control")]
     picture = _forest(made, "control")
-    return [*([picture] if picture else []), *rulings] or [Sentences((NO_CONTROL,))]
+    if not rulings and made.report is not None:
+        return [Sentences((NO_CONTROL,))]
+    return [*([picture] if picture else []), *rulings, *_at_equal("control", made)]
 
 
 def _stopping(made: Material) -> list[Block]:
@@ -224,9 +237,8 @@ def _leakage(made: Material) -> list[Block]:
     return [made.grid(doubts.leakage(_of("claim", made), made.report.verdicts), "verdict", ("trials", "predictions"))]
 
 
-def _of(kind: str, made: Material) -> Sequence[Any]:
-    assert made.evidence is not None
-    return [claim for claim in made.evidence.claims if claim.kind == kind]
+def _of(kind: str, made: Material) -> list[Claim]:
+    return [] if made.evidence is None else [claim for claim in made.evidence.claims if claim.kind == kind]
 
 
 def _tuning(made: Material) -> list[Block]:

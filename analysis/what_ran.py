@@ -126,7 +126,8 @@ def _model(trials: pd.DataFrame) -> str:
     size = trials["num_trainable"].max()
     trained = "" if pd.isna(size) else f", {size / 1e6:.3g} M parameters trained"
     init = "" if (trials["init"] == "pretrained").all() else f", weights: {listed(trials['init'])}"
-    steps = f"{listed(trials['num_epochs'])} epochs, batch {listed(trials['batch_size'])}"
+    schedules = listed(trials["schedule"])
+    steps = f"{listed(trials['num_epochs'])} epochs, batch {listed(trials['batch_size'])}, {schedules} schedule"
     return f"{_names(trials)}{init}: {how}{trained}; {steps}"
 
 
@@ -192,4 +193,8 @@ def _cost(trials: pd.DataFrame) -> str:
     workers = trials["num_workers"].max()
     several = f" x {workers:.0f}" if pd.notna(workers) and workers > 1 else ""
     device = listed(trials["device"]) or "an unknown device"
-    return f"{counted(len(trials), 'trial')}, {total / size:.3g} {prefix}FLOPs, {time} of training on {device}{several}"
+    torch = next((part for part in versions(trials).split(", ") if part.startswith("torch ")), "")
+    code = [f"commit {listed(trials['git_sha'].astype(str).str.slice(0, 8))}"] if trials["git_sha"].notna().any() else []
+    made = ", ".join(filter(None, [torch, *code]))
+    spent = f"{counted(len(trials), 'trial')}, {total / size:.3g} {prefix}FLOPs, {time} of training on {device}{several}"
+    return "; ".join(filter(None, [spent, made]))

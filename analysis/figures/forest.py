@@ -110,6 +110,7 @@ def drawn(
         if 0 < claims < len(lines):
             axis.axhline(claims - 0.5, color=style.FAINT, linewidth=0.6, linestyle=":")
         if stacked:
+            axis.grid(False)
             axis.set_yticks([])
             axis.spines["left"].set_visible(False)
             axis.set_xlabel("difference in test accuracy (points)")

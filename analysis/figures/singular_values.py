@@ -60,7 +60,8 @@ def plot(sweep: Sweep) -> Plot:
         axes[0].set_ylabel("singular value")
         style.legend(figure, sweep)
     count = last["trial_id"].nunique()
-    caption = f"{count} runs, mean over {over(last, runs)} at the last diagnosis; band: ± one sd; the {last['index'].max()} largest values, log scale."
+    whose = f"{count} runs, mean over {over(last, runs)} at the last diagnosis"
+    caption = f"{whose}; band: ± one sd; the {last['index'].max()} largest values, log scale."
     return Plot("singular_values", title, caption, table, figure, notes=tuple(notes))
 
 

@@ -1,4 +1,4 @@
-"""A report's blocks (`blocks`), as one self-contained HTML page (`render`, with the templates beside it) and as Markdown (`as_markdown`)."""
+"""A report's blocks (`blocks`), as one self-contained HTML page (`render`, with `templates/`) and as Markdown (`as_markdown`)."""
 
 from analysis.page.blocks import Block, Figure, First, Grid, Page, Ruling, Section, Sentences, diff
 from analysis.page.markdown import as_markdown

@@ -11,7 +11,6 @@ import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
@@ -24,15 +23,14 @@ from analysis.text_tables import Table
 TEMPLATES = Path(__file__).parent / "templates"
 MARKS = {OPEN_WRONG: '<span class="wrong">', OPEN_EXTRA: '<span class="extra">', OPEN_MISSING: '<span class="missing">', CLOSE: "</span>"}
 KINDS: Mapping[type, str] = {Sentences: "sentences", Ruling: "ruling", Figure: "figure", Grid: "grid"}
-LONG = 24
-"""A cell with more characters than this may wrap."""
+WRAPS, LONG = 20, 60
+"""A column whose longest cell has more characters than this may wrap, or needs room for whole sentences."""
 
 
 def html(page: Page) -> str:
     """The complete page."""
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     environment.filters |= {"prose": prose, "marked": marked, "svg": drawing, "columns": columns}
-    environment.tests["long"] = lambda text: len(str(text)) > LONG
     light, dark = style.colour_variables()
     css = (TEMPLATES / "style.css").read_text(encoding="utf-8").replace("/*LIGHT*/", light).replace("/*DARK*/", dark)
     script = (TEMPLATES / "script.js").read_text(encoding="utf-8").strip()
@@ -65,10 +63,17 @@ def drawing(plot: Plot) -> Markup:
     return Markup(style.svg(plot).replace("<svg ", f'<svg aria-label="{escape(plot.title)}" ', 1))
 
 
-def columns(table: Table) -> list[dict[str, Any]]:
-    """For each column whether it is aligned to the right (every cell starts with a digit or sign) and whether its cells may wrap."""
-    cells = list(zip(*table.rows, strict=True))
-    return [
-        {"right": all(cell[:1] in "0123456789+-" for cell in column), "wraps": max(map(len, column)) > LONG, "first": place == 0}
-        for place, column in enumerate(cells)
-    ]
+def columns(table: Table) -> list[dict[str, Markup]]:
+    """For each column the classes of its cells and of its head.
+
+    `r`: to the right, if every cell starts with a digit or sign; `w`: may wrap; `long`: contains sentences, and needs room.
+    """
+    out = []
+    for column in zip(*table.rows, strict=True):
+        longest = max(map(len, column))
+        right = ["r"] if all(cell[:1] in "0123456789+-" for cell in column) else []
+        wraps = ["w"] * (longest > WRAPS) + ["long"] * (longest > LONG)
+        out.append(
+            {name: Markup(f' class="{" ".join(words)}"' if words else "") for name, words in (("classes", right + wraps), ("head", right))}
+        )
+    return out
