@@ -146,13 +146,10 @@ def _knobs(sweep: Sweep, tree: Mapping[str, Any]) -> str:
     ranges = [f"{_knob(name)} {_range(value)}" for name, value in section(tree, "space").items()]
     search, trials = section(tree, "search"), sweep.trials
     number = trials[trials["stage"] == "search"].groupby("label").size()
-    each = (
-        ""
-        if number.empty
-        else f"{listed(number)} trials an arm"
-        if number.nunique() == 1
-        else f"{number.min()} to {number.max()} trials an arm"
-    )
+    each = ""
+    if len(number):
+        fewest, most = int(number.min()), int(number.max())
+        each = f"{counted(most, 'trial')} an arm" if fewest == most else f"{fewest} to {most} trials an arm"
     how = ", ".join(filter(None, [str(search.get("algorithm", "")), each, str(section(tree, "scheduler").get("name", ""))]))
     return "; ".join(filter(None, [", ".join(ranges), how])) or "none searched"
 
