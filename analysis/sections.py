@@ -179,7 +179,7 @@ def _forest(made: Material, kind: str) -> Figure | None:
 def _ruling(verdict: Verdict) -> Ruling:
     marks = {True: "holds", False: "fails", None: "-"}
     rows = [[reason.name, marks[reason.holds], reason.text] for reason in verdict.reasons]
-    reasons = Table("Reasons", ["condition", "", "numbers"], rows, "No condition could be checked.")
+    reasons = Table("Reasons", ["condition", "outcome", "numbers"], rows, "No condition could be checked.")
     sentence = verdict.sentence.removeprefix(f"{verdict.verdict}: ")
     sentence = f"Control: {sentence}" if verdict.kind == "control" else sentence
     return Ruling(verdict.verdict, sentence, reasons, tuple(verdict.notes))

@@ -54,7 +54,7 @@ def counts(sweep: Sweep) -> Table:
         "data (SHA-256)": listed(trials["dataset_sha"].astype(str).str.slice(0, 12)),
         "last trial ended": finished.max()[:16].replace("T", " ") + " UTC" if len(finished) else "unknown",
     }
-    return Table("What ran", ["", "value"], [[name, value] for name, value in facts.items() if value], "No trial yet.")
+    return Table("What ran", ["what", "value"], [[name, value] for name, value in facts.items() if value], "No trial yet.")
 
 
 def settings(sweep: Sweep) -> Table:

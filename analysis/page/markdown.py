@@ -10,6 +10,8 @@ from analysis.text_tables import Table, markdown
 
 BRACES = str.maketrans({OPEN_WRONG: "{+", OPEN_EXTRA: "{+", OPEN_MISSING: "{-", CLOSE: "}"})
 """Marks of `blocks.diff` in plain text."""
+MOST = 20
+"""Answers of a table: GitHub shows no Markdown file of half a megabyte."""
 
 
 def as_markdown(page: Page) -> tuple[str, dict[str, bytes]]:
@@ -41,8 +43,9 @@ def _block(block: Block, images: dict[str, bytes]) -> list[str]:
         return [*parts, block.plot.caption, *block.plot.notes, f"`{block.command}`"]
     if not block.code:
         return [*_grid(block.table), *block.notes]
-    rows = [[cell.translate(BRACES).replace("\n", " / ") for cell in row] for row in block.table.rows]
-    return [*_grid(replace(block.table, rows=rows)), *block.notes]
+    rows = [[cell.translate(BRACES).replace("\n", " / ") for cell in row] for row in block.table.rows[:MOST]]
+    more = [f"The first {MOST} of {len(block.table.rows)} rows; the page shows all."] if len(block.table.rows) > MOST else []
+    return [*_grid(replace(block.table, rows=rows)), *more, *block.notes]
 
 
 def _grid(table: Table) -> list[str]:
