@@ -128,7 +128,7 @@ def test_each_table_has_its_command_and_data_behind_it(page: str) -> None:
     tables = outside.split("</table></div>")
     assert len(tables) > 6
     for rest in tables[1:]:
-        assert re.match(r'<p class="origin"><code>python -m analysis\.\w+ .*?</code> · data: <a href="\.\./', rest), rest[:200]
+        assert re.match(r'\s*<p class="origin"><code>python -m analysis\.\w+ .*?</code> · data: <a href="\.\./', rest), rest[:200]
 
 
 def test_markdown_shows_its_images(folder: Path) -> None:
