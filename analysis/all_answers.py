@@ -76,8 +76,8 @@ def _compared(baseline: str, method: str, split: str, rows: pd.DataFrame, *, mar
     each["kind"] = [_kind(*line) for line in each[["baseline", "method", "differs", "seeds"]].itertuples(index=False)]
     each["gap"] = (each["method"] - each["baseline"]).abs()
     chosen = each.sort_values("gap", ascending=False, kind="stable")
-    of_question = {name: group for name, group in rows[rows["example_id"].isin(_shortlist(chosen))].groupby("example_id")}
-    has_question = rows["question_baseline"].notna().any()
+    of_question = {str(name): group for name, group in rows[rows["example_id"].isin(_shortlist(chosen))].groupby("example_id")}
+    has_question = bool(rows["question_baseline"].notna().any())
     lines: list[list[str]] = []
     kinds: list[str] = []
     for kind, share in SHARES.items():
@@ -85,7 +85,7 @@ def _compared(baseline: str, method: str, split: str, rows: pd.DataFrame, *, mar
         for example, line in chosen[chosen["kind"] == kind].iterrows():
             if left <= 0 or number >= share * MOST:
                 break
-            cells = _row(str(example), line, of_question[example], has_question, mark)
+            cells = _row(str(example), line, of_question[str(example)], has_question, mark)
             left, number = left - sum(map(len, cells)), number + 1
             lines.append(cells)
             kinds.append(kind)
@@ -132,7 +132,8 @@ def _answers(reference: str, given: Mapping[str, list[int]], mark: Callable[[lis
 
 
 def _trimmed(parts: list[Span]) -> list[Span]:
-    left, out = LONGEST, []
+    left = LONGEST
+    out: list[Span] = []
     for part in parts:
         if left <= 0:
             return [*out, Span("same", "…", "…")]

@@ -19,7 +19,7 @@ from analysis.inputs.sweep import Sweep
 from analysis.page import Block, Figure, First, Grid, Ruling, Section, Sentences, diff
 from analysis.protocol.claim_statistics import Verdict
 from analysis.protocol.claims import Claim, Evidence, gather
-from analysis.summary_tables import tables
+from analysis.summary_tables import Summary, tables
 from analysis.text_tables import Table, points, sized
 from analysis.verdict import Report, corrected, judge
 
@@ -40,7 +40,7 @@ class Material:
 
     folder: Path
     sweep: Sweep
-    numbers: summary.Summary
+    numbers: Summary
     tree: Mapping[str, Any]
     evidence: Evidence | None = None
     report: Report | None = None

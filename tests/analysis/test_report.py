@@ -280,9 +280,7 @@ def test_it_is_whole_on_a_phone_and_dark(browser: str, page: str, tmp_path: Path
     phone = measured(browser, tmp_path, page, 360)
     assert phone["page"] <= 360, "the page itself must not scroll sideways"
     assert [drawing["narrow"] for drawing in phone["drawings"]].count(True) == 1, "the first screen has a drawing of its own"
-    assert all(drawing["narrow"] or drawing["width"] >= 500 for drawing in phone["drawings"]), (
-        "the others scroll in their own box"
-    )
+    assert all(drawing["narrow"] or drawing["width"] >= 500 for drawing in phone["drawings"]), "the others scroll in their own box"
     dark = measured(browser, tmp_path, page, 360, "--blink-settings=preferredColorScheme=0")
     light = [brightness(phone[part]) for part in ("ink", "paper")]
     night = [brightness(dark[part]) for part in ("ink", "paper")]
