@@ -23,7 +23,7 @@ import numpy as np
 from benchmarks.timing import finish
 from jepa_ray import results
 from jepa_ray.config import DataConfig, EvaluationConfig, ModelConfig, ObjectiveConfig, OptimConfig, TrialConfig, config_id
-from jepa_ray.results import Stage, TrialResult
+from jepa_ray.results import Arm, Stage, TrialResult
 
 FAMILIES = ("llama3", "gemma2")
 METHODS = ("baseline", "jepa", "linear", "tube")
@@ -74,6 +74,13 @@ def write(folder: Path, trials: int, answers: int) -> None:
         add(folder, family, method, "confirm", seed, 1e-3, random.normal(0.5, 0.01), hardness)
     for family, method, seed in MATCHED:
         add(folder, family, method, "matched", seed, 1e-3, random.normal(0.45, 0.01), hardness, budget=4e9)
+    results.write_arms(folder, [_arm(family, method) for family in FAMILIES for method in METHODS])
+
+
+def _arm(family: str, method: str) -> Arm:
+    """Every method is compared with the baseline of its family, so that the page has verdicts and answers."""
+    claimed = method != "baseline"
+    return Arm(method, family, "nl-rx", f"{method}/{family}", "claim" if claimed else "baseline", f"baseline/{family}" if claimed else None)
 
 
 def add(
