@@ -244,7 +244,7 @@ def fewest_last(methods: pd.Series[str]) -> list[str]:
 
 def told(artist: Artist, words: str) -> None:
     """Make `svg` show these words while the pointer is on the artist."""
-    artist.set_gid(TOLD + words)
+    artist.set_gid(TOLD + words.replace('"', "'"))
 
 
 def band(axis: Axes, values: SeriesGroupBy[Any, Any], look: Look, scale: float = 1.0) -> None:

@@ -21,7 +21,7 @@ def test_marks_say_their_words_and_have_no_id() -> None:
     style.told(dot, 'trial a-2, seed 4: 50.00 % <&>"')
     drawn = style.svg(Plot("p", "t", "c", TABLE, figure))
     found = re.findall(r'<g class="mark"><title>([^<]*)</title>', drawn)
-    assert found == ["trial a-2, seed 4: 50.00 % &lt;&amp;&gt;&quot;"] and "told:" not in drawn
+    assert found == ["trial a-2, seed 4: 50.00 % &lt;&amp;&gt;'"] and "told:" not in drawn
     assert "#0072b2" not in drawn and "var(--c0072b2)" in drawn
 
 
