@@ -50,9 +50,9 @@ def brief(summary: Summary, seeds: Sequence[int]) -> list[Table]:
 
 
 def judged(summary: Summary) -> list[str]:
-    """The columns whose means and differences are shown: every judgement on both splits, including the selecting metric."""
+    """The columns whose means and differences are shown, test first: every judgement on both splits, including the selecting metric."""
     names = list(dict.fromkeys([*JUDGEMENTS, summary.metric.partition("_")[2]]))
-    return [f"{split}_{name}" for split in ("val", "test") for name in names]
+    return [f"{split}_{name}" for split in ("test", "val") for name in names]
 
 
 def occasional(summary: Summary) -> list[str]:

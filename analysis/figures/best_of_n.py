@@ -11,7 +11,7 @@ from analysis.figures import style
 from analysis.figures.style import Plot
 from analysis.inputs.sweep import Sweep
 from analysis.stats.resampling import BestOf, best_of_n
-from analysis.text_tables import Table, cost_column
+from analysis.text_tables import Table, cost_column, significant
 
 SHOWN = (1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000)
 """Numbers of trials shown in the table and marked on the curve, in addition to the last."""
@@ -22,13 +22,15 @@ def plot(sweep: Sweep) -> Plot:
     """Search trials with a score (for trials cut early, their last one); the budget of one trial is the mean cost."""
     title, what = "Expected best of n trials", sweep.metric.replace("_", " ")
     by_arm, notes = curves(sweep)
+    most = max((points[-1].budget for _, points in by_arm.values()), default=0.0)
+    size, prefix = style.unit(most)
     lines = [
-        [label, str(point.trials), str(point.n), f"{point.budget:.3e}", *(f"{100 * x:.2f}" for x in _range(point, sweep.mode))]
+        [label, str(point.trials), str(point.n), significant(point.budget / size), *(f"{100 * x:.2f}" for x in _range(point, sweep.mode))]
         for label, (_, points) in by_arm.items()
         for point in points
         if point.n in SHOWN or point.n == len(points)
     ]
-    header = ["arm", "trials", "n", "FLOPs", f"expected best {what} (%)", "95 % from", "to"]
+    header = ["arm", "trials", "n", f"{prefix}FLOPs", f"expected best {what} (%)", "95 % from", "to"]
     table = Table(title, header, lines, "No arm has two or more scores.")
     if not by_arm:
         why = f"trials/ contains no arm with two search trials of different {what} and known FLOPs: use `search.num_trials=10` or more."
@@ -36,8 +38,6 @@ def plot(sweep: Sweep) -> Plot:
     looks = style.looks(sweep)
     groups = sorted({arm["group"] for arm, _ in by_arm.values()})
     cheapest = min(points[0].budget for _, points in by_arm.values())
-    most = max(points[-1].budget for _, points in by_arm.values())
-    size, prefix = style.unit(most)
     with style.drawing():
         figure, axes = style.panels(groups)
         for group, axis in zip(groups, axes, strict=True):

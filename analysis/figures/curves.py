@@ -40,9 +40,10 @@ def plot(sweep: Sweep) -> Plot:
                     _summarised(axis, arm, look)
                     continue
                 lines = style.thin(arm["trial_id"].nunique())
-                for _, curve in arm.groupby("trial_id"):
-                    axis.plot(curve["epoch"], 100 * curve["value"], color=look.colour, linestyle=look.dash, **lines)
+                for trial, curve in arm.groupby("trial_id"):
                     end = curve.iloc[-1]
+                    axis.plot(curve["epoch"], 100 * curve["value"], color=look.colour, linestyle=look.dash, **lines)
+                    style.told(axis.lines[-1], f"trial {trial}, {end['state'].lower()}, {100 * end['value']:.2f} %")
                     marker = {"PRUNED": "x", "FAILED": "v"}.get(str(end["state"]), ".")
                     axis.plot([end["epoch"]], [100 * end["value"]], marker, color=look.colour, markersize=4, alpha=lines["alpha"])
             style.epochs(axis)
@@ -52,7 +53,7 @@ def plot(sweep: Sweep) -> Plot:
     caption = f"{trials} of {len(trials_drawn)} trials (search and confirmation); × where one was cut early, ▾ where one failed."
     if (rows.groupby("label")["trial_id"].nunique() > MOST_LINES).any():
         caption += f" For an arm with more than {MOST_LINES} trials: median and 10th to 90th percentile of those still running, "
-        caption += "and the best trial as a thin line."
+        caption += "and the best trial in bold."
     matched = len(sweep.trials) - len(trials_drawn)
     caption += f" Not shown: {counted(matched, 'matched trial')}, whose schedule is shorter." if matched else ""
     return Plot("curves", title, caption, table, figure)
@@ -65,7 +66,8 @@ def _summarised(axis: Axes, arm: pd.DataFrame, look: style.Look) -> None:
     axis.plot(by_epoch.index, by_epoch[0.5], color=look.colour, linestyle=look.dash, marker=look.marker)
     ends = arm.sort_values("epoch").drop_duplicates("trial_id", keep="last")
     best = arm[arm["trial_id"] == ends.sort_values("value")["trial_id"].iloc[-1]]
-    axis.plot(best["epoch"], 100 * best["value"], color=look.colour, linewidth=0.8)
+    axis.plot(best["epoch"], 100 * best["value"], color=look.colour, linewidth=2.4)
+    style.told(axis.lines[-1], f"best: trial {best['trial_id'].iloc[0]}")
 
 
 def _by_epoch(rows: pd.DataFrame) -> list[list[str]]:

@@ -19,7 +19,7 @@ MEASURES = {
 
 
 def plot(sweep: Sweep) -> Plot:
-    """Mean over an arm's seeds by epoch; the chance level of retrieval is a dotted line."""
+    """Mean over an arm's seeds by epoch with a band of one standard deviation; the chance level of retrieval is a dotted line."""
     title = "Diagnostics of the embedding space"
     runs, notes = shown_runs(sweep)
     rows = sweep.metrics[sweep.metrics["name"].isin([*MEASURES, "diag_r1_chance"])].dropna(subset=["value"])
@@ -44,9 +44,7 @@ def plot(sweep: Sweep) -> Plot:
         for (group, name), axis in zip(frames, axes, strict=True):
             panel = rows[(rows["group"] == group) & (rows["name"] == name)]
             for method in (key for key in looks if key in set(panel["method"])):
-                curve = panel[panel["method"] == method].groupby("epoch")["value"].mean()
-                look = looks[method]
-                axis.plot(curve.index, curve, color=look.colour, linestyle=look.dash, marker=look.marker)
+                style.band(axis, panel[panel["method"] == method].groupby("epoch")["value"], looks[method])
             if name == "diag_r1":
                 chance = rows[(rows["group"] == group) & (rows["name"] == "diag_r1_chance")]["value"]
                 if len(chance):
@@ -54,5 +52,5 @@ def plot(sweep: Sweep) -> Plot:
             style.epochs(axis)
         style.legend(figure, sweep)
     seeds = f"mean over {over(measured, runs)}, at epochs for which all have a value"
-    caption = f"{measured['trial_id'].nunique()} runs, {seeds}; epoch 0: before training; dotted: chance."
+    caption = f"{measured['trial_id'].nunique()} runs, {seeds}; band: ± one sd; epoch 0: before training; dotted: chance."
     return Plot("diagnostics", title, caption, table, figure, notes=tuple(notes))

@@ -32,11 +32,7 @@ def plot(sweep: Sweep) -> Plot:
         for group, axis in zip(groups, axes, strict=True):
             panel = rows[rows["group"] == group]
             for method in (name for name in looks if name in set(panel["method"])):
-                by_epoch = panel[panel["method"] == method].groupby("epoch")["value"]
-                mean, sd = 100 * by_epoch.mean(), 100 * by_epoch.std().fillna(0)
-                look = looks[method]
-                axis.plot(mean.index, mean, color=look.colour, linestyle=look.dash, marker=look.marker)
-                axis.fill_between(mean.index, mean - sd, mean + sd, color=look.colour, alpha=0.12, linewidth=0)
+                style.band(axis, panel[panel["method"] == method].groupby("epoch")["value"], looks[method], scale=100)
             style.epochs(axis)
         axes[0].set_ylabel(f"{what} (%)")
         style.legend(figure, sweep)

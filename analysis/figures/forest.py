@@ -13,14 +13,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from matplotlib.axes import Axes
+
 from analysis.command_line import run
 from analysis.figures import style
 from analysis.figures.style import Plot
 from analysis.inputs.sweep import Sweep, read
 from analysis.inputs.tables import refuse_damaged
-from analysis.protocol.claims import gather
+from analysis.protocol.claims import Evidence, gather
 from analysis.text_tables import Table, points, text
-from analysis.verdict import judge
+from analysis.verdict import Report, judge
 
 FILES = ("forest.svg", "forest-dark.svg")
 PAGE = "#0d1117"
@@ -53,7 +55,12 @@ def lines_of(sweep: Sweep) -> tuple[list[Line], float]:
     """Claims (as confirmed, then at equal FLOPs), then controls; and the margin. Raises ValueError if the trials table is unreadable."""
     evidence = gather(sweep.folder)
     report = judge(evidence)
-    panels = {claim.method: claim.equal_flops for claim in evidence.claims}
+    return lines_from(evidence, report), report.margin
+
+
+def lines_from(evidence: Evidence, report: Report) -> list[Line]:
+    """The same from a report that exists already."""
+    panels = {(claim.method, claim.baseline): claim.equal_flops for claim in evidence.claims}
     lines = []
     for ruling in sorted(report.verdicts, key=lambda ruling: ruling.kind != "claim"):
         if ruling.difference is None:
@@ -61,51 +68,73 @@ def lines_of(sweep: Sweep) -> tuple[list[Line], float]:
         between = None if ruling.interval is None else (ruling.interval.low, ruling.interval.high)
         over = "-" if between is None else "seeds and examples"
         lines.append(Line(ruling.method, "confirmed", ruling.kind, ruling.difference, between, over, len(ruling.seeds), ruling.verdict))
-        panel = panels.get(ruling.method)
+        panel = panels.get((ruling.method, ruling.baseline))
         if ruling.kind == "claim" and panel is not None and panel.difference is not None:
             over = "-" if panel.interval is None else "seeds"
             lines.append(Line(ruling.method, panel.at, ruling.kind, panel.difference, panel.interval, over, panel.seeds, "-"))
-    return lines, report.margin
+    return lines
 
 
 def plot(sweep: Sweep) -> Plot:
     """Dot: difference in test accuracy, hollow at equal FLOPs; bar: 95 % interval; shaded: differences below the margin."""
-    title = "Method minus baseline"
     lines, margin = lines_of(sweep)
+    return drawn(sweep, lines, margin)
+
+
+def drawn(
+    sweep: Sweep, lines: Sequence[Line], margin: float, name: str = "forest", width: float = style.WIDTH, stacked: bool = False
+) -> Plot:
+    """The figure of these lines, `width` inches wide; `stacked`: names and numbers above the bars, for a narrow screen."""
+    title = "Method minus baseline" if name == "forest" else "Controls minus baseline"
     rows = [[line.name, line.kind, points(line.difference), _interval(line), line.over, str(line.seeds), line.verdict] for line in lines]
     header = ["arm", "kind", "difference (points)", "95 % interval", "over", "seeds", "verdict"]
     table = Table(title, header, rows, "No method was confirmed together with a baseline.")
     if not lines:
-        return Plot("forest", title, f"{table.empty} A sweep with `confirm.seeds` and a baseline makes the figure.", table)
+        return Plot(name, title, f"{table.empty} A sweep with `confirm.seeds` and a baseline makes the figure.", table)
     method_of = dict(zip(sweep.trials["label"], sweep.trials["method"], strict=True))
     looks = style.looks(sweep)
+    claims = sum(line.kind == "claim" for line in lines)
     with style.drawing():
-        figure, (axis,) = style.panels([""], height=0.15 + 0.29 * len(lines))
+        figure, (axis,) = style.panels([""], height=0.15 + (0.4 if stacked else 0.29) * len(lines), width=width)
         axis.axvspan(-100 * margin, 100 * margin, color=style.GRID, linewidth=0, zorder=0)
         axis.axvline(0, color=style.FAINT, linewidth=0.8, zorder=1)
         for place, line in enumerate(lines):
-            look = looks[method_of[line.arm]]
-            if line.interval is not None:
-                low, high = line.interval
-                axis.hlines(place, 100 * low, 100 * high, color=look.colour, linewidth=1.8, zorder=2)
-            face = look.colour if line.at == "confirmed" else "white"
-            axis.plot(100 * line.difference, place, look.marker, color=look.colour, markerfacecolor=face, markersize=6, zorder=3)
+            _bar(axis, place + 0.18 if stacked else place, line, looks[method_of[line.arm]])
             words = f"{points(line.difference)}  ({_interval(line)})"
-            axis.annotate(words, (1.02, place), xycoords=("axes fraction", "data"), va="center", fontsize=8, annotation_clip=False)
-        head = "difference (95 % interval)"
-        axis.annotate(head, (1.02, 1), xycoords="axes fraction", va="bottom", fontsize=8, color=style.FAINT, annotation_clip=False)
-        claims = sum(line.kind == "claim" for line in lines)
+            at = ("axes fraction", "data")
+            if stacked:
+                axis.annotate(line.name, (0, place - 0.22), xycoords=at, va="center", fontsize=8, annotation_clip=False)
+                axis.annotate(words, (1, place - 0.22), xycoords=at, va="center", ha="right", fontsize=8, annotation_clip=False)
+            else:
+                axis.annotate(words, (1.02, place), xycoords=at, va="center", fontsize=8, annotation_clip=False)
         if 0 < claims < len(lines):
             axis.axhline(claims - 0.5, color=style.FAINT, linewidth=0.6, linestyle=":")
-        axis.set_yticks(range(len(lines)), [line.name for line in lines])
+        if stacked:
+            axis.grid(False)
+            axis.set_yticks([])
+            axis.spines["left"].set_visible(False)
+            axis.set_xlabel("difference in test accuracy (points)")
+        else:
+            head = "difference (95 % interval)"
+            axis.annotate(head, (1.02, 1), xycoords="axes fraction", va="bottom", fontsize=8, color=style.FAINT, annotation_clip=False)
+            axis.set_yticks(range(len(lines)), [line.name for line in lines])
+            axis.set_xlabel("difference in test accuracy (points); below 0 the baseline is better")
         axis.set_ylim(len(lines) - 0.5, -0.5)
         axis.grid(False, axis="y")
-        axis.set_xlabel("difference in test accuracy (points); below 0 the baseline is better")
     caption = (
         "Dot: mean over seeds; hollow: at equal FLOPs. Bar: 95 % interval over seeds and test examples; at equal FLOPs over seeds. "
-        f"Shaded: differences below the margin of {100 * margin:g}. Below the dotted line: controls."
+        f"Shaded: differences below the margin of {100 * margin:g}."
     )
-    return Plot("forest", title, caption, table, figure, ("trials", "predictions"))
+    caption += " Below the dotted line: controls." if 0 < claims < len(lines) else ""
+    return Plot(name, title, caption, table, figure, ("trials", "predictions"))
+
+
+def _bar(axis: Axes, height: float, line: Line, look: style.Look) -> None:
+    if line.interval is not None:
+        low, high = line.interval
+        axis.hlines(height, 100 * low, 100 * high, color=look.colour, linewidth=1.8, zorder=2)
+    face = look.colour if line.at == "confirmed" else "white"
+    axis.plot(100 * line.difference, height, look.marker, color=look.colour, markerfacecolor=face, markersize=6, zorder=3)
 
 
 def _interval(line: Line) -> str:

@@ -17,8 +17,8 @@ from analysis.figures.style import Plot
 from analysis.inputs.sweep import Sweep
 from analysis.text_tables import Table, percent
 
-FAINT_TO_STRONG = LinearSegmentedColormap.from_list("blues", [to_rgba(style.METHODS[0], 0.05), to_rgba(style.METHODS[0], 0.6)])
-"""One colour, stronger for higher values, on a light or dark page."""
+FAINT_TO_STRONG = LinearSegmentedColormap.from_list("blues", [to_rgba(style.METHODS[0], 0.05), to_rgba(style.METHODS[0], 0.6)], N=40)
+"""One colour, stronger for higher values, on a light or dark page; so few steps that the colour bar is drawn, not embedded as a picture."""
 NARROWEST = 0.055
 """A cell narrower than this share of its panel has no room for text; its numbers are in the table."""
 MOST_EXACT = 8

@@ -40,15 +40,13 @@ def plot(sweep: Sweep) -> Plot:
         for (group, name), axis in zip(frames, axes, strict=True):
             panel = rows[(rows["group"] == group) & (rows["name"] == name)]
             for method in (key for key in looks if key in set(panel["method"])):
-                curve = panel[panel["method"] == method].groupby("epoch")["value"].mean()
-                look = looks[method]
-                axis.plot(curve.index, curve, color=look.colour, linestyle=look.dash, marker=look.marker)
+                style.band(axis, panel[panel["method"] == method].groupby("epoch")["value"], looks[method])
             if len(panel):
                 style.log_if_wide(axis, float(panel["value"].min()), float(panel["value"].max()))
             style.epochs(axis)
         style.legend(figure, sweep)
     whose = f"{rows['trial_id'].nunique()} runs, mean over {over(rows, runs)}"
-    caption = f"{whose}; losses on {where}. Each arm's JEPA loss uses the arm's own distance."
+    caption = f"{whose}; band: ± one sd; losses on {where}. Each arm's JEPA loss uses the arm's own distance."
     return Plot("losses", title, caption, table, figure, notes=tuple(notes))
 
 

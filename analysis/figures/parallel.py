@@ -45,7 +45,8 @@ def plot(sweep: Sweep) -> Plot:
                 for index in arm.index:
                     heights = [scaled[name][index] for name in knobs] + [high[index]]
                     present = [(place, height) for place, height in enumerate(heights) if not np.isnan(height)]
-                    axis.plot(*zip(*present, strict=True), **drawn_as)
+                    (line,) = axis.plot(*zip(*present, strict=True), **drawn_as)
+                    style.told(line, f"trial {arm.at[index, 'trial_id']}: {100 * arm.at[index, sweep.metric]:.2f} %")
             for place, name in enumerate(axes_names):
                 values = panel[name] * 100 if name == sweep.metric else drawn[name]
                 axis.axvline(place, color=style.GRID, linewidth=1, zorder=0)

@@ -43,7 +43,9 @@ def plot(sweep: Sweep) -> Plot:
                 axis.plot(range(len(methods)), values, color=style.FAINT, linewidth=0.6, alpha=0.6, zorder=1)
             for place, method in enumerate(methods):
                 look = looks[method]
-                axis.plot([place] * len(wide), wide[method], look.marker, color=look.colour, markersize=5, zorder=2)
+                for seed, trial, value in panel.loc[panel["method"] == method, ["seed", "trial_id", judged]].itertuples(index=False):
+                    (dot,) = axis.plot([place], [100 * value], look.marker, color=look.colour, markersize=5, zorder=2)
+                    style.told(dot, f"trial {trial}, seed {seed}: {100 * value:.2f} %")
                 axis.hlines(wide[method].mean(), place - 0.22, place + 0.22, color=look.colour, linewidth=2.2, zorder=3)
             axis.set_xlim(-0.5, len(methods) - 0.5)
             axis.set_xticks(

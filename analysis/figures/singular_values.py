@@ -54,15 +54,14 @@ def plot(sweep: Sweep) -> Plot:
                 )
             panel = last[last["group"] == group]
             for method in (name for name in looks if name in set(panel["method"])):
-                curve = panel[panel["method"] == method].groupby("index")["value"].mean()
-                look = looks[method]
-                axis.plot(curve.index, curve, color=look.colour, linestyle=look.dash, marker=look.marker)
+                style.band(axis, panel[panel["method"] == method].groupby("index")["value"], looks[method])
             axis.set_yscale("log")
             axis.set_xlabel("index")
         axes[0].set_ylabel("singular value")
         style.legend(figure, sweep)
     count = last["trial_id"].nunique()
-    caption = f"{count} runs, mean over {over(last, runs)} at the last diagnosis; the {last['index'].max()} largest values, log scale."
+    whose = f"{count} runs, mean over {over(last, runs)} at the last diagnosis"
+    caption = f"{whose}; band: ± one sd; the {last['index'].max()} largest values, log scale."
     return Plot("singular_values", title, caption, table, figure, notes=tuple(notes))
 
 

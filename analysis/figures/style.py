@@ -13,10 +13,11 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import matplotlib
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -24,6 +25,9 @@ from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from analysis.inputs.sweep import Sweep
 from analysis.text_tables import Table
+
+if TYPE_CHECKING:
+    from pandas.api.typing import SeriesGroupBy
 
 INK, FAINT, GRID = "#24292f", "#6b7178", "#e3e5e8"
 GREYS = ("#8a9099", "#b0b5bc", "#6a7078")
@@ -49,6 +53,8 @@ WIDTH = 7.0
 """Inches: the text width of a page, or of a phone in landscape."""
 LEGEND = 80
 """Characters in one line of a legend, five of them per handle."""
+TOLD = "told:"
+"""Starts the SVG id of an artist that `told` gave words."""
 RC: dict[str, Any] = {
     "font.size": 9,
     "font.family": "sans-serif",
@@ -130,12 +136,14 @@ def drawing() -> Iterator[None]:
         yield
 
 
-def panels(titles: Sequence[str], columns: int | None = None, height: float = 2.3, share: str = "row") -> tuple[Figure, list[Axes]]:
+def panels(
+    titles: Sequence[str], columns: int | None = None, height: float = 2.3, share: str = "row", width: float = WIDTH
+) -> tuple[Figure, list[Axes]]:
     """One panel per title, in rows of `columns` (default: three, or one row of one or two wide panels)."""
     number = max(1, len(titles))
     columns = min(number, columns or (number if number <= 2 else 3))
     rows = math.ceil(number / columns)
-    figure = Figure(figsize=(WIDTH, height * rows + 0.5), layout="constrained")
+    figure = Figure(figsize=(width, height * rows + 0.5), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False, sharey={"row": False, "all": True}[share])
     axes = list(grid.flat)
     for axis, title in zip(axes, titles, strict=False):
@@ -170,6 +178,7 @@ def svg(plot: Plot) -> str:
     text = re.sub(
         r'<svg [^>]*?viewBox="([^"]+)"[^>]*>', r'<svg xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="\1" role="img">', text, count=1
     )
+    text = re.sub(rf'<g id="{TOLD}([^"]*)">', r'<g class="mark"><title>\1</title>', text)
     prefix = re.sub(r"\W+", "-", plot.name)
     text = re.sub(r'\bid="([^"]+)"', rf'id="{prefix}-\1"', text)
     text = re.sub(r"url\(#([^)]+)\)", rf"url(#{prefix}-\1)", text)
@@ -177,6 +186,7 @@ def svg(plot: Plot) -> str:
     text = re.sub(r"font: ([\d.]+)px [^;\"]+", r"font-size: \1px", text)
     for colour in [INK, FAINT, GRID, *GREYS, *METHODS]:
         text = text.replace(colour, f"var(--c{colour[1:]})")
+    text = text.replace("#ffffff", "var(--card)")
     return text.replace("\n ", " ").strip()
 
 
@@ -230,6 +240,19 @@ def thin(count: int) -> dict[str, Any]:
 def fewest_last(methods: pd.Series[str]) -> list[str]:
     """Methods by their number of rows, descending, so that four lines of one arm are drawn over two hundred of another."""
     return [str(name) for name in methods.value_counts().index]
+
+
+def told(artist: Artist, words: str) -> None:
+    """Make `svg` show these words while the pointer is on the artist."""
+    artist.set_gid(TOLD + words.replace('"', "'"))
+
+
+def band(axis: Axes, values: SeriesGroupBy[Any, Any], look: Look, scale: float = 1.0) -> None:
+    """The mean of each group against its key, with a band of one sample standard deviation (none for a single value)."""
+    mean, sd = scale * values.mean(), scale * values.std().fillna(0.0)
+    axis.plot(mean.index, mean, color=look.colour, linestyle=look.dash, marker=look.marker)
+    if (sd > 0).any():
+        axis.fill_between(mean.index, mean - sd, mean + sd, color=look.colour, alpha=0.12, linewidth=0)
 
 
 def short(names: Sequence[str], limit: int = 14) -> list[str]:

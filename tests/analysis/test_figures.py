@@ -183,7 +183,7 @@ def test_budget_adds_up(sweep: Sweep) -> None:
     plot = budget.plot(sweep)
     assert sum(int(row[2]) for row in plot.table.rows) == 27
     total = sweep.trials["train_flops"].sum()
-    assert f"{total:.3e} FLOPs computed in all" in plot.caption
+    assert f"{total / 1e9:.4g} GFLOPs computed in all" in plot.caption and "computed GFLOPs" in plot.table.header
 
 
 def test_a_baseline_has_no_lambda_in_parallel_coordinates(sweep: Sweep) -> None:
