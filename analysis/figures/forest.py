@@ -21,6 +21,7 @@ from analysis.figures.style import Plot
 from analysis.inputs.sweep import Sweep, read
 from analysis.inputs.tables import refuse_damaged
 from analysis.protocol.claims import Evidence, gather
+from analysis.stats.crossed import Interval
 from analysis.text_tables import Table, points, text
 from analysis.verdict import Report, judge
 
@@ -34,6 +35,8 @@ class Line:
     """One difference. Shares are in [0, 1]."""
 
     arm: str
+    named: str
+    """The arm; with the other one, if that is not its baseline."""
     at: str
     """`confirmed` or `equal FLOPs`."""
     kind: str
@@ -48,7 +51,7 @@ class Line:
     @property
     def name(self) -> str:
         """Arm, with the condition if it is not the confirmation itself."""
-        return self.arm if self.at == "confirmed" else f"{self.arm}, {self.at}"
+        return self.named if self.at == "confirmed" else f"{self.named}, {self.at}"
 
 
 def lines_of(sweep: Sweep) -> tuple[list[Line], float]:
@@ -61,18 +64,32 @@ def lines_of(sweep: Sweep) -> tuple[list[Line], float]:
 def lines_from(evidence: Evidence, report: Report) -> list[Line]:
     """The same from a report that exists already."""
     panels = {(claim.method, claim.baseline): claim.equal_flops for claim in evidence.claims}
+    usual = {(arm.name, arm.baseline) for arm in evidence.declared.arms}
     lines = []
     for ruling in sorted(report.verdicts, key=lambda ruling: ruling.kind != "claim"):
         if ruling.difference is None:
             continue
-        between = None if ruling.interval is None else (ruling.interval.low, ruling.interval.high)
-        over = "-" if between is None else "seeds and examples"
-        lines.append(Line(ruling.method, "confirmed", ruling.kind, ruling.difference, between, over, len(ruling.seeds), ruling.verdict))
-        panel = panels.get((ruling.method, ruling.baseline))
-        if ruling.kind == "claim" and panel is not None and panel.difference is not None:
-            over = "-" if panel.interval is None else "seeds"
-            lines.append(Line(ruling.method, panel.at, ruling.kind, panel.difference, panel.interval, over, panel.seeds, "-"))
+        pair = (ruling.method.partition(" (")[0], str(ruling.baseline).partition(" (")[0])
+        named = ruling.method if pair in usual else " - ".join(pair)
+        one = Line(
+            ruling.method, named, "confirmed", ruling.kind, ruling.difference, *_over(ruling.interval), len(ruling.seeds), ruling.verdict
+        )
+        lines.append(one)
+        panel, cost = panels.get((ruling.method, ruling.baseline)), ruling.at_flops
+        if ruling.kind != "claim" or panel is None or panel.difference is None:
+            continue
+        if cost is not None and cost.interval is not None:
+            between, over = _over(cost.interval)
+        else:
+            between, over = panel.interval, "-" if panel.interval is None else "seeds"
+        verdict = "-" if cost is None else cost.verdict
+        lines.append(Line(ruling.method, named, panel.at, ruling.kind, panel.difference, between, over, panel.seeds, verdict))
     return lines
+
+
+def _over(interval: Interval | None) -> tuple[tuple[float, float] | None, str]:
+    """The ends of an interval, and what it is over."""
+    return (None, "-") if interval is None else ((interval.low, interval.high), "seeds and examples")
 
 
 def plot(sweep: Sweep) -> Plot:
@@ -93,6 +110,7 @@ def drawn(
         return Plot(name, title, f"{table.empty} A sweep with `confirm.seeds` and a baseline makes the figure.", table)
     method_of = dict(zip(sweep.trials["label"], sweep.trials["method"], strict=True))
     looks = style.looks(sweep)
+    loser = "baseline" if all(line.named == line.arm for line in lines) else "other arm"
     claims = sum(line.kind == "claim" for line in lines)
     with style.drawing():
         figure, (axis,) = style.panels([""], height=0.15 + (0.4 if stacked else 0.29) * len(lines), width=width)
@@ -118,12 +136,12 @@ def drawn(
             head = "difference (95 % interval)"
             axis.annotate(head, (1.02, 1), xycoords="axes fraction", va="bottom", fontsize=8, color=style.FAINT, annotation_clip=False)
             axis.set_yticks(range(len(lines)), [line.name for line in lines])
-            axis.set_xlabel("difference in test accuracy (points); below 0 the baseline is better")
+            axis.set_xlabel(f"difference in test accuracy (points); below 0 the {loser} is better")
         axis.set_ylim(len(lines) - 0.5, -0.5)
         axis.grid(False, axis="y")
     caption = (
-        "Dot: mean over seeds; hollow: at equal FLOPs. Bar: 95 % interval over seeds and test examples; at equal FLOPs over seeds. "
-        f"Shaded: differences below the margin of {100 * margin:g}."
+        "Dot: mean over seeds; hollow: at equal FLOPs. Bar: 95 % interval over seeds and test examples (the table says where over seeds "
+        f"only). Shaded: differences below the margin of {100 * margin:g}."
     )
     caption += " Below the dotted line: controls." if 0 < claims < len(lines) else ""
     return Plot(name, title, caption, table, figure, ("trials", "predictions"))
