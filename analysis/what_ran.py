@@ -78,10 +78,18 @@ def question(sweep: Sweep) -> str:
     trials = sweep.trials
     if trials.empty:
         return "What will this sweep show?"
-    claimed = {arm.name for arm in sweep.declared.arms if arm.kind == "claim"}
-    rows = trials[trials["arm"].isin(claimed)] if claimed & set(trials["arm"]) else trials[~trials["is_baseline"]]
-    methods = list(dict.fromkeys(map(str, rows["method"])))
     where = f"for {_names(trials)} on {listed(trials['task'])}"
+    claims = [one for one in sweep.declared.comparisons if one.kind == "claim" and one.arm in set(trials["arm"])]
+    usual = {(arm.name, arm.baseline) for arm in sweep.declared.arms}
+    if any((one.arm, one.other) not in usual for one in claims):
+        compared = {name for one in claims for name in (one.arm, one.other)}
+        names = list(dict.fromkeys(arm.method for arm in sweep.declared.arms if arm.name in compared))
+        return (
+            f"Which is better {where}: {' or '.join([', '.join(names[:-1]), names[-1]]) if len(names) <= 6 else f'{len(names)} methods'}?"
+        )
+    claimed = {one.arm for one in claims}
+    rows = trials[trials["arm"].isin(claimed)] if claimed else trials[~trials["is_baseline"]]
+    methods = list(dict.fromkeys(map(str, rows["method"])))
     if not methods:
         return f"How well do the baselines do {where}?"
     if len(methods) == 1:
@@ -114,9 +122,8 @@ def versions(trials: pd.DataFrame) -> str:
 
 
 def _names(trials: pd.DataFrame) -> str:
-    families = [
-        f"{family} ({PurePosixPath(str(model)).name})" for family, model in trials[["family", "model"]].drop_duplicates().to_numpy()
-    ]
+    pairs = [(family, PurePosixPath(str(model)).name) for family, model in trials[["family", "model"]].drop_duplicates().to_numpy()]
+    families = [model if family == "auto" else f"{family} ({model})" for family, model in pairs]
     return ", ".join(families[:3]) + (f" and {len(families) - 3} more" if len(families) > 3 else "")
 
 
@@ -127,7 +134,8 @@ def _model(trials: pd.DataFrame) -> str:
     trained = "" if pd.isna(size) else f", {size / 1e6:.3g} M parameters trained"
     init = "" if (trials["init"] == "pretrained").all() else f", weights: {listed(trials['init'])}"
     schedules = listed(trials["schedule"])
-    steps = f"{listed(trials['num_epochs'])} epochs, batch {listed(trials['batch_size'])}, {schedules} schedule"
+    epochs = listed(trials["num_epochs"])
+    steps = f"{epochs} epoch{'s' * (epochs != '1')}, batch {listed(trials['batch_size'])}, {schedules} schedule"
     return f"{_names(trials)}{init}: {how}{trained}; {steps}"
 
 
@@ -150,7 +158,8 @@ def _knobs(sweep: Sweep, tree: Mapping[str, Any]) -> str:
     if len(number):
         fewest, most = int(number.min()), int(number.max())
         each = f"{counted(most, 'trial')} an arm" if fewest == most else f"{fewest} to {most} trials an arm"
-    how = ", ".join(filter(None, [str(search.get("algorithm", "")), each, str(section(tree, "scheduler").get("name", ""))]))
+    stopping = {"asha": "early stopping by ASHA", "none": "no early stopping"}.get(str(section(tree, "scheduler").get("name", "")), "")
+    how = ", ".join(filter(None, [str(search.get("algorithm", "")), each, stopping]))
     return "; ".join(filter(None, [", ".join(ranges), how])) or "none searched"
 
 

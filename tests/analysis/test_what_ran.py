@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -9,6 +10,7 @@ import pandas as pd
 from analysis import what_ran
 from analysis.inputs.plan import plan
 from analysis.inputs.sweep import read
+from jepa_ray.results import read_arms, write_arms
 from tests.analysis import sweeps
 
 SPACE = """space:
@@ -28,7 +30,7 @@ def test_five_lines(tmp_path: Path) -> None:
     assert list(lines) == ["model", "data", "knobs", "seeds", "cost"]
     assert "full fine-tuning" in lines["model"] and "batch" in lines["model"] and "llama3 (tiny)" in lines["model"]
     assert lines["knobs"].startswith("learning rate 0.001 to 0.008 (log), k 0 to 2, layout in append, unified; tpe, ")
-    assert lines["knobs"].endswith("3 to 5 trials an arm, asha")
+    assert lines["knobs"].endswith("3 to 5 trials an arm, early stopping by ASHA")
     assert lines["seeds"] == "3 fresh seeds an arm (82, 23, 37); margin 2 points; raced, looks after 2, 3"
     # 24 of 27 trials ran three epochs of 1e9 FLOPs, two were cut after one, and one failed after one; two seconds each.
     assert lines["cost"].startswith("27 trials, 75 GFLOPs, 0.9 min of training on cpu")
@@ -52,6 +54,9 @@ def test_the_question_names_what_is_compared(tmp_path: Path) -> None:
     assert what_ran.question(read(tmp_path)) == "Is jepa better than its baseline for llama3 (tiny) on nl-rx?"
     sweeps.add(tmp_path, "linear", "confirm", 0.4, seed=82, objective={"k": 2})
     assert what_ran.question(read(tmp_path)).startswith("Is jepa or linear better than the baseline")
+    arms = [replace(arm, against=("jepa/llama3",)) if arm.method == "linear" else arm for arm in read_arms(tmp_path)]
+    write_arms(tmp_path, arms)
+    assert what_ran.question(read(tmp_path)) == "Which is better for llama3 (tiny) on nl-rx: baseline, jepa or linear?"
 
 
 def test_versions_that_differ_are_both_named() -> None:

@@ -35,7 +35,10 @@ def test_lines_are_the_verdicts_numbers(folder: Path) -> None:
         assert ruling.interval is not None and line.interval == (ruling.interval.low, ruling.interval.high)
         assert (line.difference, line.verdict) == (ruling.difference, ruling.verdict)
     assert lines[0].difference == pytest.approx(0.13)
-    assert lines[1].difference == pytest.approx(0.30 - 0.41) and lines[1].over == "seeds"
+    cost = rulings["jepa/llama3"].at_flops
+    assert cost is not None and lines[1].difference == pytest.approx(0.30 - 0.41) and lines[1].verdict == cost.verdict
+    assert lines[1].over == ("seeds" if cost.interval is None else "seeds and examples")
+    assert cost.interval is None or lines[1].interval == (cost.interval.low, cost.interval.high)
 
 
 def test_both_files_are_svg_and_differ_in_colours_only(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
