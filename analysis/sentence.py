@@ -8,7 +8,7 @@ from __future__ import annotations
 from analysis.protocol import sources
 from analysis.protocol.advice import POWER
 from analysis.protocol.claim_statistics import ALL_SEEDS, LEVEL, Reason, Verdict
-from analysis.protocol.decision import DOUBT, LEAKED_ALLOWED, STOPPING, leaked_text
+from analysis.protocol.decision import LEAKED_ALLOWED, STOPPING, WITHHELD, leaked_text
 from analysis.stats import crossed
 from analysis.text_tables import counted, points, sized
 
@@ -45,7 +45,7 @@ def word(verdict: Verdict, margin: float) -> None:
     else:
         tail = _undecided(verdict, margin)
     tested = verdict.p is not None or verdict.identical
-    known = verdict.complete and tested and not any(reason.name in (DOUBT, sources.NAME) for reason in verdict.conditions)
+    known = verdict.complete and tested and not any(reason.name in WITHHELD for reason in verdict.conditions)
     cost, belief = (_at_flops(verdict, margin), _belief(verdict)) if known and verdict.kind == "claim" else ("", "")
     verdict.sentence = f"{verdict.verdict}: {head}{tail}{cost}{_leaked(verdict)}.{belief}"
 
@@ -132,8 +132,8 @@ def _undecided(verdict: Verdict, margin: float) -> str:
         return f"; cannot be tested: {_lower(verdict.untested)}"
     if incomplete := next((r for r in verdict.conditions if r.name == ALL_SEEDS and not r.holds), None):
         return f"; no verdict{'' if incomplete.holds is None else ' yet'}: {incomplete.text}"
-    if doubt := next((r for r in verdict.conditions if r.name in (DOUBT, sources.NAME)), None):
-        return f"; no verdict: {doubt.text}"
+    if doubt := next((r for r in verdict.conditions if r.name in WITHHELD), None):
+        return f"; no verdict: {_lower(doubt.text)}"
     if verdict.identical:
         few = f"{counted(verdict.examples or 0, 'example')} are too few to rule out a difference of {sized(margin)}"
         return f"; both are right on exactly the same examples at these seeds, but {few} (Holm p = {verdict.p_equivalence_holm:.3g})"

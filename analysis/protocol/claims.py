@@ -71,6 +71,8 @@ class Claim:
     doubt: str | None = None
     """Why the answers do not match the scores, which rules out a verdict; None if they match or if there are no answers."""
     notes: list[str] = field(default_factory=list)
+    extreme: str | None = None
+    """Why no difference could show, which rules out a verdict: both arms are at the floor or at the ceiling on every seed; else None."""
     at_flops: Claim | None = None
     """The same claim after both arms have spent the same training FLOPs; None unless every seed is compared by trials of that cost."""
     wanted: str | None = None
@@ -230,7 +232,8 @@ def _fill(claim: Claim, method: Arm, baseline: Arm, metric: str, tables: Tables,
     ]
     claim.at_flops = _at_flops(claim, pd.concat([method.matched, ours, baseline.matched, theirs]), metric, tables)
     claim.notes += [note for panel in claim.panels for note in panel.notes]
-    claim.notes += _note_extremes(ours, theirs, metric)
+    claim.extreme = _extreme(ours, theirs, metric)
+    claim.notes += [] if claim.extreme is None else [claim.extreme]
 
 
 def _at_flops(claim: Claim, runs: pd.DataFrame, metric: str, tables: Tables) -> Claim | None:
@@ -267,16 +270,16 @@ def _history(numbers: Sequence[int], declared: Declared) -> History:
     return tuple(history)
 
 
-def _note_extremes(ours: pd.DataFrame, theirs: pd.DataFrame, metric: str) -> list[str]:
-    """A warning if every trial of both arms is at the floor or at the ceiling, where no difference can show."""
+def _extreme(ours: pd.DataFrame, theirs: pd.DataFrame, metric: str) -> str | None:
+    """A sentence if every trial of both arms is at the floor or at the ceiling, where no difference can show."""
     both = pd.concat([ours, theirs])
     if (both[metric] >= 1).all():
-        return [f"Ceiling: both arms reach a {metric} of 100 % on every seed, so no difference can show; the task is too easy."]
+        return f"Ceiling: both arms reach a {metric} of 100 % on every seed, so no difference can show; the task is too easy."
     chance = float(both["chance"].max()) if metric.endswith("_accuracy") and both["chance"].notna().any() else 0.0
     if (both[metric] <= chance).all():
         level = f"at most {chance:.1%}, no better than guessing," if chance else "0 %"
-        return [f"Floor: both arms have a {metric} of {level} on every seed: neither has learned anything that could show a difference."]
-    return []
+        return f"Floor: both arms have a {metric} of {level} on every seed: neither has learned anything that could show a difference."
+    return None
 
 
 def _note_tuning(claim: Claim, ours: pd.DataFrame, theirs: pd.DataFrame) -> None:

@@ -34,6 +34,9 @@ KINDS = ("claim", "control")
 """The two families, in this order."""
 STOPPING = "not only stopping"
 DOUBT = "answers match the scores"
+ROOM = "room for a difference"
+WITHHELD = (sources.NAME, DOUBT, ROOM)
+"""Conditions that are listed only where they fail, and then rule out a verdict of any kind."""
 CLEAN = "without leaked examples"
 LEAKED_ALLOWED = 0.05
 """Share of test examples that may also be in training before `better` must hold without them as well."""
@@ -85,7 +88,7 @@ def _decide(verdict: Verdict, claim: Claim, others: Sequence[Claim], margin: flo
     interval = verdict.interval
     significant = None if verdict.p_holm is None else verdict.p_holm < LEVEL
     few = sources.too_few(claim.clusters, claim.ours, claim.theirs, verdict.level)
-    doubts = {sources.NAME: few, DOUBT: claim.doubt}
+    doubts = {sources.NAME: few, DOUBT: claim.doubt, ROOM: claim.extreme}
     whole = [_all_seeds(verdict, declared), *(Reason(name, False, text) for name, text in doubts.items() if text is not None)]
     verdict.conditions = [
         Reason("significant", significant, _p_text(verdict)),
@@ -98,7 +101,7 @@ def _decide(verdict: Verdict, claim: Claim, others: Sequence[Claim], margin: flo
     ]
     verdict.equivalent = None if verdict.p_equivalence_holm is None else verdict.p_equivalence_holm < LEVEL
     # No verdict of any kind on a part of the seeds: an unplanned look or lost runs may have caused the result.
-    # No verdict either if the answers do not match the scores.
+    # No verdict either if the answers do not match the scores, come from too few clusters, or cannot differ.
     if not all(reason.holds for reason in whole):
         return
     if all(reason.holds for reason in verdict.conditions):

@@ -242,6 +242,9 @@ def test_a_floor_and_a_ceiling_are_reported(sweep: Sweep, score: float, chance: 
     (claim,) = gather(sweep.folder).claims
     notes = [note for note in claim.notes if note.startswith(("Floor", "Ceiling"))]
     assert len(notes) == (law is not None) and all(law in note for note in notes if law)
+    result = sweep.only(margin=0.05)  # wide enough to be equivalent, if there were room for a difference
+    assert result.verdict == ("equivalent" if law is None else "undecided")
+    assert ("no verdict: " in result.sentence) == (law is not None)
 
 
 def test_worse_and_equivalent(sweep: Sweep) -> None:
