@@ -30,9 +30,11 @@ def word(verdict: Verdict, margin: float) -> None:
     verdict.reasons += [Reason(name, None, text) for name, text in _for_information(verdict)]
     if verdict.clean is not None:
         verdict.notes.insert(0, f"{leaked_text(verdict.clean)}.")
+    withheld = any(reason.name in WITHHELD for reason in verdict.conditions)
     gap = f"{points(verdict.difference)} points of" if abs(verdict.difference) > 1e-9 else "no difference in"
     at = "at equal steps" if verdict.equal_steps else "as tuned, in different numbers of steps"
-    head = f"{verdict.method} against {verdict.baseline}: {at}, {gap} {verdict.metric}{_between(verdict.interval)} over {_size(verdict)}"
+    between = "" if withheld else _between(verdict.interval)
+    head = f"{verdict.method} against {verdict.baseline}: {at}, {gap} {verdict.metric}{between} over {_size(verdict)}"
     if verdict.look is not None and verdict.look < len(verdict.looks):
         head += f" (raced, stopped at look {verdict.look} of {len(verdict.looks)})"
     if verdict.identical and verdict.verdict == "equivalent":
@@ -45,7 +47,7 @@ def word(verdict: Verdict, margin: float) -> None:
     else:
         tail = _undecided(verdict, margin)
     tested = verdict.p is not None or verdict.identical
-    known = verdict.complete and tested and not any(reason.name in WITHHELD for reason in verdict.conditions)
+    known = verdict.complete and tested and not withheld
     cost, belief = (_at_flops(verdict, margin), _belief(verdict)) if known and verdict.kind == "claim" else ("", "")
     verdict.sentence = f"{verdict.verdict}: {head}{tail}{cost}{_leaked(verdict)}.{belief}"
 
@@ -59,35 +61,54 @@ def _at_flops(verdict: Verdict, margin: float) -> str:
     """The clause on equal training cost."""
     found = verdict.at_flops
     if found is None:
-        return "; at equal FLOPs, nothing can be tested"
+        reason = next((reason for reason in verdict.conditions if reason.name == "equal FLOPs"), None)
+        read = reason is not None and reason.holds is not None
+        return f"; at equal FLOPs, not tested: {reason.text}" if read and reason is not None else "; at equal FLOPs, nothing can be tested"
     if found.same_runs:
         return "; both arms cost the same, so this is also at equal FLOPs"
+    head = f"; at equal FLOPs, {points(found.difference)} points"
+    if found.doubt is not None:
+        return f"{head}, not tested: {found.doubt}"
+    holm = "" if found.p_holm is None else f" (Holm p = {found.p_holm:.3g})"
     how = {
-        "better": f", higher (Holm p = {found.p_holm:.3g})" if found.p_holm is not None else "",
-        "worse": f", lower (Holm p = {found.p_holm:.3g})" if found.p_holm is not None else "",
+        "higher": f", higher{holm}",
+        "lower": f", lower{holm}",
         "equivalent": f", within {sized(margin)} of each other",
         "undecided": ", not significant" if found.p_holm is not None and found.p_holm >= LEVEL else ", not tested by example",
     }[found.verdict]
-    return f"; at equal FLOPs, {points(found.difference)} points{_between(found.interval)}{how}"
+    return f"{head}{_between(found.interval)}{how}"
 
 
 def _belief(verdict: Verdict) -> str:
-    """What a reader may now believe."""
+    """What a reader may now believe. At equal FLOPs only scores are compared: whether a gain is more than stopping is not asked there."""
     cost = None if verdict.at_flops is None or verdict.at_flops.same_runs else verdict.at_flops.verdict
-    significant = verdict.p_holm is not None and verdict.p_holm < LEVEL
-    if verdict.verdict == "better":
-        more = {None: "", "better": ", and for the same training cost"}.get(cost, "; for the same training cost, no gain is shown")
-        return f" So the method gains in the same number of steps{more}."
-    if verdict.verdict == "worse":
-        more = {None: "", "worse": ", and for the same training cost"}.get(cost, "; for the same training cost, no loss is shown")
-        return f" So the method loses in the same number of steps{more}."
+    steps = "in the same number of steps" if verdict.equal_steps else "as tuned"
+    if verdict.verdict in ("better", "worse"):
+        gains = verdict.verdict == "better"
+        word, same = ("gains", "higher") if gains else ("loses", "lower")
+        if cost is None:
+            return f" So the method {word} {steps}."
+        if cost == same:
+            return f" So the method {word} {steps}, and its scores are {same} for the same training cost too."
+        if cost == "undecided":
+            return f" So the method {word} {steps}; for the same training cost, no {'gain' if gains else 'loss'} is shown."
+        other = "the scores do not differ by more than the margin" if cost == "equivalent" else f"its scores are {cost}"
+        return f" So the method {word} {steps}, but for the same training cost {other}."
     if verdict.verdict == "equivalent":
-        more = {"worse": ", but loses for the same training cost", "better": ", but gains for the same training cost"}.get(cost or "", "")
-        return f" So the method changes nothing that matters{more}."
-    if cost in ("better", "worse"):
-        word = "gains" if cost == "better" else "loses"
-        return f" So the method {word} for the same training cost; in the same number of steps, nothing is settled."
-    return " So the scores differ, but not in a way that counts as a gain." if significant else " So nothing is shown, in either direction."
+        return " So the method changes nothing that matters" + _for_cost(cost, f" {steps}, but")
+    if verdict.p_holm is not None and verdict.p_holm < LEVEL and verdict.difference is not None:
+        word = "higher" if verdict.difference > 0 else "lower"
+        return f" So its scores are {word} {steps}, but not in a way that counts as a {'gain' if word == 'higher' else 'loss'}" + _for_cost(
+            cost, ";"
+        )
+    if cost in ("higher", "lower"):
+        return f" So its scores are {cost} for the same training cost; {steps}, nothing is settled."
+    return " So nothing is shown, in either direction."
+
+
+def _for_cost(cost: str | None, joined: str) -> str:
+    """The end of a belief, with what differs at equal cost."""
+    return f"{joined} for the same training cost, its scores are {cost}." if cost in ("higher", "lower") else "."
 
 
 def _leaked(verdict: Verdict) -> str:
@@ -170,4 +191,5 @@ def _lower(sentence: str) -> str:
 
 def _size(verdict: Verdict) -> str:
     seeds = counted(len(verdict.seeds), "seed")
-    return seeds if verdict.examples is None else f"{seeds} x {counted(verdict.examples, 'example')}"
+    clusters = None if verdict.interval is None else verdict.interval.clusters
+    return seeds if verdict.examples is None else f"{seeds} x {sources.sized(verdict.examples, clusters)}"

@@ -23,7 +23,7 @@ import pandas as pd
 from analysis import summary_costs
 from analysis.command_line import run
 from analysis.inputs.confirmation import Choice
-from analysis.inputs.preregistration import NOT_RUN, standing
+from analysis.inputs.preregistration import NOT_RUN, baselines, standing
 from analysis.inputs.sweep import Sweep, read
 from analysis.inputs.tables import refuse_damaged
 from analysis.stats.paired_tests import paired_t
@@ -158,6 +158,7 @@ def _compare(sweep: Sweep, chosen: dict[str, pd.DataFrame], summary: Summary) ->
     if sweep.declared.undeclared is not None:
         summary.notes.append("No differences, as it is unknown which arms are compared.")
         return
+    own = baselines(sweep.declared.arms, sweep.trials)
     alone = set(chosen) - {label for pair in pairs for label in pair}
     for label in [label for label in chosen if label in alone]:
         summary.notes.append(f"{label}: no arm to compare it with has trials in this folder.")
@@ -172,17 +173,19 @@ def _compare(sweep: Sweep, chosen: dict[str, pd.DataFrame], summary: Summary) ->
         single = sorted(set(map(int, ours.index)) ^ set(map(int, theirs.index)))
         if single:
             summary.notes.append(f"{method} against {baseline}: confirmed in only one of the two, so left out: {named('seed', single)}.")
-        _difference_lines(method, baseline, ours, theirs, summary)
-        summary.logprobs += summary_costs.compared(method, baseline, ours, theirs)
+        is_own = own.get(method) == baseline
+        _difference_lines(method, baseline, ours, theirs, summary, own=is_own)
+        summary.logprobs += [{**line, "own": is_own} for line in summary_costs.compared(method, baseline, ours, theirs)]
 
 
-def _difference_lines(method: str, baseline: str, ours: pd.DataFrame, theirs: pd.DataFrame, summary: Summary) -> None:
+def _difference_lines(method: str, baseline: str, ours: pd.DataFrame, theirs: pd.DataFrame, summary: Summary, *, own: bool) -> None:
     lines: dict[str, dict[str, Any]] = {}
     for name in judged(summary):
         pairs = (ours[name] - theirs[name]).dropna()
         if not pairs.empty:
             per_seed = dict(zip(map(int, pairs.index), map(float, pairs), strict=True))
-            lines[name] = {"method": method, "baseline": baseline, "metric": name, **paired(pairs.tolist()), "per_seed": per_seed}
+            named = {"method": method, "baseline": baseline, "own": own, "metric": name}
+            lines[name] = {**named, **paired(pairs.tolist()), "per_seed": per_seed}
     if not lines:
         summary.notes.append(f"{method} against {baseline}: no seed has scores of both, so there is no paired difference.")
         return
@@ -208,7 +211,8 @@ def verdict(line: dict[str, Any]) -> str:
     if line["p"] is None:
         return f"{points}, the same on every seed, so there is no t-test." if line["mean"] else f"{points}: identical on every seed."
     if line["p"] < LEVEL:
-        return f"{points} (p = {line['p']:.3g}): {'higher' if line['mean'] > 0 else 'lower'} than the baseline."
+        other = "the baseline" if line.get("own", True) else line["baseline"]
+        return f"{points} (p = {line['p']:.3g}): {'higher' if line['mean'] > 0 else 'lower'} than {other}."
     return f"{points} (p = {line['p']:.3g}): no significant difference."
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from analysis.protocol import log_probability
@@ -23,7 +24,10 @@ GB = 1e9
 
 def numbers(runs: pd.DataFrame, moments: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
     """Mean, sd and n over an arm's confirmed runs of what they cost and of the log-probabilities, and whether all ran on GPUs."""
-    values = {name: moments(pd.to_numeric(runs[name]).dropna()) for name in (*COSTS, *LOGPROBS)}
+    values = {name: moments(pd.to_numeric(runs[name]).dropna()) for name in COSTS}
+    for name in LOGPROBS:  # a reference of probability 0 leaves no mean
+        found = pd.to_numeric(runs[name]).dropna()
+        values[name] = moments(found if np.isfinite(found).all() else found.iloc[:0])
     return values | {"on_gpu": bool(runs["device"].astype("string").str.startswith("cuda").fillna(False).all())}
 
 
@@ -63,7 +67,7 @@ def _moments(moments: Mapping[str, Any], name: str) -> str:
 
 
 def _logprob_table(summary: Summary) -> Table:
-    differences = {line["method"]: line for line in summary.logprobs}
+    differences = {line["method"]: line for line in summary.logprobs if line["own"]}
     rows = [
         [line["arm"], str(line["n"]), *(_moments(line[name], name) for name in LOGPROBS), _difference(differences.get(line["arm"]))]
         for line in summary.confirmation

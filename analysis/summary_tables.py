@@ -156,7 +156,7 @@ def _brief_confirmation(summary: Summary, seeds: Sequence[int]) -> Table:
     tested = any(line[JUDGED]["n"] for line in summary.confirmation)
     split = "test" if tested else "val"
     metric = f"{split}_{name}"
-    differences = {line["method"]: line for line in summary.differences if line["metric"] == metric}
+    differences = {line["method"]: line for line in summary.differences if line["metric"] == metric and line["own"]}
     masked = any(line["test_accuracy_untrained"]["n"] for line in summary.confirmation)
     selecting = summary.metric.partition("_")[2]
     others = ("accuracy_untrained", "retrieval", "retrieval_untrained") if masked else ("prefix", "contains", "stopped")

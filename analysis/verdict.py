@@ -60,6 +60,9 @@ class Report:
     undeclared: str | None = None
     """Why it is unknown which arms are compared; None if it is known."""
 
+    claims_nothing: bool = False
+    """Whether the sweep says what it compares, and compares nothing."""
+
     @property
     def seen(self) -> set[str]:
         """Arms whose verdict could have been any: showing this report is a look at their results."""
@@ -72,6 +75,8 @@ class Report:
             return []
         if self.undeclared is not None:
             return [f"No claim: the arms are unknown. {self.undeclared}"]
+        if self.claims_nothing:
+            return ["No claim: the sweep declares none (`claims`)."]
         return ["No claim: no method and its baseline were both confirmed."]
 
 
@@ -91,13 +96,26 @@ def judge(evidence: Evidence, metric: str = JUDGED, margin: float | None = None)
     for claim in evidence.claims:
         if claim.baseline is None:
             alone = blank(claim, metric)
-            lack = "no baseline" if claim.wanted is None or claim.notes[0].startswith("Its baseline") else "nothing"
-            alone.sentence = f"undecided: {claim.method} has {lack} to compare with. {claim.notes[0]}"
+            other = claim.wanted is not None and not claim.notes[0].startswith("Its baseline")
+            lack = f"{claim.method} cannot be compared with {claim.wanted}" if other else f"{claim.method} has no baseline to compare with"
+            alone.sentence = f"undecided: {lack}. {claim.notes[0]}"
             verdicts.append(alone)
     notes = [note for note in evidence.notes if verdicts or note != declared.undeclared]
     across = across_tasks(evidence.claims)
+    nothing = not declared.comparisons and any(arm.against is not None for arm in declared.arms)
     return Report(
-        metric, margin, declared.seeds, family, verdicts, ranks, across, evidence.counts, evidence.absent, notes, declared.undeclared
+        metric,
+        margin,
+        declared.seeds,
+        family,
+        verdicts,
+        ranks,
+        across,
+        evidence.counts,
+        evidence.absent,
+        notes,
+        declared.undeclared,
+        nothing,
     )
 
 

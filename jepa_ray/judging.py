@@ -150,7 +150,16 @@ def further(sweep: SweepConfig, folder: Path) -> Further | None:
         number, sentences = advice.go_on(found.verdicts[: len(tested)], tested, found.margin, most, evidence.declared)
         seeds = with_more(planned, number, taken=sweep.base.seed)
         results.record_look(folder, "verdict", planned, (), comparisons(results.read_arms(folder)), found.seen, planned=seeds)
-        return (seeds if set(seeds) - set(ran) else ()), sentences
+        if set(seeds) - set(ran):
+            return seeds, sentences
+        lack = [one for one in found.verdicts if one.kind == "claim" and one.difference is not None and not one.complete]
+        why = (
+            next((reason.text for reason in one.conditions if reason.holds is False and "planned seeds" in reason.text), "") for one in lack
+        )
+        return (), [
+            *sentences,
+            *(f"{one.method} against {one.baseline} stays undecided: {text}" for one, text in zip(lack, why, strict=True)),
+        ]
 
     return go_on
 

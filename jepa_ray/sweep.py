@@ -228,7 +228,7 @@ def _run(sweep: SweepConfig, folder: Path, interrupt: Interrupt, prepare_one: Pr
         board = Board(sweep, console, planned)
         board.best_before(results.read_trials(folder))
         with board.shown():  # left before Ray shuts down: the table asks it for heartbeats
-            rule = race_rule(sweep, declared, results.read_looks(folder))
+            rule = race_rule(sweep, declared, results.looks_of(folder))
             outcome = run_sweep(
                 sweep,
                 folder,

@@ -123,7 +123,8 @@ def test_a_sweep_that_decides_for_itself(tmp_path: Path) -> None:
     (look,) = read_looks(folder)
     assert look.planned == seeds and sorted(look.trials.values()) == [23, 23, 37, 37, 82, 82]
     assert further(sweep, folder)((82, 23, 37)) == (seeds, []), "killed here, it runs the same seeds, without another look"  # type: ignore[misc]
-    assert len(read_looks(folder)) == 1 and ask(seeds) == ((), []), "a seed that failed ends it"
+    more, (why,) = ask(seeds)
+    assert len(read_looks(folder)) == 1 and more == () and "stays undecided: 3 of" in why, "a seed that failed ends it, and is said"
     confirmed(folder, seeds[3:], 0.2)
     (after,) = judge(gather(folder)).verdicts
     assert after.complete and after.history == [3, len(seeds) - 3]

@@ -7,10 +7,8 @@ half done, or lost a run, would be tested by an easier rule. Arms come from the 
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -124,9 +122,9 @@ def declared(folder: Path) -> Declared:
         notes.append(undeclared)
     looked: tuple[Look, ...] = ()
     try:
-        looked = tuple(results.read_looks(folder)) or _versions(folder, confirm)
+        looked = tuple(results.looks_of(folder))
     except ValueError as error:
-        looked = _versions(folder, confirm)
+        looked = tuple(results.guessed_looks(folder))
         notes.append(f"{error}.")
     seeds = _numbers(confirm.get("seeds"))
     if confirm.get("until") == "decided":
@@ -162,6 +160,16 @@ def pairs(arms: Iterable[Arm], rows: pd.DataFrame) -> list[tuple[str, str]]:
         labels = dict(zip(group["arm"], group["label"], strict=True))
         out += [(labels[one.other], labels[one.arm]) for one in declared if one.arm in labels and one.other in labels]
     return list(dict.fromkeys(out))
+
+
+def baselines(arms: Iterable[Arm], rows: pd.DataFrame) -> dict[str, str]:
+    """`label` of each arm among these rows -> that of its own baseline, whether or not the two are compared."""
+    out: dict[str, str] = {}
+    declared = list(arms)
+    for _, group in rows.groupby(GROUP, sort=True):
+        labels = dict(zip(group["arm"], group["label"], strict=True))
+        out |= {labels[arm.name]: labels[arm.baseline] for arm in declared if arm.name in labels and arm.baseline in labels}
+    return out
 
 
 def standing(rows: pd.DataFrame) -> str | None:
@@ -222,17 +230,3 @@ def _section(plan: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 def _numbers(values: Any) -> tuple[int, ...]:
     return tuple(value for value in values if isinstance(value, int)) if isinstance(values, (list, tuple)) else ()
-
-
-def _versions(folder: Path, now: Mapping[str, Any]) -> tuple[Look, ...]:
-    """A look for each earlier version of the sweep file that confirmed on other seeds than the next."""
-    plans: list[Mapping[str, Any]] = []
-    for path in sorted(folder.glob("sweep-*.yaml"), key=lambda path: (len(path.name), path.name)):
-        with contextlib.suppress(ValueError):
-            plans.append(_section(_tree(path), "confirm"))
-    out: list[Look] = []
-    for plan, following in pairwise([*plans, now]):
-        seeds = _numbers(plan.get("seeds"))
-        if seeds and set(seeds) != set(_numbers(following.get("seeds"))):
-            out.append(Look(looked_at="unknown", why="change", seeds=seeds, race=_numbers(plan.get("race")), trials={}))
-    return tuple(out)

@@ -73,7 +73,12 @@ def go_on(verdicts: Sequence[Verdict], claims: Sequence[Claim], margin: float, m
             continue
         have, head = len(found.seeds), f"{found.method} against {found.baseline} is undecided after {counted(len(found.seeds), 'seed')}"
         if found.p is None or found.interval is None:
-            sentences.append(f"{head}, and more seeds cannot decide it")
+            again = min(2 * have, most)
+            if len(declared.looked) > 1 or again == have:
+                sentences.append(f"{head}, and cannot be tested")
+                continue
+            number = max(number, again)
+            sentences.append(f"{head} and cannot be tested: as many again may differ; going on to {again}")
             continue
         if found.p_holm is not None and found.p_holm < LEVEL:
             sentences.append(f"{head}: it is significant, and what it lacks does not depend on seeds")
@@ -85,7 +90,11 @@ def go_on(verdicts: Sequence[Verdict], claims: Sequence[Claim], margin: float, m
         needed, limit = found.seeds_needed, min(most, have + int(AT_ONCE * have))
         if needed is not None and needed <= most:
             target = min(limit, needed if needed > have else 2 * have)
-            why = f"{counted(needed - have, 'more seed')} would detect {sized(margin)}" if needed > have else "as many again are run"
+            why = (
+                f"{counted(needed - have, 'more seed')} would detect {sized(margin)}"
+                if needed > have
+                else "as many again are run, as far as allowed"
+            )
         elif (smallest := reach(found, claim, most, declared)) <= plausible:
             target, why = (
                 limit,

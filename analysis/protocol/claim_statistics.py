@@ -73,7 +73,9 @@ class AtFlops:
     p_equivalence_holm: float | None = None
     interval: crossed.Interval | None = None
     verdict: str = "undecided"
-    """better, worse, equivalent or undecided, from the test and the interval alone."""
+    """higher, lower, equivalent or undecided: what the test and the interval say of the scores, not what causes it."""
+    doubt: str | None = None
+    """Why the answers do not match the scores; None if they match or if there are none."""
 
 
 @dataclass
@@ -242,7 +244,9 @@ def at_flops(claim: Claim, metric: str, margin: float, declared: Declared = UNDE
     # Without answers by example, only the test over seeds is left: that is no ground for a verdict.
     p = None if found.interval is None else found.p_claim
     same_runs = any(other.at == "equal steps" and other.runs == panel.runs for other in claim.panels)
-    return AtFlops(panel.difference, panel.seeds, panel.how, same_runs, p=p, p_equivalence=found.p_equivalence, interval=found.interval)
+    made = AtFlops(panel.difference, panel.seeds, panel.how, same_runs, p=p, p_equivalence=found.p_equivalence, interval=found.interval)
+    made.doubt = same.doubt
+    return made
 
 
 def simultaneous(found: Verdict, claim: Claim) -> crossed.Interval | None:

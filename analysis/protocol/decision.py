@@ -93,7 +93,7 @@ def _decide(verdict: Verdict, claim: Claim, others: Sequence[Claim], margin: flo
     verdict.conditions = [
         Reason("significant", significant, _p_text(verdict)),
         Reason("interval above 0", None if interval is None else interval.low > 0, _interval_text(verdict)),
-        Reason("margin", verdict.difference >= margin, f"{points(verdict.difference)} points; the margin is {sized(margin)}"),
+        Reason("margin", verdict.difference >= margin - 1e-9, f"{points(verdict.difference)} points; the margin is {sized(margin)}"),
         _equal_flops(claim, len(verdict.seeds)),
         _not_stopping(claim, others, margin),
         *_without_leaked(verdict.clean, margin),
@@ -113,7 +113,7 @@ def _decide(verdict: Verdict, claim: Claim, others: Sequence[Claim], margin: flo
 
 
 def _decide_at_flops(group: Sequence[Verdict], claims: Sequence[Claim], metric: str, margin: float, declared: Declared, size: int) -> None:
-    """Add what holds at equal FLOPs: a family of its own, by the same tests. `better` there is no verdict of the claim."""
+    """Add what holds at equal FLOPs: a family of its own, by the same tests and intervals."""
     found = [at_flops(claim, metric, margin, declared) for claim in claims]
     holm = _holm([None if one is None else one.p for one in found], size)
     same = _holm([None if one is None else one.p_equivalence for one in found], size)
@@ -123,12 +123,12 @@ def _decide_at_flops(group: Sequence[Verdict], claims: Sequence[Claim], metric: 
             continue
         one.p_holm, one.p_equivalence_holm = p, p_same
         few = sources.too_few(claim.clusters, claim.ours, claim.theirs, verdict.level)
-        if not _all_seeds(verdict, declared).holds or few is not None:
+        if not _all_seeds(verdict, declared).holds or few is not None or one.doubt is not None:
             continue
         if p_same is not None and p_same < LEVEL:
             one.verdict = "equivalent"
         elif p is not None and p < LEVEL and one.interval is not None and not one.interval.low <= 0 <= one.interval.high:
-            one.verdict = "better" if one.interval.low > 0 else "worse"
+            one.verdict = "higher" if one.interval.low > 0 else "lower"
 
 
 def _all_seeds(verdict: Verdict, declared: Declared) -> Reason:

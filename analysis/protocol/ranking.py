@@ -15,6 +15,7 @@ import numpy as np
 
 from analysis.protocol.claim_statistics import LEVEL, Verdict
 from analysis.protocol.claims import Claim
+from analysis.protocol.decision import WITHHELD
 
 FEWEST = 3
 """Arms from which a ranking says more than a comparison."""
@@ -64,7 +65,15 @@ def rankings(verdicts: Sequence[Verdict], claims: Sequence[Claim]) -> list[Rank]
 def _shown(verdict: Verdict) -> tuple[str, str] | None:
     """(the better arm, the worse one); None if nothing is shown."""
     interval = verdict.interval
-    if not verdict.complete or verdict.p_holm is None or verdict.p_holm >= LEVEL or interval is None or interval.low <= 0 <= interval.high:
+    withheld = any(reason.name in WITHHELD for reason in verdict.conditions)
+    if (
+        withheld
+        or not verdict.complete
+        or verdict.p_holm is None
+        or verdict.p_holm >= LEVEL
+        or interval is None
+        or interval.low <= 0 <= interval.high
+    ):
         return None
     pair = (verdict.method, str(verdict.baseline))
     return pair if interval.low > 0 else pair[::-1]

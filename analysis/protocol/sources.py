@@ -20,12 +20,14 @@ NAME = "clusters of test examples"
 def clusters_of(trials: Iterable[str], examples: pd.Index[Any], tables: Tables, notes: list[str]) -> Clusters | None:
     """The clusters of these examples, which all trials share; None without any (also from earlier versions).
 
-    Adds a note if the trials disagree or some examples lack a cluster: then examples count as independent.
+    An example without a cluster is one of its own. Adds a note if the trials disagree: then examples count as independent.
     """
     marks = [tables.clusters[trial].reindex(examples) for trial in trials if trial in tables.clusters]
-    if not marks or not len(examples):
+    if not marks or not len(examples) or all(mark.isna().all() for mark in marks):
         return None
-    if any(mark.isna().any() or not mark.equals(marks[0]) for mark in marks):
+    own = pd.Series([f"\0{example}" for example in examples], index=examples)
+    marks = [mark.astype(object).where(mark.notna(), own) for mark in marks]
+    if any(not mark.equals(marks[0]) for mark in marks):
         notes.append("The predictions do not agree on each example's cluster, so examples count as independent.")
         return None
     return Clusters.of(marks[0].to_numpy(dtype=str))

@@ -110,7 +110,8 @@ def _claimed(sweep: SweepConfig) -> dict[str, list[str]] | None:
         return None
     out: dict[str, list[str]] = {method: [] for method in sweep.methods}
     if sweep.claims == "all":
-        ranked = [method for kind in ("baseline", "claim") for method in sweep.methods if _kind(sweep, method) == kind]
+        trained = [method for method in sweep.methods if not _unstopped(sweep, method)]
+        ranked = [method for kind in ("baseline", "claim") for method in trained if _kind(sweep, method) == kind]
         for earlier, later in combinations(ranked, 2):
             out[later].append(earlier)
     else:
@@ -130,5 +131,9 @@ def _kind(sweep: SweepConfig, method: str) -> Kind:
     objective = sweep.methods[method]
     if objective is None:
         return "baseline"
-    unstopped = sweep.base.optim.train_end_of_turn and not sweep.loss_side(method)[1]
-    return "control" if unstopped or objective.control != "none" else "claim"
+    return "control" if _unstopped(sweep, method) or objective.control != "none" else "claim"
+
+
+def _unstopped(sweep: SweepConfig, method: str) -> bool:
+    """Whether a method leaves the end of turn untrained although the sweep trains it."""
+    return sweep.base.optim.train_end_of_turn and not sweep.loss_side(method)[1]

@@ -39,6 +39,11 @@ class ConfirmConfig(Record):
     discordance: float | None = Field(None, gt=0, le=1)
     """For the plan: share of test examples on which two arms disagree. If null, the assumption of `analysis.planning`."""
 
+    @property
+    def most(self) -> int:
+        """Most seeds that an arm may run."""
+        return self.max_seeds if self.until == "decided" else len(self.seeds)
+
     @field_validator("seeds")
     @classmethod
     def _distinct(cls, value: tuple[int, ...]) -> tuple[int, ...]:

@@ -31,6 +31,14 @@ def two_tasks(task: str, data_task: str) -> str:
     return f"is {data_task!r}, but task is {task!r}; drop data.task"
 
 
+def checked_claims(value: Any) -> Any:
+    """`all`, or pairs of names, as they are; else ValueError with an example."""
+    pairs = isinstance(value, (list, tuple)) and all(isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in value)
+    if value is None or value == "all" or (pairs and all(isinstance(name, str) for pair in value for name in pair)):
+        return value
+    raise ValueError(f"must be `all`, or pairs of methods such as [[infonce, jepa], [jepa, baseline]], got {show(value)}")
+
+
 def claim_fault(claims: Sequence[tuple[str, str]] | str | None, methods: Collection[str]) -> str | None:
     """Error sentence for claims that no methods of the sweep can settle; None if there is nothing wrong."""
     pairs = [] if claims is None or isinstance(claims, str) else list(claims)

@@ -13,7 +13,7 @@ from pydantic import Field, field_serializer, field_validator, model_validator
 
 from jepa_ray.config.confirm import ConfirmConfig
 from jepa_ray.config.controls import add_controls, stored_names
-from jepa_ray.config.laws import auto_without_checkpoint, claim_fault, default_families, two_tasks, used_seed
+from jepa_ray.config.laws import auto_without_checkpoint, checked_claims, claim_fault, default_families, two_tasks, used_seed
 from jepa_ray.config.objective import ObjectiveConfig
 from jepa_ray.config.rates import with_adapter_rate
 from jepa_ray.config.record import Record, show
@@ -211,6 +211,11 @@ class SweepConfig(Record):
         if any(written.values()):
             return written
         return list(written) if len(written) > 1 else next(iter(written))
+
+    @field_validator("claims", mode="before")
+    @classmethod
+    def _all_or_pairs(cls, value: Any) -> Any:
+        return checked_claims(value)
 
     @field_validator("controls", mode="before")
     @classmethod

@@ -33,7 +33,7 @@ def check_room(sweep: SweepConfig, folder: Path, declared: Sequence[Arm], model_
     done = results.read_trials(folder, ["arm", "stage", "state"])
     confirmed = done[(done["stage"] == "confirm") & (done["state"] == "COMPLETE")]["arm"].value_counts()
     sizes = [model_bytes.get((arm.family, arm.task), 0.0) for arm in declared]
-    left = [max(0, len(sweep.confirm.seeds) - int(confirmed.get(arm.name, 0))) for arm in declared]
+    left = [max(0, sweep.confirm.most - int(confirmed.get(arm.name, 0))) for arm in declared]
     needed = sum(size * seeds for size, seeds in zip(sizes, left, strict=True))
     place = folder / "models"
     parent = place if place.is_dir() else folder

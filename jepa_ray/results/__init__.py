@@ -14,7 +14,7 @@ from jepa_ray.results.kept import (
     unreadable_models,
     waiting_folder,
 )
-from jepa_ray.results.looks import LOOKS, Look, planned_seeds, read_looks, record_look
+from jepa_ray.results.looks import LOOKS, Look, guessed_looks, looks_of, planned_seeds, read_looks, record_look
 from jepa_ray.results.provenance import now, provenance
 from jepa_ray.results.schema import (
     ARMS,
@@ -78,8 +78,10 @@ __all__ = [
     "declared_before",
     "files",
     "finished",
+    "guessed_looks",
     "kept_models",
     "load_progress",
+    "looks_of",
     "model_damage",
     "model_folder",
     "now",

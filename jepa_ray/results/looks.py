@@ -7,9 +7,13 @@ much of the 5 % error a verdict may spend depends on the looks before it (`analy
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from jepa_ray.config import Arm, Comparison
 from jepa_ray.results.arms import read_arms
@@ -77,6 +81,39 @@ def read_looks(folder: Path) -> list[Look]:
         ) from error
 
 
+def looks_of(folder: Path) -> list[Look]:
+    """The looks of the sweep in `folder`: recorded, or guessed without a record. Raises ValueError if the record cannot be read."""
+    return read_looks(folder) if (folder / LOOKS).exists() else guessed_looks(folder)
+
+
+def guessed_looks(folder: Path, *, now_too: bool = True) -> list[Look]:
+    """The looks of a folder that did not record them: one for each version of its sweep file that had other seeds than the next.
+
+    `now_too`: whether the last `sweep-N.yaml` counts as well if sweep.yaml has other seeds.
+    """
+    plans: list[Mapping[str, Any]] = []
+    versions = sorted(folder.glob("sweep-*.yaml"), key=lambda path: (len(path.name), path.name))
+    for path in (*versions, *([folder / "sweep.yaml"] if now_too else [])):
+        try:
+            tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError):
+            tree = None
+        if path.name != "sweep.yaml" and not isinstance(tree, dict):
+            continue
+        confirm = tree.get("confirm") if isinstance(tree, dict) else None
+        plans.append(confirm if isinstance(confirm, dict) else {})
+    out: list[Look] = []
+    for plan, following in pairwise(plans):
+        seeds = _numbers(plan.get("seeds"))
+        if seeds and set(seeds) != set(_numbers(following.get("seeds"))):
+            out.append(Look(looked_at="unknown", why="change", seeds=seeds, race=_numbers(plan.get("race")), trials={}))
+    return out
+
+
+def _numbers(values: Any) -> tuple[int, ...]:
+    return tuple(value for value in values if isinstance(value, int)) if isinstance(values, (list, tuple)) else ()
+
+
 def planned_seeds(seeds: Sequence[int], looks: Sequence[Look]) -> tuple[int, ...]:
     """The seeds of `confirm.seeds`, followed by those that looks have added."""
     return tuple(dict.fromkeys([*seeds, *(seed for look in looks for seed in look.planned)]))
@@ -94,20 +131,23 @@ def record_look(
 ) -> None:
     """Add a look at the COMPLETE confirmations of these arms (None: of all), unless neither a trial nor a claim about known trials is new.
 
-    `seeds`, `race` and `claims` are what was declared when the results were seen, `planned` the seeds that run next by themselves. A folder
-    that was changed before it recorded anything goes on without: each of its `sweep-N.yaml` counts as a look, and a record that begins now
-    would forget those.
+    `seeds`, `race` and `claims` are what was declared when the results were seen, `planned` the seeds that run next by themselves (without
+    new trials they are added to the last look). The record of a folder that did not keep one begins with its guessed looks.
     """
-    if not (folder / LOOKS).exists() and any(folder.glob("sweep-*.yaml")):
-        return
-    before = read_looks(folder)
+    begun = (folder / LOOKS).exists()
+    before = read_looks(folder) if begun else guessed_looks(folder, now_too=why != "change")
     known = {trial for look in before for trial in look.trials}
     rows = finished(folder).values()
     confirmed = [row for row in rows if row["stage"] == "confirm" and row["state"] == "COMPLETE" and (arms is None or row["arm"] in arms)]
     new = {str(row["trial_id"]): int(row["seed"]) for row in confirmed if row["trial_id"] not in known}
     here, pairs = {row["arm"] for row in confirmed}, tuple((claim.arm, claim.other) for claim in claims)
     late = bool(before) and any({*pair} <= here for pair in set(pairs) - before[-1].declared(read_arms(folder)))
-    if not new and not late:
-        return
-    look = Look(looked_at=now(), why=why, seeds=tuple(seeds), race=tuple(race), trials=new, planned=tuple(planned), claims=pairs)
-    atomic.write_text(folder / LOOKS, json.dumps({"looks": [asdict(one) for one in (*before, look)]}, indent=2) + "\n")
+    if new or late:
+        before.append(
+            Look(looked_at=now(), why=why, seeds=tuple(seeds), race=tuple(race), trials=new, planned=tuple(planned), claims=pairs)
+        )
+    elif before and set(planned) - set(planned_seeds(seeds, before)):
+        before[-1] = replace(before[-1], planned=tuple(planned))
+    elif begun or why != "change":
+        return  # before a first change, the record begins even if nothing was known: else that change would later count as a look
+    atomic.write_text(folder / LOOKS, json.dumps({"looks": [asdict(one) for one in before]}, indent=2) + "\n")

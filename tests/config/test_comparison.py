@@ -40,6 +40,8 @@ def test_any_two_methods_as_the_file_says() -> None:
 
 
 def test_all_means_every_two_methods_within_a_family_and_task() -> None:
+    declared = arms(sweep_of("all", controls=["stop_token"]))
+    assert len(comparisons(declared, controls=False)) == 3, "baselines that a control adds are no methods"
     declared = arms(sweep_of("all", families=["llama3", "gemma2"], controls=["shuffled"]))
     assert len(comparisons(declared, controls=False)) == 2 * 3 and possible(declared) == 2 * 10
     assert pairs(declared, controls=False)[:3] == ["jepa - baseline", "infonce - baseline", "infonce - jepa"]
@@ -57,6 +59,9 @@ def test_methods_need_no_baseline_to_be_compared() -> None:
         ([["jepa", "nothing"]], "claims: 'nothing' is not a method of this sweep; its methods are baseline, jepa, infonce"),
         ([["jepa", "jepa"]], "claims: 'jepa' is compared with itself; name two methods"),
         ([["jepa", "infonce"], ["infonce", "jepa"]], "claims: 'infonce' and 'jepa' are compared twice; drop one of the two pairs"),
+        (["jepa", "baseline"], "must be `all`, or pairs of methods such as [[infonce, jepa], [jepa, baseline]]"),
+        ([["jepa"]], "must be `all`, or pairs of methods"),
+        ("All", "must be `all`, or pairs of methods"),
     ],
 )
 def test_claims_that_nothing_can_settle(claims: Any, sentence: str) -> None:

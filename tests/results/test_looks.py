@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from jepa_ray.config import Comparison
-from jepa_ray.results import LOOKS, read_arms, read_looks, record_look
+from jepa_ray.results import LOOKS, looks_of, planned_seeds, read_arms, read_looks, record_look
 from tests.analysis.sweeps import add
 
 DEFAULT = [Comparison("jepa/llama3", "baseline/llama3", "claim")]
@@ -32,12 +32,40 @@ def test_a_look_holds_what_is_new(tmp_path: Path) -> None:
     assert read_looks(tmp_path)[1].trials == {added: 37} and read_looks(tmp_path)[1].race == (2, 3)
 
 
-def test_a_folder_that_was_changed_before_keeps_its_versions_as_looks(tmp_path: Path) -> None:
+def test_the_record_of_a_changed_folder_begins_with_its_guessed_looks(tmp_path: Path) -> None:
     """Otherwise the first record would hold all its trials, as if they had been seen at one look."""
-    add(tmp_path, "baseline", "confirm", 0.5, seed=82)
+    old = add(tmp_path, "baseline", "confirm", 0.5, seed=82)
     (tmp_path / "sweep-1.yaml").write_text("confirm: {seeds: [82]}")
+    (tmp_path / "sweep.yaml").write_text("confirm: {seeds: [82, 23]}")
+    (guessed,) = looks_of(tmp_path)
+    assert guessed.guessed and guessed.seeds == (82,)
+    new = add(tmp_path, "baseline", "confirm", 0.5, seed=23)
     record_look(tmp_path, "verdict", (82, 23), (), DEFAULT)
-    assert not (tmp_path / LOOKS).exists()
+    first, second = looks_of(tmp_path)
+    assert first == guessed and second.trials == {old: 82, new: 23}
+    record_look(tmp_path, "verdict", (82, 23), (), DEFAULT)
+    assert len(read_looks(tmp_path)) == 2
+
+
+def test_a_change_before_anything_was_known_is_no_look(tmp_path: Path) -> None:
+    """The search was extended, or the seeds were replaced before they ran: the record begins, and is empty."""
+    add(tmp_path, "baseline", "search", 0.5)
+    (tmp_path / "sweep-1.yaml").write_text("confirm: {seeds: [1, 2]}")
+    (tmp_path / "sweep.yaml").write_text("confirm: {seeds: [82]}")
+    record_look(tmp_path, "change", (1, 2), (), DEFAULT)
+    assert looks_of(tmp_path) == []
+    add(tmp_path, "baseline", "confirm", 0.5, seed=82)
+    record_look(tmp_path, "verdict", (82,), (), DEFAULT)
+    assert [look.why for look in looks_of(tmp_path)] == ["verdict"]
+
+
+def test_planned_seeds_are_added_to_the_look_that_asked_for_them(tmp_path: Path) -> None:
+    add(tmp_path, "baseline", "confirm", 0.5, seed=82)
+    record_look(tmp_path, "verdict", (82,), (), DEFAULT)
+    record_look(tmp_path, "verdict", (82,), (), DEFAULT, planned=(82, 7))
+    record_look(tmp_path, "verdict", (82, 7), (), DEFAULT, planned=(82, 7))
+    (look,) = read_looks(tmp_path)
+    assert look.planned == (82, 7) and planned_seeds((82,), [look]) == (82, 7)
 
 
 def test_a_claim_about_known_results_is_a_look_of_its_own(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from analysis.protocol.claim_statistics import Verdict
 from analysis.protocol.claims import Claim
 from analysis.protocol.decision import rule
 from jepa_ray.config import Arm
+from jepa_ray.results import Look
 
 ARMS = (Arm("jepa", "llama3", "nl-rx", "jepa", "claim", "base"),)
 
@@ -72,7 +74,7 @@ def test_an_effect_that_may_be_large_is_looked_at_again_even_if_the_margin_is_ou
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"p": None}, "more seeds cannot decide it"),
+        ({"p_holm": 0.02}, "what it lacks does not depend on seeds"),
         ({"p_holm": 0.01}, "what it lacks does not depend on seeds"),
     ],
 )
@@ -82,6 +84,19 @@ def test_what_seeds_do_not_settle(change: dict[str, Any], words: str) -> None:
         setattr(verdict, name, value)
     number, sentence = asked((verdict, claim, declared), 40)
     assert number == 5 and words in sentence
+
+
+def test_what_cannot_be_tested_runs_as_many_again_once() -> None:
+    """A few seeds that agree exactly say nothing; others may not."""
+    verdict, claim, declared = case(0.0)
+    verdict.p = None
+    number, sentence = asked((verdict, claim, declared), 40)
+    assert number == 10 and "cannot be tested: as many again may differ; going on to 10" in sentence
+    look = Look(looked_at="now", why="verdict", seeds=(), race=(), trials={})
+    assert asked((verdict, claim, replace(declared, looked=(look, look))), 40) == (
+        5,
+        "jepa against base is undecided after 5 seeds, and cannot be tested",
+    )
 
 
 def test_decided_and_incomplete_claims_ask_for_nothing() -> None:

@@ -58,4 +58,9 @@ def test_no_ranks_unless_every_two_arms_are_claimed_and_every_seed_is_there() ->
     levels = {"baseline": 0.5, "jepa": 0.7, "infonce": 0.2}
     assert ranks_of(levels, [("jepa", "baseline"), ("infonce", "baseline")]) == []
     assert ranks_of({"baseline": 0.5, "jepa": 0.7}) == [], "two arms: the claim says it"
+    claims = claims_between(levels, [("jepa", "baseline"), ("infonce", "baseline"), ("infonce", "jepa")])
+    for claim in claims:
+        claim.doubt = "the tables do not belong together"
+    verdicts = rule(claims, "test_accuracy", 0.01, Declared(seeds=SEEDS))[0]
+    assert {(rank.best, rank.worst) for rank in rankings(verdicts, claims)} == {(1, 3)}
     assert {(rank.best, rank.worst) for rank in ranks_of(levels, seeds=(*SEEDS, 99))} == {(1, 3)}, "a seed is missing: nothing is shown"
