@@ -88,7 +88,10 @@ def own(data: DataConfig) -> Task:
             example = read(row, where, name)
             example = _with_database(example, row, where) if database else example
             if data.cluster is not None:
-                example = replace(example, extra={**example.extra, CLUSTER: formats.value(row, data.cluster, where).strip()})
+                source = formats.value(row, data.cluster, where, optional=True).strip()
+                if not source:
+                    raise ValueError(f"{where}: {data.cluster} is empty; write the row's source, or one of its own if it has none")
+                example = replace(example, extra={**example.extra, CLUSTER: source})
             return [example]
 
         return from_row, said
