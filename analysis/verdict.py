@@ -101,6 +101,13 @@ def judge(evidence: Evidence, metric: str = JUDGED, margin: float | None = None)
             alone.sentence = f"undecided: {lack}. {claim.notes[0]}"
             verdicts.append(alone)
     notes = [note for note in evidence.notes if verdicts or note != declared.undeclared]
+    if metric != JUDGED:
+        chosen = "; the search selected by validation, which it also measures" if metric.startswith("val_") else ""
+        notes.insert(
+            0, f"Exploratory: sweeps are judged by {JUDGED}, and this is {metric}{chosen}. Choosing among metrics is wrong more often."
+        )
+    if margin != declared.margin:
+        notes.insert(0, f"Exploratory: the sweep declared a margin of {sized(declared.margin)}, and this is one of {sized(margin)}.")
     across = across_tasks(evidence.claims)
     nothing = not declared.comparisons and any(arm.against is not None for arm in declared.arms)
     return Report(

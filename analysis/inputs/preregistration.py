@@ -49,7 +49,7 @@ class Declared:
     """Why it is unknown which arms are compared, and the remedy; None if it is known. Also in the notes."""
 
     late: bool = False
-    """Whether a comparison was declared after both of its arms had results (`claims.gather` finds out)."""
+    """Whether a comparison was declared in the light of results (`chosen_late`; `claims.gather` finds out)."""
 
     @property
     def comparisons(self) -> list[Comparison]:
@@ -82,12 +82,15 @@ class Declared:
         return len(self.looked) + 1
 
     def chosen_late(self, arm_of: Mapping[str, str]) -> bool:
-        """Whether a comparison was declared after both of its arms had results. `arm_of`: trial id -> name of its arm."""
+        """Whether a comparison was declared in the light of results: after both of its arms had some, or after one had if `claims` names the
+        pair. `arm_of`: trial id -> name of its arm."""
         pairs = {(one.arm, one.other) for one in self.comparisons}
+        usual = {(arm.name, arm.baseline) for arm in self.arms}  # nobody chose with what these are compared
         seen: set[str] = set()
         for look in self.looked:
             seen |= {arm.name for arm in self.arms} if look.guessed else {arm_of[trial] for trial in look.trials if trial in arm_of}
-            if any({*pair} <= seen for pair in pairs - look.declared(self.arms)):
+            later = pairs - look.declared(self.arms)
+            if any({*pair} <= seen or (pair not in usual and {*pair} & seen) for pair in later):
                 return True
         return False
 
@@ -129,12 +132,13 @@ def declared(folder: Path) -> Declared:
     seeds = _numbers(confirm.get("seeds"))
     if confirm.get("until") == "decided":
         seeds = results.planned_seeds(seeds, looked)
-    known = {seed for look in looked for seed in look.trials.values()}
+    # Once a confirmation has results, its plan stands: a plan cut to what has run, or without what failed, could be cut when it suits.
+    known = {seed for look in looked if not look.guessed for seed in (*look.trials.values(), *look.seeds)}
     dropped = tuple(seed for seed in sorted(known) if seed not in seeds)
     if dropped:
         notes.append(
-            f"{named('seed', dropped)} had results and then left confirm.seeds. They still count: a verdict on chosen seeds would be too "
-            "sure. Put them back into confirm.seeds if an arm lacks them."
+            f"{named('seed', dropped)} left confirm.seeds after results were known. They still count: a verdict on chosen seeds would be "
+            "too sure. Put them back into confirm.seeds if an arm lacks them."
         )
     margin = confirm.get("margin", MARGIN)
     return Declared(

@@ -110,7 +110,7 @@ def gather(folder: Path, metric: str = JUDGED) -> Evidence:
     if sweep.declared.chosen_late(arm_of):
         evidence.declared = replace(sweep.declared, late=True)
         evidence.notes.append(
-            "Claims were added after both of their arms had results, so they may have been chosen for what these showed: Holm's correction "
+            "Claims were added after arms of theirs had results, so they may have been chosen for what these showed: Holm's correction "
             f"is over all {evidence.declared.claims} pairs of arms."
         )
     arms: dict[str, Arm] = {}

@@ -209,12 +209,12 @@ def _write_yaml(sweep: SweepConfig, folder: Path, extend: bool) -> None:
         # A folder of an earlier version, or one that lost its arms: declare its comparisons before anything is added.
         results.write_arms(folder, results.read_arms(folder))
     _refuse_lost_arms(sweep, folder)
-    known = comparisons(results.read_arms(folder))
+    _warn(damaged.mend(folder))
+    if changes:  # what was known of the sweep until now, written before anything changes
+        known = comparisons(results.read_arms(folder))
+        results.record_look(folder, "change", before.get("seeds") or (), before.get("race") or (), known)
     atomic.write_text(path, new)
     results.declare_arms(folder, sweep)
-    _warn(damaged.mend(folder))
-    if changes:  # what was known of the sweep until now; its tables can be read since they were mended
-        results.record_look(folder, "change", before.get("seeds") or (), before.get("race") or (), known)
 
 
 def _warn(sentences: Sequence[str]) -> None:

@@ -492,7 +492,7 @@ def test_seeds_that_had_results_cannot_leave(sweep: Sweep) -> None:
     path = sweep.folder / "sweep.yaml"
     path.write_text(path.read_text().replace("82, 23, 37", "5, 6, 7"))
     report = sweep.report()
-    assert any("seeds 23, 37, 82 had results and then left confirm.seeds" in note for note in report.notes)
+    assert any("seeds 23, 37, 82 left confirm.seeds after results were known" in note for note in report.notes)
     assert report.verdicts[0].verdict == "undecided" and sorted(report.verdicts[0].seeds) == sorted(SEEDS)
 
 
