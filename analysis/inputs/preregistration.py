@@ -82,8 +82,8 @@ class Declared:
         return len(self.looked) + 1
 
     def chosen_late(self, arm_of: Mapping[str, str]) -> bool:
-        """Whether a comparison was declared in the light of results: after both of its arms had some, or after one had if `claims` names the
-        pair. `arm_of`: trial id -> name of its arm."""
+        """Whether a comparison was declared in the light of results: after both of its arms had some, or after one had if `claims` names
+        the pair. `arm_of`: trial id -> name of its arm."""
         pairs = {(one.arm, one.other) for one in self.comparisons}
         usual = {(arm.name, arm.baseline) for arm in self.arms}  # nobody chose with what these are compared
         seen: set[str] = set()
