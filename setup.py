@@ -12,7 +12,7 @@ from setuptools import setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
-NAMED = re.compile(r"\b(from |import )analysis\b|(?<![\w/.])analysis(?=\.[a-z_])")
+NAMED = re.compile(r"\b(from |import )analysis\b|(?<![\w/.])analysis(?=\.[a-z_{])")
 
 
 def renamed(text: str) -> str:

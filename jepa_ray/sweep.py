@@ -67,7 +67,7 @@ class Results:
 
     @property
     def arms(self) -> pd.DataFrame:
-        """What is compared with what: arm, method, family, task, kind, baseline."""
+        """What is compared with what: arm, method, family, task, kind, baseline, against."""
         import pandas as pd
 
         from jepa_ray import results

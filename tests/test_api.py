@@ -28,7 +28,7 @@ def folder(tmp_path: Path) -> Path:
 def test_tables_and_verdict_of_a_folder(folder: Path) -> None:
     results = jepa_ray.open_results(folder)
     assert set(results.trials["arm"]) <= set(results.arms["arm"]) and len(results.trials) > 3
-    assert {"arm", "method", "family", "task", "kind", "baseline"} == set(results.arms)
+    assert {"arm", "method", "family", "task", "kind", "baseline", "against"} == set(results.arms)
     assert set(results.metrics["trial_id"]) == set(results.trials["trial_id"]) >= set(results.predictions["trial_id"])
     verdict = results.verdict()
     assert len(verdict) and set(verdict["verdict"]) <= {"better", "worse", "equivalent", "undecided"}

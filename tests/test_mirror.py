@@ -14,7 +14,6 @@ EXCEPTIONS = {
     "test_layers.py": "the architecture",
     "test_mirror.py": "this file",
     "test_real_checkpoint.py": "a real checkpoint, through every layer",
-    "test_sweep_statistics.py": "sweep.py, what it asks of analysis",
     "analysis/test_bad_input.py": "every command of analysis",
     "analysis/test_paper_runs.py": "the runs behind analysis/paper.py",
     "benchmarks/test_benchmarks.py": "every benchmark",

@@ -12,7 +12,7 @@ import pytest
 from analysis.command_line import CLOSED_PIPE
 from tests.analysis import sweeps
 
-COMMANDS = {"panels", "paper", "planning", "report", "summary", "verdict"}
+COMMANDS = {"panels", "paper", "planning", "report", "sensitivity", "summary", "verdict"}
 
 
 @pytest.fixture(scope="module")

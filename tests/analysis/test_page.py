@@ -126,8 +126,9 @@ def test_the_verdicts_follow_from_the_tables_of_the_page(page: Tables) -> None:
         below = stats.ttest_1samp(gaps[arm], 2, alternative="less").pvalue
         above = stats.ttest_1samp(gaps[arm], -2, alternative="greater").pvalue
         assert alone >= 0.99 * max(below, above), "the larger of seeds and of seeds x examples"
-        told = re.search(r": (\S+) points of test_accuracy over 5 seeds", sentence)
-        assert told is not None or f"no difference in test_accuracy over {len(SEEDS)} seeds" in sentence
+        told = re.search(r": at equal steps, (\S+) points of test_accuracy ", sentence)
+        assert told is not None or ": at equal steps, no difference in test_accuracy " in sentence
+        assert f" (95 % {low:+.2f} to {high:+.2f}) over {len(SEEDS)} seeds" in sentence
         assert (float(told.group(1)) if told else 0.0) == pytest.approx(mean, abs=0.005)
         corrected = re.search(r"^Holm p = (\S+) over 3 claims", numbers["significant"])
         assert corrected and float(corrected.group(1)) == pytest.approx(adjusted[arm], rel=0.02), "printed to three digits"
