@@ -153,7 +153,8 @@ def corrected(report: Report) -> str:
         for kind in KINDS
         if kind == "claim" or number[f"{kind}s"]
     ]
-    return f"Holm over {', separately over '.join(sizes)}"
+    at_flops = any(verdict.at_flops is not None and not verdict.at_flops.same_runs for verdict in report.verdicts)
+    return f"Holm over {', separately over '.join(sizes)}{', and separately at equal FLOPs' * at_flops}"
 
 
 def ranking(report: Report) -> list[Table]:
