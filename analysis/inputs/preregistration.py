@@ -7,7 +7,7 @@ half done, or lost a run, would be tested by an easier rule. Arms come from the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,6 +80,19 @@ class Declared:
             if known and (pair is None or pair in look.declared(self.arms)):
                 return number
         return len(self.looked) + 1
+
+    def after(self, scored: Collection[str], used: Mapping[int, tuple[str, str]]) -> int:
+        """The first look that can count for a comparison whose known trials were replaced by others; 1 if none was.
+
+        `scored`: ids of all confirmation trials of both arms; `used`: seed -> the two that count. Which of two runs of a seed counts would
+        otherwise be a choice in the light of results.
+        """
+        replaced = [
+            number
+            for number, look in enumerate(self.looked, 1)
+            if any(trial in scored and seed in used and trial not in used[seed] for trial, seed in look.trials.items())
+        ]
+        return 1 + max(replaced, default=0)
 
     def chosen_late(self, arm_of: Mapping[str, str]) -> bool:
         """Whether a comparison was declared in the light of results: after both of its arms had some, or after one had if `claims` names

@@ -116,7 +116,8 @@ def gather(folder: Path, metric: str = JUDGED) -> Evidence:
     arms: dict[str, Arm] = {}
     for label, rows in trials.groupby("label", sort=True):
         choice = sweep.confirmation(str(label))
-        arms[str(label)] = Arm(str(label), choice.runs, rows[rows["stage"] == "matched"])
+        scored = frozenset(rows.loc[rows["stage"] == "confirm", "trial_id"].astype(str))
+        arms[str(label)] = Arm(str(label), choice.runs, rows[rows["stage"] == "matched"], scored)
         _count(rows, choice, evidence)
     evidence.notes += _selected_anew(folder, evidence.counts)
     ids = [str(i) for arm in arms.values() for rows in (arm.confirmed, arm.matched) for i in rows["trial_id"]]
@@ -207,8 +208,9 @@ def _fill(claim: Claim, method: Arm, baseline: Arm, metric: str, tables: Tables,
     if not seeds:
         claim.notes.append(f"No seed has {metric} in both arms.")
         return
-    ids = zip(seeds, ours.loc[seeds, "trial_id"], theirs.loc[seeds, "trial_id"], strict=True)
-    known = {seed: max(declared.number(str(one), int(seed), pair) for one in both) for seed, *both in ids}
+    ids = {int(seed): (str(ours["trial_id"][seed]), str(theirs["trial_id"][seed])) for seed in seeds}
+    first = declared.after(method.scored | baseline.scored, ids)
+    known = {seed: max(first, *(declared.number(one, seed, pair) for one in both)) for seed, both in ids.items()}
     seeds.sort(key=lambda seed: (known[seed], seed))
     claim.history = _history([known[seed] for seed in seeds], declared)
     claim.ours = {int(seed): float(ours[metric][seed]) for seed in seeds}

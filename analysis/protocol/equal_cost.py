@@ -93,6 +93,8 @@ class Arm:
     """Its confirmation trials at the seeds that both arms have, indexed by seed, ascending."""
     matched: pd.DataFrame
     """All its trials of stage `matched`."""
+    scored: frozenset[str] = frozenset()
+    """Ids of all its confirmation trials, also of those that no longer count."""
 
 
 def at_equal_steps(ours: pd.DataFrame, theirs: pd.DataFrame, metric: str, curves: Curves) -> Panel:

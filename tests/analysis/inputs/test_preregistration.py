@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from analysis.inputs.preregistration import Declared, declared
 from analysis.protocol.claims import gather
 from analysis.verdict import judge
 from jepa_ray.config import Arm, Comparison
 from jepa_ray.results import Look, record_look
-from tests.analysis.sweeps import add
+from tests.analysis.sweeps import add, select
 
 DEFAULT = [Comparison("jepa/llama3", "baseline/llama3", "claim")]
 
@@ -61,6 +63,26 @@ def test_a_comparator_that_was_chosen_by_its_result_makes_the_claim_late() -> No
     assert chosen.chosen_late(arm_of) and replace(chosen, late=True).claims == 6
     late = replace(plan, arms=(*known[:2], replace(known[2], against=("base", "a"))))
     assert late.chosen_late(arm_of)
+
+
+def test_returning_to_an_earlier_selection_is_a_choice_among_results(tmp_path: Path) -> None:
+    """Confirmed as X, then as Y, then as X again: the verdict on X is a third look at all of its seeds."""
+    found = {}
+    for name, k in (("x", 1), ("y", 2)):
+        found[name] = add(tmp_path, "jepa", "search", 0.5, objective={"k": k})
+    found["b"] = add(tmp_path, "baseline", "search", 0.5)
+    (tmp_path / "sweep.yaml").write_text("confirm: {seeds: [1, 2, 3]}")
+    levels = []
+    for place, (name, k) in enumerate((("x", 1), ("y", 2), ("x", 1))):
+        for seed in (1, 2, 3) if place < 2 else ():
+            if place == 0:
+                add(tmp_path, "baseline", "confirm", 0.5 + 0.02 * (seed % 2), seed=seed, examples=200)
+            add(tmp_path, "jepa", "confirm", 0.5 + 0.03 * seed, seed=seed, examples=200, objective={"k": k})
+        select(tmp_path, f"selection{'' if not place else f'-{place + 1}'}.json", jepa=found[name], baseline=found["b"])
+        (verdict,) = judge(gather(tmp_path)).verdicts
+        levels.append(verdict.level)
+        record_look(tmp_path, "verdict", (1, 2, 3), (), DEFAULT)
+    assert levels == pytest.approx([0.05 * 2 / 3, 0.05 * 2 / 9, 0.05 * 2 / 27])
 
 
 def test_another_metric_or_margin_is_exploratory(tmp_path: Path) -> None:
